@@ -18,13 +18,13 @@ from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode, Run
 from patchwave.domain.scheduling.window import deadline
 from patchwave.settings import load_settings
-from patchwave.storage import RecordMissing, Records, open_records
+from patchwave.storage import RecordMissing, Storage, open_storage
 
 _LOCK_MARGIN = timedelta(hours=1)
 """Beyond the deadline of an installation: an assessment, a start, and the looks between them."""
 
 _FROZEN_KEPT = 50
-_FROZEN: WeakKeyDictionary[Records, dict[str, tuple[Mode, Policy]]] = WeakKeyDictionary()
+_FROZEN: WeakKeyDictionary[Storage, dict[str, tuple[Mode, Policy]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ async def lock(context: MachineContext, *, afresh: bool = False) -> str | None:
     """
     at = now()
     until = deadline(at, context.policy.install.maximum_duration)
-    owner = await open_records().acquire_lease(
+    owner = await open_storage().leases.acquire(
         context.machine.key,
         context.run.id,
         at,
@@ -99,7 +99,7 @@ async def load_run(run_id: str) -> tuple[Run, Policy]:
     Raises:
         RecordMissing: there is no such run, or it was stored without its policy.
     """
-    run = await open_records().get_run(run_id)
+    run = await open_storage().runs.get(run_id)
     if run is None or run.policy_snapshot is None:
         raise RecordMissing(f"run {run_id} has no row")
     return run, _policy(run.policy_snapshot)
@@ -111,7 +111,7 @@ async def frozen_policy(run_id: str) -> tuple[Mode, Policy]:
     Raises:
         RecordMissing: there is no such run, or it was stored without its policy.
     """
-    kept = _FROZEN.setdefault(open_records(), {})
+    kept = _FROZEN.setdefault(open_storage(), {})
     found = kept.get(run_id)
     if found is None:
         run, policy = await load_run(run_id)
@@ -138,7 +138,7 @@ async def load_record(run_id: str, machine_key: str) -> MachineRecord:
     Raises:
         RecordMissing: the run has no such machine.
     """
-    machine = await open_records().current_machine(run_id, machine_key)
+    machine = await open_storage().machines.get_validated(run_id, machine_key)
     if machine is None:
         raise RecordMissing(f"run {run_id} has no machine {machine_key}")
     return machine

@@ -18,7 +18,7 @@ from patchwave.domain.policy.scope import Scope
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.workflow.messages import Discovered, DiscoverRequest
 from patchwave.settings import load_settings
-from patchwave.storage import Records, open_records
+from patchwave.storage import Storage, open_storage
 
 _SHORT_PAUSES = 6
 """Pauses in a row that are as short as Resource Graph asks for."""
@@ -56,7 +56,7 @@ async def discover_machines(request: DiscoverRequest) -> Discovered:
     After the last page, ids that the policy names and nobody found get their row as well: skipped, not found.
     """
     _, policy = await load_run(request.run_id)
-    records = open_records()
+    storage = open_storage()
     if boundary_of(load_settings()).is_needed_by(policy.scope):
         return Discovered(failure=f"The scope {needs_boundary()}.")
     queries = build_queries(policy.scope)
@@ -68,42 +68,42 @@ async def discover_machines(request: DiscoverRequest) -> Discovered:
         if page.failure is not None:
             return _failed(page.failure, page.wait_seconds, request.attempt)
         found = select_machines(policy.scope, page.rows)
-        await add_found(records, request.run_id, found)
+        await add_found(storage, request.run_id, found)
         wait = page.wait_seconds
         position = position.behind(page.skip_token, len(found))
     if position.query < len(queries):
-        await records.note_machines(request.run_id, position.told)
+        await storage.runs.set_machine_count(request.run_id, position.told)
         return Discovered(machines=position.told, cursor=position.write(), wait_seconds=wait)
-    await _add_missing(records, request.run_id, policy.scope)
-    machines = await records.count_machines(request.run_id)
+    await _add_missing(storage, request.run_id, policy.scope)
+    machines = await storage.runs.count_machines(request.run_id)
     return Discovered(machines=machines, selectors=policy.scope.describe())
 
 
-async def add_found(records: Records, run_id: str, found: Sequence[DiscoveredMachine]) -> None:
+async def add_found(storage: Storage, run_id: str, found: Sequence[DiscoveredMachine]) -> None:
     """Rows for machines that were found; those with a problem, or outside the boundary, are skipped at once."""
     judged = evaluate_boundary(found, boundary_of(load_settings()))
-    await records.add_machines(run_id, [record_of(machine) for machine in judged])
+    await storage.machines.add(run_id, [record_of(machine) for machine in judged])
     problems: dict[tuple[Reason, str], list[str]] = {}
     for machine in judged:
         if machine.problem:
             problems.setdefault((machine.problem_reason, machine.problem), []).append(machine.machine_id.key)
     for (reason, problem), keys in problems.items():
-        await records.record_outcomes(run_id, keys, Outcome.skipped(reason, problem), now())
+        await storage.results.record_outcomes(run_id, keys, Outcome.skipped(reason, problem), now())
 
 
-async def _add_missing(records: Records, run_id: str, scope: Scope) -> None:
+async def _add_missing(storage: Storage, run_id: str, scope: Scope) -> None:
     """Rows for the ids that were asked for and not found."""
     asked = {machine.key: machine for machine in map(MachineId.parse, scope.machine_ids)}
-    known = await records.machine_stages(run_id, list(asked))
+    known = await storage.machines.get_stages(run_id, list(asked))
     missing = [machine for key, machine in asked.items() if key not in known and not scope.exclude.names(machine)]
     if not missing:
         return
-    await records.add_machines(run_id, [_missing_record(machine) for machine in missing])
+    await storage.machines.add(run_id, [_missing_record(machine) for machine in missing])
     outcome = Outcome.skipped(
         Reason.NOT_FOUND,
         "No such machine: it does not exist, the identity may not read it, or another selector leaves it out.",
     )
-    await records.record_outcomes(run_id, [machine.key for machine in missing], outcome, now())
+    await storage.results.record_outcomes(run_id, [machine.key for machine in missing], outcome, now())
 
 
 def record_of(machine: DiscoveredMachine) -> MachineRecord:

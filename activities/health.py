@@ -32,7 +32,7 @@ from patchwave.domain.policy.health import AlertVeto, Health
 from patchwave.domain.runs.machine_record import HealthSummary, Signal, SignalState
 from patchwave.outbound.http_probe import Prober
 from patchwave.settings import load_settings
-from patchwave.storage import open_records
+from patchwave.storage import open_storage
 
 _ANSWERED_POLLS = 4
 _MAX_ANSWERED = 4_000
@@ -229,7 +229,7 @@ async def _ask_alerts(context: MachineContext, veto: AlertVeto, looked_for: floa
 
 async def _store(context: MachineContext, **columns: HealthSummary) -> None:
     machine = context.machine
-    await open_records().set_stage(context.run.id, machine.key, machine.stage, ending=None, **columns)
+    await open_storage().machines.update(context.run.id, machine.key, machine.stage, completion=None, **columns)
 
 
 def _wait(looked_for: float, patience: float, asked_to_wait: float) -> HealthResult:

@@ -12,7 +12,7 @@ from patchwave.domain.runs.recovery import count_failures, newest_end, resting_l
 from patchwave.domain.runs.run import Run, Step
 from patchwave.domain.runs.watchdog import heartbeat_deadline
 from patchwave.domain.workflow.messages import RestUntil, RunRef, Stock, UnderWay
-from patchwave.storage import Records, open_records
+from patchwave.storage import Storage, open_storage
 
 _SIGN_EVERY = timedelta(minutes=1)
 """A phase beats every few seconds: signs of life that say nothing new are not written."""
@@ -25,25 +25,25 @@ async def show_life(run: Run) -> None:
     """Write down that the run is alive, once a minute at most."""
     until = heartbeat_deadline(now())
     if run.heartbeat_deadline is None or abs(until - run.heartbeat_deadline) >= _SIGN_EVERY:
-        await open_records().keep_quiet(run.id, until)
+        await open_storage().runs.extend_heartbeat(run.id, until)
 
 
 async def extend_heartbeat(request: RestUntil) -> None:
     """The run sleeps until then: the watchdog leaves it alone."""
-    await open_records().keep_quiet(request.run_id, heartbeat_deadline(request.until))
+    await open_storage().runs.extend_heartbeat(request.run_id, heartbeat_deadline(request.until))
 
 
 async def load_checkpoint(request: RunRef) -> Stock:
     """What the generation before has left behind, by a scan of the run's machines."""
     run_id = request.run_id
-    records = open_records()
-    planned = await records.get_planned_run(run_id)
+    storage = open_storage()
+    planned = await storage.plans.get_summary(run_id)
     if planned is None:
         return Stock(is_planned=False)
     # What the generation before was about to write behind a final row is written by nothing else.
-    await records.complete_ends(run_id)
+    await storage.finalizers.complete(run_id)
     run, policy = await load_run(run_id)
-    machines = [machine async for machine in records.each_machine(run_id) if machine.ring]
+    machines = [machine async for machine in storage.machines.scan(run_id) if machine.ring]
     rings = {ring.name: number for number, ring in enumerate(planned.rings)}
     begun = max((rings.get(machine.ring, 0) for machine in machines if was_begun(machine)), default=0)
     failures, forgiven = count_failures(machines, run.resumed_at)
@@ -51,7 +51,7 @@ async def load_checkpoint(request: RunRef) -> Stock:
     ring = [machine for machine in machines if rings.get(machine.ring) == begun]
     return Stock(
         is_planned=True,
-        under_way=await _under_way(records, run_id, machines, rings),
+        under_way=await _under_way(storage, run_id, machines, rings),
         ring=begun,
         ended=sum(machine.stage in (Stage.INSTALLED, Stage.RESTARTING, Stage.DONE) for machine in ring),
         ended_at=newest_end(ring),
@@ -64,11 +64,11 @@ async def load_checkpoint(request: RunRef) -> Stock:
 
 
 async def _under_way(
-    records: Records, run_id: str, machines: list[MachineRecord], rings: dict[str, int]
+    storage: Storage, run_id: str, machines: list[MachineRecord], rings: dict[str, int]
 ) -> list[UnderWay]:
     """Whoever was worked on, by step and phase, with the permits that the plan gave them."""
     maybe_locked = [machine.key for machine in machines if machine.stage in (Stage.ASSESSED, Stage.INSTALLED)]
-    locked = await records.leased(maybe_locked, run_id, now())
+    locked = await storage.leases.held(maybe_locked, run_id, now())
     keys: dict[tuple[Step, int, int], set[str]] = defaultdict(set)
     for machine in machines:
         step = step_under_way(machine, is_locked=machine.key in locked)
@@ -79,17 +79,17 @@ async def _under_way(
             step=step,
             ring_number=ring,
             phase_number=phase,
-            machines=await _placed(records, run_id, ring, phase, found),
+            machines=await _placed(storage, run_id, ring, phase, found),
         )
         for (step, ring, phase), found in sorted(keys.items())
     ]
 
 
-async def _placed(records: Records, run_id: str, ring: int, phase: int, keys: set[str]) -> list[PlacedMachine]:
+async def _placed(storage: Storage, run_id: str, ring: int, phase: int, keys: set[str]) -> list[PlacedMachine]:
     found: list[PlacedMachine] = []
     cursor: str | None = None
     while True:
-        page = await records.list_placements(run_id, ring, phase, _PAGE, cursor)
+        page = await storage.plans.list_placements(run_id, ring, phase, _PAGE, cursor)
         found += [machine for machine in page.items if machine.key in keys]
         cursor = page.cursor
         if cursor is None:

@@ -52,7 +52,7 @@ from patchwave.domain.scheduling.window import cutoff
 from patchwave.domain.workflow.messages import MachineRef
 from patchwave.domain.workflow.start_blocker import start_blocker
 from patchwave.settings import load_settings
-from patchwave.storage import open_records
+from patchwave.storage import open_storage
 
 _SCRIPT_RESERVE = timedelta(minutes=5)
 """Azure hands a script to the guest, and its output back, in about half a minute; sometimes it takes longer."""
@@ -115,7 +115,7 @@ async def _take_snapshot(context: MachineContext, hook: SnapshotHook) -> HookRes
 
 async def _keep_advice(context: MachineContext, disk: OsDisk, snapshot: SnapshotId, view: SnapshotView) -> None:
     advice = rollback_advice(context.machine_id, disk, snapshot, view.expires())
-    await open_records().set_stage(
+    await open_storage().machines.update(
         context.run.id,
         context.machine.key,
         context.machine.stage,
@@ -165,7 +165,7 @@ class _ScriptStep:
         settings = load_settings()
         if not settings.runs_scripts:
             return self._judged(scripts_are_off(only_roles_miss=settings.scripts))
-        guard = await open_records().get_guard(self._request.run_id, self._request.machine_key, self._call)
+        guard = await open_storage().at_most_once.get(self._request.run_id, self._request.machine_key, self._call)
         if guard is not None and guard.ended_at is not None:
             return self._judged(guard.failure)
         refusal = await self._reason_to_stop(guard)
@@ -192,7 +192,7 @@ class _ScriptStep:
         return None if over is None else HookResult.stopped(over)
 
     async def _send(self, refused: Guard | None) -> HookResult:
-        records = open_records()
+        storage = open_storage()
         what = f"The script {self._request.when} the installation was refused"
         view = await open_resource_manager().read_machine(self._context.machine_id)
         if isinstance(view, ArmFailure):
@@ -210,9 +210,9 @@ class _ScriptStep:
             changed_at=_changed_at(view),
         )
         if refused is None:
-            is_first = (await records.declare_guard(guard)).token == guard.token
+            is_first = (await storage.at_most_once.declare(guard)).token == guard.token
         else:
-            is_first = await records.take_over_guard(refused, guard)
+            is_first = await storage.at_most_once.redeclare(refused, guard)
         if not is_first:
             # Another execution of this very activity is under way: the next call sees what it has done.
             return self._still_runs(wait_seconds())
@@ -225,14 +225,14 @@ class _ScriptStep:
                 "async_url": submission.async_url,
                 "location_url": submission.location_url,
             }
-            await records.save_guard(guard.model_copy(update=accepted))
+            await storage.at_most_once.save(guard.model_copy(update=accepted))
             return self._still_runs(wait_seconds())
         if submission.is_uncertain:
             why = submission.failure.text if submission.failure else ""
             return await self._end(guard, script_unknown(self._request.when, why))
         failure = submission.failure or ArmFailure(status=0, message="Azure gave no answer")
         known = {"failure": failure.text} if submission.is_open else {"state": IntentState.REFUSED}
-        await records.save_guard(guard.model_copy(update=known))
+        await storage.at_most_once.save(guard.model_copy(update=known))
         refusal = self._refusal(what, failure)
         if submission.is_open and refusal.state is not HookState.WAIT:
             return HookResult.wait(wait_seconds(failure.retry_after), f"{what}: {failure.clause}.")
@@ -259,7 +259,7 @@ class _ScriptStep:
         elif _changed_at(view) == guard.changed_at:
             if at < guard.created_at + timedelta(seconds=load_settings().poll_seconds * SETTLES_IN_POLLS):
                 return self._still_runs(wait_seconds())
-            await open_records().save_guard(guard.model_copy(update={"state": IntentState.REFUSED}))
+            await open_storage().at_most_once.save(guard.model_copy(update={"state": IntentState.REFUSED}))
             return self._still_runs(wait_seconds())
         return await self._end(guard, script_unknown(self._request.when, guard.failure))
 
@@ -296,7 +296,7 @@ class _ScriptStep:
             why = reading.failure.text if reading.failure else ""
             return await self._end(guard, script_unknown(self._request.when, why))
         counted = guard.model_copy(update={"unclear_polls": polls})
-        await open_records().save_guard(counted)
+        await open_storage().at_most_once.save(counted)
         return await self._wait(counted, reading)
 
     async def _end(self, guard: Guard, failure: str, output: str = "") -> HookResult:
@@ -305,10 +305,10 @@ class _ScriptStep:
             output = f"{failure}\n{output}".strip()
         column = "pre_script_output" if self._request.when is When.BEFORE else "post_script_output"
         machine = self._context.machine
-        records = open_records()
+        storage = open_storage()
         kept = {column: shorten_output(output)}
-        await records.set_stage(self._request.run_id, machine.key, machine.stage, ending=None, **kept)
-        await records.save_guard(guard.model_copy(update={"ended_at": now(), "failure": failure}))
+        await storage.machines.update(self._request.run_id, machine.key, machine.stage, completion=None, **kept)
+        await storage.at_most_once.save(guard.model_copy(update={"ended_at": now(), "failure": failure}))
         return self._judged(failure)
 
     def _still_runs(self, seconds: float) -> HookResult:

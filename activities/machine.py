@@ -32,7 +32,7 @@ from patchwave.domain.workflow.messages import (
     Verified,
     VerifyRequest,
 )
-from patchwave.storage import Change, ending_change, open_records
+from patchwave.storage import Change, completion_change, open_storage
 
 _UNDER_WAY = INSTALLING | {Stage.RESTARTING}
 """Stages in which only somebody can be looked at whose orchestration was ended: a new one goes on."""
@@ -68,7 +68,7 @@ async def preflight_machine(request: PreflightRequest) -> PreflightResult:
             return _wait(verdict.to_outcome(view), view.retry_after, counts=not is_throttling(view))
         return _skip(verdict.to_outcome(view))
     if learned := _learned(context.machine, view):
-        await open_records().set_stage(request.run_id, request.machine_key, context.machine.stage, **learned)
+        await open_storage().machines.update(request.run_id, request.machine_key, context.machine.stage, **learned)
     assessment, assess_attempt = await _assessed(context, view.last_installation)
     return PreflightResult(
         preflight=evaluate(view, start_stopped=request.start_stopped),
@@ -91,7 +91,7 @@ async def _assessed(context: MachineContext, installed: PatchSummary | None) -> 
     is_done_here = context.machine.installation is not None
     if found is None or is_done_here or installed is None or not installed.comes_after(found):
         return found, 1
-    intent = await open_records().get_intent(context.run.id, context.machine.key, OperationKind.ASSESS)
+    intent = await open_storage().intents.get(context.run.id, context.machine.key, OperationKind.ASSESS)
     return None, intent.attempt + 1 if intent else 1
 
 
@@ -126,39 +126,39 @@ async def verify_machine(request: VerifyRequest) -> Verified:
 
 async def release_machine(request: ReleaseMachine) -> None:
     """The machine stays in the run until its next step."""
-    records = open_records()
+    storage = open_storage()
     installation = {"installation": request.installation} if request.installation else {}
     ended = MachineEnded(key=request.machine_key, attempt=request.attempt, left=request.left)
-    await records.set_stage(
+    await storage.machines.update(
         request.run_id,
         request.machine_key,
         request.stage,
-        ending=ending_change(request.phase, ended),
+        completion=completion_change(request.phase, ended),
         **installation,
     )
     if not request.keep_lock:
-        await records.release_lease(request.machine_key, request.run_id)
+        await storage.leases.release(request.machine_key, request.run_id)
 
 
 async def record_outcome(request: RecordOutcome) -> Recorded:
     """The machine's final row; the first one counts."""
-    records = open_records()
+    storage = open_storage()
     at = now()
 
     def ending(outcome: Outcome) -> Change:
         failed = counts_as_failure(outcome.outcome, outcome.reason)
-        return ending_change(
+        return completion_change(
             request.phase, MachineEnded(key=request.machine_key, attempt=request.attempt, failed=failed)
         )
 
-    stored = await records.record_outcome(
+    stored = await storage.results.record_outcome(
         request.run_id,
         request.machine_key,
         request.outcome,
         at=at,
         installation=request.installation,
         patches=[],
-        ending=ending,
+        completion=ending,
         release=not request.keep_lock,
     )
     return Recorded(failed=counts_as_failure(stored.outcome, stored.reason))

@@ -16,7 +16,7 @@ from patchwave.domain.machine.power import NotRestored, not_restored
 from patchwave.domain.runs.maintenance_results import conclude
 from patchwave.domain.workflow.maintenance_run import Concluding, LookAgain, PowerSign, Prepared
 from patchwave.domain.workflow.messages import MachineRef
-from patchwave.storage import open_records
+from patchwave.storage import open_storage
 
 _LOCK_MARGIN = timedelta(hours=2)
 """Beyond the moment when the scheduled run counts as over: the work after it."""
@@ -29,11 +29,11 @@ async def record_pre_result(request: Prepared) -> None:
     """
     context = await load_machine(request.run_id, request.machine_key)
     occurrence = occurrence_of(context.run)
-    records = open_records()
-    await records.acquire_lease(context.machine.key, context.run.id, now(), occurrence.post_deadline + _LOCK_MARGIN)
+    storage = open_storage()
+    await storage.leases.acquire(context.machine.key, context.run.id, now(), occurrence.post_deadline + _LOCK_MARGIN)
     is_ours = context.machine.powered_on_by_run and not request.not_started
     seen: dict[str, Any] = {"power_state": Power.HIBERNATED.value} if request.hibernated else {}
-    await records.set_stage(
+    await storage.machines.update(
         context.run.id,
         context.machine.key,
         context.machine.stage,
@@ -76,7 +76,7 @@ async def finalize_machine(request: Concluding) -> None:
     outcome = conclude(occurrence_of(context.run), context.machine)
     message = " ".join([outcome.message, *request.complaints])
     left = NotRestored(request.not_restored) if request.not_restored else None
-    await open_records().record_outcome(
+    await open_storage().results.record_outcome(
         context.run.id,
         context.machine.key,
         not_restored(outcome.model_copy(update={"message": message}), left),

@@ -19,7 +19,7 @@ from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.maintenance_results import InstallationRow, awaits_result, is_under_way, read_patch
 from patchwave.domain.runs.run import Run
 from patchwave.domain.workflow.maintenance_run import Copied, FindMachines
-from patchwave.storage import Records, open_records
+from patchwave.storage import Storage, open_storage
 
 SLICE = 50
 """Installations whose patches are copied in one call."""
@@ -52,9 +52,9 @@ async def import_results(request: FindMachines) -> Copied:
     )
     if page.failure is not None:
         return _failed(run, page, request.attempt)
-    records = open_records()
+    storage = open_storage()
     part = page.rows[position.done : position.done + SLICE]
-    failed = await _copy(records, run, [InstallationRow.model_validate(row) for row in part])
+    failed = await _copy(storage, run, [InstallationRow.model_validate(row) for row in part])
     if failed is not None:
         return _failed(run, failed, request.attempt)
     done = position.done + len(part)
@@ -62,17 +62,17 @@ async def import_results(request: FindMachines) -> Copied:
     if following != _Position():
         return Copied(machines=run.machines, cursor=following.write(), wait_seconds=page.wait_seconds)
     awaited = under_way = 0
-    async for machine in records.each_machine(run.id):
+    async for machine in storage.machines.scan(run.id):
         awaited += awaits_result(machine)
         under_way += is_under_way(machine)
     return Copied(machines=run.machines, awaited=awaited, under_way=under_way)
 
 
-async def _copy(records: Records, run: Run, installations: list[InstallationRow]) -> Page | None:
+async def _copy(storage: Storage, run: Run, installations: list[InstallationRow]) -> Page | None:
     """Copy those that are over and not copied yet; the page that could not be read, if there was one."""
     fresh: list[tuple[InstallationRow, MachineRecord]] = []
     for each in installations:
-        machine = None if each.machine is None else await records.current_machine(run.id, each.machine.key)
+        machine = None if each.machine is None else await storage.machines.get_validated(run.id, each.machine.key)
         if machine is not None and each.is_over and _is_news(machine, each):
             fresh.append((each, machine))
     for start in range(0, len(fresh), INSTALLATIONS_PER_QUERY):
@@ -85,8 +85,8 @@ async def _copy(records: Records, run: Run, installations: list[InstallationRow]
             found = [patch.to_record() for patch in patches[fold(each.id)]]
             error = each.result.error
             if error is not None and error.is_error:
-                await records.set_stage(run.id, machine.key, machine.stage, update_manager_error=error.sentence)
-            await records.record_installation(run.id, machine.key, each.result.summarize(), found)
+                await storage.machines.update(run.id, machine.key, machine.stage, update_manager_error=error.sentence)
+            await storage.results.record_installation(run.id, machine.key, each.result.summarize(), found)
     return None
 
 

@@ -40,7 +40,7 @@ from patchwave.domain.workflow.maintenance_run import (
     Standpoint,
 )
 from patchwave.domain.workflow.messages import RunRef
-from patchwave.storage import RecordMissing, Records, open_records
+from patchwave.storage import RecordMissing, Storage, open_storage
 
 _NAMED = 20
 """Machines that a line of the audit log names."""
@@ -61,9 +61,9 @@ def occurrence_of(run: Run) -> MaintenanceOccurrence:
 async def load_maintenance_run(request: RunRef) -> Standpoint:
     """Mark the run as running, and say where it stands. Asked again and again."""
     run_id = request.run_id
-    records = open_records()
+    storage = open_storage()
     try:
-        await records.start_run(run_id, now())
+        await storage.runs.start(run_id, now())
         run, policy = await load_run(run_id)
         occurrence = occurrence_of(run)
         await show_life(run)
@@ -103,9 +103,9 @@ async def find_occurrence_machines(request: FindMachines) -> Found:
         return Found(machines=run.machines, **_trouble(page, request.attempt))
     read = [MaintenanceUpdateRow.read(row) for row in page.rows]
     said = dict(update for update in read if update is not None)
-    records = open_records()
-    await _note_passed_over(records, run, [row for row, update in zip(page.rows, read, strict=True) if update is None])
-    known = await records.machine_stages(run.id, [machine.key for machine in said])
+    storage = open_storage()
+    await _note_passed_over(storage, run, [row for row, update in zip(page.rows, read, strict=True) if update is None])
+    known = await storage.machines.get_stages(run.id, [machine.key for machine in said])
     fresh = [machine for machine in said if machine.key not in known]
     machines = run.machines
     for query in build_queries(Scope(machine_ids=tuple(machine.text for machine in fresh))) if fresh else []:
@@ -113,35 +113,35 @@ async def find_occurrence_machines(request: FindMachines) -> Found:
         if found.failure is not None:
             return Found(machines=machines, **_trouble(found, request.attempt))
         rows = select_machines(policy.scope, found.rows)
-        await add_found(records, run.id, rows)
-        machines = await records.count_machines(run.id)
+        await add_found(storage, run.id, rows)
+        machines = await storage.runs.count_machines(run.id)
         known |= {row.machine_id.key: Stage.WAITING for row in rows}
-    await _keep_words(records, run, {machine.key: update for machine, update in said.items() if machine.key in known})
+    await _keep_words(storage, run, {machine.key: update for machine, update in said.items() if machine.key in known})
     return Found(machines=machines, cursor=page.skip_token, wait_seconds=page.wait_seconds)
 
 
-async def _note_passed_over(records: Records, run: Run, rows: Sequence[Json]) -> None:
+async def _note_passed_over(storage: Storage, run: Run, rows: Sequence[Json]) -> None:
     """Rows about no virtual machine, such as Arc machines: Azure patches them, and nothing is done around it."""
     occurrence = occurrence_of(run)
     ids = [str_or_empty(row.get("resourceId")) or str_or_empty(row.get("id")) or "a row without an id" for row in rows]
     if occurrence.passing_over(ids) is occurrence:
         return
-    noted = await records.note_occurrence(run.id, lambda known: known.passing_over(ids))
+    noted = await storage.runs.update_occurrence(run.id, lambda known: known.passing_over(ids))
     passed_over = occurrence_of(noted).passed_over
     detail = {"machines": len(passed_over), "examples": passed_over[:_NAMED]}
-    await records.audit(run.id, "machines_passed_over", by=PATCHWAVE, at=now(), detail=detail)
+    await storage.audit.add(run.id, "machines_passed_over", by=PATCHWAVE, at=now(), detail=detail)
 
 
-async def _keep_words(records: Records, run: Run, updates: dict[str, MaintenanceUpdateRow]) -> None:
+async def _keep_words(storage: Storage, run: Run, updates: dict[str, MaintenanceUpdateRow]) -> None:
     gate = asyncio.Semaphore(_PARALLEL)
 
     async def keep(key: str, update: MaintenanceUpdateRow) -> None:
         async with gate:
-            machine = await records.current_machine(run.id, key)
+            machine = await storage.machines.get_validated(run.id, key)
             if machine is None or not update.status or machine.update_manager_status == update.status:
                 return
             error = update.error_message or machine.update_manager_error
-            await records.set_stage(
+            await storage.machines.update(
                 run.id, key, machine.stage, update_manager_status=update.status, update_manager_error=error
             )
 
@@ -169,7 +169,7 @@ async def list_shards(request: PartOfRun) -> Shards:
     cursors: list[str | None] = []
     cursor: str | None = None
     while True:
-        page = await open_records().list_machines(request.run_id, outcome=None, limit=SHARD, cursor=cursor)
+        page = await open_storage().machines.list_page(request.run_id, outcome=None, limit=SHARD, cursor=cursor)
         if any(request.part.is_open(machine) for machine in page.items):
             cursors.append(cursor)
         cursor = page.cursor
@@ -179,7 +179,7 @@ async def list_shards(request: PartOfRun) -> Shards:
 
 async def get_shard(request: ShardRef) -> ShardMachines:
     """The machines of a shard that the part is still to be done on."""
-    page = await open_records().list_machines(request.run_id, outcome=None, limit=SHARD, cursor=request.cursor)
+    page = await open_storage().machines.list_page(request.run_id, outcome=None, limit=SHARD, cursor=request.cursor)
     return ShardMachines(keys=[machine.key for machine in page.items if request.part.is_open(machine)])
 
 
@@ -192,11 +192,11 @@ async def finish_pre_phase(request: EndPreparation) -> Preparation:
     A machine on which it has not ended counts as failed: nobody knows in which state Azure would patch it.
     """
     run_id = request.run_id
-    records = open_records()
-    machines = [machine async for machine in records.each_machine(run_id)]
+    storage = open_storage()
+    machines = [machine async for machine in storage.machines.scan(run_id)]
     failed = [machine for machine in machines if _has_failed(machine)]
     at = now()
-    run = await records.note_occurrence(
+    run = await storage.runs.update_occurrence(
         run_id,
         lambda known: known.model_copy(update={"prepared_at": known.prepared_at or at, "pre_failures": len(failed)}),
     )
@@ -207,10 +207,10 @@ async def finish_pre_phase(request: EndPreparation) -> Preparation:
         "failure": request.failure,
         "examples": [f"{each.name}: {each.pre_tasks_error or 'not ready in time'}" for each in failed[:_NAMED]],
     }
-    await records.audit(
+    await storage.audit.add(
         run_id, "occurrence_prepared", by=PATCHWAVE, at=occurrence_of(run).prepared_at or at, detail=detail
     )
-    await records.set_run_state(run_id, run.state, "the scheduled run of Update Manager")
+    await storage.runs.set_state(run_id, run.state, "the scheduled run of Update Manager")
     return Preparation(machines=len(machines), failed=len(failed))
 
 
@@ -222,7 +222,7 @@ def _has_failed(machine: MachineRecord) -> bool:
 async def cancel_occurrence(request: RunRef) -> CancelResult:
     """Cancel the scheduled run, while that is possible. Repeating it does no harm."""
     run_id = request.run_id
-    records = open_records()
+    storage = open_storage()
     run, _ = await load_run(run_id)
     occurrence = occurrence_of(run)
     at = now()
@@ -234,17 +234,19 @@ async def cancel_occurrence(request: RunRef) -> CancelResult:
         message = f"it had begun at {format_instant(occurrence.starts_at)}, when Azure takes a cancellation in vain"
         failure = ArmFailure(status=200, code="RunHasBegun", message=message)
     if failure is None:
-        await records.note_occurrence(run_id, lambda known: known.model_copy(update={"canceled_at": at}))
+        await storage.runs.update_occurrence(run_id, lambda known: known.model_copy(update={"canceled_at": at}))
         detail = {"occurrence": occurrence.id, "failed": occurrence.pre_failures}
-        await records.audit(run_id, "occurrence_canceled", by=PATCHWAVE, at=at, detail=detail)
+        await storage.audit.add(run_id, "occurrence_canceled", by=PATCHWAVE, at=at, detail=detail)
         return CancelResult(canceled=True)
     wait = wait_seconds(failure.retry_after)
     is_passing = classify(failure).kind in (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER)
     if is_passing and (occurrence.cancel_deadline - at).total_seconds() > wait:
         return CancelResult(wait_seconds=wait, failure=failure)
-    await records.note_occurrence(run_id, lambda known: known.model_copy(update={"cancel_failure": failure.text}))
+    await storage.runs.update_occurrence(
+        run_id, lambda known: known.model_copy(update={"cancel_failure": failure.text})
+    )
     detail = {"occurrence": occurrence.id, "failure": failure.text}
-    await records.audit(run_id, "occurrence_not_canceled", by=PATCHWAVE, at=at, detail=detail)
+    await storage.audit.add(run_id, "occurrence_not_canceled", by=PATCHWAVE, at=at, detail=detail)
     return CancelResult(failure=failure)
 
 
@@ -255,21 +257,23 @@ async def finish_results_import(request: RunRef) -> None:
     """The results are copied, or their time is over."""
     at = now()
     run_id = request.run_id
-    run = await open_records().note_occurrence(
+    run = await open_storage().runs.update_occurrence(
         run_id, lambda known: known.model_copy(update={"results_at": known.results_at or at})
     )
-    await open_records().set_run_state(run_id, run.state)
+    await open_storage().runs.set_state(run_id, run.state)
 
 
 async def summarize_maintenance_run(request: RunRef) -> MaintenanceSummary:
     """Count the machines that Update Manager called done and that are not."""
     run_id = request.run_id
-    records = open_records()
-    wrong = [machine async for machine in records.each_machine(run_id) if is_contradicted(machine)]
-    run = await records.note_occurrence(run_id, lambda known: known.model_copy(update={"contradicted": len(wrong)}))
+    storage = open_storage()
+    wrong = [machine async for machine in storage.machines.scan(run_id) if is_contradicted(machine)]
+    run = await storage.runs.update_occurrence(
+        run_id, lambda known: known.model_copy(update={"contradicted": len(wrong)})
+    )
     if wrong:
         examples = [f"{each.name}: {each.outcome.value if each.outcome else ''}" for each in wrong[:_NAMED]]
         detail = {"machines": len(wrong), "examples": examples}
         at = occurrence_of(run).results_at or now()
-        await records.audit(run_id, "update_manager_contradicted", by=PATCHWAVE, at=at, detail=detail)
+        await storage.audit.add(run_id, "update_manager_contradicted", by=PATCHWAVE, at=at, detail=detail)
     return MaintenanceSummary(contradicted=len(wrong))

@@ -34,7 +34,7 @@ from patchwave.domain.runs.provenance import SHORT_DIGEST, spoken_scripts
 from patchwave.domain.runs.run import Run
 from patchwave.outbound.notifications import Sender, deliver
 from patchwave.settings import ChannelsError, load_settings, parse_channels
-from patchwave.storage import RecordMissing, open_records
+from patchwave.storage import RecordMissing, open_storage
 
 _WORST_FIRST = (
     OutcomeKind.FAILED,
@@ -80,7 +80,7 @@ async def send_notification(request: SendNotice) -> SendResult:
 
 async def record_delivery(report: NoticeReport) -> None:
     """Write into the run's audit log who was told and who could not be."""
-    await open_records().audit(
+    await open_storage().audit.add(
         report.run_id,
         "notification_failed" if report.failed else "notified",
         by="patchwave",
@@ -126,7 +126,7 @@ async def attempt(request: SendNotice, sender: Sender) -> SendResult:
 async def _already_told(notice: Notice) -> set[str]:
     """The channels that the audit log says were told of this; it has a line for each notice."""
     told: set[str] = set()
-    async for line in open_records().each_audit_line(notice.run_id):
+    async for line in open_storage().audit.lines(notice.run_id):
         detail = object_or_none(line["detail"]) or {}
         is_same = (detail.get("event"), detail.get("number")) == (notice.facts.event.value, notice.number)
         if is_same and line["action"] in ("notified", "notification_failed"):
@@ -187,7 +187,7 @@ def _approval(facts: ApprovalNeeded, run: Run, policy: Policy) -> ApprovalNeeded
 async def _window_awaited(facts: WindowAwaited, run: Run) -> WindowAwaited:
     if facts.open_machines is not None:
         return facts
-    outcomes, stages = await open_records().run_progress(run.id)
+    outcomes, stages = await open_storage().runs.progress(run.id)
     return facts.model_copy(update={"open_machines": sum(stages.values()) - sum(outcomes.values())})
 
 
@@ -212,7 +212,7 @@ async def _notes(run_id: str, kinds: list[OutcomeKind]) -> list[MachineNote]:
         left = MAX_NOTES - len(notes)
         if not left:
             break
-        page = await open_records().list_machines(run_id, outcome=kind, limit=left, cursor=None)
+        page = await open_storage().machines.list_page(run_id, outcome=kind, limit=left, cursor=None)
         notes += [
             MachineNote(
                 name=machine.name,

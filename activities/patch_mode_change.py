@@ -25,7 +25,7 @@ from patchwave.domain.fleet.patch_mode_change import (
 )
 from patchwave.domain.policy.scope import OsType
 from patchwave.settings import load_settings
-from patchwave.storage import RecordMissing, StorageError, open_records
+from patchwave.storage import RecordMissing, StorageError, open_storage
 
 _LOG = logging.getLogger("patchwave.mode_changes")
 _SETTLES_IN_POLLS = 4
@@ -41,20 +41,22 @@ async def next_patch_mode_wave(request: ChangeRef) -> NextChanges:
     change = await _load(change_id)
     if change.state.is_final:
         return NextChanges()
-    records = open_records()
-    keys, ends = await records.open_machine_changes(change_id, change.max_concurrent)
+    storage = open_storage()
+    keys, ends = await storage.patch_mode_changes.list_pending(change_id, change.max_concurrent)
     why = why_to_end(change, ends.get(ChangeEnd.FAILED, 0)) if keys else None
     if keys and why is None:
         return NextChanges(machine_keys=keys)
     while keys:
-        keys, ends = await records.open_machine_changes(change_id, _MAX_SWEEP)
+        keys, ends = await storage.patch_mode_changes.list_pending(change_id, _MAX_SWEEP)
         for key in keys:
             await _end(change_id, key, ChangeEnd.CANCELED, why or "")
     state = ChangeState.COMPLETED if why is None else ChangeState.STOPPED
     at = now()
     closed = {"state": state, "ended_at": at, "counts_by_end": ends, "message": why or ""}
-    await records.close_mode_change(change_id, lambda found: found.model_copy(update=closed))
-    await records.audit(change_id, "mode_change_ended", by="patchwave", at=at, detail={"state": state, "ends": ends})
+    await storage.patch_mode_changes.close(change_id, lambda found: found.model_copy(update=closed))
+    await storage.audit.add(
+        change_id, "mode_change_ended", by="patchwave", at=at, detail={"state": state, "ends": ends}
+    )
     return NextChanges()
 
 
@@ -77,15 +79,15 @@ async def step_patch_mode_change(request: MachineChangeRef) -> ChangeProgress:
 
 
 async def _change(change: ModeChange, request: MachineChangeRef) -> ChangeProgress:
-    records = open_records()
-    machine = await records.get_machine_change(request.change_id, request.machine_key)
+    storage = open_storage()
+    machine = await storage.patch_mode_changes.get_machine(request.change_id, request.machine_key)
     if machine is None:
         raise RecordMissing(f"change {request.change_id} has no machine {request.machine_key}")
     if machine.end is not None:
         return ChangeProgress(has_ended=True)
     if machine.begun_at is None:
         machine = machine.model_copy(update={"begun_at": now()})
-        await records.update_machine_change(change.id, machine.key, begun_at=machine.begun_at)
+        await storage.patch_mode_changes.update_machine(change.id, machine.key, begun_at=machine.begun_at)
     decision, wait = await _step(change, machine)
     if decision.end is None:
         return ChangeProgress(has_ended=False, wait_seconds=wait)
@@ -108,14 +110,14 @@ async def _step(change: ModeChange, machine: MachineChange) -> tuple[ChangeStep,
     if change.is_stopping:
         return _STOPPED, 0
     # Written before it is sent: whoever comes after a crash sees a change that was asked for.
-    await open_records().update_machine_change(change.id, machine.key, asked_at=now())
+    await open_storage().patch_mode_changes.update_machine(change.id, machine.key, asked_at=now())
     system = OsType.read(machine.os_type) or OsType.LINUX
     submission = await open_machine_settings().change(identity, system, change.wanted)
     if submission.accepted:
-        await open_records().update_machine_change(change.id, machine.key, is_accepted=True)
+        await open_storage().patch_mode_changes.update_machine(change.id, machine.key, is_accepted=True)
         return ChangeStep(), wait_seconds()
     if not submission.is_open:
-        await open_records().update_machine_change(change.id, machine.key, refused_at=now())
+        await open_storage().patch_mode_changes.update_machine(change.id, machine.key, refused_at=now())
     failure = submission.failure or ArmFailure(status=0, message="Azure gave no answer")
     return await _refused(change, machine, failure, is_open=submission.is_open)
 
@@ -127,16 +129,18 @@ async def _refused(
     decision = after_failure(machine, failure, now(), is_open=is_open)
     if decision.end is None and is_throttling(failure):
         throttled = round(machine.throttled_seconds + wait, 3)
-        await open_records().update_machine_change(change.id, machine.key, throttled_seconds=throttled)
+        await open_storage().patch_mode_changes.update_machine(change.id, machine.key, throttled_seconds=throttled)
     return decision, wait
 
 
 async def _end(change_id: str, machine_key: str, end: ChangeEnd, message: str) -> None:
-    await open_records().update_machine_change(change_id, machine_key, end=end, message=message, ended_at=now())
+    await open_storage().patch_mode_changes.update_machine(
+        change_id, machine_key, end=end, message=message, ended_at=now()
+    )
 
 
 async def _load(change_id: str) -> ModeChange:
-    change = await open_records().get_mode_change(change_id)
+    change = await open_storage().patch_mode_changes.get(change_id)
     if change is None:
         raise RecordMissing(f"no change {change_id}")
     return change

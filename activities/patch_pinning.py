@@ -38,7 +38,7 @@ from patchwave.domain.runs.intent import Intent
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode
 from patchwave.domain.workflow.messages import RingRef
-from patchwave.storage import RecordMissing, open_records
+from patchwave.storage import RecordMissing, open_storage
 
 _PAGE = 500
 _PARALLEL = 16
@@ -46,25 +46,25 @@ _PARALLEL = 16
 
 async def pin_ring(request: RingRef) -> PinSize:
     """Write down what a ring installed; the first pin of a run counts."""
-    records = open_records()
-    pin = await records.get_pin(request.run_id)
+    storage = open_storage()
+    pin = await storage.patch_pins.get(request.run_id)
     if pin is None:
         _, policy = await frozen_policy(request.run_id)
-        pin = await records.save_pin(request.run_id, await _read_ring(request, policy))
+        pin = await storage.patch_pins.save(request.run_id, await _read_ring(request, policy))
     return pin.size
 
 
 async def _read_ring(request: RingRef, policy: Policy) -> Pin:
     """The pin of the ring: what those of its machines that ended well have installed."""
-    records = open_records()
+    storage = open_storage()
     installed = Installed()
     gate = asyncio.Semaphore(_PARALLEL)
 
     async def read(machine: MachineRecord) -> list[PatchRecord]:
         async with gate:
-            return await records.list_patches(request.run_id, machine.key)
+            return await storage.results.list_patches(request.run_id, machine.key)
 
-    machines = [machine async for machine in records.each_machine(request.run_id)]
+    machines = [machine async for machine in storage.machines.scan(request.run_id)]
     for start in range(0, len(machines), _PAGE):
         page = [each for each in machines[start : start + _PAGE] if each.ring == request.ring and ended_well(each)]
         for machine, patches in zip(page, await asyncio.gather(*map(read, page)), strict=True):
@@ -92,7 +92,7 @@ async def note_packages(patches: Sequence[PatchRecord]) -> None:
     Always, so that the first policy with a delay finds a history; a version that this worker has met costs nothing.
     """
     packages = [(product_name(patch.name), patch.version) for patch in patches if patch.version and not patch.kb_id]
-    await open_records().note_first_seen(OsType.LINUX, packages, now())
+    await open_storage().patch_pins.record_first_seen(OsType.LINUX, packages, now())
 
 
 async def note_selection(intent: Intent, found: AssessmentSummary, patches: Sequence[PatchRecord]) -> AssessmentSummary:
@@ -118,9 +118,9 @@ async def what_to_install(context: MachineContext, os_type: OsType) -> WindowsPa
     """
     wanted = wanted_on(context.policy.install, os_type)
     delay = _delay(context)
-    records = open_records()
+    storage = open_storage()
     # Of the first ring as well: a retry of a later ring's machine has the pin of its run, wherever it is put.
-    pin = await records.get_pin(context.run.id) if context.policy.pin_rings else None
+    pin = await storage.patch_pins.get(context.run.id) if context.policy.pin_rings else None
     if _is_pinned(context):
         if pin is None:
             return pin_missing(_first_ring(context))
@@ -135,7 +135,7 @@ async def what_to_install(context: MachineContext, os_type: OsType) -> WindowsPa
         return wanted
     summary = context.machine.assessment
     assessed = Assessed(
-        patches=await records.list_patches(context.run.id, context.machine.key),
+        patches=await storage.results.list_patches(context.run.id, context.machine.key),
         is_partial=summary is None or summary.list_is_partial,
     )
     if isinstance(wanted, WindowsParameters):
@@ -145,7 +145,7 @@ async def what_to_install(context: MachineContext, os_type: OsType) -> WindowsPa
     packages = choose_packages(wanted, assessed, pin=pin)
     if isinstance(packages, Outcome):
         return packages
-    first_seen = await records.first_seen(os_type, map(as_seen, packages)) if delay is not None else {}
+    first_seen = await storage.patch_pins.first_seen(os_type, map(as_seen, packages)) if delay is not None else {}
     return choose_linux(wanted, packages, delay=delay, first_seen=first_seen)
 
 

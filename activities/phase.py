@@ -21,7 +21,7 @@ from patchwave.domain.workflow.messages import (
     StillOpenRequest,
 )
 from patchwave.settings import load_settings
-from patchwave.storage import RecordMissing, Records, Standing, open_records
+from patchwave.storage import MachineProgress, RecordMissing, Storage, open_storage
 
 _ENDED = {
     Step.ASSESS: frozenset(Stage) - {Stage.WAITING, Stage.ASSESSING},
@@ -30,18 +30,18 @@ _ENDED = {
     Step.RESTART: frozenset({Stage.DONE}),
 }
 """The stages that a machine has behind each step."""
-_GONE = Standing(Stage.DONE)
+_GONE = MachineProgress(Stage.DONE)
 """A machine without a row: nobody works on it."""
 
 
 async def poll_phase(request: PhaseRef) -> PhaseLook:
     """Who has ended since the phase looked last, and what people and gates say now."""
-    records = open_records()
-    run = await records.get_run(request.run_id)
+    storage = open_storage()
+    run = await storage.runs.get(request.run_id)
     if run is None:
         raise RecordMissing(f"run {request.run_id} has no row")
     await show_life(run)
-    ended, heard = await records.endings_since(request.run_id, request.phase, request.heard)
+    ended, heard = await storage.completions.since(request.run_id, request.phase, request.heard)
     wait = load_settings().poll_seconds
     return PhaseLook(controls=controls(run), ended=ended, heard=heard, wait_seconds=wait)
 
@@ -53,13 +53,13 @@ async def list_pending_machines(request: MachinePageRequest) -> MachinePage:
     earlier pass or a person ended it, is left out; the restart step takes only those that were patched. A page may so
     be shorter than asked for, or empty, and not be the last.
     """
-    records = open_records()
+    storage = open_storage()
     if request.step is Step.ASSESS:
-        return await _unassessed(records, request)
-    page = await records.list_placements(
+        return await _unassessed(storage, request)
+    page = await storage.plans.list_placements(
         request.run_id, request.ring_number, request.phase_number, request.limit, request.cursor
     )
-    standings = await records.machine_standings(request.run_id, [machine.key for machine in page.items])
+    standings = await storage.machines.get_progress(request.run_id, [machine.key for machine in page.items])
     machines = [
         machine.model_copy(update={"attempt": request.first_attempt})
         for machine in page.items
@@ -73,11 +73,11 @@ async def reconcile_machines(request: StillOpenRequest) -> StillOpen:
 
     Whoever works on a machine has locked it, but for the moments before: without its lock nobody does any more.
     """
-    records = open_records()
-    standings = await records.machine_standings(request.run_id, request.keys)
+    storage = open_storage()
+    standings = await storage.machines.get_progress(request.run_id, request.keys)
     ended = {key: standings.get(key, _GONE) for key in request.keys if _has_ended(request.step, standings.get(key))}
     keys = [key for key in request.keys if key not in ended]
-    locked = await records.leased(keys, request.run_id, now())
+    locked = await storage.leases.held(keys, request.run_id, now())
     return StillOpen(
         keys=keys,
         failed=[
@@ -87,8 +87,8 @@ async def reconcile_machines(request: StillOpenRequest) -> StillOpen:
     )
 
 
-async def _unassessed(records: Records, request: MachinePageRequest) -> MachinePage:
-    page = await records.list_stages(request.run_id, limit=request.limit, cursor=request.cursor)
+async def _unassessed(storage: Storage, request: MachinePageRequest) -> MachinePage:
+    page = await storage.machines.list_stages(request.run_id, limit=request.limit, cursor=request.cursor)
     machines = [
         PlacedMachine(key=key, attempt=request.first_attempt)
         for key, stage in page.items
@@ -101,5 +101,5 @@ def _is_due(step: Step, stage: Stage) -> bool:
     return stage is Stage.INSTALLED if step is Step.RESTART else stage not in _ENDED[step]
 
 
-def _has_ended(step: Step, standing: Standing | None) -> bool:
+def _has_ended(step: Step, standing: MachineProgress | None) -> bool:
     return standing is None or standing.stage in _ENDED[step]

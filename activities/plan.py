@@ -23,7 +23,7 @@ from patchwave.domain.policy.policy import Policy
 from patchwave.domain.policy.rollout import Ring
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.workflow.messages import PlannedPhase, PlannedRing, PlannedRun, RunRef
-from patchwave.storage import Records, open_records
+from patchwave.storage import Storage, open_storage
 
 
 async def plan_run(request: RunRef) -> PlannedRun:
@@ -33,17 +33,17 @@ async def plan_run(request: RunRef) -> PlannedRun:
     finds these ended, with the same reason, and so makes the same plan.
     """
     run_id = request.run_id
-    records = open_records()
-    planned = await records.get_planned_run(run_id)
+    storage = open_storage()
+    planned = await storage.plans.get_summary(run_id)
     if planned is None:
-        planned = await _plan(records, run_id)
+        planned = await _plan(storage, run_id)
     return planned
 
 
-async def _plan(records: Records, run_id: str) -> PlannedRun:
+async def _plan(storage: Storage, run_id: str) -> PlannedRun:
     _, policy = await load_run(run_id)
-    machines = [machine async for machine in records.each_machine(run_id)]
-    seconds = await records.install_seconds()
+    machines = [machine async for machine in storage.machines.scan(run_id)]
+    seconds = await storage.history.install_seconds()
     topology = await read_topology({machine.subscription_id for machine in machines})
     ended = {machine.key: (machine.reason, machine.message) for machine in machines if machine.outcome is not None}
     in_scope = [_as_planned(machine, seconds, policy) for machine in machines]
@@ -51,22 +51,22 @@ async def _plan(records: Records, run_id: str) -> PlannedRun:
     # A large fleet takes seconds: other activities of this worker go on meanwhile.
     result = await asyncio.to_thread(make_plan, in_scope, policy, topology, ended)
     left_out = {key: one.outcome for key, one in result.excluded.items() if key not in ended}
-    await _record(records, run_id, left_out)
+    await _record(storage, run_id, left_out)
     planned = _in_short(result.plan, policy)
-    await records.audit(run_id, "planned", by="patchwave", at=now(), detail=_counts(result.plan))
+    await storage.audit.add(run_id, "planned", by="patchwave", at=now(), detail=_counts(result.plan))
     placed = [_placed(one) for one in result.placements]
     groups = _groups(result, topology)
-    return await records.save_plan(run_id, result.plan, placed, planned, seconds, groups)
+    return await storage.plans.save(run_id, result.plan, placed, planned, seconds, groups)
 
 
-async def _record(records: Records, run_id: str, outcomes: Mapping[str, Outcome]) -> None:
+async def _record(storage: Storage, run_id: str, outcomes: Mapping[str, Outcome]) -> None:
     """Give machines that no ring takes their outcome, those with the same one together."""
     by_outcome: dict[Outcome, list[str]] = {}
     for key, outcome in outcomes.items():
         by_outcome.setdefault(outcome, []).append(key)
     at = now()
     for outcome, keys in by_outcome.items():
-        await records.record_outcomes(run_id, keys, outcome, at)
+        await storage.results.record_outcomes(run_id, keys, outcome, at)
 
 
 def _as_planned(machine: MachineRecord, seconds: Mapping[str, float], policy: Policy) -> PlannerMachine:

@@ -17,7 +17,7 @@ from patchwave.domain.core.ids import MachineId
 from patchwave.domain.runs.intent import Intent, is_ours
 from patchwave.domain.runs.outcome_rules import evaluate_assessment
 from patchwave.domain.workflow.messages import OperationRef, OperationReport, OperationState
-from patchwave.storage import RecordMissing, open_records
+from patchwave.storage import RecordMissing, open_storage
 
 MAX_UNCLEAR_POLLS = 20
 """Polls without a usable answer before an operation counts as lost; with growing waits that is over half an hour."""
@@ -25,8 +25,8 @@ MAX_UNCLEAR_POLLS = 20
 
 async def poll_operation(request: OperationRef) -> OperationReport:
     """Look at an operation."""
-    records = open_records()
-    intent = await records.get_intent(request.run_id, request.machine_key, request.kind)
+    storage = open_storage()
+    intent = await storage.intents.get(request.run_id, request.machine_key, request.kind)
     if intent is None:
         raise RecordMissing(f"run {request.run_id} has no {request.kind.value} intent of {request.machine_key}")
     machine = MachineId.parse(intent.machine_id)
@@ -73,19 +73,19 @@ async def report_of(machine: MachineId, intent: Intent, reading: PollReading) ->
 
 async def _keep(intent: Intent, result: Json) -> OperationReport:
     """Store the result with its patches; only the counts travel on."""
-    records = open_records()
+    storage = open_storage()
     if intent.kind is OperationKind.ASSESS:
         assessed = AssessResult.model_validate(result)
         bad = evaluate_assessment(assessed)
         patches = [patch.to_record() for patch in assessed.available_patches]
         summary = await note_selection(intent, assessed.summarize(), patches)
-        await records.record_assessment(intent.run_id, intent.machine_key, summary, patches, now())
+        await storage.results.record_assessment(intent.run_id, intent.machine_key, summary, patches, now())
         await note_packages(patches)
         return OperationReport(state=OperationState.ENDED, assessment=summary, outcome=bad, adopted=intent.adopted)
     installed = InstallResult.model_validate(result)
     patches = [patch.to_record() for patch in installed.patches]
     summary = installed.summarize(adopted=intent.adopted)
-    await records.record_installation(intent.run_id, intent.machine_key, summary, patches)
+    await storage.results.record_installation(intent.run_id, intent.machine_key, summary, patches)
     return OperationReport(
         state=OperationState.ENDED,
         installation=installed.model_copy(update={"patches": []}),
@@ -116,7 +116,7 @@ async def _unclear(intent: Intent, failure: ArmFailure | None, asked: float | No
     if failure is not None and is_throttling(failure):
         return OperationReport(state=OperationState.RUNNING, wait_seconds=wait_seconds(asked))
     polls = intent.failed_polls + 1
-    await open_records().save_intent(intent.model_copy(update={"failed_polls": polls}))
+    await open_storage().intents.save(intent.model_copy(update={"failed_polls": polls}))
     if polls >= MAX_UNCLEAR_POLLS:
         return OperationReport(state=OperationState.LOST, failure=failure, adopted=intent.adopted)
     return OperationReport(
@@ -129,7 +129,7 @@ async def _bound(intent: Intent, report: OperationReport) -> OperationReport:
     left = (intent.deadline_at - now()).total_seconds()
     if left <= 0:
         return OperationReport(state=OperationState.DEADLINE, adopted=intent.adopted)
-    if await open_records().is_canceled(intent.run_id):
+    if await open_storage().runs.is_canceled(intent.run_id):
         return OperationReport(state=OperationState.CANCELED, adopted=intent.adopted)
     # A look right at the deadline: one before it could not end anything.
     return report.model_copy(update={"wait_seconds": min(report.wait_seconds, left + wait_seconds())})

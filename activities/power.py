@@ -32,7 +32,7 @@ from patchwave.domain.scheduling.window import RESTART_NEEDS
 from patchwave.domain.workflow.messages import MachineRef, PowerRequest, PowerResult
 from patchwave.domain.workflow.start_blocker import start_blocker
 from patchwave.settings import load_settings
-from patchwave.storage import open_records
+from patchwave.storage import open_storage
 
 _MAX_RESTART = timedelta(minutes=30)
 """Windows may configure updates for a long time before it goes down."""
@@ -70,7 +70,7 @@ async def _start(request: PowerRequest) -> PowerResult:
         # Before the row says that it was started: a machine that is refused stays as it is.
         if await _may_not_start(request.run_id, machine):
             return PowerResult(accepted=False, left=True)
-        await open_records().set_stage(
+        await open_storage().machines.update(
             request.run_id,
             request.machine_key,
             machine.stage,
@@ -99,7 +99,7 @@ async def stop_machine(request: PowerRequest) -> PowerResult:
     before = power_before(machine.power_state)
     if not is_restored(view.power, before):
         return await _Change(request, machine, GuardedCall.STOP, view.power).go_on()
-    await open_records().set_stage(request.run_id, request.machine_key, machine.stage, powered_on_by_run=False)
+    await open_storage().machines.update(request.run_id, request.machine_key, machine.stage, powered_on_by_run=False)
     return PowerResult(accepted=True)
 
 
@@ -120,7 +120,7 @@ class _Change:
 
     async def go_on(self) -> PowerResult:
         """Ask Azure, wait for what it does, or give up."""
-        stored = await open_records().get_guard(self._request.run_id, self._request.machine_key, self._call)
+        stored = await open_storage().at_most_once.get(self._request.run_id, self._request.machine_key, self._call)
         last = stored if stored is not None and stored.turn == self._turn else None
         deadline = last.deadline_at if last is not None else self._request.since + _polls(MAX_CHANGE_POLLS)
         match next_step(self._shown, last, now(), deadline, _polls(SETTLES_IN_POLLS)):
@@ -149,7 +149,7 @@ class _Change:
                 return await self._send(last, last.model_copy(update={"failure": said or last.failure}))
 
     async def _send(self, stored: Guard | None, last: Guard | None) -> PowerResult:
-        records, machine_id = open_records(), MachineId.parse(self._machine.id)
+        storage, machine_id = open_storage(), MachineId.parse(self._machine.id)
         if self._call is GuardedCall.START and await _may_not_start(self._request.run_id, self._machine):
             is_open = last is not None and last.state is not IntentState.REFUSED
             return PowerResult(accepted=False, left=True, is_open=is_open)
@@ -164,9 +164,9 @@ class _Change:
             failure=last.failure if last is not None else "",
         )
         if stored is None:
-            is_first = (await records.declare_guard(guard)).token == guard.token
+            is_first = (await storage.at_most_once.declare(guard)).token == guard.token
         else:
-            is_first = await records.take_over_guard(stored, guard)
+            is_first = await storage.at_most_once.redeclare(stored, guard)
         if not is_first:
             # Another execution of this very activity is under way: the next call sees what it has done.
             return self._waiting(last)
@@ -178,7 +178,7 @@ class _Change:
             submission = await manager.stop(machine_id, deallocate=deallocate)
         if submission.accepted:
             urls = {"async_url": submission.async_url, "location_url": submission.location_url}
-            await records.save_guard(guard.model_copy(update={"state": IntentState.ACCEPTED, **urls}))
+            await storage.at_most_once.save(guard.model_copy(update={"state": IntentState.ACCEPTED, **urls}))
             return self._waiting(guard)
         failure = submission.failure or ArmFailure(status=0, message="Azure gave no answer")
         told: dict[str, Any] = {
@@ -188,7 +188,7 @@ class _Change:
         if is_throttling(failure):
             # A call that is kept back uses up no time of the machine.
             told["deadline_at"] = now() + timedelta(seconds=failure.retry_after or 0) + _polls(MAX_CHANGE_POLLS)
-        await records.save_guard(guard.model_copy(update=told))
+        await storage.at_most_once.save(guard.model_copy(update=told))
         if submission.is_open:
             return self._waiting(guard, failure.retry_after, failure)
         return _refused(failure)
@@ -215,7 +215,7 @@ async def restart_machine(request: MachineRef) -> PowerResult:
     It is called until the restart has been carried out: until then the agent, read too early, still counts as ready.
     """
     context = await load_machine(request.run_id, request.machine_key)
-    guard = await open_records().get_guard(request.run_id, request.machine_key, GuardedCall.RESTART)
+    guard = await open_storage().at_most_once.get(request.run_id, request.machine_key, GuardedCall.RESTART)
     if guard is not None and guard.state is IntentState.ACCEPTED:
         return await _follow_restart(context, guard)
     if guard is not None and guard.state is IntentState.DECLARED and context.machine.stage is Stage.RESTARTING:
@@ -249,7 +249,7 @@ async def _find_restart(context: MachineContext, guard: Guard) -> PowerResult | 
         )
     has_changed = view.changed_at is not None and view.changed_at >= guard.created_at
     if has_changed or view.is_being_changed or not view.is_agent_ready:
-        await open_records().save_guard(guard.model_copy(update={"state": IntentState.ACCEPTED}))
+        await open_storage().at_most_once.save(guard.model_copy(update={"state": IntentState.ACCEPTED}))
         return PowerResult(accepted=False, wait_seconds=wait_seconds())
     if at < guard.created_at + _polls(SETTLES_IN_POLLS):
         return PowerResult(accepted=False, wait_seconds=wait_seconds(), is_open=True)
@@ -257,7 +257,7 @@ async def _find_restart(context: MachineContext, guard: Guard) -> PowerResult | 
 
 
 async def _ask_for_restart(context: MachineContext, known: Guard | None) -> PowerResult:
-    records = open_records()
+    storage = open_storage()
     # One that was put back, perhaps to another window, has all its time again.
     is_retry = known is not None and context.machine.stage is Stage.RESTARTING
     guard = Guard(
@@ -269,17 +269,17 @@ async def _ask_for_restart(context: MachineContext, known: Guard | None) -> Powe
         deadline_at=known.deadline_at if known is not None and is_retry else now() + _MAX_RESTART,
     )
     if known is None:
-        is_first = (await records.declare_guard(guard)).token == guard.token
+        is_first = (await storage.at_most_once.declare(guard)).token == guard.token
     else:
-        is_first = await records.take_over_guard(known, guard)
+        is_first = await storage.at_most_once.redeclare(known, guard)
     if not is_first:
         # Another execution of this very activity is under way: the next call sees what it has done.
         return PowerResult(accepted=False, wait_seconds=wait_seconds(), is_open=True)
-    await records.set_stage(context.run.id, context.machine.key, Stage.RESTARTING)
+    await storage.machines.update(context.run.id, context.machine.key, Stage.RESTARTING)
     submission = await open_resource_manager().restart(context.machine_id)
     if submission.accepted:
         urls = {"async_url": submission.async_url, "location_url": submission.location_url}
-        await records.save_guard(guard.model_copy(update={"state": IntentState.ACCEPTED, **urls}))
+        await storage.at_most_once.save(guard.model_copy(update={"state": IntentState.ACCEPTED, **urls}))
         return PowerResult(accepted=False, wait_seconds=wait_seconds())
     told: dict[str, Any] = {} if submission.is_open else {"state": IntentState.REFUSED}
     refused = _refused(submission.failure, is_open=submission.is_open)
@@ -288,7 +288,7 @@ async def _ask_for_restart(context: MachineContext, known: Guard | None) -> Powe
         told["deadline_at"] = now() + timedelta(seconds=refused.wait_seconds) + _MAX_RESTART
     if told:
         guard = guard.model_copy(update=told)
-        await records.save_guard(guard)
+        await storage.at_most_once.save(guard)
     # Asked for too long: nothing more is sent.
     return refused.model_copy(update={"wait_seconds": 0}) if now() >= guard.deadline_at else refused
 

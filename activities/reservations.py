@@ -7,7 +7,7 @@ from patchwave.domain.planning.reservation import Reservation, ahead_of, behind,
 from patchwave.domain.runs.commands import PATCHWAVE
 from patchwave.domain.runs.run import RunState
 from patchwave.domain.workflow.messages import GivePlacesBack, PlacesGivenBack, PlacesTaken, TakePlaces
-from patchwave.storage import Records, open_records
+from patchwave.storage import Storage, open_storage
 
 
 async def take_places(request: TakePlaces) -> PlacesTaken:
@@ -15,8 +15,8 @@ async def take_places(request: TakePlaces) -> PlacesTaken:
 
     A reservation of a run that has ended is none.
     """
-    records = open_records()
-    groups = await records.get_groups(request.run_id, request.ring_number, request.phase_number)
+    storage = open_storage()
+    groups = await storage.reservations.get_groups(request.run_id, request.ring_number, request.phase_number)
     wanted = Reservation(
         run_id=request.run_id,
         turn=request.turn,
@@ -24,38 +24,38 @@ async def take_places(request: TakePlaces) -> PlacesTaken:
         since=now(),
         groups=groups,
     )
-    own, others = await records.reserve(wanted)
+    own, others = await storage.reservations.reserve(wanted)
     # The phase before this one is over, which is what others may have waited for.
     before = next((each for each in others if each.run_id == own.run_id and each.number != own.number), None)
     freed = [each.run_id for each in behind(before, others)] if before is not None else []
     own = own if own.groups is None else own.model_copy(update={"groups": groups})
-    ahead = [each for each in ahead_of(own, others) if await _is_live(records, each.run_id)]
+    ahead = [each for each in ahead_of(own, others) if await _is_live(storage, each.run_id)]
     if not ahead:
         return PlacesTaken(freed=freed)
     waiting = waits_for(own, ahead[0], len(ahead) - 1)
-    await records.set_run_state(request.run_id, RunState.AWAITING_RUN, waiting)
+    await storage.runs.set_state(request.run_id, RunState.AWAITING_RUN, waiting)
     if own.turn == request.turn and own.since == wanted.since:
         detail = {"for": [each.run_id for each in ahead], "why": waiting}
-        await records.audit(request.run_id, "run_waits", by=PATCHWAVE, at=own.since, detail=detail)
+        await storage.audit.add(request.run_id, "run_waits", by=PATCHWAVE, at=own.since, detail=detail)
     return PlacesTaken(waits_for=waiting, wait_seconds=wait_seconds(), freed=freed)
 
 
 async def give_places_back(request: GivePlacesBack) -> PlacesGivenBack:
     """Give back what the run has reserved; the runs that may have waited for it."""
-    records = open_records()
-    given = await records.give_back(request.run_id, request.turn)
-    run = await records.get_run(request.run_id)
+    storage = open_storage()
+    given = await storage.reservations.release(request.run_id, request.turn)
+    run = await storage.runs.get(request.run_id)
     if run is None or run.state.is_final:
-        await records.forget_reservation(request.run_id)
+        await storage.reservations.remove(request.run_id)
     if given is None:
         return PlacesGivenBack()
-    waiting = behind(given, await records.list_reservations())
+    waiting = behind(given, await storage.reservations.list_all())
     return PlacesGivenBack(waiting=[each.run_id for each in waiting])
 
 
-async def _is_live(records: Records, run_id: str) -> bool:
-    run = await records.get_run(run_id)
+async def _is_live(storage: Storage, run_id: str) -> bool:
+    run = await storage.runs.get(run_id)
     if run is not None and not run.state.is_final:
         return True
-    await records.forget_reservation(run_id)
+    await storage.reservations.remove(run_id)
     return False

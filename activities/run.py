@@ -10,7 +10,7 @@ from patchwave.domain.runs.outcome_rules import left_over
 from patchwave.domain.runs.run import Mode, RunState
 from patchwave.domain.workflow.messages import ClosedMachines, CloseOpenMachines, CloseRun, OpenedRun, RunRef, Traits
 from patchwave.settings import load_settings
-from patchwave.storage import RecordMissing, open_records
+from patchwave.storage import RecordMissing, open_storage
 
 _CLOSE_PAGE = 500
 
@@ -18,9 +18,9 @@ _CLOSE_PAGE = 500
 async def begin_run(request: RunRef) -> OpenedRun:
     """Mark the run as running."""
     run_id = request.run_id
-    records = open_records()
+    storage = open_storage()
     try:
-        await records.start_run(run_id, now())
+        await storage.runs.start(run_id, now())
         run, policy = await load_run(run_id)
         await show_life(run)
     except RecordMissing:
@@ -48,35 +48,35 @@ async def begin_run(request: RunRef) -> OpenedRun:
 
 async def close_open_machines(request: CloseOpenMachines) -> ClosedMachines:
     """Give every machine that has no outcome yet its own."""
-    records = open_records()
+    storage = open_storage()
     at = now()
     closed, cursor = 0, None
     while True:
-        page = await records.list_stages(request.run_id, limit=_CLOSE_PAGE, cursor=cursor)
+        page = await storage.machines.list_stages(request.run_id, limit=_CLOSE_PAGE, cursor=cursor)
         by_outcome: dict[Outcome, list[str]] = {}
         for key, stage in page.items:
             by_outcome.setdefault(left_over(stage, request.outcome), []).append(key)
         for outcome, keys in by_outcome.items():
-            closed += await records.record_outcomes(request.run_id, keys, outcome, at)
+            closed += await storage.results.record_outcomes(request.run_id, keys, outcome, at)
         cursor = page.cursor
         if cursor is None:
             break
     # A worker may have died behind the final row of a machine, and what followed that machine with it.
-    await records.complete_ends(request.run_id)
+    await storage.finalizers.complete(request.run_id)
     return ClosedMachines(closed=closed)
 
 
 async def close_run(request: CloseRun) -> dict[str, int]:
     """End the run; its counts by outcome."""
-    records = open_records()
+    storage = open_storage()
     at = now()
     state = request.state
     try:
-        if state is RunState.COMPLETED and await records.is_canceled(request.run_id):
+        if state is RunState.COMPLETED and await storage.runs.is_canceled(request.run_id):
             # The cancel event is only a hint; the row is the truth.
             state = RunState.CANCELED
-        run = await records.close_run(request.run_id, state, request.reason, at)
+        run = await storage.runs.close(request.run_id, state, request.reason, at)
     except RecordMissing:
         return {}
-    await records.settle_run(run)
+    await storage.runs.settle(run)
     return dict(run.counts_by_outcome)

@@ -9,12 +9,12 @@ from patchwave.domain.runs.commands import PATCHWAVE, controls
 from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.run import Run, RunControls, RunState
 from patchwave.domain.workflow.messages import RunRef, SetRunState, Shown, StopRun
-from patchwave.storage import RecordMissing, open_records
+from patchwave.storage import RecordMissing, open_storage
 
 
 async def get_run_controls(request: RunRef) -> RunControls:
     """What people and gates have said until now."""
-    run = await open_records().get_run(request.run_id)
+    run = await open_storage().runs.get(request.run_id)
     if run is None:
         raise RecordMissing(f"run {request.run_id} has no row")
     return controls(run)
@@ -22,17 +22,17 @@ async def get_run_controls(request: RunRef) -> RunControls:
 
 async def set_run_state(request: SetRunState) -> Shown:
     """Show where the run stands."""
-    records = open_records()
+    storage = open_storage()
     if request.state is RunState.AWAITING_APPROVAL:
-        run = await records.ask_approval(request.run_id, request.waiting_for, now())
+        run = await storage.runs.ask_approval(request.run_id, request.waiting_for, now())
         return Shown(since=run.approvals_asked.get(request.waiting_for))
-    await records.set_run_state(request.run_id, request.state, request.waiting_for)
+    await storage.runs.set_state(request.run_id, request.state, request.waiting_for)
     return Shown()
 
 
 async def trip_error_budget(gate: ErrorBudgetExceeded) -> RunControls:
     """An error budget is used up: hold its scope, or end the run."""
-    run = await open_records().trip_error_budget(gate, now())
+    run = await open_storage().runs.trip_error_budget(gate, now())
     detail = {"scope": gate.scope, "failures": gate.failures, "limit": gate.limit, "endsRun": gate.ends_run}
     await _note(run, "gate_closed", "stop" if gate.ends_run else "hold", detail)
     return controls(run)
@@ -40,8 +40,8 @@ async def trip_error_budget(gate: ErrorBudgetExceeded) -> RunControls:
 
 async def stop_run(request: StopRun) -> RunControls:
     """A gate ends the run: nothing more starts. The controls say whether it did."""
-    records = open_records()
-    run = await records.stop_run(request.run_id, request.reason, now(), unless_approved=request.unless_approved)
+    storage = open_storage()
+    run = await storage.runs.stop(request.run_id, request.reason, now(), unless_approved=request.unless_approved)
     if run.stop_reason:
         await _note(run, "run_stopped", "stop", {"reason": run.stop_reason})
     return controls(run)
@@ -51,4 +51,4 @@ async def _note(run: Run, action: str, command: str, detail: Mapping[str, object
     """Audit what a gate did, with its own time, so that a second execution writes the same line."""
     order = run.steered.get(command)
     if order is not None:
-        await open_records().audit(run.id, action, by=PATCHWAVE, at=order.at, detail=detail)
+        await open_storage().audit.add(run.id, action, by=PATCHWAVE, at=order.at, detail=detail)

@@ -35,7 +35,7 @@ from patchwave.domain.scheduling.window import deadline, permitted_duration
 from patchwave.domain.workflow.messages import OperationReport, StartOperation, StartResult, StartState
 from patchwave.domain.workflow.start_blocker import start_blocker
 from patchwave.settings import load_settings
-from patchwave.storage import bucket_key, open_records
+from patchwave.storage import bucket_key, open_storage
 
 _LOG = logging.getLogger("patchwave.submit")
 _ASSESS_TIME = timedelta(hours=1)
@@ -59,8 +59,8 @@ async def install_patches(request: StartOperation) -> StartResult:
 
 async def _submit(request: StartOperation) -> StartResult:
     context = await load_machine(request.run_id, request.machine_key)
-    records = open_records()
-    intent = await records.find_intent(request.run_id, request.machine_key, request.kind)
+    storage = open_storage()
+    intent = await storage.intents.find(request.run_id, request.machine_key, request.kind)
     previous = request.previous_activity_id
     earliest: datetime | None = None
     has_reservation = False
@@ -117,9 +117,9 @@ async def _submit(request: StartOperation) -> StartResult:
         is_retry=earliest is not None,
     )
     if intent is None:
-        _, is_ours_to_send = await records.declare_intent(declared)
+        _, is_ours_to_send = await storage.intents.declare(declared)
     else:
-        is_ours_to_send = await records.declare_again(intent, declared)
+        is_ours_to_send = await storage.intents.redeclare(intent, declared)
     if not is_ours_to_send:
         # Another execution of this very activity is under way, or was and died: the next call settles it.
         return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(), counts=False)
@@ -159,7 +159,7 @@ async def _before(
     # From here on it was surely not accepted.
     answer = intent.answer or _NO_ANSWER
     if request.is_last or (intent.answer is not None and classify(answer).kind not in _PASSING):
-        await open_records().save_intent(intent.model_copy(update={"state": IntentState.REFUSED}))
+        await open_storage().intents.save(intent.model_copy(update={"state": IntentState.REFUSED}))
         return _ended(answer)
     return previous, intent.created_at if is_retry else None
 
@@ -198,7 +198,7 @@ async def _turn(context: MachineContext, request: StartOperation) -> StartResult
     """Wait for the start's turn; one that is farther away is handed out, so that nobody waits for it in here."""
     rate_limits, name = open_rate_limits(), _budget(context)
     rate_limit = rate_limits.of_patches(context.machine.subscription_id, context.machine.location)
-    if rate_limits.is_time_to_ask(name) and (until := await open_records().throttled_until(name)) is not None:
+    if rate_limits.is_time_to_ask(name) and (until := await open_storage().throttling.until(name)) is not None:
         rate_limit.throttle_until(until.timestamp())
     slot = request.slot.timestamp() if request.slot else rate_limit.reserve()
     later = await rate_limit.wait_until(slot, load_settings().poll_seconds * START_PATIENCE_POLLS)
@@ -210,12 +210,12 @@ async def _turn(context: MachineContext, request: StartOperation) -> StartResult
 
 async def _last_look(context: MachineContext, declared: Intent, stage: Stage) -> StartResult | None:
     """Right before the call, what people and gates say now: with hundreds in flight, an earlier look is an old one."""
-    records = open_records()
-    skip = await records.begin_operation(declared.run_id, declared.machine_key, stage, now())
-    run = await records.get_run(declared.run_id)
+    storage = open_storage()
+    skip = await storage.machines.begin_operation(declared.run_id, declared.machine_key, stage, now())
+    run = await storage.runs.get(declared.run_id)
     refusal = start_blocker(run or context.run, context.machine.model_copy(update={"skip_command": skip}))
     if refusal is not None:
-        await records.save_intent(declared.model_copy(update={"state": IntentState.REFUSED}))
+        await storage.intents.save(declared.model_copy(update={"state": IntentState.REFUSED}))
     return refusal
 
 
@@ -228,14 +228,14 @@ def _duration(context: MachineContext, kind: OperationKind, os_type: OsType, at:
 
 async def _conclude(context: MachineContext, intent: Intent, submission: Submission) -> StartResult:
     """Write down what Azure answered, and say how to go on."""
-    records = open_records()
+    storage = open_storage()
     if submission.accepted:
         accepted = _accept(context, intent, submission)
         report = None
         if submission.reading is not None:
             # Kept before anything else: the answer is the only one that has the list of patches.
             report = await report_of(context.machine_id, accepted, submission.reading)
-        await records.save_intent(accepted)
+        await storage.intents.save(accepted)
         return _accepted(context, accepted, report)
     failure = submission.failure or _NO_ANSWER
     # The next POST may be accepted, and its answer then replaces this one: the reason stays in the log.
@@ -247,10 +247,10 @@ async def _conclude(context: MachineContext, intent: Intent, submission: Submiss
         failure.text,
     )
     if is_throttling(failure) and failure.retry_after:
-        await records.throttle(_budget(context), now() + timedelta(seconds=failure.retry_after))
+        await storage.throttling.throttle(_budget(context), now() + timedelta(seconds=failure.retry_after))
     if submission.is_open:
         return await _wait_for_the_machine(context, intent, failure)
-    await records.save_intent(intent.model_copy(update={"state": IntentState.REFUSED, "answer": failure}))
+    await storage.intents.save(intent.model_copy(update={"state": IntentState.REFUSED, "answer": failure}))
     verdict = classify(failure)
     if verdict.kind not in _PASSING:
         return _ended(failure)
@@ -264,9 +264,9 @@ async def _conclude(context: MachineContext, intent: Intent, submission: Submiss
 
 async def _wait_for_the_machine(context: MachineContext, intent: Intent, failure: ArmFailure) -> StartResult:
     """Azure may have accepted all the same. The intent stays declared: the next call asks the machine."""
-    records = open_records()
+    storage = open_storage()
     told = intent.model_copy(update={"answer": failure})
-    await records.save_intent(told)
+    await storage.intents.save(told)
     if is_unanswered(told):
         # It may well be accepted, which a look soon shows.
         return StartResult(
@@ -275,7 +275,7 @@ async def _wait_for_the_machine(context: MachineContext, intent: Intent, failure
     is_throttled = failure.status == 429
     wait = wait_seconds(failure.retry_after, polls=1 if is_throttled else 2)
     if is_throttled and not failure.retry_after:
-        await records.throttle(_budget(context), now() + timedelta(seconds=wait))
+        await storage.throttling.throttle(_budget(context), now() + timedelta(seconds=wait))
     # Most likely it was refused: one look when the grace is over tells, and an earlier one would not.
     wait = max(wait, _grace().total_seconds())
     return StartResult(state=StartState.WAIT, wait_seconds=wait, counts=not is_throttled)
@@ -350,7 +350,7 @@ async def _adopt(context: MachineContext, intent: Intent, view: MachineView) -> 
             "adopted": True,
         }
     )
-    await open_records().save_intent(adopted)
+    await open_storage().intents.save(adopted)
     return _accepted(context, adopted)
 
 

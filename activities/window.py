@@ -14,7 +14,7 @@ from patchwave.domain.scheduling.freeze import active_freeze
 from patchwave.domain.scheduling.upcoming import WindowWait, next_run_window
 from patchwave.domain.scheduling.window import RESTART_NEEDS, last_start
 from patchwave.domain.workflow.messages import Cutoff, NextWindow, OpenWindow, RunRef, StepRef
-from patchwave.storage import open_records
+from patchwave.storage import open_storage
 
 _LOG = logging.getLogger("patchwave.windows")
 
@@ -48,24 +48,24 @@ async def find_next_window(request: RunRef) -> NextWindow:
     policy = await _current_policy(run)
     if policy is None or run.window_end is None or run.state.is_final:
         return NextWindow()
-    records = open_records()
+    storage = open_storage()
     at = now()
-    controls = await records.get_controls(run.policy)
+    controls = await storage.overrides.get(run.policy)
     known = controls.carry_over_of(run.id)
     waiting = WindowWait(since=known.since if known else at, behind=run.window_end)
-    window = next_run_window(policy, controls, await records.list_freezes(), waiting, at)
+    window = next_run_window(policy, controls, await storage.freezes.list_all(), waiting, at)
     if window is None:
         return NextWindow()
-    await records.carry_over(run.policy, run.id, waiting.since)
+    await storage.overrides.carry_over(run.policy, run.id, waiting.since)
     if window.at_utc > at:
         opening = f"the window that opens at {window.at_utc:%Y-%m-%d %H:%M} UTC"
-        await records.set_run_state(run.id, RunState.AWAITING_WINDOW, opening)
+        await storage.runs.set_state(run.id, RunState.AWAITING_WINDOW, opening)
     return NextWindow(opens_at=window.at_utc, ends_at=window.window_end_utc)
 
 
 async def enter_window(request: OpenWindow) -> None:
     """The run goes on, in a window that ends later than the one before."""
-    await open_records().enter_window(request.run_id, request.ends_at)
+    await open_storage().runs.enter_window(request.run_id, request.ends_at)
 
 
 def is_behind_window(run: Run) -> bool:
@@ -78,13 +78,13 @@ def is_behind_window(run: Run) -> bool:
 
 async def frozen(context: MachineContext) -> Outcome | None:
     """The outcome of a machine that must not be changed at this moment; ``None`` when nothing freezes it."""
-    freezes = await open_records().list_freezes()
+    freezes = await open_storage().freezes.list_all()
     freeze = active_freeze(freezes, context.run.policy, context.machine.tags, now())
     return Outcome.skipped(Reason.FROZEN, f"The machine is {freeze.sentence}") if freeze else None
 
 
 async def _current_policy(run: Run) -> Policy | None:
-    stored = await open_records().get_policy(run.policy)
+    stored = await open_storage().policies.get(run.policy)
     if stored is None:
         return None
     try:

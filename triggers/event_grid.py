@@ -22,7 +22,7 @@ from patchwave.services.maintenance_events import accompany
 from patchwave.services.policy_guardrails import boundary
 from patchwave.services.start_run import DurableClient, read_stored
 from patchwave.settings import load_settings
-from patchwave.storage import Records, open_records
+from patchwave.storage import Storage, open_storage
 
 _LOG = logging.getLogger("patchwave.events")
 _NEW_MACHINE = "new_machine"
@@ -48,7 +48,7 @@ async def maintenance_event(event: str, client: df.DurableFunctionsClient) -> No
         _pass_over(found, reason, level=logging.WARNING)
         return
     try:
-        await start_known(open_records(), client, found)
+        await start_known(open_storage(), client, found)
     except NotKnownYet as unknown:
         why = str(unknown).rstrip(".")
         _LOG.warning("An event of the kind %s waits until it is delivered again: %s.", found.kind, why)
@@ -57,11 +57,11 @@ async def maintenance_event(event: str, client: df.DurableFunctionsClient) -> No
         raise NotKnownYet(why) from None
 
 
-async def start_known(records: Records, client: DurableClient, event: AzureEvent) -> None:
+async def start_known(storage: Storage, client: DurableClient, event: AzureEvent) -> None:
     """Look up in Azure what the event names, then start what policies ask for."""
     notice = event.occurrence
     if notice is None:
-        await start_for_event(records, client, event)
+        await start_for_event(storage, client, event)
         return
     run = await find_scheduled_run(notice)
     if run is None or not run.is_timely(datetime.now(UTC)):
@@ -69,9 +69,9 @@ async def start_known(records: Records, client: DurableClient, event: AzureEvent
         _pass_over(event, why, level=logging.WARNING)
         return
     try:
-        await accompany(records, client, event, run)
+        await accompany(storage, client, event, run)
     finally:
-        await start_for_event(records, client, event)
+        await start_for_event(storage, client, event)
 
 
 def _read(event: str) -> AzureEvent | None:
@@ -84,7 +84,7 @@ def _read(event: str) -> AzureEvent | None:
     return read_event(document) if document is not None else None
 
 
-async def start_for_event(records: Records, client: DurableClient, event: AzureEvent) -> list[Run]:
+async def start_for_event(storage: Storage, client: DurableClient, event: AzureEvent) -> list[Run]:
     """Ask for an assessment by each policy that wants one; the runs that were started for it, here and now.
 
     Events come at least once and in any order: (type, id) and the policy make the request, so a repetition finds it.
@@ -93,11 +93,11 @@ async def start_for_event(records: Records, client: DurableClient, event: AzureE
         Exception: what kept a policy from starting, once all policies have had their turn; Event Grid then delivers
             the event again.
     """
-    wanting = await _asking(records, event)
+    wanting = await _asking(storage, event)
     if not wanting:
         _pass_over(event, "no policy asks for an assessment")
         return []
-    asking = [chosen for chosen in wanting if await _may_be_news(records, event, chosen.policy)]
+    asking = [chosen for chosen in wanting if await _may_be_news(storage, event, chosen.policy)]
     if not asking:
         _pass_over(event, "the machine is known to each policy that asks")
         return []
@@ -108,8 +108,8 @@ async def start_for_event(records: Records, client: DurableClient, event: AzureE
     failures: list[Exception] = []
     for chosen in asking:
         try:
-            if await _ask(records, event, chosen.policy):
-                runs += await start_requested(records, client, chosen, datetime.now(UTC))
+            if await _ask(storage, event, chosen.policy):
+                runs += await start_requested(storage, client, chosen, datetime.now(UTC))
         except Exception as error:
             _LOG.exception("The policy %s could not be started for an event.", chosen.policy.name)
             failures.append(error)
@@ -122,10 +122,10 @@ def _pass_over(event: AzureEvent, why: str, *, level: int = logging.INFO) -> Non
     _LOG.log(level, "An event of the kind %s was passed over: %s.", event.kind, why)
 
 
-async def _asking(records: Records, event: AzureEvent) -> list[WrittenPolicy]:
+async def _asking(storage: Storage, event: AzureEvent) -> list[WrittenPolicy]:
     """The policies that want an assessment for the event."""
     asking: list[WrittenPolicy] = []
-    for stored in await records.list_policies():
+    for stored in await storage.policies.list_all():
         try:
             chosen = read_stored(stored)
         except PolicyError as error:
@@ -146,10 +146,10 @@ def _wants(policy: Policy, event: AzureEvent) -> bool:
             return event.machine is not None and may_ask(policy, event.machine)
 
 
-async def _may_be_news(records: Records, event: AzureEvent, policy: Policy) -> bool:
+async def _may_be_news(storage: Storage, event: AzureEvent, policy: Policy) -> bool:
     """Whether no other event has told the policy of the machine: Azure is not asked about every change of it."""
     machine = event.machine
-    known = None if machine is None else await records.claimed(_NEW_MACHINE, _of_machine(policy, machine))
+    known = None if machine is None else await storage.idempotency.get(_NEW_MACHINE, _of_machine(policy, machine))
     return known in (None, event.key)
 
 
@@ -157,16 +157,16 @@ def _of_machine(policy: Policy, machine: MachineId) -> str:
     return f"{policy.name}|{machine.folded}"
 
 
-async def _ask(records: Records, event: AzureEvent, policy: Policy) -> bool:
+async def _ask(storage: Storage, event: AzureEvent, policy: Policy) -> bool:
     """Write down what the event asks for; ``False`` when that is no news, or a run has held it before."""
     at = datetime.now(UTC)
     machine = event.machine
     if machine is not None:
         # Every change of a VM sends the same event as its creation.
-        first, _ = await records.claim(_NEW_MACHINE, _of_machine(policy, machine), event.key, at)
+        first, _ = await storage.idempotency.reserve(_NEW_MACHINE, _of_machine(policy, machine), event.key, at)
         if first != event.key:
             return False
-    return await records.ask_for(
+    return await storage.event_requests.add(
         EventRequest(
             policy=policy.name,
             event_id=event.id,

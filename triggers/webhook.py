@@ -27,7 +27,7 @@ from patchwave.services.start_run import (
     start_run,
 )
 from patchwave.settings import Authorization, load_settings
-from patchwave.storage import open_records
+from patchwave.storage import open_storage
 
 SIGNATURE_HEADER = "x-patchwave-signature"
 DELIVERY_HEADER = "x-patchwave-delivery"
@@ -83,17 +83,17 @@ async def run_webhook(req: func.HttpRequest, client: df.DurableFunctionsClient) 
     delivery = given or named
     if delivery is not None:
         check_key(delivery)
-    records = open_records()
-    chosen = await find_written_policy(records, name)
+    storage = open_storage()
+    chosen = await find_written_policy(storage, name)
     policy = chosen.policy
     run_id = new_run_id(policy)
     # Signed bytes that are sent again are the same delivery, named or not.
     key = delivery or signature
     if key:
         request = {"policy": policy.name, "mode": mode}
-        run_id = await claimed_run_id(records, "delivery", key, run_id, request, scope=(policy.name,), noun="delivery")
+        run_id = await claimed_run_id(storage, "delivery", key, run_id, request, scope=(policy.name,), noun="delivery")
     trigger = Trigger(kind=TriggerKind.WEBHOOK, **caller_of(req).who, detail=delivery or "")
-    run = await start_run(records, client, chosen, run_id, trigger, mode=Mode(mode), repeatable=bool(key))
+    run = await start_run(storage, client, chosen, run_id, trigger, mode=Mode(mode), repeatable=bool(key))
     return accepted(run)
 
 

@@ -31,7 +31,7 @@ from patchwave.domain.maintenance.configuration import read_configuration
 from patchwave.domain.maintenance.queries import all_assignments, all_configurations
 from patchwave.domain.policy.scope import Scope
 from patchwave.services.fleet_reader import FLEET_REFUSES, one_of_few, read_each, read_fleet, read_policies, read_rows
-from patchwave.storage import Records, open_records
+from patchwave.storage import Storage, open_storage
 
 DEFAULT_STALE_DAYS = 7
 """As long as Azure keeps an assessment."""
@@ -85,7 +85,7 @@ async def examine_fleet(req: func.HttpRequest) -> func.HttpResponse:
     now = datetime.now(UTC)
     try:
         async with asyncio.timeout(MAX_SECONDS):
-            facts = await _gather(open_records(), now)
+            facts = await _gather(open_storage(), now)
     except QueryRefused as refusal:
         raise Refusal(502, f"The fleet could not be read. {refusal}") from refusal
     except TimeoutError:
@@ -102,15 +102,15 @@ async def examine_fleet(req: func.HttpRequest) -> func.HttpResponse:
     return await asyncio.to_thread(report)
 
 
-async def _gather(records: Records, now: datetime) -> DriftInputs:
+async def _gather(storage: Storage, now: datetime) -> DriftInputs:
     """The facts: ours, then Azure's, each kind from its own table and all of them side by side.
 
     Raises:
         QueryRefused: Resource Graph refuses one of the tables.
         Refusal: there are too many machines, or they cannot be listed.
     """
-    policies, notes = await read_policies(records)
-    own = await records.last_assessments()
+    policies, notes = await read_policies(storage)
+    own = await storage.history.last_assessments()
     fleet, configurations, assignments, assessments, excused, runs = await asyncio.gather(
         read_fleet(Scope()),
         read_rows(all_configurations()),

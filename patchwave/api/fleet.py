@@ -25,7 +25,7 @@ from patchwave.services.fleet_reader import (
     read_scope,
     read_with_agents,
 )
-from patchwave.storage import open_records
+from patchwave.storage import open_storage
 
 bp = df.Blueprint()
 
@@ -90,7 +90,7 @@ async def list_fleet_modes(req: func.HttpRequest) -> func.HttpResponse:
     """Per machine the patch and assessment mode, what will patch it and when, and whether nothing will."""
     scope, limit = read_scope(req), number_of(req, "limit", MAX_MACHINES, MAX_MACHINES)
     wanted = words_of(req, "patchedBy", PatchSource)
-    index, notes = await read_index(open_records(), scope)
+    index, notes = await read_index(open_storage(), scope)
 
     def report() -> func.HttpResponse:
         machines = [describe(standing) for standing in index.coverages]

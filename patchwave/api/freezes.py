@@ -15,7 +15,7 @@ from patchwave.domain.core.documents import Document, Json
 from patchwave.domain.core.ids import ADHOC_POLICY, is_policy_name
 from patchwave.domain.core.validation import Problem, suggest
 from patchwave.domain.scheduling.freeze import Freeze, FreezeError, parse_freeze
-from patchwave.storage import Records, audit_subject, open_records
+from patchwave.storage import Storage, audit_subject, open_storage
 
 _MAX_HINTS = 5
 
@@ -45,7 +45,7 @@ _EXAMPLE: Json = {
 async def list_freezes(req: func.HttpRequest) -> func.HttpResponse:
     """All freezes, past and coming, by name."""
     del req
-    return answer({"freezes": [freeze.to_wire() for freeze in await open_records().list_freezes()]})
+    return answer({"freezes": [freeze.to_wire() for freeze in await open_storage().freezes.list_all()]})
 
 
 @bp.route(route="freezes/{name}", methods=["GET"])
@@ -54,7 +54,7 @@ async def list_freezes(req: func.HttpRequest) -> func.HttpResponse:
 async def get_freeze(req: func.HttpRequest) -> func.HttpResponse:
     """One freeze."""
     name = route_of(req, "name")
-    freeze = await open_records().get_freeze(name) if is_policy_name(name) else None
+    freeze = await open_storage().freezes.get(name) if is_policy_name(name) else None
     if freeze is None:
         raise no_such("freeze")
     return answer(freeze.to_wire())
@@ -72,17 +72,17 @@ async def get_freeze(req: func.HttpRequest) -> func.HttpResponse:
 async def put_freeze(req: func.HttpRequest) -> func.HttpResponse:
     """Create or replace a freeze: 201 or 200. It counts from the next start of a machine on."""
     freeze = parse_freeze(read_json(req), name=route_of(req, "name"))
-    records = open_records()
-    await _check_policies(records, freeze)
-    is_new = await records.put_freeze(freeze, **caller_of(req, claimed=query_of(req, "by")).who, at=datetime.now(UTC))
+    storage = open_storage()
+    await _check_policies(storage, freeze)
+    is_new = await storage.freezes.put(freeze, **caller_of(req, claimed=query_of(req, "by")).who, at=datetime.now(UTC))
     return answer(freeze.to_wire(), status=201 if is_new else 200)
 
 
-async def _check_policies(records: Records, freeze: Freeze) -> None:
+async def _check_policies(storage: Storage, freeze: Freeze) -> None:
     """Refuse a name that no policy has: with a slip in it the freeze would hold nothing, and nobody would notice."""
     if not freeze.policies:
         return
-    known = {stored.name for stored in await records.list_policies()} | {ADHOC_POLICY}
+    known = {stored.name for stored in await storage.policies.list_all()} | {ADHOC_POLICY}
     problems: list[Problem] = []
     for index, name in enumerate(freeze.policies):
         if name not in known:
@@ -101,7 +101,7 @@ async def delete_freeze(req: func.HttpRequest) -> func.HttpResponse:
     """Delete a freeze: 204. Machines that it kept out of a run stay out of that run."""
     name = route_of(req, "name")
     order = read_order(req, datetime.now(UTC))
-    if not is_policy_name(name) or not await open_records().delete_freeze(
+    if not is_policy_name(name) or not await open_storage().freezes.delete(
         name, **order.who, reason=order.why, at=order.at
     ):
         raise no_such("freeze")
@@ -117,5 +117,5 @@ async def list_freeze_audit(req: func.HttpRequest) -> func.HttpResponse:
     if not is_policy_name(name):
         raise no_such("freeze")
     limit, cursor = page_of(req)
-    page = await open_records().list_audit(audit_subject(name), limit, cursor)
+    page = await open_storage().audit.list_page(audit_subject(name), limit, cursor)
     return answer(paged("audit", page.items, page))

@@ -15,7 +15,7 @@ from patchwave.api.endpoint import Answer, Parameter, described
 from patchwave.api.http import Refusal, answer, answered, header_of, query_of
 from patchwave.azure.virtual_machines import open_resource_manager
 from patchwave.settings import ChannelsError, Settings, load_settings, parse_channels, read_health_key
-from patchwave.storage import StorageError, open_records
+from patchwave.storage import StorageError, open_storage
 
 HEALTH_KEY_HEADER = "x-health-key"
 
@@ -82,7 +82,7 @@ def _channels(settings: Settings) -> str:
 
 async def _storage() -> str:
     try:
-        await open_records().check()
+        await open_storage().check()
     except StorageError:
         return "unreachable"
     return "ok"

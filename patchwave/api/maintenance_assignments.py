@@ -63,7 +63,7 @@ from patchwave.domain.maintenance.queries import (
     dynamic_scopes,
 )
 from patchwave.domain.policy.scope import Scope
-from patchwave.storage import Records, open_records
+from patchwave.storage import Storage, open_storage
 
 MAX_SECONDS = 120.0
 """Azure cuts an HTTP answer off after 230 seconds."""
@@ -182,7 +182,7 @@ async def put_assignment(req: func.HttpRequest) -> func.HttpResponse:
     The answer says how many machines a dynamic scope matches now. The same machines under another spelling of the
     filter are the same assignment.
     """
-    now, given, records = datetime.now(UTC), _read(read_json(req)), open_records()
+    now, given, storage = datetime.now(UTC), _read(read_json(req)), open_storage()
     wanted = _parse(given)
     if problems := [*check_assignment(wanted), *_check_width(wanted, given)]:
         raise invalid_body(*problems)
@@ -202,7 +202,7 @@ async def put_assignment(req: func.HttpRequest) -> func.HttpResponse:
     if isinstance(made, ArmFailure):
         raise refused(made, "machine, resource group or subscription")
     by = caller_of(req, claimed=query_of(req, "by"))
-    await _note(records, "assignment_written", made, by, now)
+    await _note(storage, "assignment_written", made, by, now)
     view = _assigned(made, configuration, now)
     if matching == 0:
         view.notes.append("No machine matches now.")
@@ -218,7 +218,7 @@ async def put_assignment(req: func.HttpRequest) -> func.HttpResponse:
 @answered
 async def remove_assignments(req: func.HttpRequest) -> func.HttpResponse:
     """Remove a machine from a configuration, under whatever names it is assigned to it; or remove one assignment."""
-    order, records = read_order(req, datetime.now(UTC)), open_records()
+    order, storage = read_order(req, datetime.now(UTC)), open_storage()
     named = query_of(req, "assignment")
     async with _in_time():
         if named:
@@ -227,7 +227,7 @@ async def remove_assignments(req: func.HttpRequest) -> func.HttpResponse:
             machine, identity = _machine(query_of(req, "machine")), _configuration(query_of(req, "configuration"))
             found = await _naming(machine, identity)
             still = await _holding(machine, identity)
-        removed = [each.id for each in found if await _remove(records, each, order)]
+        removed = [each.id for each in found if await _remove(storage, each, order)]
     if not removed and not still:
         raise no_such("assignment")
     return answer(RemovedAssignments(removed=removed, still_assigned=still).to_wire())
@@ -392,17 +392,17 @@ async def _one(text: str) -> Assignment:
     return found[0]
 
 
-async def _remove(records: Records, assignment: Assignment, order: Order) -> bool:
+async def _remove(storage: Storage, assignment: Assignment, order: Order) -> bool:
     was_there = await open_maintenance().unassign(assignment.resource_id, assignment.name)
     if isinstance(was_there, ArmFailure):
         raise refused(was_there, "assignment")
     if was_there:
-        await _note(records, "assignment_removed", assignment, order, order.at, order.why)
+        await _note(storage, "assignment_removed", assignment, order, order.at, order.why)
     return was_there
 
 
 async def _note(
-    records: Records, action: str, assignment: Assignment, by: Signed, at: datetime, reason: str = ""
+    storage: Storage, action: str, assignment: Assignment, by: Signed, at: datetime, reason: str = ""
 ) -> None:
     identity = assignment.configuration_id
     if identity is None:
@@ -412,7 +412,7 @@ async def _note(
         detail["filter"] = assignment.filter.to_wire()
     if reason:
         detail["reason"] = reason
-    await records.audit(audit_subject_of(identity), action, **by.who, at=at, detail=detail)
+    await storage.audit.add(audit_subject_of(identity), action, **by.who, at=at, detail=detail)
 
 
 @asynccontextmanager

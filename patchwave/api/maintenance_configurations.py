@@ -56,7 +56,7 @@ from patchwave.domain.maintenance.validation import advice, check_configuration,
 from patchwave.domain.policy.policy import merge_patch
 from patchwave.domain.policy.scope import RESOURCE_GROUP_PATTERN, SUBSCRIPTION_PATTERN
 from patchwave.settings import load_settings
-from patchwave.storage import Records, open_records
+from patchwave.storage import Storage, open_storage
 
 WHAT = "maintenance configuration"
 RUN_CANCELED = "scheduled_run_canceled"
@@ -163,9 +163,9 @@ async def list_configurations(req: func.HttpRequest) -> func.HttpResponse:
 @answered
 async def get_configuration(req: func.HttpRequest) -> func.HttpResponse:
     """One configuration, as it is this moment, and its next run."""
-    identity, records, now = configuration_of(req), open_records(), datetime.now(UTC)
+    identity, storage, now = configuration_of(req), open_storage(), datetime.now(UTC)
     found = await read_existing(identity)
-    return answer(_view(found, now, *await canceled_runs_of(records, identity)).to_wire())
+    return answer(_view(found, now, *await canceled_runs_of(storage, identity)).to_wire())
 
 
 @bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}", methods=["PUT"])
@@ -182,7 +182,7 @@ async def get_configuration(req: func.HttpRequest) -> func.HttpResponse:
 @answered
 async def put_configuration(req: func.HttpRequest) -> func.HttpResponse:
     """Create or replace a configuration: 201 or 200. The body is Azure's own. ``If-None-Match: *`` only creates."""
-    identity, records = configuration_of(req), open_records()
+    identity, storage = configuration_of(req), open_storage()
     condition = header_of(req, "if-none-match")
     if condition not in (None, "*"):
         raise Refusal(400, "If-None-Match can only be *: create the configuration unless it exists.")
@@ -193,7 +193,7 @@ async def put_configuration(req: func.HttpRequest) -> func.HttpResponse:
     existing = None if isinstance(found, ArmFailure) else found
     if existing is not None and condition is not None:
         raise Refusal(412, f"There is a maintenance configuration {existing.id}; nothing was changed.")
-    return await _write(req, records, wanted, existing)
+    return await _write(req, storage, wanted, existing)
 
 
 @bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}", methods=["PATCH"])
@@ -206,7 +206,7 @@ async def put_configuration(req: func.HttpRequest) -> func.HttpResponse:
 @answered
 async def change_configuration(req: func.HttpRequest) -> func.HttpResponse:
     """Change parts of a configuration: a JSON merge patch (RFC 7396) of Azure's body."""
-    identity, records = configuration_of(req), open_records()
+    identity, storage = configuration_of(req), open_storage()
     change = object_or_none(read_json(req))
     if change is None:
         raise invalid_body(Problem(path="$", message="must be an object with what is to change"))
@@ -215,7 +215,7 @@ async def change_configuration(req: func.HttpRequest) -> func.HttpResponse:
         wanted = merge_patch(existing.to_wire(), change)
     except RecursionError:
         raise _too_deep() from None
-    return await _write(req, records, _parse(wanted, identity), existing)
+    return await _write(req, storage, _parse(wanted, identity), existing)
 
 
 @bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}", methods=["DELETE"])
@@ -223,14 +223,14 @@ async def change_configuration(req: func.HttpRequest) -> func.HttpResponse:
 @answered
 async def delete_configuration(req: func.HttpRequest) -> func.HttpResponse:
     """Delete a configuration: 204. Nothing patches its machines by schedule any more."""
-    identity, records = configuration_of(req), open_records()
+    identity, storage = configuration_of(req), open_storage()
     order = read_order(req, datetime.now(UTC))
     was_there = await open_maintenance().remove(identity)
     if isinstance(was_there, ArmFailure):
         raise refused(was_there, WHAT)
     if not was_there:
         raise no_such(WHAT)
-    await records.audit(
+    await storage.audit.add(
         audit_subject_of(identity), "configuration_deleted", **order.who, at=order.at, detail={"reason": order.why}
     )
     return func.HttpResponse(status_code=204)
@@ -242,7 +242,7 @@ async def delete_configuration(req: func.HttpRequest) -> func.HttpResponse:
 async def list_configuration_audit(req: func.HttpRequest) -> func.HttpResponse:
     """Who changed a configuration and its assignments here, and why; also of one that is gone."""
     limit, cursor = page_of(req)
-    page = await open_records().list_audit(audit_subject_of(configuration_of(req)), limit, cursor)
+    page = await open_storage().audit.list_page(audit_subject_of(configuration_of(req)), limit, cursor)
     return answer(paged("audit", page.items, page))
 
 
@@ -288,7 +288,7 @@ async def read_existing(identity: ConfigurationId) -> MaintenanceConfiguration:
 
 async def _write(
     request: func.HttpRequest,
-    records: Records,
+    storage: Storage,
     wanted: MaintenanceConfiguration,
     existing: MaintenanceConfiguration | None,
 ) -> func.HttpResponse:
@@ -306,10 +306,12 @@ async def _write(
         # What is missing for a PUT is the place of it.
         raise refused(made, "resource group" if made.status == 404 else WHAT)
     by = caller_of(request, claimed=query_of(request, "by"))
-    await records.audit(audit_subject_of(identity), "configuration_written", **by.who, at=now, detail=wanted.to_azure())
+    await storage.audit.add(
+        audit_subject_of(identity), "configuration_written", **by.who, at=now, detail=wanted.to_azure()
+    )
     if existing is None:
         return answer(_view(made, now).to_wire(), status=201)
-    return answer(_view(made, now, *await canceled_runs_of(records, identity)).to_wire())
+    return answer(_view(made, now, *await canceled_runs_of(storage, identity)).to_wire())
 
 
 def _parse(body: object, identity: ConfigurationId) -> MaintenanceConfiguration:
@@ -368,14 +370,14 @@ def notes_on(configuration: MaintenanceConfiguration, now: datetime, canceled: C
     return [f"The next run is cancelled; {after}."]
 
 
-async def canceled_runs_of(records: Records, configuration: ConfigurationId) -> tuple[Collection[str], str]:
+async def canceled_runs_of(storage: Storage, configuration: ConfigurationId) -> tuple[Collection[str], str]:
     """The names of the cancelled runs of a configuration, and a note when not all of them could be looked up.
 
     Resource Graph has what anyone has cancelled, minutes late; the audit log has at once what was cancelled here.
     """
     ours = {
         str_or_empty((object_or_none(line["detail"]) or {}).get("run"))
-        async for line in records.each_audit_line(audit_subject_of(configuration))
+        async for line in storage.audit.lines(audit_subject_of(configuration))
         if line["action"] == RUN_CANCELED
     }
     found, note = await _canceled_at_azure(configuration)

@@ -16,7 +16,7 @@ from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.maintenance_results import is_contradicted
 from patchwave.domain.runs.run import Mode, Run, RunState
-from patchwave.storage import Records, open_records
+from patchwave.storage import Storage, open_storage
 
 bp = df.Blueprint()
 
@@ -83,7 +83,7 @@ class AccompaniedMachines(ListPage):
 async def list_maintenance_occurrences(req: func.HttpRequest) -> func.HttpResponse:
     """Scheduled runs that a policy accompanied, newest first, a page at a time."""
     limit, cursor = page_of(req)
-    page = await open_records().list_runs(limit, cursor, Mode.ACCOMPANY)
+    page = await open_storage().runs.list_page(limit, cursor, Mode.ACCOMPANY)
     return answer(paged("occurrences", [view for run in page.items if (view := _view(run))], page))
 
 
@@ -92,9 +92,9 @@ async def list_maintenance_occurrences(req: func.HttpRequest) -> func.HttpRespon
 @answered
 async def get_maintenance_occurrence(req: func.HttpRequest) -> func.HttpResponse:
     """One scheduled run, by the id of the run around it; the counts of one that goes on are at most seconds old."""
-    records = open_records()
-    run = await _find(records, run_id_of(req))
-    counted = await records.counted_run(run.id, datetime.now(UTC))
+    storage = open_storage()
+    run = await _find(storage, run_id_of(req))
+    counted = await storage.runs.get_counted(run.id, datetime.now(UTC))
     return answer(_view(counted or run) or {})
 
 
@@ -107,15 +107,15 @@ async def list_maintenance_occurrence_machines(req: func.HttpRequest) -> func.Ht
     word = query_of(req, "contradicted") or "false"
     if word not in ("true", "false"):
         raise Refusal(400, "contradicted must be true or false.")
-    records = open_records()
-    run = await _find(records, run_id_of(req))
-    page = await records.list_machines(run.id, outcome=None, limit=limit, cursor=cursor)
+    storage = open_storage()
+    run = await _find(storage, run_id_of(req))
+    page = await storage.machines.list_page(run.id, outcome=None, limit=limit, cursor=cursor)
     wanted = [machine for machine in page.items if word == "false" or is_contradicted(machine)]
     return answer(paged("machines", [_machine(machine) for machine in wanted], page))
 
 
-async def _find(records: Records, run_id: str) -> Run:
-    run = await records.get_run(run_id)
+async def _find(storage: Storage, run_id: str) -> Run:
+    run = await storage.runs.get(run_id)
     if run is None or run.maintenance is None:
         raise no_such("run around a scheduled run")
     return run

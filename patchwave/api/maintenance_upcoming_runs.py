@@ -28,7 +28,7 @@ from patchwave.domain.core.documents import Document
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
 from patchwave.domain.maintenance.upcoming_run import ComingRun, coming_run, coming_runs, parse_run
 from patchwave.domain.maintenance.validation import MAX_WINDOW
-from patchwave.storage import open_records
+from patchwave.storage import open_storage
 
 DEFAULT_COUNT = 12
 MAX_COUNT = 100
@@ -70,9 +70,9 @@ class CanceledRun(Document):
 async def list_coming_runs(req: func.HttpRequest) -> func.HttpResponse:
     """When a configuration runs next, until when each run can be cancelled, and which are."""
     count = number_of(req, "count", DEFAULT_COUNT, MAX_COUNT)
-    identity, records, now = configuration_of(req), open_records(), datetime.now(UTC)
+    identity, storage, now = configuration_of(req), open_storage(), datetime.now(UTC)
     found = await read_existing(identity)
-    canceled, note = await canceled_runs_of(records, identity)
+    canceled, note = await canceled_runs_of(storage, identity)
     notes = [*notes_on(found, now, canceled), *filter(None, [note])]
     runs = coming_runs(found, now, count, cutoff(), canceled)
     return answer(ComingRuns(configuration=found.id, runs=runs, notes=notes).to_wire())
@@ -88,17 +88,17 @@ async def list_coming_runs(req: func.HttpRequest) -> func.HttpResponse:
 @answered
 async def cancel_scheduled_run(req: func.HttpRequest) -> func.HttpResponse:
     """Cancel one coming run for all of its machines; it cannot be taken back. Later runs stay. May be repeated."""
-    identity, records = configuration_of(req), open_records()
+    identity, storage = configuration_of(req), open_storage()
     order = read_order(req, datetime.now(UTC))
     found = await read_existing(identity)
-    canceled, _ = await canceled_runs_of(records, identity)
+    canceled, _ = await canceled_runs_of(storage, identity)
     run = _run_to_cancel(found, query_of(req, "run"), order.at, canceled)
     if run.canceled:
         return answer(CanceledRun(configuration=found.id, run=run, already=True).to_wire())
     failure = await open_maintenance().cancel(identity, run.run)
     if failure is not None:
         raise refused(failure, "cancellation")
-    await records.audit(
+    await storage.audit.add(
         audit_subject_of(identity),
         RUN_CANCELED,
         **order.who,

@@ -64,7 +64,7 @@ from patchwave.domain.workflow import contracts
 from patchwave.services.fleet_reader import FLEET_REFUSES, one_of_few, read_fleet
 from patchwave.services.policy_guardrails import boundary, scope_problems
 from patchwave.services.start_run import DurableClient
-from patchwave.storage import Records, open_records
+from patchwave.storage import Storage, open_storage
 
 DEFAULT_WAVE = 20
 DEFAULT_FAILURES = 10
@@ -132,7 +132,7 @@ async def plan_mode_change(req: func.HttpRequest) -> func.HttpResponse:
     """
     # Beside the event loop: it may have 256 KB.
     request, wanted = await asyncio.to_thread(_read, read_json(req))
-    records = open_records()
+    storage = open_storage()
     found = await read_fleet(request.scope)
     at = datetime.now(UTC)
     within = within_boundary(found, boundary())
@@ -161,8 +161,8 @@ async def plan_mode_change(req: func.HttpRequest) -> func.HttpResponse:
         to_change=len(machines) - sum(ends.values()),
         counts_by_end=count_ends(ends),
     )
-    await records.create_mode_change(change, machines)
-    await records.audit(
+    await storage.patch_mode_changes.create(change, machines)
+    await storage.audit.add(
         change.id, "mode_change_planned", **order.who, at=at, detail={"wanted": wanted.to_wire(), "why": order.why}
     )
     return answer(change.to_wire(), status=201, headers={"Location": f"/api/fleet/mode-changes/{change.id}"})
@@ -174,7 +174,7 @@ async def plan_mode_change(req: func.HttpRequest) -> func.HttpResponse:
 async def list_mode_changes(req: func.HttpRequest) -> func.HttpResponse:
     """Changes of patch modes, newest first, a page at a time."""
     limit, cursor = page_of(req)
-    page = await open_records().list_mode_changes(limit, cursor)
+    page = await open_storage().patch_mode_changes.list_page(limit, cursor)
     return answer(paged("changes", [change.to_wire() for change in page.items], page))
 
 
@@ -183,8 +183,8 @@ async def list_mode_changes(req: func.HttpRequest) -> func.HttpResponse:
 @answered
 async def get_mode_change(req: func.HttpRequest) -> func.HttpResponse:
     """One change; the ends of one that is under way are counted now."""
-    records = open_records()
-    return answer((await _counted(records, await _find(records, req))).to_wire())
+    storage = open_storage()
+    return answer((await _counted(storage, await _find(storage, req))).to_wire())
 
 
 @bp.route(route="fleet/mode-changes/{changeId}/machines", methods=["GET"])
@@ -194,9 +194,9 @@ async def list_mode_change_machines(req: func.HttpRequest) -> func.HttpResponse:
     """The machines of a change, a page at a time, of one end or of all; one without an end is still to be changed."""
     limit, cursor = page_of(req)
     end = word_of(req, "end", ChangeEnd)
-    records = open_records()
-    change = await _find(records, req)
-    page = await records.list_machine_changes(change.id, end=end, limit=limit, cursor=cursor)
+    storage = open_storage()
+    change = await _find(storage, req)
+    page = await storage.patch_mode_changes.list_machines(change.id, end=end, limit=limit, cursor=cursor)
     return answer(paged("machines", [machine.to_wire() for machine in page.items], page))
 
 
@@ -206,9 +206,9 @@ async def list_mode_change_machines(req: func.HttpRequest) -> func.HttpResponse:
 async def list_mode_change_audit(req: func.HttpRequest) -> func.HttpResponse:
     """Who planned, started and stopped a change, oldest first."""
     limit, cursor = page_of(req)
-    records = open_records()
-    change = await _find(records, req)
-    page = await records.list_audit(change.id, limit, cursor)
+    storage = open_storage()
+    change = await _find(storage, req)
+    page = await storage.audit.list_page(change.id, limit, cursor)
     return answer(paged("audit", page.items, page))
 
 
@@ -222,14 +222,16 @@ async def list_mode_change_audit(req: func.HttpRequest) -> func.HttpResponse:
 @answered
 async def start_mode_change(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
     """Carry out a plan. Repeating it changes nothing, and takes up a change whose worker was lost for good."""
-    records = open_records()
+    storage = open_storage()
     order = read_order(req, datetime.now(UTC))
-    change = await records.start_mode_change((await _find(records, req)).id, order)
+    change = await storage.patch_mode_changes.start((await _find(storage, req)).id, order)
     if change.state is ChangeState.RUNNING:
         if change.started is not None and change.started.at == order.at:
-            await records.audit(change.id, "mode_change_started", **order.who, at=order.at, detail={"why": order.why})
+            await storage.audit.add(
+                change.id, "mode_change_started", **order.who, at=order.at, detail={"why": order.why}
+            )
         await _schedule(client, change.id)
-    return _accepted(await _counted(records, change))
+    return _accepted(await _counted(storage, change))
 
 
 @bp.route(route="fleet/mode-changes/{changeId}/stop", methods=["POST"])
@@ -241,11 +243,11 @@ async def start_mode_change(req: func.HttpRequest, client: df.DurableFunctionsCl
 @answered
 async def stop_mode_change(req: func.HttpRequest) -> func.HttpResponse:
     """Ask Azure for nothing more. What it has taken is followed to its end."""
-    records = open_records()
+    storage = open_storage()
     order = read_order(req, datetime.now(UTC))
-    change = await records.stop_mode_change((await _find(records, req)).id, order)
-    await records.audit(change.id, "mode_change_stopped", **order.who, at=order.at, detail={"why": order.why})
-    return _accepted(await _counted(records, change))
+    change = await storage.patch_mode_changes.stop((await _find(storage, req)).id, order)
+    await storage.audit.add(change.id, "mode_change_stopped", **order.who, at=order.at, detail={"why": order.why})
+    return _accepted(await _counted(storage, change))
 
 
 def _read(body: object) -> tuple[ChangeRequest, WantedSettings]:
@@ -263,14 +265,14 @@ def _read(body: object) -> tuple[ChangeRequest, WantedSettings]:
     return request, WantedSettings.model_validate(request.model_dump(include=set(WantedSettings.model_fields)))
 
 
-async def _find(records: Records, request: func.HttpRequest) -> ModeChange:
+async def _find(storage: Storage, request: func.HttpRequest) -> ModeChange:
     """The change of the route.
 
     Raises:
         Refusal: 404 when there is none.
     """
     try:
-        found = await records.get_mode_change(route_of(request, "changeId"))
+        found = await storage.patch_mode_changes.get(route_of(request, "changeId"))
     except ValueError:
         # It has not the form of an id, or is of a day that there is not.
         found = None
@@ -279,11 +281,11 @@ async def _find(records: Records, request: func.HttpRequest) -> ModeChange:
     return found
 
 
-async def _counted(records: Records, change: ModeChange) -> ModeChange:
+async def _counted(storage: Storage, change: ModeChange) -> ModeChange:
     """The change with its ends as they are now."""
     if change.state.is_final and change.started is not None:
         return change
-    _, ends = await records.open_machine_changes(change.id, 0)
+    _, ends = await storage.patch_mode_changes.list_pending(change.id, 0)
     return change.model_copy(update={"counts_by_end": ends})
 
 

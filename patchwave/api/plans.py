@@ -32,7 +32,7 @@ from patchwave.domain.policy.scope import OsType, Scope
 from patchwave.services.fleet_reader import TOO_MANY_READS, one_of_few
 from patchwave.services.policy_guardrails import boundary
 from patchwave.services.start_run import PlanRequest, requested_policy
-from patchwave.storage import Records, open_records
+from patchwave.storage import Storage, open_storage
 
 MAX_MACHINES = 5_000
 """Machines that one answer holds: about 3 MB of JSON."""
@@ -66,14 +66,14 @@ bp = df.Blueprint()
 @one_of_few
 async def plan_dry_run(req: func.HttpRequest) -> func.HttpResponse:
     """The plan of a run of a stored or an inline policy, starting now (docs/explanation/rollout-planning.md)."""
-    records = open_records()
-    policy = await _read(records, read_json(req))
+    storage = open_storage()
+    policy = await _read(storage, read_json(req))
     try:
         async with asyncio.timeout(MAX_SECONDS):
             found = await _find(policy.scope)
             pending, seconds, topology = await asyncio.gather(
-                _pending(records, policy, found, datetime.now(UTC)),
-                records.install_seconds(),
+                _pending(storage, policy, found, datetime.now(UTC)),
+                storage.history.install_seconds(),
                 read_topology({machine.subscription_id for machine in found if not machine.problem}),
             )
     except TimeoutError:
@@ -118,7 +118,7 @@ async def _find(scope: Scope) -> Sequence[DiscoveredMachine]:
 
 
 async def _pending(
-    records: Records, policy: Policy, found: Sequence[DiscoveredMachine], now: datetime
+    storage: Storage, policy: Policy, found: Sequence[DiscoveredMachine], now: datetime
 ) -> dict[str, int]:
     """How many pending patches the policy selects, by machine key, where that is known.
 
@@ -129,7 +129,7 @@ async def _pending(
     unjudged: list[_Assessed] = []
     cursor: str | None = None
     while True:
-        page = await records.fleet(_FLEET_PAGE, cursor)
+        page = await storage.history.list_fleet(_FLEET_PAGE, cursor)
         for row in page.items:
             key = str(row["key"])
             os_type = systems.get(key)
@@ -150,7 +150,7 @@ async def _pending(
         if cursor is None:
             break
     pending |= {one.key: one.summary.pending for one in unjudged[MAX_LISTS:]}
-    return pending | await _judge(records, unjudged[:MAX_LISTS])
+    return pending | await _judge(storage, unjudged[:MAX_LISTS])
 
 
 class _Assessed(NamedTuple):
@@ -162,19 +162,19 @@ class _Assessed(NamedTuple):
     wanted: WindowsParameters | LinuxParameters
 
 
-async def _judge(records: Records, assessed: Sequence[_Assessed]) -> dict[str, int]:
+async def _judge(storage: Storage, assessed: Sequence[_Assessed]) -> dict[str, int]:
     """How many of their patches the policy selects, by machine key. Where the list is gone, all of them count."""
     gate = asyncio.Semaphore(_PARALLEL)
 
     async def judge(one: _Assessed) -> tuple[str, int]:
         async with gate:
-            patches = await records.list_patches(one.run_id, one.key)
+            patches = await storage.results.list_patches(one.run_id, one.key)
         return one.key, select(one.wanted, one.summary, patches).installable
 
     return dict(await asyncio.gather(*map(judge, assessed)))
 
 
-async def _read(records: Records, body: object) -> Policy:
+async def _read(storage: Storage, body: object) -> Policy:
     """The policy of the request's body.
 
     Raises:
@@ -186,4 +186,4 @@ async def _read(records: Records, body: object) -> Policy:
         raise invalid_body(Problem(path="$", message="must be an object with policy, and optionally overrides"))
     if unknown := unknown_keys(fields, ("policy", "overrides"), "is not known; a draft has policy and overrides"):
         raise invalid_body(*unknown)
-    return (await requested_policy(records, fields)).policy
+    return (await requested_policy(storage, fields)).policy

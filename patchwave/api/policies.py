@@ -20,7 +20,7 @@ from patchwave.domain.core.validation import Problem
 from patchwave.domain.policy.policy import Policy, parse_policy, policy_schema
 from patchwave.domain.runs.provenance import policy_digest, rules_in_short
 from patchwave.services.policy_guardrails import check_permitted
-from patchwave.storage import Records, StoredPolicy, open_records
+from patchwave.storage import Storage, StoredPolicy, open_storage
 
 bp = df.Blueprint()
 
@@ -51,7 +51,7 @@ _CHANGED = "The policy is not the one that the header names."
 async def list_policies(req: func.HttpRequest) -> func.HttpResponse:
     """All policies, by name."""
     del req
-    return answer({"policies": [stored.document for stored in await open_records().list_policies()]})
+    return answer({"policies": [stored.document for stored in await open_storage().policies.list_all()]})
 
 
 @bp.route(route="policies/{name}", methods=["GET"])
@@ -60,7 +60,7 @@ async def list_policies(req: func.HttpRequest) -> func.HttpResponse:
 async def get_policy(req: func.HttpRequest) -> func.HttpResponse:
     """One policy with its ETag."""
     name = route_of(req, "name")
-    stored = await open_records().get_policy(name) if is_policy_name(name) else None
+    stored = await open_storage().policies.get(name) if is_policy_name(name) else None
     if stored is None:
         raise no_such("policy")
     return answer(stored.document, headers={"ETag": stored.etag})
@@ -99,8 +99,8 @@ async def put_policy(req: func.HttpRequest) -> func.HttpResponse:
         raise Refusal(400, "If-None-Match can only be *: create the policy unless it exists.")
     at = datetime.now(UTC)
     said = read_said(req, at)
-    records = open_records()
-    stored = await records.put_policy(
+    storage = open_storage()
+    stored = await storage.policies.put(
         name,
         policy.to_wire(),
         if_match=header_of(req, "if-match"),
@@ -116,16 +116,16 @@ async def put_policy(req: func.HttpRequest) -> func.HttpResponse:
         detail |= {"reason": said.why} if said.why else {}
         if stored.replaced is not None:
             detail |= changes_in_words(stored.replaced, stored.document)
-        await records.audit(name, "policy_written", **said.who, at=at, detail=detail)
-    elif not await _is_audited(records, stored):
+        await storage.audit.add(name, "policy_written", **said.who, at=at, detail=detail)
+    elif not await _is_audited(storage, stored):
         wrote = Signed(by=stored.author or said.by, by_id=stored.author_id, proven=bool(stored.author_id))
-        await records.audit(name, "policy_written", **wrote.who, at=stored.updated_at, detail=detail)
+        await storage.audit.add(name, "policy_written", **wrote.who, at=stored.updated_at, detail=detail)
     return answer(stored.document, status=201 if is_new else 200, headers={"ETag": stored.etag})
 
 
-async def _is_audited(records: Records, stored: StoredPolicy) -> bool:
+async def _is_audited(storage: Storage, stored: StoredPolicy) -> bool:
     """Whether the audit log has this version: a worker may have died between the policy and its line."""
-    async for line in records.each_audit_line(stored.name):
+    async for line in storage.audit.lines(stored.name):
         version = (object_or_none(line["detail"]) or {}).get("version")
         if line["action"] == "policy_written" and version == stored.version:
             return True
@@ -144,11 +144,11 @@ async def delete_policy(req: func.HttpRequest) -> func.HttpResponse:
     """Delete a policy. Its runs and their records stay."""
     name = _name_to_write(req)
     said = read_said(req, datetime.now(UTC))
-    records = open_records()
-    if not await records.delete_policy(name, if_match=header_of(req, "if-match")):
+    storage = open_storage()
+    if not await storage.policies.delete(name, if_match=header_of(req, "if-match")):
         raise no_such("policy")
     detail = {"reason": said.why} if said.why else {}
-    await records.audit(name, "policy_deleted", **said.who, at=said.at, detail=detail)
+    await storage.audit.add(name, "policy_deleted", **said.who, at=said.at, detail=detail)
     return func.HttpResponse(status_code=204)
 
 

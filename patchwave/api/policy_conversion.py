@@ -30,7 +30,7 @@ from patchwave.domain.maintenance.queries import assignments_of_configuration
 from patchwave.domain.policy.policy import PolicyError
 from patchwave.domain.policy.stored_policies import parse_stored_policy
 from patchwave.services.policy_guardrails import check_permitted
-from patchwave.storage import open_records
+from patchwave.storage import open_storage
 
 MAX_SECONDS = 120.0
 """Azure cuts an HTTP answer off after 230 seconds."""
@@ -109,7 +109,7 @@ async def export_policy(req: func.HttpRequest) -> func.HttpResponse:
     """
     given, identity = _read(ExportRequest, req)
     name = route_of(req, "name")
-    stored = await open_records().get_policy(name) if is_policy_name(name) else None
+    stored = await open_storage().policies.get(name) if is_policy_name(name) else None
     if stored is None:
         raise no_such("policy")
     policy = parse_stored_policy(stored.document, name=name)

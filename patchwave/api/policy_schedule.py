@@ -42,7 +42,7 @@ from patchwave.services.start_run import (
     start_run,
     tell_waiting_run,
 )
-from patchwave.storage import Records, open_records
+from patchwave.storage import Storage, open_storage
 
 DEFAULT_COUNT = 12
 MAX_COUNT = 100
@@ -80,25 +80,25 @@ _COUNT = Parameter(
 async def list_occurrences(req: func.HttpRequest) -> func.HttpResponse:
     """What happens next, with the reason wherever nothing will."""
     count = number_of(req, "count", DEFAULT_COUNT, MAX_COUNT)
-    records = open_records()
-    policy = await find_policy(records, route_of(req, "name"))
-    controls = await records.get_controls(policy.name)
-    planned = await what_comes(records, policy, controls, count, datetime.now(UTC))
+    storage = open_storage()
+    policy = await find_policy(storage, route_of(req, "name"))
+    controls = await storage.overrides.get(policy.name)
+    planned = await what_comes(storage, policy, controls, count, datetime.now(UTC))
     shown = Agenda(policy=policy.name, enabled=policy.enabled, pause=controls.pause, occurrences=planned)
     return answer(shown.to_wire())
 
 
 async def what_comes(
-    records: Records, policy: Policy, controls: ScheduleOverrides, count: int, now: datetime
+    storage: Storage, policy: Policy, controls: ScheduleOverrides, count: int, now: datetime
 ) -> list[PlannedOccurrence]:
     """The next occurrences. One whose window is open and that has no run yet is the first: the timer may still take it,
     as when its policy was stored or resumed in the middle of the window.
     """
     after = now
     due = due_occurrence(policy.schedule, now) if policy.schedule else None
-    if due is not None and await records.get_run(RunId.of(due.at_utc, policy.name).text) is None:
+    if due is not None and await storage.runs.get(RunId.of(due.at_utc, policy.name).text) is None:
         after = due.at_utc - timedelta(seconds=1)
-    return list_upcoming(policy, controls, await records.list_freezes(), after, count, now=now)
+    return list_upcoming(policy, controls, await storage.freezes.list_all(), after, count, now=now)
 
 
 @bp.route(route="policies/{name}/pause", methods=["POST"])
@@ -106,9 +106,9 @@ async def what_comes(
 @answered
 async def pause_policy(req: func.HttpRequest) -> func.HttpResponse:
     """Start nothing by the schedule until somebody resumes the policy."""
-    records, policy, order = await _read(req)
+    storage, policy, order = await _read(req)
     pause = Pause(**order.who, reason=order.why, at=order.at)
-    return _shown(policy, await records.pause_policy(policy.name, pause))
+    return _shown(policy, await storage.overrides.pause(policy.name, pause))
 
 
 @bp.route(route="policies/{name}/resume", methods=["POST"])
@@ -117,8 +117,8 @@ async def pause_policy(req: func.HttpRequest) -> func.HttpResponse:
 @answered
 async def resume_policy(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
     """Let the schedule go on. An occurrence whose window is still open starts at the next look of the timer."""
-    records, policy, order = await _read(req)
-    controls = await records.resume_policy(policy.name, **order.who, reason=order.why, at=order.at)
+    storage, policy, order = await _read(req)
+    controls = await storage.overrides.resume(policy.name, **order.who, reason=order.why, at=order.at)
     await _tell_waiting_runs(client, controls)
     return _shown(policy, controls)
 
@@ -133,14 +133,14 @@ async def resume_policy(req: func.HttpRequest, client: df.DurableFunctionsClient
 @answered
 async def skip_next_occurrence(req: func.HttpRequest) -> func.HttpResponse:
     """Leave out the next occurrence; while it has not begun, the same order means the same occurrence."""
-    records, policy, order = await _read(req)
-    controls = await records.get_controls(policy.name)
+    storage, policy, order = await _read(req)
+    controls = await storage.overrides.get(policy.name)
     if pending_skip(policy, controls, order.at) is None:
-        occurrence = occurrence_to_skip(policy, await records.list_freezes(), order.at)
+        occurrence = occurrence_to_skip(policy, await storage.freezes.list_all(), order.at)
         if occurrence is None:
             raise Refusal(409, "The policy has no coming occurrence that would run, so there is nothing to skip.")
         skip = Skip(occurrence=occurrence.at_utc, **order.who, reason=order.why, at=order.at)
-        controls = await records.skip_occurrence(policy.name, skip)
+        controls = await storage.overrides.skip(policy.name, skip)
     return _shown(policy, controls)
 
 
@@ -153,10 +153,10 @@ async def skip_next_occurrence(req: func.HttpRequest) -> func.HttpResponse:
 @answered
 async def unskip_next_occurrence(req: func.HttpRequest) -> func.HttpResponse:
     """Take back that the next occurrence is left out."""
-    records, policy, order = await _read(req)
-    controls = await records.get_controls(policy.name)
+    storage, policy, order = await _read(req)
+    controls = await storage.overrides.get(policy.name)
     if skip := pending_skip(policy, controls, order.at):
-        controls = await records.unskip_occurrence(
+        controls = await storage.overrides.unskip(
             policy.name, skip.occurrence, **order.who, reason=order.why, at=order.at
         )
     return _shown(policy, controls)
@@ -177,13 +177,13 @@ async def run_policy_now(req: func.HttpRequest, client: df.DurableFunctionsClien
     A pause and a skip are about the schedule and do not stand in the way; a freeze does: 409.
     """
     order = read_order(req, datetime.now(UTC))
-    records = open_records()
-    chosen = await find_written_policy(records, route_of(req, "name"))
+    storage = open_storage()
+    chosen = await find_written_policy(storage, route_of(req, "name"))
     policy = chosen.policy
-    run_id = await _ordered_run(records, policy, order)
+    run_id = await _ordered_run(storage, policy, order)
     window = policy.schedule and Occurrence(run_id.at, run_id.at + policy.schedule.window)
     trigger = Trigger(kind=TriggerKind.HTTP, **order.who, detail=f"run now: {order.why}")
-    return accepted(await start_run(records, client, chosen, run_id, trigger, occurrence=window))
+    return accepted(await start_run(storage, client, chosen, run_id, trigger, occurrence=window))
 
 
 @bp.route(route="policies/{name}/audit", methods=["GET"])
@@ -195,25 +195,25 @@ async def list_policy_audit(req: func.HttpRequest) -> func.HttpResponse:
     if not is_policy_name(name):
         raise no_such("policy")
     limit, cursor = page_of(req)
-    page = await open_records().list_audit(name, limit, cursor)
+    page = await open_storage().audit.list_page(name, limit, cursor)
     return answer(paged("audit", page.items, page))
 
 
-async def _ordered_run(records: Records, policy: Policy, order: Order) -> RunId:
-    known = (await records.get_controls(policy.name)).ordered_run
-    if known and await _is_under_way(records, known, order.at):
+async def _ordered_run(storage: Storage, policy: Policy, order: Order) -> RunId:
+    known = (await storage.overrides.get(policy.name)).ordered_run
+    if known and await _is_under_way(storage, known, order.at):
         return RunId.parse(known)
-    freeze = active_freeze(await records.list_freezes(), policy.name, {}, order.at)
+    freeze = active_freeze(await storage.freezes.list_all(), policy.name, {}, order.at)
     if freeze is not None:
         raise Refusal(409, f"The policy is {freeze.sentence}")
-    controls = await records.order_run(
+    controls = await storage.overrides.request_run(
         policy.name, new_run_id(policy).text, instead_of=known, **order.who, reason=order.why, at=order.at
     )
     return RunId.parse(controls.ordered_run)
 
 
-async def _is_under_way(records: Records, run_id: str, at: datetime) -> bool:
-    run = await records.get_run(run_id)
+async def _is_under_way(storage: Storage, run_id: str, at: datetime) -> bool:
+    run = await storage.runs.get(run_id)
     if run is None:
         # Whoever ordered it may be just about to store it, or died before.
         return at - RunId.parse(run_id).at < _START_TIME
@@ -227,10 +227,10 @@ async def _tell_waiting_runs(client: DurableClient, controls: ScheduleOverrides)
             await tell_waiting_run(client, carry_over.run_id)
 
 
-async def _read(req: func.HttpRequest) -> tuple[Records, Policy, Order]:
+async def _read(req: func.HttpRequest) -> tuple[Storage, Policy, Order]:
     order = read_order(req, datetime.now(UTC))
-    records = open_records()
-    return records, await find_policy(records, route_of(req, "name")), order
+    storage = open_storage()
+    return storage, await find_policy(storage, route_of(req, "name")), order
 
 
 def _shown(policy: Policy, controls: ScheduleOverrides) -> func.HttpResponse:

@@ -8,7 +8,7 @@ import azure.functions as func
 from patchwave.api.endpoint import INVALID_QUERY, PAGED, Answer, AuditPage, described
 from patchwave.api.http import answer, answered, page_of, paged
 from patchwave.services.refusal_log import REFUSED_CALLS
-from patchwave.storage import open_records
+from patchwave.storage import open_storage
 
 bp = df.Blueprint()
 
@@ -19,5 +19,5 @@ bp = df.Blueprint()
 async def list_refused_calls(req: func.HttpRequest) -> func.HttpResponse:
     """Calls that were refused with 401 or 403, oldest first: one line for each hour, function, caller and reason."""
     limit, cursor = page_of(req)
-    page = await open_records().list_audit(REFUSED_CALLS, limit, cursor)
+    page = await open_storage().audit.list_page(REFUSED_CALLS, limit, cursor)
     return answer(paged("audit", page.items, page))

@@ -46,7 +46,7 @@ from patchwave.domain.runs.provenance import WrittenPolicy, rules_in_short, writ
 from patchwave.domain.runs.run import Mode, Run, Trigger, TriggerKind
 from patchwave.domain.workflow.contracts import Signal
 from patchwave.services.start_run import DurableClient, claimed_run_id, new_run_id, read_stored, schedule_run, start_run
-from patchwave.storage import Records, open_records
+from patchwave.storage import Storage, open_storage
 
 MAX_COMMENT = 1_000
 MAX_RETRIES = 20
@@ -89,10 +89,10 @@ _LATE = {409: "The run has ended or is about to, or the order contradicts an ear
 async def pause_run(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
     """Start nothing more until the run is resumed: 202; 409 when it has ended or is about to."""
     given = _read(req)
-    records = open_records()
-    run = await find_run(records, run_id_of(req))
-    run = await records.pause_run(run.id, given.order)
-    await _audit(records, run, "pause", "run_paused")
+    storage = open_storage()
+    run = await find_run(storage, run_id_of(req))
+    run = await storage.runs.pause(run.id, given.order)
+    await _audit(storage, run, "pause", "run_paused")
     return await _told(client, run)
 
 
@@ -103,10 +103,10 @@ async def pause_run(req: func.HttpRequest, client: df.DurableFunctionsClient) ->
 async def resume_run(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
     """Go on after a pause, and after error budgets that hold: 202; 409 when the run has ended or is about to."""
     given = _read(req)
-    records = open_records()
-    run = await find_run(records, run_id_of(req))
-    run = await records.resume_run(run.id, given.order)
-    await _audit(records, run, "resume", "run_resumed")
+    storage = open_storage()
+    run = await find_run(storage, run_id_of(req))
+    run = await storage.runs.resume(run.id, given.order)
+    await _audit(storage, run, "resume", "run_resumed")
     return await _told(client, run)
 
 
@@ -117,10 +117,10 @@ async def resume_run(req: func.HttpRequest, client: df.DurableFunctionsClient) -
 async def cancel_run(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
     """Start nothing more, for good: 202. A run that has ended by itself cannot be cancelled: 409."""
     given = _read(req)
-    records = open_records()
-    run = await find_run(records, run_id_of(req))
-    run = await records.request_cancel(run.id, given.order)
-    await _audit(records, run, "cancel", "cancel_requested")
+    storage = open_storage()
+    run = await find_run(storage, run_id_of(req))
+    run = await storage.runs.cancel(run.id, given.order)
+    await _audit(storage, run, "cancel", "cancel_requested")
     # The row alone keeps everything from starting, so that the cancel holds whether or not the engine hears of it.
     await _tell(client, run, Signal.CANCEL)
     return accepted(run)
@@ -146,8 +146,8 @@ async def reject_ring(req: func.HttpRequest, client: df.DurableFunctionsClient) 
 
 async def _decide(req: func.HttpRequest, client: DurableClient, *, approved: bool) -> func.HttpResponse:
     given = _read(req, "ring")
-    records = open_records()
-    run = await find_run(records, run_id_of(req))
+    storage = open_storage()
+    run = await find_run(storage, run_id_of(req))
     ring = given.ring or ring_in_question(run)
     if approved and wants_other(run, ring) and principal_of(req.headers) is None:
         # The platform may sign people in all the same, but of whatever tenant.
@@ -155,21 +155,21 @@ async def _decide(req: func.HttpRequest, client: DurableClient, *, approved: boo
             "A second person has to approve this ring, and keys alone do not tell people apart:"
             " turn roles on, then write the policy and start it again."
         )
-    run = await records.decide_ring(run.id, ring, given.order, approved=approved)
+    run = await storage.runs.decide_ring(run.id, ring, given.order, approved=approved)
     decision = run.decisions[ring]
     action = "ring_approved" if approved else "ring_rejected"
     rules = rules_in_short(Policy.model_validate(run.policy_snapshot), run.policy_origin)
     detail = {"ring": ring, "comment": decision.comment} | rules
-    await records.audit(run.id, action, **decision.who, at=decision.at, detail=detail)
+    await storage.audit.add(run.id, action, **decision.who, at=decision.at, detail=detail)
     return await _told(client, run)
 
 
-async def _audit(records: Records, run: Run, command: str, action: str) -> None:
+async def _audit(storage: Storage, run: Run, command: str, action: str) -> None:
     """Audit the order that is in force, with its own time: however often it is repeated, that is one line."""
     order = run.steered.get(command)
     if order is not None:
         detail = {"comment": order.why, "before": order.before.value, "after": order.after.value}
-        await records.audit(run.id, action, **order.who, at=order.at, detail=detail)
+        await storage.audit.add(run.id, action, **order.who, at=order.at, detail=detail)
 
 
 async def _told(client: DurableClient, run: Run) -> func.HttpResponse:
@@ -214,13 +214,13 @@ async def skip_machine(req: func.HttpRequest) -> func.HttpResponse:
     Nobody has to be told: whoever works on the machine reads its row before anything is sent.
     """
     given = _read(req)
-    records = open_records()
-    run, machine = await _find_machine(records, req)
+    storage = open_storage()
+    run, machine = await _find_machine(storage, req)
     kind = OperationKind.ASSESS if run.mode is Mode.ASSESS else OperationKind.INSTALL
-    machine = await records.skip_machine(run.id, machine.key, given.order, kind)
+    machine = await storage.machines.skip(run.id, machine.key, given.order, kind)
     order = machine.skip_command or given.order
     detail = {"machine": machine.id, "comment": order.why}
-    await records.audit(run.id, "machine_skipped", **order.who, at=order.at, detail=detail)
+    await storage.audit.add(run.id, "machine_skipped", **order.who, at=order.at, detail=detail)
     return answer(machine.to_wire(), status=202, headers={"Location": f"/api/runs/{run.id}/machines/{machine.key}"})
 
 
@@ -238,8 +238,8 @@ async def retry_machine(req: func.HttpRequest, client: df.DurableFunctionsClient
     409 while the machine is open. One retry per machine and run: a repetition gives the same run.
     """
     given = _read(req)
-    records = open_records()
-    run, machine = await _find_machine(records, req)
+    storage = open_storage()
+    run, machine = await _find_machine(storage, req)
     if machine.outcome is None:
         raise Refusal(409, f"The machine is {machine.stage.value} in this run; it can be retried once it has ended.")
     if run.mode is Mode.ACCOMPANY:
@@ -247,9 +247,9 @@ async def retry_machine(req: func.HttpRequest, client: df.DurableFunctionsClient
     if machine.reason == Reason.UNREADABLE_ID:
         raise Refusal(409, f"Nothing can be done with the machine. {machine.message}")
     if not may_author(req.headers):
-        await _check_rules_are_stored(records, run)
+        await _check_rules_are_stored(storage, run)
     policy = Policy.model_validate(run.policy_snapshot)
-    pin = await _pin_of(records, run, machine, policy)
+    pin = await _pin_of(storage, run, machine, policy)
     alone = {
         "scope": policy.scope.model_copy(update={"machine_ids": (machine.id,)}),
         "rings": keep_in_ring(policy.rings, machine.ring, machine.id),
@@ -257,9 +257,9 @@ async def retry_machine(req: func.HttpRequest, client: df.DurableFunctionsClient
     origin = run.policy_origin
     snapshot = WrittenPolicy(policy, origin) if origin else written(policy, author="", author_id="")
     policy = policy.model_copy(update=alone)
-    retry_id = await claimed_run_id(records, "retry", f"{run.id}/{machine.key}", new_run_id(policy))
+    retry_id = await claimed_run_id(storage, "retry", f"{run.id}/{machine.key}", new_run_id(policy))
     if pin is not None:
-        await records.save_pin(retry_id.text, pin)
+        await storage.patch_pins.save(retry_id.text, pin)
     why = f"retry of {machine.name} in {run.id}" + (f": {given.order.why}" if given.order.why else "")
     trigger = Trigger(
         kind=TriggerKind.HTTP,
@@ -268,14 +268,14 @@ async def retry_machine(req: func.HttpRequest, client: df.DurableFunctionsClient
         retry_of=run.id,
         earlier_ids=starter_ids(run.trigger),
     )
-    retry = await start_run(records, client, snapshot.changed(policy), retry_id, trigger, mode=run.mode)
+    retry = await start_run(storage, client, snapshot.changed(policy), retry_id, trigger, mode=run.mode)
     detail = {"machine": machine.id, "of": run.id, "retry": retry.id, "comment": retry.trigger.detail}
     for subject in (run.id, retry.id):
-        await records.audit(subject, "machine_retried", **retry.trigger.who, at=retry.created_at, detail=detail)
+        await storage.audit.add(subject, "machine_retried", **retry.trigger.who, at=retry.created_at, detail=detail)
     return accepted(retry)
 
 
-async def _check_rules_are_stored(records: Records, run: Run) -> None:
+async def _check_rules_are_stored(storage: Storage, run: Run) -> None:
     """Let an operator retry only what they may start: the rules of the stored policy, as they are now or narrowed.
 
     A retry has one machine in its rings, so what counts are the rules of the run that was retried first.
@@ -287,8 +287,8 @@ async def _check_rules_are_stored(records: Records, run: Run) -> None:
     for _ in range(MAX_RETRIES):
         if first is None or not first.trigger.retry_of:
             break
-        first = await records.get_run(first.trigger.retry_of)
-    stored = await records.get_policy(run.policy)
+        first = await storage.runs.get(first.trigger.retry_of)
+    stored = await storage.policies.get(run.policy)
     if first is None or first.trigger.retry_of or stored is None:
         raise Refusal(403, "Only an author may retry it: no stored policy has the rules of its run any more.")
     ran = Policy.model_validate(first.policy_snapshot)
@@ -298,7 +298,7 @@ async def _check_rules_are_stored(records: Records, run: Run) -> None:
         raise Refusal(403, "Only an author may retry it: the stored policy is stricter now.", errors=problems)
 
 
-async def _pin_of(records: Records, run: Run, machine: MachineRecord, policy: Policy) -> Pin | None:
+async def _pin_of(storage: Storage, run: Run, machine: MachineRecord, policy: Policy) -> Pin | None:
     """What holds the machine to the patches of the first ring; a retry must not get it around that.
 
     Raises:
@@ -307,16 +307,16 @@ async def _pin_of(records: Records, run: Run, machine: MachineRecord, policy: Po
     first = order_rings(policy.rings)[0].name if policy.pin_rings else machine.ring
     if machine.ring == first:
         return None
-    pin = await records.get_pin(run.id)
+    pin = await storage.patch_pins.get(run.id)
     if pin is None and run.mode is Mode.PATCH:
         raise Refusal(409, f"The policy pins rings to {first}, which this run did not finish; start a new run.")
     return pin
 
 
-async def _find_machine(records: Records, req: func.HttpRequest) -> tuple[Run, MachineRecord]:
-    run = await find_run(records, run_id_of(req))
+async def _find_machine(storage: Storage, req: func.HttpRequest) -> tuple[Run, MachineRecord]:
+    run = await find_run(storage, run_id_of(req))
     key = route_of(req, "machineKey")
-    machine = await records.get_machine(run.id, key) if is_machine_key(key) else None
+    machine = await storage.machines.get(run.id, key) if is_machine_key(key) else None
     if machine is None:
         raise no_such("machine in this run")
     return run, machine

@@ -61,7 +61,7 @@ from patchwave.services.start_run import (
     read_request,
 )
 from patchwave.services.start_run import start_run as start
-from patchwave.storage import Records, open_records
+from patchwave.storage import Storage, open_storage
 
 POLL_SECONDS = 5
 """How soon a caller should look at a run again."""
@@ -129,18 +129,18 @@ async def start_run(req: func.HttpRequest, client: df.DurableFunctionsClient) ->
     An operator may start stored policies, with overrides that only narrow them; the rest takes an author.
     """
     said = read_said(req, datetime.now(UTC))
-    records = open_records()
+    storage = open_storage()
     body = read_json(req)
-    chosen, mode = await read_request(records, body, by=said.by, by_id=said.by_id, may_author=may_author(req.headers))
+    chosen, mode = await read_request(storage, body, by=said.by, by_id=said.by_id, may_author=may_author(req.headers))
     run_id = new_run_id(chosen.policy)
     key = header_of(req, "idempotency-key")
     if key:
         # The platform's word where there is one; keys alone do not tell callers apart, so that they say who they are.
         caller = ("id", said.by_id) if said.by_id else ("name", said.by)
         scope = (*caller, policy_named_in(body))
-        run_id = await claimed_run_id(records, "idempotency-key", key, run_id, body, scope=scope)
+        run_id = await claimed_run_id(storage, "idempotency-key", key, run_id, body, scope=scope)
     trigger = Trigger(kind=TriggerKind.HTTP, **said.who, detail=said.why)
-    return accepted(await start(records, client, chosen, run_id, trigger, mode=mode, repeatable=bool(key)))
+    return accepted(await start(storage, client, chosen, run_id, trigger, mode=mode, repeatable=bool(key)))
 
 
 @bp.route(route="runs", methods=["GET"])
@@ -149,7 +149,7 @@ async def start_run(req: func.HttpRequest, client: df.DurableFunctionsClient) ->
 async def list_runs(req: func.HttpRequest) -> func.HttpResponse:
     """Runs, newest ids first, a page at a time."""
     limit, cursor = page_of(req)
-    page = await open_records().list_runs(limit, cursor)
+    page = await open_storage().runs.list_page(limit, cursor)
     return answer(paged("runs", [listed_run(run) for run in page.items], page))
 
 
@@ -158,7 +158,7 @@ async def list_runs(req: func.HttpRequest) -> func.HttpResponse:
 @answered
 async def get_run(req: func.HttpRequest) -> func.HttpResponse:
     """One run with its counts and its policy; ``countedAt`` says when those of a run that goes on were counted."""
-    run = await open_records().counted_run(run_id_of(req), datetime.now(UTC))
+    run = await open_storage().runs.get_counted(run_id_of(req), datetime.now(UTC))
     if run is None:
         raise no_such("run")
     return answer(run.to_wire(), headers={} if run.state.is_final else {"Retry-After": str(POLL_SECONDS)})
@@ -171,11 +171,11 @@ async def list_run_machines(req: func.HttpRequest) -> func.HttpResponse:
     """The machines of a run, a page at a time, of one outcome or of all."""
     limit, cursor = page_of(req)
     outcome = word_of(req, "outcome", OutcomeKind)
-    records = open_records()
-    run = await find_run(records, run_id_of(req))
-    page = await records.list_machines(run.id, outcome=outcome, limit=limit, cursor=cursor)
+    storage = open_storage()
+    run = await find_run(storage, run_id_of(req))
+    page = await storage.machines.list_page(run.id, outcome=outcome, limit=limit, cursor=cursor)
     rows: list[dict[str, Any]] = []
-    waits = await _waits(records, run)
+    waits = await _waits(storage, run)
     for machine in page.items:
         row = machine.to_wire() | {"waitingFor": waits(machine)}
         # Tags may be 50 texts; lists leave them out, and an empty object would say that there are none.
@@ -189,14 +189,14 @@ async def list_run_machines(req: func.HttpRequest) -> func.HttpResponse:
 @answered
 async def get_run_machine(req: func.HttpRequest) -> func.HttpResponse:
     """One machine of a run with every patch."""
-    records = open_records()
+    storage = open_storage()
     run_id, key = run_id_of(req), route_of(req, "machineKey")
-    run = await find_run(records, run_id)
-    machine = await records.get_machine(run_id, key) if is_machine_key(key) else None
+    run = await find_run(storage, run_id)
+    machine = await storage.machines.get(run_id, key) if is_machine_key(key) else None
     if machine is None:
         raise no_such("machine in this run")
-    patches = await records.list_patches(run_id, key)
-    waits = (await _waits(records, run))(machine)
+    patches = await storage.results.list_patches(run_id, key)
+    waits = (await _waits(storage, run))(machine)
     return answer({**machine.to_wire(), "waitingFor": waits, "patches": [patch.to_wire() for patch in patches]})
 
 
@@ -205,9 +205,9 @@ async def get_run_machine(req: func.HttpRequest) -> func.HttpResponse:
 @answered
 async def get_run_plan(req: func.HttpRequest) -> func.HttpResponse:
     """The plan that a run follows: 404 while there is none, and for runs that only assess."""
-    records = open_records()
-    run = await find_run(records, run_id_of(req))
-    plan = await records.get_plan(run.id)
+    storage = open_storage()
+    run = await find_run(storage, run_id_of(req))
+    plan = await storage.plans.get(run.id)
     if plan is None:
         raise Refusal(404, "The run has no plan: it has not planned yet, or only assesses.")
     return answer(plan.to_wire())
@@ -219,19 +219,19 @@ async def get_run_plan(req: func.HttpRequest) -> func.HttpResponse:
 async def list_run_audit(req: func.HttpRequest) -> func.HttpResponse:
     """Who ordered what in a run and what its gates did, oldest first, a page at a time."""
     limit, cursor = page_of(req)
-    records = open_records()
-    run = await find_run(records, run_id_of(req))
-    page = await records.list_audit(run.id, limit, cursor)
+    storage = open_storage()
+    run = await find_run(storage, run_id_of(req))
+    page = await storage.audit.list_page(run.id, limit, cursor)
     return answer(paged("audit", page.items, page))
 
 
-async def _waits(records: Records, run: Run) -> Callable[[MachineRecord], str]:
+async def _waits(storage: Storage, run: Run) -> Callable[[MachineRecord], str]:
     """What a machine of the run waits for now."""
     if run.state.is_final or run.mode is not Mode.PATCH:
         return lambda machine: waiting_for(run, machine, [], None)
-    plan = await records.get_planned_run(run.id)
+    plan = await storage.plans.get_summary(run.id)
     rings = [ring.name for ring in plan.rings] if plan is not None else []
-    phase = await records.reserved_phase(run.id)
+    phase = await storage.reservations.get_phase(run.id)
     return lambda machine: waiting_for(run, machine, rings, phase)
 
 
@@ -241,13 +241,13 @@ def accepted(run: Run) -> func.HttpResponse:
     return answer(listed_run(run), status=202, headers=headers)
 
 
-async def find_run(records: Records, run_id: str) -> Run:
+async def find_run(storage: Storage, run_id: str) -> Run:
     """The run.
 
     Raises:
         Refusal: 404 when there is none of this id.
     """
-    run = await records.get_run(run_id)
+    run = await storage.runs.get(run_id)
     if run is None:
         raise no_such("run")
     return run

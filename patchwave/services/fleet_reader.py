@@ -31,7 +31,7 @@ from patchwave.domain.maintenance.queries import all_assignments, all_configurat
 from patchwave.domain.policy.policy import PolicyError
 from patchwave.domain.policy.scope import Scope
 from patchwave.domain.policy.stored_policies import parse_stored_policy
-from patchwave.storage import Records
+from patchwave.storage import Storage
 
 MAX_MACHINES = 20_000
 """Machines that one answer holds: about 20 MB of JSON."""
@@ -180,22 +180,22 @@ def read_each[Found](
     return found, [f"{len(others):,} {what} have ids that cannot be read and were not judged: {shown}."]
 
 
-async def read_policies(records: Records) -> tuple[list[FleetPolicy], list[str]]:
+async def read_policies(storage: Storage) -> tuple[list[FleetPolicy], list[str]]:
     """The stored policies with what people have ordered for them, and a note on each that cannot be read any more."""
     policies: list[FleetPolicy] = []
     notes: list[str] = []
-    for stored in await records.list_policies():
+    for stored in await storage.policies.list_all():
         try:
             policy = parse_stored_policy(stored.document, name=stored.name)
         except PolicyError as error:
             notes.append(f"The policy {stored.name} is not valid any more and was not judged: {error}.")
             continue
-        pause = (await records.get_controls(policy.name)).pause
+        pause = (await storage.overrides.get(policy.name)).pause
         policies.append(FleetPolicy(policy, f"is paused by {pause.by}: {pause.reason}" if pause else ""))
     return policies, notes
 
 
-async def read_index(records: Records, scope: Scope) -> tuple[FleetIndex, list[str]]:
+async def read_index(storage: Storage, scope: Scope) -> tuple[FleetIndex, list[str]]:
     """The machines of a scope with agents, schedules and policies, by machine; and notes on what could not be read.
 
     Raises:
@@ -207,7 +207,7 @@ async def read_index(records: Records, scope: Scope) -> tuple[FleetIndex, list[s
                 read_with_agents(scope),
                 read_rows(all_configurations()),
                 read_rows(all_assignments()),
-                read_policies(records),
+                read_policies(storage),
             )
     except QueryRefused as refusal:
         raise Refusal(502, f"The schedules could not be listed. {refusal}") from refusal

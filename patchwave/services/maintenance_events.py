@@ -29,12 +29,12 @@ from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.contracts import Signal
 from patchwave.services.start_run import DurableClient, read_stored, start_run
 from patchwave.settings import Settings, load_settings
-from patchwave.storage import Records
+from patchwave.storage import Storage
 
 _LOG = logging.getLogger("patchwave.events")
 
 
-async def accompany(records: Records, client: DurableClient, event: AzureEvent, scheduled: ScheduledRun) -> list[Run]:
+async def accompany(storage: Storage, client: DurableClient, event: AzureEvent, scheduled: ScheduledRun) -> list[Run]:
     """Create or find the runs that accompany the scheduled run of the event, and note what it says; those runs.
 
     ``scheduled`` is that run as Azure knows it, whose times count.
@@ -51,10 +51,10 @@ async def accompany(records: Records, client: DurableClient, event: AzureEvent, 
     def hear(known: MaintenanceOccurrence) -> MaintenanceOccurrence:
         return _hear(known.corrected(scheduled, patience, at), event, at)
 
-    runs = await _known(records, notice)
+    runs = await _known(storage, notice)
     noted: list[Run] = []
     failures: list[Exception] = []
-    for chosen in await _policies(records, notice):
+    for chosen in await _policies(storage, notice):
         policy = chosen.policy
         run_id = notice.id.run_id(policy.name)
         known = runs.get(run_id.text)
@@ -65,7 +65,7 @@ async def accompany(records: Records, client: DurableClient, event: AzureEvent, 
         try:
             # One that is still queued may never have reached the engine.
             run = await start_run(
-                records, client, chosen, run_id, trigger, mode=Mode.ACCOMPANY, maintenance=maintenance
+                storage, client, chosen, run_id, trigger, mode=Mode.ACCOMPANY, maintenance=maintenance
             )
         except Exception as error:
             _LOG.exception("The policy %s could not accompany %s.", policy.name, notice.id.text)
@@ -74,7 +74,7 @@ async def accompany(records: Records, client: DurableClient, event: AzureEvent, 
         runs[run.id] = run
     for run in runs.values():
         try:
-            noted.append(await _note(records, client, run, event, at, hear))
+            noted.append(await _note(storage, client, run, event, at, hear))
         except Exception as error:
             _LOG.exception("The event could not be noted in the run %s.", run.id)
             failures.append(error)
@@ -93,7 +93,7 @@ def patience_of(settings: Settings) -> EventTimeouts:
 
 
 async def _note(
-    records: Records,
+    storage: Storage,
     client: DurableClient,
     run: Run,
     event: AzureEvent,
@@ -103,12 +103,12 @@ async def _note(
     """Write down what ``hear`` makes of it; a run that waits for a post event is woken."""
     if run.state.is_final or run.maintenance is None or hear(run.maintenance) == run.maintenance:
         return run
-    noted = await records.note_occurrence(run.id, hear)
+    noted = await storage.runs.update_occurrence(run.id, hear)
     detail = {"event": event.kind.value, "status": event.occurrence.status if event.occurrence else ""}
     times = noted.maintenance or run.maintenance
     if (times.starts_at, times.ends_at) != (run.maintenance.starts_at, run.maintenance.ends_at):
         detail |= {"startsAt": format_instant(times.starts_at), "endsAt": format_instant(times.ends_at)}
-    await records.audit(run.id, "maintenance_event", by="azure", at=at, detail=detail)
+    await storage.audit.add(run.id, "maintenance_event", by="azure", at=at, detail=detail)
     if event.kind is EventKind.AFTER_MAINTENANCE:
         try:
             await client.raise_orchestration_event(run.id, Signal.POST_MAINTENANCE)
@@ -128,19 +128,19 @@ def _hear(known: MaintenanceOccurrence, event: AzureEvent, at: datetime) -> Main
     return known.model_copy(update={"post_event_at": at, "status": status})
 
 
-async def _known(records: Records, notice: OccurrenceNotice) -> dict[str, Run]:
+async def _known(storage: Storage, notice: OccurrenceNotice) -> dict[str, Run]:
     """The runs that live and accompany this scheduled run, also of policies that have changed since."""
     wanted = fold(notice.id.text)
     return {
         run.id: run
-        for run in await records.list_live_runs()
+        for run in await storage.runs.list_live()
         if run.maintenance is not None and fold(run.maintenance.id) == wanted
     }
 
 
-async def _policies(records: Records, notice: OccurrenceNotice) -> list[WrittenPolicy]:
+async def _policies(storage: Storage, notice: OccurrenceNotice) -> list[WrittenPolicy]:
     found: list[WrittenPolicy] = []
-    for stored in await records.list_policies():
+    for stored in await storage.policies.list_all():
         try:
             chosen = read_stored(stored)
         except PolicyError as error:

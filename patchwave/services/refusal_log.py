@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from patchwave.api.auth import signed_in
 from patchwave.domain.core.ids import is_policy_name
 from patchwave.domain.core.principal import Signed
-from patchwave.storage import Records, open_records
+from patchwave.storage import Storage, open_storage
 
 REFUSED_CALLS = "refused~calls"
 """The partition of the audit log; no policy and no run has such a name."""
@@ -38,7 +38,7 @@ class _Hour:
     lines: set[tuple[str, ...]] = field(default_factory=set[tuple[str, ...]])
 
 
-_WRITTEN: WeakKeyDictionary[Records, _Hour] = WeakKeyDictionary()
+_WRITTEN: WeakKeyDictionary[Storage, _Hour] = WeakKeyDictionary()
 
 
 async def note_refused(function: str, headers: Mapping[str, str], status: int, why: str, policy: str = "") -> None:
@@ -50,18 +50,18 @@ async def note_refused(function: str, headers: Mapping[str, str], status: int, w
         caller = signed_in(headers) or Signed(by="unknown")
         _LOG.info("Refused (%d): %s of %s: %s", status, function, caller.by_id or "unknown", why)
         async with asyncio.timeout(_PATIENCE_SECONDS):
-            records = open_records()
-            is_stored = is_policy_name(policy) and await records.get_policy(policy) is not None
-            await _write(records, function, caller, status, why, policy if is_stored else "")
+            storage = open_storage()
+            is_stored = is_policy_name(policy) and await storage.policies.get(policy) is not None
+            await _write(storage, function, caller, status, why, policy if is_stored else "")
     except Exception:
         _LOG.warning("A refused call left no line in the audit log.", exc_info=True)
 
 
-async def _write(records: Records, function: str, caller: Signed, status: int, why: str, policy: str) -> None:
+async def _write(storage: Storage, function: str, caller: Signed, status: int, why: str, policy: str) -> None:
     hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-    written = _WRITTEN.get(records)
+    written = _WRITTEN.get(storage)
     if written is None or written.at != hour:
-        written = _WRITTEN[records] = _Hour(hour)
+        written = _WRITTEN[storage] = _Hour(hour)
     line = (function, caller.by, caller.by_id, str(status), why, policy)
     if line not in written.lines and len(written.lines) >= MAX_LINES:
         function, caller, why, policy = "", Signed(by="others"), "more callers than are kept one by one", ""
@@ -71,4 +71,4 @@ async def _write(records: Records, function: str, caller: Signed, status: int, w
     # Before the write, so that a storage that does not answer is asked once.
     written.lines.add(line)
     detail = {"function": function, "status": status, "why": why} | ({"policy": policy} if policy else {})
-    await records.audit(REFUSED_CALLS, "call_refused", **caller.who, at=hour, detail=detail)
+    await storage.audit.add(REFUSED_CALLS, "call_refused", **caller.who, at=hour, detail=detail)

@@ -32,7 +32,7 @@ from patchwave.domain.core.validation import explain
 from patchwave.domain.fleet.patch_mode_change import ChangeState
 from patchwave.domain.runs.retention import Retention, hourly_shard, is_purgeable
 from patchwave.settings import Settings, load_settings
-from patchwave.storage import Records, open_records
+from patchwave.storage import Storage, open_storage
 
 MAX_ROWS = 20_000
 """Removed in one call, so that it ends well within its time; the next call goes on."""
@@ -83,9 +83,9 @@ class PurgingEngine(Protocol):
 async def get_run_evidence(req: func.HttpRequest) -> func.HttpResponse:
     """Everything that is kept of a run, a page at a time. Reading it changes nothing."""
     limit, cursor = page_of(req)
-    records = open_records()
-    run = await find_run(records, run_id_of(req))
-    page = await records.evidence(run, limit, cursor)
+    storage = open_storage()
+    run = await find_run(storage, run_id_of(req))
+    page = await storage.evidence.list_page(run, limit, cursor)
     return answer(paged("records", page.items, page))
 
 
@@ -103,23 +103,23 @@ async def acknowledge_export(req: func.HttpRequest) -> func.HttpResponse:
     changes nothing.
     """
     received = _received(read_json(req))
-    records = open_records()
-    run = await find_run(records, run_id_of(req))
+    storage = open_storage()
+    run = await find_run(storage, run_id_of(req))
     if not run.state.is_final:
         raise Refusal(409, "The run has not ended, and its evidence goes on growing.")
-    if await records.count_evidence(run.id) != received:
+    if await storage.evidence.count(run.id) != received:
         # The first acknowledgement is a record of its own, so its repetition finds one more.
-        if await _was_acknowledged(records, run.id, received):
+        if await _was_acknowledged(storage, run.id, received):
             return answer(listed_run(run))
         raise Refusal(409, "The run has another number of records than were received: read all pages, then say so.")
     at = datetime.now(UTC)
-    await records.mark_exported(run.id, at)
-    await records.audit(run.id, _EXPORTED, **caller_of(req).who, at=at, detail={"records": received})
+    await storage.evidence.mark_exported(run.id, at)
+    await storage.audit.add(run.id, _EXPORTED, **caller_of(req).who, at=at, detail={"records": received})
     return answer(listed_run(run.model_copy(update={"exported_at": at})))
 
 
-async def _was_acknowledged(records: Records, run_id: str, received: int) -> bool:
-    async for line in records.each_audit_line(run_id):
+async def _was_acknowledged(storage: Storage, run_id: str, received: int) -> bool:
+    async for line in storage.audit.lines(run_id):
         if line["action"] == _EXPORTED and line["detail"] == {"records": received}:
             return True
     return False
@@ -136,7 +136,7 @@ def _received(body: object) -> int:
 @bp.durable_client_input(client_name="client")
 async def purged_records(timer: func.TimerRequest, client: df.DurableFunctionsClient) -> None:
     """Remove a slice of what is over. A call that is late or comes twice finds what is left."""
-    await purge(open_records(), client, retention_of(load_settings()), datetime.now(UTC))
+    await purge(open_storage(), client, retention_of(load_settings()), datetime.now(UTC))
 
 
 def retention_of(settings: Settings) -> Retention:
@@ -154,7 +154,7 @@ def retention_of(settings: Settings) -> Retention:
 
 
 async def purge(
-    records: Records,
+    storage: Storage,
     engine: PurgingEngine,
     retention: Retention,
     now: datetime,
@@ -186,13 +186,13 @@ async def purge(
 
     work: list[tuple[str, timedelta | None, Callable[[timedelta], Awaitable[None]]]] = [
         ("durable instances", retention.instances, engine_instances),
-        ("claims", retention.runs, lambda age: past(records.purge_claims(number, now - age))),
-        ("histories", retention.history, lambda age: past(records.purge_machines(number, now - age))),
-        ("packages", retention.history, lambda age: past(records.purge_seen(number, now - age))),
-        ("audit logs", retention.history, lambda age: past(records.purge_audit(now - age))),
-        ("pauses", _PAUSES_KEPT, lambda age: past(records.purge_throttling(now - age))),
-        ("runs", retention.runs, lambda _: _purge_runs(records, retention, now, left, gone)),
-        ("mode changes", retention.runs, lambda age: _purge_mode_changes(records, now - age, left, gone)),
+        ("claims", retention.runs, lambda age: past(storage.retention.purge_idempotency_keys(number, now - age))),
+        ("histories", retention.history, lambda age: past(storage.retention.purge_machines(number, now - age))),
+        ("packages", retention.history, lambda age: past(storage.retention.purge_seen(number, now - age))),
+        ("audit logs", retention.history, lambda age: past(storage.retention.purge_audit(now - age))),
+        ("pauses", _PAUSES_KEPT, lambda age: past(storage.retention.purge_throttling(now - age))),
+        ("runs", retention.runs, lambda _: _purge_runs(storage, retention, now, left, gone)),
+        ("mode changes", retention.runs, lambda age: _purge_mode_changes(storage, now - age, left, gone)),
     ]
     for what, age, remove in work:
         if age is None:
@@ -216,21 +216,21 @@ class _Left:
     rows: int
 
 
-async def _purge_runs(records: Records, retention: Retention, now: datetime, left: _Left, gone: list[str]) -> None:
+async def _purge_runs(storage: Storage, retention: Retention, now: datetime, left: _Left, gone: list[str]) -> None:
     removed_runs = 0
-    async for run in records.runs_before(now - (retention.runs or timedelta.max)):
+    async for run in storage.retention.list_runs_before(now - (retention.runs or timedelta.max)):
         if left.rows <= 0 or removed_runs == MAX_RUNS:
             return
-        if is_purgeable(run, retention, now) and await _has_gone(run.id, records.purge_run, left, gone):
+        if is_purgeable(run, retention, now) and await _has_gone(run.id, storage.retention.purge_run, left, gone):
             removed_runs += 1
 
 
-async def _purge_mode_changes(records: Records, cutoff: datetime, left: _Left, gone: list[str]) -> None:
-    async for change in records.mode_changes_before(cutoff):
+async def _purge_mode_changes(storage: Storage, cutoff: datetime, left: _Left, gone: list[str]) -> None:
+    async for change in storage.retention.list_mode_changes_before(cutoff):
         if left.rows <= 0:
             return
         if change.state is not ChangeState.RUNNING:
-            await _has_gone(change.id, records.purge_mode_change, left, gone)
+            await _has_gone(change.id, storage.retention.purge_mode_change, left, gone)
 
 
 async def _has_gone(

@@ -21,7 +21,7 @@ from patchwave.domain.scheduling.overrides import ScheduleOverrides
 from patchwave.domain.scheduling.upcoming import ScheduleDecision, ScheduleVerdict, decide
 from patchwave.services.event_runs import start_waiting_requests
 from patchwave.services.start_run import DurableClient, read_stored, start_run, tell_waiting_run
-from patchwave.storage import Records, StoredPolicy, open_records
+from patchwave.storage import Storage, StoredPolicy, open_storage
 
 _LOG = logging.getLogger("patchwave.schedule")
 _MAX_SILENCE = timedelta(days=31)
@@ -38,22 +38,22 @@ async def scheduled_runs(timer: func.TimerRequest, client: df.DurableFunctionsCl
         _LOG.warning("The timer is late; only occurrences whose window is still open are started.")
         if (since := _last_run(timer)) is not None:
             try:
-                await note_missed_occurrences(open_records(), since, now)
+                await note_missed_occurrences(open_storage(), since, now)
             except Exception:
                 # What was missed is for the audit log; what is due now must start all the same.
                 _LOG.exception("The missed occurrences could not be noted.")
-    await start_due_policies(open_records(), client, now)
+    await start_due_policies(open_storage(), client, now)
     # In the same function: each timer of its own would be an instance of its own, and a start of it.
-    await start_waiting_requests(open_records(), client, now)
+    await start_waiting_requests(open_storage(), client, now)
 
 
-async def note_missed_occurrences(records: Records, since: datetime, now: datetime) -> None:
+async def note_missed_occurrences(storage: Storage, since: datetime, now: datetime) -> None:
     """Windows that opened and closed while the timer did not run: nothing starts after them, and the audit log of the
     policy says so. Of a longer silence, the last month.
     """
-    for stored in await records.list_policies():
+    for stored in await storage.policies.list_all():
         try:
-            await _note_missed(records, stored, since, now)
+            await _note_missed(storage, stored, since, now)
         except PolicyError:
             # Its start is what fails with a line in its audit log.
             continue
@@ -61,50 +61,52 @@ async def note_missed_occurrences(records: Records, since: datetime, now: dateti
             _LOG.exception("The missed occurrences of the policy %s could not be noted.", stored.name)
 
 
-async def _note_missed(records: Records, stored: StoredPolicy, since: datetime, now: datetime) -> None:
+async def _note_missed(storage: Storage, stored: StoredPolicy, since: datetime, now: datetime) -> None:
     policy = parse_stored_policy(stored.document, name=stored.name)
     if policy.schedule is None or not policy.enabled:
         return
     begin = max(since, stored.updated_at, now - _MAX_SILENCE)
     for occurrence in closed_between(policy.schedule, begin, now):
-        if await records.get_run(RunId.of(occurrence.at_utc, policy.name).text) is None:
+        if await storage.runs.get(RunId.of(occurrence.at_utc, policy.name).text) is None:
             why = f"the timer did not run between {since:%Y-%m-%d %H:%M} and {now:%Y-%m-%d %H:%M} UTC"
             detail = {"decision": "missed", "why": why}
-            await records.audit(policy.name, "occurrence_not_started", by="timer", at=occurrence.at_utc, detail=detail)
+            await storage.audit.add(
+                policy.name, "occurrence_not_started", by="timer", at=occurrence.at_utc, detail=detail
+            )
 
 
-async def start_due_policies(records: Records, client: DurableClient, now: datetime) -> list[Run]:
+async def start_due_policies(storage: Storage, client: DurableClient, now: datetime) -> list[Run]:
     """Start every policy with an occurrence whose window is open, unless something speaks against it; the runs, new or
     not. Why an occurrence did not start is in the audit log of its policy.
     """
     runs: list[Run] = []
-    freezes = await records.list_freezes()
-    for stored in await records.list_policies():
+    freezes = await storage.freezes.list_all()
+    for stored in await storage.policies.list_all():
         try:
-            run = await _start_if_due(records, client, stored, freezes, now)
+            run = await _start_if_due(storage, client, stored, freezes, now)
         except Exception as error:
             # One policy that cannot start, whatever the reason, must not keep the others from their night.
             _LOG.exception("The policy %s could not be started.", stored.name)
-            await _note_failure(records, stored.name, error, now)
+            await _note_failure(storage, stored.name, error, now)
             continue
         if run is not None:
             runs.append(run)
     return runs
 
 
-async def _note_failure(records: Records, policy: str, error: Exception, now: datetime) -> None:
+async def _note_failure(storage: Storage, policy: str, error: Exception, now: datetime) -> None:
     """Say it in the audit log of the policy, once an hour for one reason."""
     expected = isinstance(error, PolicyError | Refusal)
     why = str(error)[:500] if expected else f"Patchwave failed ({type(error).__name__}); its log has the reason."
     hour = now.replace(minute=0, second=0, microsecond=0)
     try:
-        await records.audit(policy, "scheduled_start_failed", by="timer", at=hour, detail={"error": why})
+        await storage.audit.add(policy, "scheduled_start_failed", by="timer", at=hour, detail={"error": why})
     except Exception:
         _LOG.exception("The audit log of the policy %s could not be written.", policy)
 
 
 async def _start_if_due(
-    records: Records, client: DurableClient, stored: StoredPolicy, freezes: Sequence[Freeze], now: datetime
+    storage: Storage, client: DurableClient, stored: StoredPolicy, freezes: Sequence[Freeze], now: datetime
 ) -> Run | None:
     chosen = read_stored(stored)
     policy = chosen.policy
@@ -114,39 +116,39 @@ async def _start_if_due(
     if occurrence is None:
         return None
     run_id = RunId.of(occurrence.at_utc, policy.name)
-    controls = await _current_controls(records, client, policy.name, occurrence)
+    controls = await _current_controls(storage, client, policy.name, occurrence)
     verdict = decide(policy, controls, freezes, occurrence, now=now)
     if verdict.decision is ScheduleDecision.CONTINUE:
-        await _wake(records, client, controls, occurrence)
+        await _wake(storage, client, controls, occurrence)
     if verdict.decision is not ScheduleDecision.RUN:
-        if await records.get_run(run_id.text) is None:
-            await _note_reason(records, policy.name, occurrence, verdict)
+        if await storage.runs.get(run_id.text) is None:
+            await _note_reason(storage, policy.name, occurrence, verdict)
         return None
     trigger = Trigger(kind=TriggerKind.TIMER, by="timer", detail=f"version {stored.version}")
-    return await start_run(records, client, chosen, run_id, trigger, occurrence=occurrence)
+    return await start_run(storage, client, chosen, run_id, trigger, occurrence=occurrence)
 
 
-async def _wake(records: Records, client: DurableClient, controls: ScheduleOverrides, occurrence: Occurrence) -> None:
+async def _wake(storage: Storage, client: DurableClient, controls: ScheduleOverrides, occurrence: Occurrence) -> None:
     """A run that sleeps in its own window goes on: the policy or a freeze has changed since it looked for one."""
     carry_over = controls.carry_over_in(occurrence.at_utc)
-    run = await records.get_run(carry_over.run_id) if carry_over else None
+    run = await storage.runs.get(carry_over.run_id) if carry_over else None
     if run is not None and run.state is RunState.AWAITING_WINDOW:
         await tell_waiting_run(client, run.id)
 
 
 async def _current_controls(
-    records: Records, client: DurableClient, policy: str, occurrence: Occurrence
+    storage: Storage, client: DurableClient, policy: str, occurrence: Occurrence
 ) -> ScheduleOverrides:
     """The controls without a run that would go on in this window and is over: it must not keep others out for ever."""
-    controls = await records.get_controls(policy)
+    controls = await storage.overrides.get(policy)
     carry_over = controls.carry_over_in(occurrence.at_utc)
     if carry_over is None or carry_over.ended_at is not None:
         return controls
-    run = await records.get_run(carry_over.run_id)
+    run = await storage.runs.get(carry_over.run_id)
     if run is not None and not run.state.is_final:
         return controls
     ended_at = run.ended_at if run and run.ended_at else carry_over.since
-    return await records.end_carry_over(policy, carry_over.run_id, ended_at)
+    return await storage.overrides.end_carry_over(policy, carry_over.run_id, ended_at)
 
 
 def _last_run(timer: func.TimerRequest) -> datetime | None:
@@ -161,7 +163,7 @@ def _last_run(timer: func.TimerRequest) -> datetime | None:
     return last if last.year > 1 else None
 
 
-async def _note_reason(records: Records, policy: str, occurrence: Occurrence, verdict: ScheduleVerdict) -> None:
+async def _note_reason(storage: Storage, policy: str, occurrence: Occurrence, verdict: ScheduleVerdict) -> None:
     """One line for each reason and occurrence, however often the timer looks: it bears the time of the occurrence."""
     detail = {"decision": verdict.decision.value, "why": verdict.why}
-    await records.audit(policy, "occurrence_not_started", by="timer", at=occurrence.at_utc, detail=detail)
+    await storage.audit.add(policy, "occurrence_not_started", by="timer", at=occurrence.at_utc, detail=detail)

@@ -14,7 +14,7 @@ from patchwave.azure.snapshots import Disks, open_disks
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.folding import fold
 from patchwave.domain.machine.snapshot import MACHINE_TAG, SnapshotId, expired_run
-from patchwave.storage import Records, open_records
+from patchwave.storage import Storage, open_storage
 
 MAX_SNAPSHOTS = 200
 """One call looks at so many at most, so that it ends well within its time; the next call goes on with the rest."""
@@ -28,13 +28,13 @@ bp = df.Blueprint()
 @bp.timer_trigger(schedule="0 10,25,40,55 * * * *", arg_name="timer", run_on_startup=False, use_monitor=True)
 async def expired_snapshots(timer: func.TimerRequest) -> None:
     """Delete what is over. A call that is late or comes twice finds what is left."""
-    deleted = await delete_expired_snapshots(open_records(), open_disks(), datetime.now(UTC))
+    deleted = await delete_expired_snapshots(open_storage(), open_disks(), datetime.now(UTC))
     if deleted:
         _LOG.info("%d snapshots were deleted: their time is over.", len(deleted))
 
 
 async def delete_expired_snapshots(
-    records: Records, disks: Disks, now: datetime, *, most: int = MAX_SNAPSHOTS, budget: timedelta = _BUDGET
+    storage: Storage, disks: Disks, now: datetime, *, most: int = MAX_SNAPSHOTS, budget: timedelta = _BUDGET
 ) -> list[SnapshotId]:
     """Delete the snapshots that carry our tags, have the name that follows from them, and whose time is over.
 
@@ -53,7 +53,7 @@ async def delete_expired_snapshots(
             break
         looks += 1
         try:
-            result = await _delete(records, disks, snapshot, now)
+            result = await _delete(storage, disks, snapshot, now)
         except Exception:
             _LOG.exception("The snapshot %s could not be deleted", snapshot.name)
             continue
@@ -82,7 +82,7 @@ async def _expired(disks: Disks, now: datetime) -> AsyncGenerator[SnapshotId]:
             return
 
 
-async def _delete(records: Records, disks: Disks, snapshot: SnapshotId, now: datetime) -> bool | ArmFailure:
+async def _delete(storage: Storage, disks: Disks, snapshot: SnapshotId, now: datetime) -> bool | ArmFailure:
     """Read it again, since the list lags behind and somebody may have given it more time, then delete it.
 
     Whether it was deleted, or why it could not be.
@@ -98,5 +98,5 @@ async def _delete(records: Records, disks: Disks, snapshot: SnapshotId, now: dat
     if not submission.accepted:
         return submission.failure or ArmFailure(status=0, message="Azure gave no answer")
     detail = {"snapshot": snapshot.text, "machine": tags[MACHINE_TAG]}
-    await records.audit(run_id, "snapshot_deleted", by="cleanup", at=now, detail=detail)
+    await storage.audit.add(run_id, "snapshot_deleted", by="cleanup", at=now, detail=detail)
     return True

@@ -30,7 +30,7 @@ from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.contracts import Signal
 from patchwave.domain.workflow.messages import FollowRun
 from patchwave.services.policy_guardrails import boundary, check_permitted
-from patchwave.storage import Records, StoredPolicy
+from patchwave.storage import Storage, StoredPolicy
 
 MAX_KEY = 255
 KEY_REUSED = {422: "The key was used for another request."}
@@ -73,7 +73,7 @@ class DurableClient(Protocol):
 
 
 async def start_run(
-    records: Records,
+    storage: Storage,
     client: DurableClient,
     chosen: WrittenPolicy,
     run_id: RunId,
@@ -110,18 +110,18 @@ async def start_run(
         version=contracts.VERSION,
         maintenance=maintenance,
     )
-    run, _ = await records.create_run(wanted)
+    run, _ = await storage.runs.create(wanted)
     if run.state is RunState.QUEUED:
         # Also when somebody else created it and died: the same line of the same moment is written once.
         rules = rules_in_short(Policy.model_validate(run.policy_snapshot), run.policy_origin)
         detail = {"policy": run.policy, "mode": run.mode.value, "trigger": run.trigger.to_wire()} | rules
-        await records.audit(run.id, "run_started", **run.trigger.who, at=run.created_at, detail=detail)
+        await storage.audit.add(run.id, "run_started", **run.trigger.who, at=run.created_at, detail=detail)
         try:
             await schedule_run(client, run)
         except Refusal:
             if not repeatable:
                 why = "The durable engine did not answer; start again."
-                await records.settle_run(await records.close_run(run.id, RunState.FAILED, why, at))
+                await storage.runs.settle(await storage.runs.close(run.id, RunState.FAILED, why, at))
             raise
     return run
 
@@ -171,7 +171,7 @@ def check_key(key: str) -> None:
 
 
 async def claimed_run_id(
-    records: Records,
+    storage: Storage,
     kind: str,
     key: str,
     run_id: RunId,
@@ -196,7 +196,7 @@ async def claimed_run_id(
     canonical = json.dumps(request, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(canonical.encode()).hexdigest()
     value = run_id.text if request is None else f"{run_id.text} {digest}"
-    claimed, _ = await records.claim(kind, key, value, datetime.now(UTC))
+    claimed, _ = await storage.idempotency.reserve(kind, key, value, datetime.now(UTC))
     first, _, first_digest = claimed.partition(" ")
     if request is not None and first_digest not in ("", digest):
         raise Refusal(
@@ -208,7 +208,7 @@ async def claimed_run_id(
 
 
 async def read_request(
-    records: Records, body: object, *, by: str, by_id: str, may_author: bool
+    storage: Storage, body: object, *, by: str, by_id: str, may_author: bool
 ) -> tuple[WrittenPolicy, Mode]:
     """Read the body that starts a run: ``policy`` (name or document), ``mode`` and ``overrides``.
 
@@ -230,7 +230,7 @@ async def read_request(
     if mode not in (Mode.PATCH.value, Mode.ASSESS.value):
         raise _invalid("mode", "must be patch or assess")
     installs = mode == Mode.PATCH.value
-    chosen = await requested_policy(records, fields, by=by, by_id=by_id, may_author=may_author, installs=installs)
+    chosen = await requested_policy(storage, fields, by=by, by_id=by_id, may_author=may_author, installs=installs)
     return chosen, Mode(mode)
 
 
@@ -245,7 +245,7 @@ def policy_named_in(body: object) -> str:
 
 
 async def requested_policy(
-    records: Records,
+    storage: Storage,
     fields: Mapping[str, Any],
     *,
     by: str = "",
@@ -262,7 +262,7 @@ async def requested_policy(
     given = fields.get("policy")
     overrides = fields.get("overrides")
     if isinstance(given, str):
-        chosen = await find_written_policy(records, given)
+        chosen = await find_written_policy(storage, given)
         if boundary().is_needed_by(chosen.policy.scope):
             raise PolicyError([Problem(path="scope", message=needs_boundary())])
     elif isinstance(given, dict):
@@ -289,22 +289,22 @@ def _overridden(chosen: WrittenPolicy, overrides: object, *, may_author: bool, i
     return chosen.changed(changed)
 
 
-async def find_policy(records: Records, name: str) -> Policy:
+async def find_policy(storage: Storage, name: str) -> Policy:
     """The stored policy.
 
     Raises:
         Refusal: 404 when there is none of this name.
     """
-    return (await find_written_policy(records, name)).policy
+    return (await find_written_policy(storage, name)).policy
 
 
-async def find_written_policy(records: Records, name: str) -> WrittenPolicy:
+async def find_written_policy(storage: Storage, name: str) -> WrittenPolicy:
     """The stored policy with its author.
 
     Raises:
         Refusal: 404 when there is none of this name.
     """
-    stored = await records.get_policy(name) if is_policy_name(name) else None
+    stored = await storage.policies.get(name) if is_policy_name(name) else None
     if stored is None:
         raise no_such("policy")
     return read_stored(stored)

@@ -36,7 +36,7 @@ from patchwave.domain.workflow.contracts import Signal
 from patchwave.domain.workflow.messages import MachineEnded, MachineWork, RunRef
 from patchwave.services.start_run import DurableClient, schedule_run
 from patchwave.settings import load_settings
-from patchwave.storage import Records, Watched, ending_change, open_records
+from patchwave.storage import LiveRun, Storage, completion_change, open_storage
 
 _RUNS_AT_ONCE = 8
 _INSTANCES_AT_ONCE = 32
@@ -75,14 +75,14 @@ class WatchedEngine(DurableClient, Protocol):
 @bp.durable_client_input(client_name="client")
 async def watched_runs(timer: func.TimerRequest, client: df.DurableFunctionsClient) -> None:
     """Look after every run that has not ended. A call that is late or comes twice finds what is left to do."""
-    await look_after_runs(Watch(open_records(), client, datetime.now(UTC), load_settings().poll_seconds))
+    await look_after_runs(Watch(open_storage(), client, datetime.now(UTC), load_settings().poll_seconds))
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
     """One call of the watchdog."""
 
-    records: Records
+    storage: Storage
     engine: WatchedEngine
     now: datetime
     poll_seconds: float
@@ -100,8 +100,8 @@ async def look_after_runs(watch: Watch) -> dict[str, list[RecoveryAction]]:
     """
     loop = asyncio.get_running_loop()
     until = loop.time() + watch.budget.total_seconds()
-    watched = await watch.records.list_watched()
-    place = await watch.records.watchdog_place()
+    watched = await watch.storage.runs.list_watched()
+    place = await watch.storage.live_runs.get_cursor()
     first = next((index for index, each in enumerate(watched) if each.run_id == place), 0)
     waiting = deque([*watched[first:], *watched[:first]])
     done: dict[str, list[RecoveryAction]] = {}
@@ -129,16 +129,16 @@ async def look_after_runs(watch: Watch) -> dict[str, list[RecoveryAction]]:
     if left:
         _LOG.warning("No time was left for %d of %d runs: the next call begins with them.", len(left), len(watched))
     if left or place:
-        await watch.records.keep_watchdog_place(left[0] if left else "")
+        await watch.storage.live_runs.set_cursor(left[0] if left else "")
     return done
 
 
-async def _look_at(watch: Watch, each: Watched) -> list[RecoveryAction]:
+async def _look_at(watch: Watch, each: LiveRun) -> list[RecoveryAction]:
     run = each.run
     if run is None:
         if watch.now - each.since > STARTING:
             # The worker that made the entry died before the run's own row, or the run was removed.
-            await watch.records.forget_run(each.run_id)
+            await watch.storage.live_runs.remove(each.run_id)
         return []
     if not run.state.is_final:
         return await _look_after(watch, run)
@@ -158,8 +158,8 @@ async def _settle(watch: Watch, run: Run) -> None:
             instance_id=instance_id,
             version=contracts.VERSION,
         )
-    full = await watch.records.get_run(run.id)
-    await watch.records.settle_run(full or run)
+    full = await watch.storage.runs.get(run.id)
+    await watch.storage.runs.settle(full or run)
     _LOG.warning("Run %s had ended, and what follows its end was missing.", run.id)
 
 
@@ -175,7 +175,7 @@ async def _each[Item](items: Iterable[Item], do: Callable[[Item], Awaitable[obje
 
 
 async def _look_after(watch: Watch, run: Run) -> list[RecoveryAction]:
-    records, engine, now = watch.records, watch.engine, watch.now
+    storage, engine, now = watch.storage, watch.engine, watch.now
     done: list[RecoveryAction] = []
     for _ in range(MAX_ROUNDS):
         own = await engine.get_orchestration_state(run.id)
@@ -194,8 +194,8 @@ async def _look_after(watch: Watch, run: Run) -> list[RecoveryAction]:
                 await engine.raise_orchestration_event(run.id, Signal.CONTROL)
                 return done
             case RecoveryAction.STOP:
-                run = await records.stop_run(run.id, _TERMINATED, now)
-                await records.audit(run.id, "run_stopped", by=PATCHWAVE, at=now, detail={"reason": _TERMINATED})
+                run = await storage.runs.stop(run.id, _TERMINATED, now)
+                await storage.audit.add(run.id, "run_stopped", by=PATCHWAVE, at=now, detail={"reason": _TERMINATED})
             case RecoveryAction.END:
                 await _end(engine, own, others)
                 await asyncio.sleep(watch.pause)
@@ -234,13 +234,13 @@ async def _continue(watch: Watch, run: Run, sign: EngineStatus) -> None:
     if run.started_at is None:
         await schedule_run(watch.engine, run)
         return
-    begun = await watch.records.begin_generation(
+    begun = await watch.storage.runs.begin_generation(
         run.id, run.generation, contracts.VERSION, heartbeat_deadline(watch.now)
     )
     if begun.generation != run.generation + 1 or begun.state.is_final:
         return
     detail = {"generation": begun.generation, "found": sign.value, "version": contracts.VERSION}
-    await watch.records.audit(run.id, "run_recovered", by=PATCHWAVE, at=watch.now, detail=detail)
+    await watch.storage.audit.add(run.id, "run_recovered", by=PATCHWAVE, at=watch.now, detail=detail)
     await schedule_run(watch.engine, begun)
 
 
@@ -279,9 +279,9 @@ async def _put_back(watch: Watch, run: Run, machine: OrchestrationState, phases:
         return
     at = datetime.now(UTC)
     ended = MachineEnded(key=work.machine_key, attempt=work.attempt, left=True)
-    await watch.records.tell_phase(run.id, ending_change(work.phase, ended))
+    await watch.storage.completions.record(run.id, completion_change(work.phase, ended))
     detail = {"machine": work.machine_key, "step": work.step.value, "found": machine.runtime_status.name.lower()}
-    await watch.records.audit(run.id, "machine_requeued", by=PATCHWAVE, at=at, detail=detail)
+    await watch.storage.audit.add(run.id, "machine_requeued", by=PATCHWAVE, at=at, detail=detail)
 
 
 async def _instances_of(engine: WatchedEngine, run_id: str) -> list[OrchestrationState]:

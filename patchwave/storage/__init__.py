@@ -1,19 +1,20 @@
 """The records: everything that outlives a run, in Table storage. ``docs/reference/storage.md`` has the key design.
 
->>> records = open_records()
->>> run, created = await records.create_run(run)
+>>> storage = open_storage()
+>>> run, created = await storage.runs.create(run)
 
-Methods raise ``StorageUnreachable`` when the storage cannot be used now, and never an Azure error. Every one of
-them may be executed again: what was done is found, not done twice.
+There is one repository for each kind of record. Their methods raise ``StorageUnreachable`` when the storage cannot be
+used now, and never an Azure error. Every one of them may be executed again: it finds what was done, and does it not
+twice.
 """
 
 from __future__ import annotations
 
 from patchwave.azure.clients import PerLoop
 from patchwave.settings import Settings
-from patchwave.storage.at_most_once import GuardRecords
-from patchwave.storage.audit_log import JournalRecords
-from patchwave.storage.completions import EndingRecords, ending_change
+from patchwave.storage.at_most_once import AtMostOnceRepository
+from patchwave.storage.audit_log import AuditRepository
+from patchwave.storage.completions import CompletionRepository, completion_change
 from patchwave.storage.engine.batching import batching
 from patchwave.storage.engine.paging import Page
 from patchwave.storage.engine.rows import Change
@@ -26,45 +27,62 @@ from patchwave.storage.errors import (
     StorageError,
     StorageUnreachable,
 )
-from patchwave.storage.event_requests import EventRequestRecords
-from patchwave.storage.freezes import FreezeRecords, audit_subject
-from patchwave.storage.intents import IntentRecords
-from patchwave.storage.live_runs import LiveRunRecords, Watched
-from patchwave.storage.machine_skips import SkipRecords
-from patchwave.storage.patch_mode_changes import ModeChangeRecords
-from patchwave.storage.patch_pins import PinRecords
-from patchwave.storage.plans import PlanRecords
-from patchwave.storage.policies import PolicyRecords, StoredPolicy
-from patchwave.storage.reservations import ReservationRecords
-from patchwave.storage.retention import RetentionRecords
-from patchwave.storage.run_machines import MachineRecords, Standing
-from patchwave.storage.schedule_overrides import ControlRecords
-from patchwave.storage.throttling import ThrottlingRecords, bucket_key
+from patchwave.storage.event_requests import EventRequestRepository
+from patchwave.storage.evidence import EvidenceRepository
+from patchwave.storage.finalizers import FinalizerRepository
+from patchwave.storage.freezes import FreezeRepository, audit_subject
+from patchwave.storage.idempotency import IdempotencyRepository
+from patchwave.storage.intents import IntentRepository
+from patchwave.storage.leases import LeaseRepository
+from patchwave.storage.live_runs import LiveRunRepository
+from patchwave.storage.machine_history import MachineHistoryRepository
+from patchwave.storage.machine_results import MachineResultRepository
+from patchwave.storage.patch_mode_changes import PatchModeChangeRepository
+from patchwave.storage.patch_pins import PatchPinRepository
+from patchwave.storage.plans import PlanRepository
+from patchwave.storage.policies import PolicyRepository, StoredPolicy
+from patchwave.storage.reservations import ReservationRepository
+from patchwave.storage.retention import RetentionRepository
+from patchwave.storage.run_machines import MachineProgress, MachineRepository
+from patchwave.storage.runs import LiveRun, RunRepository
+from patchwave.storage.schedule_overrides import ScheduleOverrideRepository
+from patchwave.storage.throttling import ThrottlingRepository, bucket_key
 
 
-class Records(
-    LiveRunRecords,
-    SkipRecords,
-    MachineRecords,
-    EndingRecords,
-    IntentRecords,
-    GuardRecords,
-    PlanRecords,
-    PinRecords,
-    ReservationRecords,
-    PolicyRecords,
-    ControlRecords,
-    FreezeRecords,
-    ThrottlingRecords,
-    EventRequestRecords,
-    JournalRecords,
-    ModeChangeRecords,
-    RetentionRecords,
-):
-    """All records of one installation."""
+class Storage:
+    """The repositories of one installation, over one set of tables."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.audit = AuditRepository(store)
+        self.idempotency = IdempotencyRepository(store)
+        self.event_requests = EventRequestRepository(store, self.idempotency)
+        self.throttling = ThrottlingRepository(store)
+        self.retention = RetentionRepository(store)
+        self.evidence = EvidenceRepository(store)
+
+        self.policies = PolicyRepository(store)
+        self.freezes = FreezeRepository(store, self.audit)
+        self.overrides = ScheduleOverrideRepository(store, self.audit)
+        self.patch_mode_changes = PatchModeChangeRepository(store)
+
+        self.live_runs = LiveRunRepository(store)
+        self.runs = RunRepository(store, self.live_runs, self.overrides, self.audit)
+        self.plans = PlanRepository(store)
+        self.patch_pins = PatchPinRepository(store)
+        self.reservations = ReservationRepository(store)
+        self.completions = CompletionRepository(store)
+
+        self.history = MachineHistoryRepository(store)
+        self.leases = LeaseRepository(store, self.history)
+        self.intents = IntentRepository(store)
+        self.at_most_once = AtMostOnceRepository(store)
+        self.machines = MachineRepository(store, self.intents)
+        self.results = MachineResultRepository(store, self.history, self.leases)
+        self.finalizers = FinalizerRepository(store, self.history)
 
     async def prepare(self) -> None:
-        """Create the tables that are absent. Not needed: a table that is missed on first use is created then."""
+        """Create the tables that are absent. Not needed: a table that is missing on first use is created then."""
         await self._store.prepare()
 
     async def check(self) -> None:
@@ -80,31 +98,31 @@ class Records(
         await self._store.close()
 
 
-# Connections belong to the event loop that opened them; a worker process has one loop and so one set of records.
-_clients = PerLoop(lambda settings: Records(Store.open(settings)))
+# Connections belong to the event loop that opened them; a worker process has one loop and so one storage.
+_clients = PerLoop(lambda settings: Storage(Store.open(settings)))
 
 
-def open_records(settings: Settings | None = None) -> Records:
-    """The records of this process and event loop; no request is sent yet."""
+def open_storage(settings: Settings | None = None) -> Storage:
+    """The storage of this process and event loop; no request is sent yet."""
     return _clients.get(settings)
 
 
 __all__ = [
     "Change",
     "InvalidCursor",
+    "LiveRun",
+    "MachineProgress",
     "Page",
     "PreconditionFailed",
     "RecordMissing",
     "RecordTooLarge",
-    "Records",
-    "Standing",
+    "Storage",
     "StorageError",
     "StorageUnreachable",
     "StoredPolicy",
-    "Watched",
     "audit_subject",
     "batching",
     "bucket_key",
-    "ending_change",
-    "open_records",
+    "completion_change",
+    "open_storage",
 ]

@@ -1,4 +1,4 @@
-"""Claims, which make a request happen once, and the audit log, which is only ever added to."""
+"""The audit log: one partition per run, policy, freeze or configuration; lines are only ever added."""
 
 from __future__ import annotations
 
@@ -14,42 +14,14 @@ from patchwave.storage.engine.entity_codec import clean, get_json, pack, put_tex
 from patchwave.storage.engine.paging import KeyRange, Page, read_page, try_read
 from patchwave.storage.engine.rows import Row
 from patchwave.storage.engine.store import Repository
-from patchwave.storage.errors import RecordMissing
 
-CLAIMS = ("idempotency-key", "delivery", "signature", "event", "new_machine", "retry")
-"""The kinds of keys, each a partition: what is not named here would never be removed."""
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
-class JournalRecords(Repository):
-    """Who asked for what, and what was done about it."""
+class AuditRepository(Repository):
+    """Who asked for what, and what was done about it; lines are only ever added."""
 
-    async def claim(self, kind: str, key: str, value: str, at: datetime) -> tuple[str, bool]:
-        """Bind a key to a value, once and for all: the value that is bound, and whether this call bound it.
-
-        Only a digest of the key is stored, so that a key may be a secret, have any length and any characters.
-
-        Raises:
-            ValueError: no such kind.
-        """
-        if kind not in CLAIMS:
-            raise ValueError(f"{kind} is no kind of claim")
-        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-        columns = pack({"value": value, "at": at}, exact=["value"])
-        if await self._store.claims.insert(kind, digest, columns):
-            return value, True
-        row = await self._store.claims.get(kind, digest)
-        if row is None:
-            raise RecordMissing("a claim was removed while it was read")
-        return str(row.columns["value"]), False
-
-    async def claimed(self, kind: str, key: str) -> str | None:
-        """What a key is bound to; ``None`` while it is not."""
-        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-        row = await self._store.claims.get(kind, digest)
-        return None if row is None else str(row.columns["value"])
-
-    async def audit(
+    async def add(
         self,
         subject: str,
         action: str,
@@ -72,7 +44,7 @@ class JournalRecords(Repository):
         key = f"{format_instant(at)}~{hashlib.sha256(content).hexdigest()[:12]}"
         await self._store.audit.insert(subject, key, columns)
 
-    async def list_audit(self, subject: str, limit: int, cursor: str | None) -> Page[dict[str, Any]]:
+    async def list_page(self, subject: str, limit: int, cursor: str | None) -> Page[dict[str, Any]]:
         """The lines about a run or a policy, oldest first.
 
         Raises:
@@ -80,7 +52,7 @@ class JournalRecords(Repository):
         """
         return await read_page(self._store.audit, KeyRange(subject), _line, limit=limit, cursor=cursor)
 
-    async def each_audit_line(self, subject: str) -> AsyncGenerator[dict[str, Any]]:
+    async def lines(self, subject: str) -> AsyncGenerator[dict[str, Any]]:
         """All lines about a run or a policy, oldest first."""
         async for row in self._store.audit.scan(subject):
             line = try_read(subject, row, _line)

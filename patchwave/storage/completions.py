@@ -19,10 +19,10 @@ _MAX_TOLD = 400
 """Endings told at a time: they travel in one message, and their names in the next ones."""
 
 
-class EndingRecords(Repository):
+class CompletionRepository(Repository):
     """Who has ended since a phase looked last."""
 
-    async def endings_since(self, run_id: str, phase: str, heard: str) -> tuple[list[MachineEnded], str]:
+    async def since(self, run_id: str, phase: str, heard: str) -> tuple[list[MachineEnded], str]:
         """The endings that a phase has not acknowledged, and the ``heard`` of the next call, which acknowledges them.
 
         An ending is returned until a call acknowledges it in ``heard``: the same call again returns the same ones. One
@@ -46,8 +46,8 @@ class EndingRecords(Repository):
         told = [try_read(run_id, row, lambda row: unpack(MachineEnded, row.columns)) for row in new]
         return [each for each in told if each is not None], " ".join(names)
 
-    async def tell_phase(self, run_id: str, ending: Change) -> None:
-        """Write an ending (`ending_change`) alone: its machine's row has nothing to say about it."""
+    async def record(self, run_id: str, ending: Change) -> None:
+        """Write an ending (`completion_change`) alone: its machine's row has nothing to say about it."""
         await self._store.results.apply(run_id, [ending])
 
     async def _remove(self, run_id: str, acknowledged: list[Row]) -> list[str]:
@@ -64,6 +64,6 @@ class EndingRecords(Repository):
         return removed
 
 
-def ending_change(phase: str, ended: MachineEnded) -> Change:
+def completion_change(phase: str, ended: MachineEnded) -> Change:
     """The row that tells the phase; the same one every time that this start of the machine ends."""
     return Change("replace", f"{_ENDINGS}{phase}~{ended.key}~{ended.attempt}", pack(ended.to_wire()))

@@ -9,10 +9,10 @@ from typing import Unpack
 from patchwave.domain.core.documents import parse_instant
 from patchwave.domain.core.principal import Signature, Signed
 from patchwave.domain.scheduling.freeze import DamagedFreeze, Freeze
-from patchwave.storage.audit_log import JournalRecords
+from patchwave.storage.audit_log import AuditRepository
 from patchwave.storage.engine.entity_codec import get_json, pack, unpack
 from patchwave.storage.engine.rows import Row
-from patchwave.storage.engine.store import OptimisticRetry
+from patchwave.storage.engine.store import OptimisticRetry, Repository, Store
 
 _LOG = logging.getLogger("patchwave.storage")
 _PARTITION = "freezes"
@@ -23,19 +23,23 @@ def audit_subject(name: str) -> str:
     return f"freeze~{name}"
 
 
-class FreezeRecords(JournalRecords):
+class FreezeRepository(Repository):
     """Freezes by name. Every change is in the audit log under `audit_subject`."""
 
-    async def list_freezes(self) -> list[Freeze]:
+    def __init__(self, store: Store, audit: AuditRepository) -> None:
+        super().__init__(store)
+        self._audit = audit
+
+    async def list_all(self) -> list[Freeze]:
         """All of them, past and coming, by name. One that cannot be read is a `DamagedFreeze`."""
         return [_freeze(row) for row in await self._store.policies.shared_scan(_PARTITION)]
 
-    async def get_freeze(self, name: str) -> Freeze | None:
+    async def get(self, name: str) -> Freeze | None:
         """The freeze, or ``None``."""
         row = await self._store.policies.get(_PARTITION, name)
         return None if row is None else _freeze(row)
 
-    async def put_freeze(self, freeze: Freeze, *, at: datetime, **who: Unpack[Signature]) -> bool:
+    async def put(self, freeze: Freeze, *, at: datetime, **who: Unpack[Signature]) -> bool:
         """Create or replace a freeze; whether it is new. The same one again changes nothing."""
         signed = Signed(**who)
         columns = pack({"document": freeze.to_wire(), **signed.to_wire(), "at": at})
@@ -44,28 +48,29 @@ class FreezeRecords(JournalRecords):
             if row is not None and _freeze(row) == freeze:
                 # Whoever wrote it may have died before the line.
                 wrote = unpack(Signed, row.columns) if "by" in row.columns else signed
-                await self._note(freeze, wrote, parse_instant(row.columns.get("at")) or at)
+                await self._audit_write(freeze, wrote, parse_instant(row.columns.get("at")) or at)
                 return False
             if row is None:
                 is_done = await self._store.policies.insert(_PARTITION, freeze.name, columns)
             else:
                 is_done = await self._store.policies.replace(_PARTITION, freeze.name, columns, row.etag)
             if is_done:
-                await self._note(freeze, signed, at)
+                await self._audit_write(freeze, signed, at)
                 return row is None
         return False
 
-    async def _note(self, freeze: Freeze, signed: Signed, at: datetime) -> None:
-        await self.audit(audit_subject(freeze.name), "freeze_written", **signed.who, at=at, detail=freeze.to_wire())
+    async def _audit_write(self, freeze: Freeze, signed: Signed, at: datetime) -> None:
+        subject = audit_subject(freeze.name)
+        await self._audit.add(subject, "freeze_written", **signed.who, at=at, detail=freeze.to_wire())
 
-    async def delete_freeze(self, name: str, *, reason: str, at: datetime, **who: Unpack[Signature]) -> bool:
+    async def delete(self, name: str, *, reason: str, at: datetime, **who: Unpack[Signature]) -> bool:
         """Delete a freeze; ``False`` when there is none."""
         async for _ in OptimisticRetry(f"freeze {name}"):
             row = await self._store.policies.get(_PARTITION, name)
             if row is None:
                 return False
             if await self._store.policies.delete(_PARTITION, name, row.etag):
-                await self.audit(
+                await self._audit.add(
                     audit_subject(name),
                     "freeze_deleted",
                     **who,

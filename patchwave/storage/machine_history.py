@@ -11,25 +11,32 @@ from typing import Any
 from patchwave.domain.core.documents import format_instant, object_or_none, parse_instant
 from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.runs.machine_record import MachineRecord
-from patchwave.storage.engine.entity_codec import Columns, get_json, pack
+from patchwave.storage.engine.entity_codec import Columns, get_json, pack, wire_names
 from patchwave.storage.engine.paging import KeyRange, Page, read_page, try_read
 from patchwave.storage.engine.rows import Change, Conflict, Row
-from patchwave.storage.engine.store import OptimisticRetry
-from patchwave.storage.intents import ALL_RUNS, LEASE, LeaseRecords
+from patchwave.storage.engine.store import OptimisticRetry, Repository
 
+ALL_RUNS = "machines"
+"""The one partition of what is kept of machines over all runs, so that their rows can share transactions."""
+LEASE = "l~"
+"""Row key prefix of a lease: ``l~{machineKey}``."""
 HISTORY = "h~"
 """Row key prefix of an end: ``h~{machineKey}~{inverted milliseconds}~{runId}``."""
 FLEET = "f~"
 """Row key prefix of what is known of a machine now: ``f~{machineKey}``."""
+KEEPS_LEASE = "keepsLease"
+"""Column of a final row: something may still run in the guest, so that the lease stays until it runs out."""
+FINAL_ROW = [*wire_names(MachineRecord, without=["tags"]), KEEPS_LEASE]
+"""The columns of a machine's row that its copies are made of."""
 LAST_MILLISECOND = 9_999_999_999_999
 _JSON = ("assessment", "installation")
 _INSTALLED = frozenset({OutcomeKind.PATCHED, OutcomeKind.PATCHED_WITH_WARNINGS, OutcomeKind.REBOOT_REQUIRED})
 
 
-class HistoryRecords(LeaseRecords):
+class MachineHistoryRepository(Repository):
     """A machine's history, and the latest state of every machine."""
 
-    async def machine_history(self, machine_key: str, limit: int, cursor: str | None) -> Page[dict[str, Any]]:
+    async def list_page(self, machine_key: str, limit: int, cursor: str | None) -> Page[dict[str, Any]]:
         """The ends of a machine's runs, newest first: ``runId``, ``at``, ``outcome``, ``reason``, counts.
 
         Raises:
@@ -38,7 +45,7 @@ class HistoryRecords(LeaseRecords):
         span = KeyRange(ALL_RUNS, f"{HISTORY}{machine_key}~")
         return await read_page(self._store.machines, span, _document, limit=limit, cursor=cursor)
 
-    async def fleet(self, limit: int, cursor: str | None) -> Page[dict[str, Any]]:
+    async def list_fleet(self, limit: int, cursor: str | None) -> Page[dict[str, Any]]:
         """The latest state of every machine that any run has ended, in key order.
 
         Raises:
@@ -76,7 +83,7 @@ class HistoryRecords(LeaseRecords):
                 found[row.key.removeprefix(FLEET)] = at
         return found
 
-    async def _publish(
+    async def publish(
         self, run_id: str, machine: MachineRecord, *, is_newest: bool = False, release: bool = False
     ) -> None:
         """Copy a machine's end to its history and to the fleet, in one transaction; the same rows every time.

@@ -22,10 +22,10 @@ CHANGES = "mode-changes"
 _MACHINES = "c~"
 
 
-class ModeChangeRecords(Repository):
+class PatchModeChangeRepository(Repository):
     """What is kept of changes of patch modes."""
 
-    async def create_mode_change(self, change: ModeChange, machines: Sequence[MachineChange]) -> None:
+    async def create(self, change: ModeChange, machines: Sequence[MachineChange]) -> None:
         """Store a plan: the machines first, so that a change that is shown has all of them."""
 
         def packed() -> dict[str, Columns]:
@@ -37,12 +37,12 @@ class ModeChangeRecords(Repository):
         cleaned = change.model_copy(update={"planned": clean_order(change.planned)})
         await self._store.runs.insert(CHANGES, RunId.parse(change.id).row_key, pack(cleaned.to_wire()))
 
-    async def get_mode_change(self, change_id: str) -> ModeChange | None:
+    async def get(self, change_id: str) -> ModeChange | None:
         """The change, or ``None``; the machines of one that has not ended are to be counted (`count_mode_ends`)."""
         row = await self._store.runs.shared(CHANGES, RunId.parse(change_id).row_key)
         return None if row is None else unpack(ModeChange, row.columns)
 
-    async def list_mode_changes(self, limit: int, cursor: str | None) -> Page[ModeChange]:
+    async def list_page(self, limit: int, cursor: str | None) -> Page[ModeChange]:
         """Changes, newest first.
 
         Raises:
@@ -52,7 +52,7 @@ class ModeChangeRecords(Repository):
             self._store.runs, KeyRange(CHANGES), lambda row: unpack(ModeChange, row.columns), limit=limit, cursor=cursor
         )
 
-    async def list_machine_changes(
+    async def list_machines(
         self, change_id: str, *, end: ChangeEnd | None, limit: int, cursor: str | None
     ) -> Page[MachineChange]:
         """Machines of a change in key order; with ``end`` only those that ended so.
@@ -64,7 +64,7 @@ class ModeChangeRecords(Repository):
         span = KeyRange(change_id, _MACHINES)
         return await read_page(self._store.results, span, _machine, limit=limit, cursor=cursor, where=where)
 
-    async def open_machine_changes(self, change_id: str, most: int) -> tuple[list[str], dict[str, int]]:
+    async def list_pending(self, change_id: str, most: int) -> tuple[list[str], dict[str, int]]:
         """The keys of the next machines without an end, at most so many, and the counts of those that have one."""
         span = KeyRange(change_id, _MACHINES)
         ends: Counter[str] = Counter()
@@ -77,12 +77,12 @@ class ModeChangeRecords(Repository):
                 keys.append(row.key.removeprefix(_MACHINES))
         return keys, patch_mode_change.count_ends(ends)
 
-    async def get_machine_change(self, change_id: str, machine_key: str) -> MachineChange | None:
+    async def get_machine(self, change_id: str, machine_key: str) -> MachineChange | None:
         """One machine of a change, or ``None``."""
         row = await self._store.results.get(change_id, _MACHINES + machine_key)
         return None if row is None else _machine(row)
 
-    async def update_machine_change(self, change_id: str, machine_key: str, **columns: object) -> bool:
+    async def update_machine(self, change_id: str, machine_key: str, **columns: object) -> bool:
         """Set fields of a machine that has no end; whether it had none.
 
         Raises:
@@ -99,7 +99,7 @@ class ModeChangeRecords(Repository):
                 return True
         return False
 
-    async def start_mode_change(self, change_id: str, order: Order) -> ModeChange:
+    async def start(self, change_id: str, order: Order) -> ModeChange:
         """Let a plan be carried out.
 
         Raises:
@@ -108,7 +108,7 @@ class ModeChangeRecords(Repository):
         """
         return await self._change_head(change_id, lambda change: patch_mode_change.start(change, clean_order(order)))
 
-    async def stop_mode_change(self, change_id: str, order: Order) -> ModeChange:
+    async def stop(self, change_id: str, order: Order) -> ModeChange:
         """Send nothing more.
 
         Raises:
@@ -117,7 +117,7 @@ class ModeChangeRecords(Repository):
         """
         return await self._change_head(change_id, lambda change: patch_mode_change.stop(change, clean_order(order)))
 
-    async def close_mode_change(self, change_id: str, close: Callable[[ModeChange], ModeChange]) -> ModeChange:
+    async def close(self, change_id: str, close: Callable[[ModeChange], ModeChange]) -> ModeChange:
         """Give a change its end; one that has ended stays as it is.
 
         Raises:

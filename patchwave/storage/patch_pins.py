@@ -31,7 +31,7 @@ _PARALLEL = 16
 type _Key = tuple[str, str]
 
 
-class PinRecords(Repository):
+class PatchPinRepository(Repository):
     """What later rings are held to, and the age of packages."""
 
     def __init__(self, store: Store) -> None:
@@ -42,7 +42,7 @@ class PinRecords(Repository):
         self._noting: dict[_Key, asyncio.Future[None]] = {}
         """Those that are being written."""
 
-    async def save_pin(self, run_id: str, pin: Pin) -> Pin:
+    async def save(self, run_id: str, pin: Pin) -> Pin:
         """Write the run's pin, in one transaction: the pin that is stored, which is the first one.
 
         Raises:
@@ -54,13 +54,13 @@ class PinRecords(Repository):
         try:
             await self._store.results.apply(run_id, changes)
         except Conflict:
-            stored = await self.get_pin(run_id)
+            stored = await self.get(run_id)
             if stored is None:
                 raise RecordMissing(f"the pin of run {run_id} was removed while it was read") from None
             return stored
         return pin
 
-    async def get_pin(self, run_id: str) -> Pin | None:
+    async def get(self, run_id: str) -> Pin | None:
         """The run's pin, or ``None`` while there is none. One that was read is remembered."""
         pin = self._pins.get(run_id)
         if pin is None:
@@ -71,7 +71,7 @@ class PinRecords(Repository):
                 _remember(self._pins, run_id, pin, _PINS_KEPT)
         return pin
 
-    async def note_first_seen(self, os_type: OsType, packages: Iterable[Package], at: datetime) -> None:
+    async def record_first_seen(self, os_type: OsType, packages: Iterable[Package], at: datetime) -> None:
         """Write down that these versions exist; what was seen before keeps its date.
 
         What this worker has noted before, or is about to, costs no request: a fleet of equal machines costs one

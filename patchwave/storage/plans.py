@@ -35,10 +35,10 @@ _POSITION = "position"
 _SHOWN_ON_MACHINES = ("ring", "phase", "lane", "wave", "why")
 
 
-class PlanRecords(Repository):
+class PlanRepository(Repository):
     """What is kept of a run's plan."""
 
-    async def save_plan(
+    async def save(
         self,
         run_id: str,
         plan: Plan,
@@ -62,7 +62,7 @@ class PlanRecords(Repository):
         Raises:
             ValueError: ``placed`` and the machines of the plan are not the same.
         """
-        stored = await self.get_planned_run(run_id)
+        stored = await self.get_summary(run_id)
         if stored is not None:
             return stored
         rows = _placements(plan, placed) | _exclusions(plan)
@@ -72,17 +72,17 @@ class PlanRecords(Repository):
         await self._store.results.merge_all(run_id, [_shown(machine, expected or {}) for machine in plan.machines])
         if await self._store.results.insert(run_id, HEAD, _head(plan, planned)):
             return planned
-        stored = await self.get_planned_run(run_id)
+        stored = await self.get_summary(run_id)
         if stored is None:
             raise RecordMissing(f"the plan of run {run_id} was removed while it was read")
         return stored
 
-    async def get_planned_run(self, run_id: str) -> PlannedRun | None:
+    async def get_summary(self, run_id: str) -> PlannedRun | None:
         """The plan in short, or ``None`` while the run has no plan."""
         row = await self._store.results.get(run_id, HEAD)
         return None if row is None else PlannedRun.from_wire(get_json(row.columns, "planned"))
 
-    async def get_plan(self, run_id: str) -> Plan | None:
+    async def get(self, run_id: str) -> Plan | None:
         """The whole plan, or ``None`` while the run has none: a scan of all its rows."""
         head = await self._store.results.get(run_id, HEAD)
         if head is None:

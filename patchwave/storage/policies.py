@@ -36,24 +36,24 @@ class StoredPolicy:
     author_id: str = ""
     digest: str = ""
     replaced: dict[str, Any] | None = None
-    """The document before this change; only `PolicyRecords.put_policy` says it."""
+    """The document before this change; only `PolicyRepository.put` says it."""
     is_unchanged: bool = False
-    """Whether this very document was stored already; only `PolicyRecords.put_policy` says it."""
+    """Whether this very document was stored already; only `PolicyRepository.put` says it."""
 
 
-class PolicyRecords(Repository):
+class PolicyRepository(Repository):
     """Policies by name."""
 
-    async def get_policy(self, name: str) -> StoredPolicy | None:
+    async def get(self, name: str) -> StoredPolicy | None:
         """The policy, or ``None``."""
         row = await self._store.policies.get(_PARTITION, name)
         return None if row is None else _read(row)
 
-    async def list_policies(self) -> list[StoredPolicy]:
+    async def list_all(self) -> list[StoredPolicy]:
         """All policies, by name."""
         return [_read(row) async for row in self._store.policies.scan(_PARTITION)]
 
-    async def put_policy(
+    async def put(
         self,
         name: str,
         document: dict[str, Any],
@@ -101,7 +101,7 @@ class PolicyRecords(Repository):
                 return replace(_stored(Row(name, columns, "")), replaced=None if before is None else before.document)
         raise PreconditionFailed(f"policy {name} keeps changing")
 
-    async def delete_policy(self, name: str, *, if_match: str | None) -> bool:
+    async def delete(self, name: str, *, if_match: str | None) -> bool:
         """Delete a policy; ``False`` when there is none.
 
         Raises:

@@ -27,7 +27,7 @@ def groups_key(ring: int, phase: int) -> str:
     return f"{PHASES}{ring:02d}~{phase:03d}"
 
 
-class ReservationRecords(Repository):
+class ReservationRepository(Repository):
     """What phases of runs keep other runs away from."""
 
     async def get_groups(self, run_id: str, ring: int, phase: int) -> Groups:
@@ -68,12 +68,12 @@ class ReservationRecords(Repository):
             return kept, others
         raise AssertionError("the rounds end by an exception")
 
-    async def list_reservations(self) -> list[Reservation]:
+    async def list_all(self) -> list[Reservation]:
         """All reservations: one short scan."""
         rows = self._store.runs.scan(_PARTITION)
         return [_reservation(row) async for row in rows if row.key != _HEAD]
 
-    async def reserved_phase(self, run_id: str) -> tuple[int, int] | None:
+    async def get_phase(self, run_id: str) -> tuple[int, int] | None:
         """The positions of the ring and the phase that the run has reserved; ``None`` when it has none."""
         row = await self._store.runs.get(_PARTITION, run_id)
         stored = None if row is None else _reservation(row)
@@ -82,7 +82,7 @@ class ReservationRecords(Repository):
         ring, _, phase = stored.phase.partition(".")
         return int(ring), int(phase)
 
-    async def give_back(self, run_id: str, turn: int) -> Reservation | None:
+    async def release(self, run_id: str, turn: int) -> Reservation | None:
         """Give back what the run has reserved up to that turn; what that was, ``None`` when it was nothing.
 
         The row stays: an execution of that turn which comes late finds that it is over.
@@ -99,7 +99,7 @@ class ReservationRecords(Repository):
                 return stored
         return None
 
-    async def forget_reservation(self, run_id: str) -> None:
+    async def remove(self, run_id: str) -> None:
         """Remove the reservation of a run that has ended."""
         row = await self._store.runs.get(_PARTITION, run_id, [])
         if row is not None:

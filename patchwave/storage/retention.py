@@ -1,30 +1,22 @@
-"""What is known of a run as one list, and its removal, a bounded number of rows at a time."""
+"""Removal of what has been kept long enough, a bounded number of rows at a time."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from datetime import datetime
-from typing import Any
 
-from patchwave.domain.core.documents import Document, Json, format_instant
+from patchwave.domain.core.documents import format_instant
 from patchwave.domain.core.ids import RunId
-from patchwave.domain.core.patches import PatchRecord
 from patchwave.domain.fleet.patch_mode_change import ModeChange
-from patchwave.domain.machine.at_most_once import Guard
-from patchwave.domain.planning.plan import ExcludedMachine, PlannedMachine
 from patchwave.domain.policy.scope import OsType
-from patchwave.domain.runs.intent import Intent
-from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Run
-from patchwave.storage.audit_log import CLAIMS
-from patchwave.storage.engine.entity_codec import get_json, pack, unpack
-from patchwave.storage.engine.paging import KeyRange, Page, read_page, try_read
+from patchwave.storage.engine.entity_codec import unpack
+from patchwave.storage.engine.paging import try_read
 from patchwave.storage.engine.rows import Change, Row
 from patchwave.storage.engine.store import Repository
 from patchwave.storage.engine.table import Table
-from patchwave.storage.errors import InvalidCursor
-from patchwave.storage.intents import ALL_RUNS, LEASE
-from patchwave.storage.machine_history import FLEET, HISTORY, LAST_MILLISECOND
+from patchwave.storage.idempotency import KINDS
+from patchwave.storage.machine_history import ALL_RUNS, FLEET, HISTORY, LAST_MILLISECOND, LEASE
 from patchwave.storage.patch_mode_changes import CHANGES
 from patchwave.storage.patch_pins import seen_partition
 from patchwave.storage.runs import LISTED
@@ -34,54 +26,12 @@ _RUNS = "runs"
 _POLICIES = ("policies", "controls")
 _FIRST_ID, _BEHIND_IDS = "2", "3"
 """Ids of runs and of changes begin with their year; so may the name of a policy, and no other subject of the log."""
-_DOCUMENTS: dict[str, tuple[str, type[Document]]] = {
-    "g~": ("guard", Guard),
-    "i~": ("intent", Intent),
-    "m~": ("machine", MachineRecord),
-    "o~": ("placement", PlannedMachine),
-    "p~": ("patch", PatchRecord),
-    "x~": ("excluded", ExcludedMachine),
-}
-_ENDING = "e~"
-_SIGNED = ("asyncUrl", "locationUrl", "token")
-"""Of intents and guards: whoever has such a URL may read the operation, so that no copy leaves the row."""
-_ROWS, _AUDIT = "r", "a"
 
 
-class RetentionRecords(Repository):
-    """Evidence, and forgetting."""
+class RetentionRepository(Repository):
+    """Removal of what has been kept long enough."""
 
-    async def evidence(self, run: Run, limit: int, cursor: str | None) -> Page[Json]:
-        """Everything that is kept of a run, with what it is in ``record``: the run, its rows by key, its audit log.
-
-        Signed URLs are left out, and the endings, which say nothing that machines do not.
-
-        Raises:
-            InvalidCursor: the cursor is not one of this list.
-        """
-        part, behind = (cursor[0], cursor[1:] or None) if cursor else (_ROWS, None)
-        if part not in (_ROWS, _AUDIT):
-            raise InvalidCursor("not a cursor of this list")
-        table, convert = (self._store.results, _evidence) if part == _ROWS else (self._store.audit, _audited)
-        page = await read_page(table, KeyRange(run.id), convert, limit=limit, cursor=behind)
-        found = [record for record in page.items if record is not None]
-        if cursor is None:
-            found.insert(0, {"record": "run", **run.to_wire()})
-        if page.cursor is not None:
-            return Page(found, part + page.cursor, page.unreadable)
-        return Page(found, _AUDIT if part == _ROWS else None, page.unreadable)
-
-    async def count_evidence(self, run_id: str) -> int:
-        """How many records `evidence` has of a run, those included that cannot be read; from the keys alone."""
-        results = self._store.results.scan(run_id, select=[])
-        count = 1 + len([row.key async for row in results if not row.key.startswith(_ENDING)])
-        return count + len([row.key async for row in self._store.audit.scan(run_id, select=[])])
-
-    async def mark_exported(self, run_id: str, at: datetime) -> None:
-        """Somebody has all of the evidence of a run: a merge into its row."""
-        await self._store.runs.merge(_RUNS, RunId.parse(run_id).row_key, pack({"exportedAt": at}))
-
-    async def runs_before(self, cutoff: datetime) -> AsyncGenerator[Run]:
+    async def list_runs_before(self, cutoff: datetime) -> AsyncGenerator[Run]:
         """Runs whose id bears an earlier time, the newest of them first; without those that cannot be read."""
         first = RunId.of(cutoff, "").row_key
         async for row in self._store.runs.scan(_RUNS, first=first, select=LISTED):
@@ -89,7 +39,7 @@ class RetentionRecords(Repository):
             if run is not None:
                 yield run
 
-    async def mode_changes_before(self, cutoff: datetime) -> AsyncGenerator[ModeChange]:
+    async def list_mode_changes_before(self, cutoff: datetime) -> AsyncGenerator[ModeChange]:
         """Changes of patch modes whose id bears an earlier time, the newest first; but for unreadable ones."""
         async for row in self._store.runs.scan(CHANGES, first=RunId.of(cutoff, "").row_key):
             change = try_read(CHANGES, row, lambda row: unpack(ModeChange, row.columns))
@@ -137,10 +87,10 @@ class RetentionRecords(Repository):
             gone += [row async for row in rows if str(row.columns.get(column, before)) < before]
         return await _remove(machines, ALL_RUNS, gone)
 
-    async def purge_claims(self, slice_number: int, cutoff: datetime) -> int:
-        """Remove one in 256 of the claims that are older than that moment; how many."""
+    async def purge_idempotency_keys(self, slice_number: int, cutoff: datetime) -> int:
+        """Remove one in 256 of the idempotency keys that are older than that moment; how many."""
         removed = 0
-        for kind in CLAIMS:
+        for kind in KINDS:
             removed += await self._purge_older(self._store.claims, kind, f"{slice_number:02x}", "at", cutoff)
         return removed
 
@@ -196,28 +146,3 @@ async def _first(table: Table, partition: str, most: int) -> AsyncGenerator[Row]
 async def _remove(table: Table, partition: str, rows: list[Row]) -> int:
     await table.apply_all(partition, [Change("delete", row.key, {}, row.etag) for row in rows])
     return len(rows)
-
-
-def _evidence(row: Row) -> Json | None:
-    if row.key.startswith(_ENDING):
-        return None
-    prefix, _, rest = row.key.partition("~")
-    known = _DOCUMENTS.get(f"{prefix}~")
-    if known is None:
-        kind = {"k": "pin", "r": "groups"}.get(prefix, prefix)
-        return {"record": kind, **{name: _plain(row, name) for name in row.columns if name[-1] not in "0123456789"}}
-    kind, document = known
-    read = try_read("evidence", row, lambda row: unpack(document, row.columns).to_wire())
-    # What is damaged is evidence too, as it is stored.
-    found = {name: value for name, value in (read or dict(row.columns)).items() if name not in _SIGNED}
-    return {"record": kind, **({"machineKey": rest.partition("~")[0]} if kind == "patch" else {}), **found}
-
-
-def _plain(row: Row, name: str) -> Any:
-    """A column as it is, or the JSON that it holds, which may go on in further columns."""
-    value = row.columns[name]
-    return get_json(row.columns, name) if isinstance(value, str) and value[:1] in ("{", "[") else value
-
-
-def _audited(row: Row) -> Json | None:
-    return {"record": "audit", **{name: _plain(row, name) for name in row.columns}}

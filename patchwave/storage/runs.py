@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from patchwave.domain.core.command import Order
 from patchwave.domain.core.ids import RunId
@@ -15,13 +17,18 @@ from patchwave.domain.runs import commands
 from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Mode, Run, RunState
+from patchwave.storage.audit_log import AuditRepository
 from patchwave.storage.engine.entity_codec import Columns, clean, pack, unpack, wire_names
 from patchwave.storage.engine.paging import KeyRange, Page, read_page
 from patchwave.storage.engine.store import OptimisticRetry, Repository, Store
-from patchwave.storage.errors import RecordMissing
+from patchwave.storage.errors import RecordMissing, StorageError
+from patchwave.storage.live_runs import LiveRunRepository
 from patchwave.storage.run_patches import MACHINES
+from patchwave.storage.schedule_overrides import ScheduleOverrideRepository
 
+_LOG = logging.getLogger("patchwave.storage")
 _PARTITION = "runs"
+_PARALLEL = 50
 _SNAPSHOT = "policySnapshot"
 _RUNS_KEPT = 50
 _STAGES, _OUTCOMES = frozenset(Stage), frozenset(OutcomeKind)
@@ -31,30 +38,46 @@ LISTED = wire_names(Run, without=[_SNAPSHOT])
 """The columns of a run as lists show it."""
 
 
-class RunRecords(Repository):
+class LiveRun(NamedTuple):
+    """An entry of the index of live runs: the run, as lists show it, or ``None`` when its row is not there."""
+
+    run_id: str
+    since: datetime
+    run: Run | None
+
+
+class RunRepository(Repository):
     """What is kept of a run as a whole."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(
+        self, store: Store, live_runs: LiveRunRepository, overrides: ScheduleOverrideRepository, audit: AuditRepository
+    ) -> None:
         super().__init__(store)
+        self._live_runs = live_runs
+        self._overrides = overrides
+        self._audit = audit
         self._parsed: dict[str, tuple[str, Run]] = {}
         """By id, the run as of an ETag: each machine of a run asks for it several times."""
         self._counting: dict[str, asyncio.Task[tuple[dict[str, int], dict[str, int]]]] = {}
 
-    async def create_run(self, run: Run) -> tuple[Run, bool]:
+    async def create(self, run: Run) -> tuple[Run, bool]:
         """Insert the run unless its id exists: the stored run, and whether this call created it.
 
         Raises:
             RecordTooLarge: the policy snapshot does not fit into a row.
         """
-        key = RunId.parse(run.id).row_key
-        if await self._store.runs.insert(_PARTITION, key, pack(run.to_wire())):
+        # The index first: nothing would ever end a run without an entry. The watchdog removes one without a run.
+        is_entered = await self._live_runs.add(run.id, run.created_at)
+        if await self._store.runs.insert(_PARTITION, RunId.parse(run.id).row_key, pack(run.to_wire())):
             return run, True
-        stored = await self.get_run(run.id)
+        stored = await self.get(run.id)
         if stored is None:
             raise RecordMissing(f"run {run.id} was removed while it was read")
+        if is_entered and stored.state.is_final:
+            await self._live_runs.remove(run.id)
         return stored, False
 
-    async def get_run(self, run_id: str) -> Run | None:
+    async def get(self, run_id: str) -> Run | None:
         """The run with its policy snapshot, or ``None``."""
         row = await self._store.runs.shared(_PARTITION, RunId.parse(run_id).row_key)
         if row is None:
@@ -67,7 +90,7 @@ class RunRecords(Repository):
                 del self._parsed[next(iter(self._parsed))]
         return run
 
-    async def list_runs(self, limit: int, cursor: str | None, mode: Mode | None = None) -> Page[Run]:
+    async def list_page(self, limit: int, cursor: str | None, mode: Mode | None = None) -> Page[Run]:
         """Runs, newest first, without their policy snapshots; with ``mode`` only such runs.
 
         Raises:
@@ -83,18 +106,44 @@ class RunRecords(Repository):
             where=None if mode is None else {"mode": mode.value},
         )
 
-    async def start_run(self, run_id: str, at: datetime) -> Run:
+    async def list_watched(self) -> list[LiveRun]:
+        """Every entry of the index of live runs, the newest run first; some of the runs may have ended.
+
+        An entry or a run that cannot be read is in the log, and left as it is.
+        """
+        gate = asyncio.Semaphore(_PARALLEL)
+
+        async def read(run_id: str, since: datetime) -> LiveRun | None:
+            async with gate:
+                try:
+                    return LiveRun(run_id, since, await self.get_listed(run_id))
+                except StorageError:
+                    raise
+                except Exception:
+                    # Not the same as no run: the entry of a run that cannot be read stays.
+                    _LOG.exception("The row of the run %s cannot be read.", run_id)
+                    return None
+
+        found = await asyncio.gather(*(read(*entry) for entry in await self._live_runs.list_all()))
+        return [each for each in found if each is not None]
+
+    async def list_live(self) -> list[Run]:
+        """All runs that have not ended, newest first, without their policy snapshots: one request for each of them."""
+        found = [each.run for each in await self.list_watched()]
+        return [run for run in found if run is not None and not run.state.is_final]
+
+    async def start(self, run_id: str, at: datetime) -> Run:
         """Move a queued run to running; any other state is left alone. The run with its snapshot."""
         return await self._change(run_id, lambda run: commands.start(run, at))
 
-    async def close_run(self, run_id: str, state: RunState, reason: str, at: datetime) -> Run:
+    async def close(self, run_id: str, state: RunState, reason: str, at: datetime) -> Run:
         """Give the run its final state and totals, counted from its machines. A final run stays as it is."""
-        run = await self.get_run(run_id)
+        run = await self.get(run_id)
         if run is None:
             raise RecordMissing(f"no run {run_id}")
         if run.state.is_final:
             return run
-        outcomes, stages = await self.run_progress(run_id)
+        outcomes, stages = await self.progress(run_id)
 
         def close(run: Run) -> Run:
             if run.state.is_final:
@@ -109,12 +158,20 @@ class RunRecords(Repository):
 
         return await self._change(run_id, close)
 
-    async def get_listed_run(self, run_id: str) -> Run | None:
+    async def settle(self, run: Run) -> None:
+        """Do what follows the end of a run, removing its entry of the index last. Every step may be repeated."""
+        ended_at = run.ended_at or run.created_at
+        await self._overrides.end_carry_over(run.policy, run.id, ended_at)
+        detail = {"state": run.state.value, "reason": run.reason, "countsByOutcome": run.counts_by_outcome}
+        await self._audit.add(run.id, "run_ended", by="patchwave", at=ended_at, detail=detail)
+        await self._live_runs.remove(run.id)
+
+    async def get_listed(self, run_id: str) -> Run | None:
         """The run as lists show it, without its policy snapshot; ``None`` when there is none."""
         row = await self._store.runs.get(_PARTITION, RunId.parse(run_id).row_key, LISTED)
         return None if row is None else _run(row.columns)
 
-    async def keep_quiet(self, run_id: str, until: datetime) -> None:
+    async def extend_heartbeat(self, run_id: str, until: datetime) -> None:
         """The run lives, and need not be heard of again before that moment: a merge into its row."""
         await self._store.runs.merge(_PARTITION, RunId.parse(run_id).row_key, pack({"heartbeatDeadline": until}))
 
@@ -131,7 +188,7 @@ class RunRecords(Repository):
 
     # --- steering: orders may be repeated, and what the first one said stays
 
-    async def request_cancel(self, run_id: str, order: Order) -> Run:
+    async def cancel(self, run_id: str, order: Order) -> Run:
         """Ask the run to stop.
 
         Raises (all of these):
@@ -140,11 +197,11 @@ class RunRecords(Repository):
         """
         return await self._change(run_id, lambda run: commands.cancel(run, clean_order(order)))
 
-    async def pause_run(self, run_id: str, order: Order) -> Run:
+    async def pause(self, run_id: str, order: Order) -> Run:
         """Keep the run from starting anything."""
         return await self._change(run_id, lambda run: commands.pause(run, clean_order(order)))
 
-    async def resume_run(self, run_id: str, order: Order) -> Run:
+    async def resume(self, run_id: str, order: Order) -> Run:
         """Let the run go on after a pause, and after gates that held."""
         return await self._change(run_id, lambda run: commands.resume(run, clean_order(order)))
 
@@ -152,7 +209,7 @@ class RunRecords(Repository):
         """Approve or reject a ring."""
         return await self._change(run_id, lambda run: commands.decide(run, ring, clean_order(order), approved=approved))
 
-    async def set_run_state(self, run_id: str, state: RunState, waiting_for: str = "") -> Run:
+    async def set_state(self, run_id: str, state: RunState, waiting_for: str = "") -> Run:
         """Show where the run stands; a pause and a gate that holds are shown before it."""
         return await self._change(run_id, lambda run: commands.show(run, state, waiting_for))
 
@@ -168,13 +225,13 @@ class RunRecords(Repository):
         """An error budget is used up: hold its scope, or end the run."""
         return await self._change(gate.run_id, lambda run: commands.trip_error_budget(run, gate, at))
 
-    async def stop_run(self, run_id: str, reason: str, at: datetime, *, unless_approved: str = "") -> Run:
+    async def stop(self, run_id: str, reason: str, at: datetime, *, unless_approved: str = "") -> Run:
         """A gate ends the run, unless that ring has been approved."""
         return await self._change(
             run_id, lambda run: commands.stop(run, clean(reason), at, unless_approved=unless_approved)
         )
 
-    async def note_occurrence(
+    async def update_occurrence(
         self, run_id: str, change: Callable[[MaintenanceOccurrence], MaintenanceOccurrence]
     ) -> Run:
         """Write down what became known of the scheduled run that the run accompanies; the run as it is then."""
@@ -188,7 +245,7 @@ class RunRecords(Repository):
 
     async def is_canceled(self, run_id: str) -> bool:
         """Whether somebody asked the run to stop."""
-        run = await self.get_run(run_id)
+        run = await self.get(run_id)
         return run is not None and run.cancel_requested_at is not None
 
     async def count_machines(self, run_id: str) -> int:
@@ -197,14 +254,14 @@ class RunRecords(Repository):
         total = 0
         async for _ in self._store.results.scan(run_id, first=span.first, end=span.end, select=[]):
             total += 1
-        await self.note_machines(run_id, total)
+        await self.set_machine_count(run_id, total)
         return total
 
-    async def note_machines(self, run_id: str, machines: int) -> None:
+    async def set_machine_count(self, run_id: str, machines: int) -> None:
         """Let lists of runs show that it has so many machines: a merge into its row."""
         await self._store.runs.merge(_PARTITION, RunId.parse(run_id).row_key, {"machines": machines})
 
-    async def counted_run(self, run_id: str, now: datetime) -> Run | None:
+    async def get_counted(self, run_id: str, now: datetime) -> Run | None:
         """The run with counts of its machines, or ``None``. A run that has ended has them in its row.
 
         Those of a large run that goes on are counted once in ``machines / 500`` seconds for all callers: the row keeps
@@ -218,7 +275,7 @@ class RunRecords(Repository):
             return run
         counting = self._counting.get(run_id)
         if counting is None:
-            counting = self._counting[run_id] = asyncio.create_task(self.run_progress(run_id))
+            counting = self._counting[run_id] = asyncio.create_task(self.progress(run_id))
             counting.add_done_callback(lambda _: self._counting.pop(run_id, None))
         outcomes, stages = await asyncio.shield(counting)
         counts = {
@@ -235,7 +292,7 @@ class RunRecords(Repository):
             await self._store.runs.merge(_PARTITION, row.key, columns, row.etag)
         return counted
 
-    async def run_progress(self, run_id: str) -> tuple[dict[str, int], dict[str, int]]:
+    async def progress(self, run_id: str) -> tuple[dict[str, int], dict[str, int]]:
         """Counts of machines by outcome and by stage, without zeros: one scan of two columns."""
         outcomes: Counter[str] = Counter()
         stages: Counter[str] = Counter()

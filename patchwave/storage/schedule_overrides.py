@@ -15,51 +15,53 @@ from patchwave.domain.core.documents import format_instant
 from patchwave.domain.core.principal import Signature
 from patchwave.domain.scheduling.overrides import Pause, ScheduleOverrides, Skip
 from patchwave.domain.scheduling.upcoming import forgettable_before
-from patchwave.storage.audit_log import JournalRecords
+from patchwave.storage.audit_log import AuditRepository
 from patchwave.storage.engine.entity_codec import pack, unpack
 from patchwave.storage.engine.rows import Row
-from patchwave.storage.engine.store import OptimisticRetry
+from patchwave.storage.engine.store import OptimisticRetry, Repository, Store
 
 _PARTITION = "controls"
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 _LOG = logging.getLogger("patchwave.storage")
 
 
-class ControlRecords(JournalRecords):
-    """Schedule overrides by policy. They stay when the policy is deleted: a pause must not end by accident."""
+class ScheduleOverrideRepository(Repository):
+    """Overrides by the name of their policy. They stay when the policy is deleted: a pause must not end by accident."""
 
-    async def get_controls(self, policy: str) -> ScheduleOverrides:
+    def __init__(self, store: Store, audit: AuditRepository) -> None:
+        super().__init__(store)
+        self._audit = audit
+
+    async def get(self, policy: str) -> ScheduleOverrides:
         """What was ordered; a policy without orders has empty controls, and one whose row is damaged is paused."""
         row = await self._store.policies.get(_PARTITION, policy)
         return ScheduleOverrides() if row is None else _read(row)
 
-    async def pause_policy(self, policy: str, pause: Pause) -> ScheduleOverrides:
+    async def pause(self, policy: str, pause: Pause) -> ScheduleOverrides:
         """Start nothing by the schedule; whoever pauses first counts."""
-        controls, _ = await self._change_controls(policy, lambda known: known.paused(pause))
+        controls, _ = await self._change(policy, lambda known: known.paused(pause))
         kept = controls.pause or pause
-        await self.audit(policy, "policy_paused", **kept.who, at=kept.at, detail={"reason": kept.reason})
+        await self._audit.add(policy, "policy_paused", **kept.who, at=kept.at, detail={"reason": kept.reason})
         return controls
 
-    async def resume_policy(
-        self, policy: str, *, reason: str, at: datetime, **who: Unpack[Signature]
-    ) -> ScheduleOverrides:
+    async def resume(self, policy: str, *, reason: str, at: datetime, **who: Unpack[Signature]) -> ScheduleOverrides:
         """End the pause, if there is one."""
-        controls, is_changed = await self._change_controls(policy, lambda known: known.resumed())
+        controls, is_changed = await self._change(policy, lambda known: known.resumed())
         if is_changed:
-            await self.audit(policy, "policy_resumed", **who, at=at, detail={"reason": reason})
+            await self._audit.add(policy, "policy_resumed", **who, at=at, detail={"reason": reason})
         return controls
 
-    async def skip_occurrence(self, policy: str, skip: Skip) -> ScheduleOverrides:
+    async def skip(self, policy: str, skip: Skip) -> ScheduleOverrides:
         """Leave one occurrence out; whoever says so first counts."""
-        controls, _ = await self._change_controls(
+        controls, _ = await self._change(
             policy, lambda known: known.skipping(skip, forget_before=forgettable_before(skip.at))
         )
         kept = controls.skip_of(skip.occurrence) or skip
         detail = {"reason": kept.reason, "occurrence": format_instant(kept.occurrence)}
-        await self.audit(policy, "occurrence_skipped", **kept.who, at=kept.at, detail=detail)
+        await self._audit.add(policy, "occurrence_skipped", **kept.who, at=kept.at, detail=detail)
         return controls
 
-    async def unskip_occurrence(
+    async def unskip(
         self,
         policy: str,
         occurrence: datetime,
@@ -69,13 +71,13 @@ class ControlRecords(JournalRecords):
         **who: Unpack[Signature],
     ) -> ScheduleOverrides:
         """Take back that an occurrence is left out, if it is."""
-        controls, is_changed = await self._change_controls(policy, lambda known: known.unskipping(occurrence))
+        controls, is_changed = await self._change(policy, lambda known: known.unskipping(occurrence))
         if is_changed:
             detail = {"reason": reason, "occurrence": format_instant(occurrence)}
-            await self.audit(policy, "occurrence_skip_removed", **who, at=at, detail=detail)
+            await self._audit.add(policy, "occurrence_skip_removed", **who, at=at, detail=detail)
         return controls
 
-    async def order_run(
+    async def request_run(
         self,
         policy: str,
         run_id: str,
@@ -86,11 +88,9 @@ class ControlRecords(JournalRecords):
         **who: Unpack[Signature],
     ) -> ScheduleOverrides:
         """Order a run in place of the one that was ordered last; of two orders at once one counts."""
-        controls, is_changed = await self._change_controls(
-            policy, lambda known: known.ordering(run_id, instead_of=instead_of)
-        )
+        controls, is_changed = await self._change(policy, lambda known: known.ordering(run_id, instead_of=instead_of))
         if is_changed:
-            await self.audit(
+            await self._audit.add(
                 policy,
                 "run_requested",
                 **who,
@@ -101,21 +101,23 @@ class ControlRecords(JournalRecords):
 
     async def carry_over(self, policy: str, run_id: str, at: datetime) -> ScheduleOverrides:
         """A run goes on in the windows that open from now on; nothing else is started in them."""
-        controls, is_changed = await self._change_controls(
+        controls, is_changed = await self._change(
             policy, lambda known: known.carrying(run_id, at, forget_before=forgettable_before(at))
         )
         if is_changed:
-            await self.audit(policy, "run_deferred_to_next_window", by="patchwave", at=at, detail={"runId": run_id})
+            await self._audit.add(
+                policy, "run_deferred_to_next_window", by="patchwave", at=at, detail={"runId": run_id}
+            )
         return controls
 
     async def end_carry_over(self, policy: str, run_id: str, at: datetime) -> ScheduleOverrides:
         """The run has ended: windows that open later are free again."""
-        controls, is_changed = await self._change_controls(policy, lambda known: known.carried(run_id, at))
+        controls, is_changed = await self._change(policy, lambda known: known.carried(run_id, at))
         if is_changed:
-            await self.audit(policy, "carry_over_ended", by="patchwave", at=at, detail={"runId": run_id})
+            await self._audit.add(policy, "carry_over_ended", by="patchwave", at=at, detail={"runId": run_id})
         return controls
 
-    async def _change_controls(
+    async def _change(
         self, policy: str, decide: Callable[[ScheduleOverrides], ScheduleOverrides]
     ) -> tuple[ScheduleOverrides, bool]:
         known = ScheduleOverrides()

@@ -12,16 +12,16 @@ THROTTLED_BUCKETS = "throttled"
 """The partition of these rows, in the table of claims."""
 
 
-class ThrottlingRecords(Repository):
+class ThrottlingRepository(Repository):
     """One row per bucket; Azure keeps them per subscription and region. Every worker reads the same rows."""
 
     async def throttle(self, bucket: str, until: datetime) -> None:
         """Let nothing be sent before ``until``; a later end that is stored stays."""
-        stored = await self.throttled_until(bucket)
+        stored = await self.until(bucket)
         if stored is None or stored < until:
             await self._store.claims.replace(THROTTLED_BUCKETS, bucket, pack({"until": until}))
 
-    async def throttled_until(self, bucket: str) -> datetime | None:
+    async def until(self, bucket: str) -> datetime | None:
         """The newest end, which may be past; ``None`` when the bucket was never throttled.
 
         All rows are read at once: there are few, and every start needs one.

@@ -69,7 +69,7 @@ def banned(source: str, folder: str) -> list[str]:
         "from azure.identity import DefaultAzureCredential\nDefaultAzureCredential()\n",
         "from azure.mgmt.compute import ComputeManagementClient\nComputeManagementClient\n",
         "from azure.data.tables import TableClient\nTableClient\n",
-        "from patchwave.storage import Records\nRecords\n",
+        "from patchwave.storage import Storage\nRecords\n",
         "from patchwave.azure.virtual_machines import anything\nanything\n",
         "from activities import install\ninstall\n",
         "from patchwave.settings import Settings\nSettings()\n",

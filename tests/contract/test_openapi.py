@@ -24,16 +24,16 @@ from patchwave.domain.fleet.patch_mode_change import ChangeState, ModeChange
 from patchwave.domain.policy.scope import Scope
 from patchwave.domain.runs.run import RunState
 from patchwave.settings import load_settings
-from patchwave.storage import Records, StorageUnreachable
+from patchwave.storage import Storage, StorageUnreachable
 from tests.contract.test_functions import HTTP
-from tests.integration.conftest import engine, monthly, no_identity, records
+from tests.integration.conftest import engine, monthly, no_identity, storage
 from tests.support.azurite import azurite
 from tests.support.factories import NOW, machine
 from tests.support.factories import run as a_run
 from tests.support.function_index import registered
 from tests.support.http_calls import POLICY, SUBSCRIPTION, Engine, call
 
-__all__ = ["azurite", "engine", "monthly", "no_identity", "records"]
+__all__ = ["azurite", "engine", "monthly", "no_identity", "storage"]
 
 DOCUMENT: dict[str, Any] = openapi()
 ROUTES = {route.name: route for route in routes()}
@@ -77,7 +77,7 @@ def test_prefix_and_version_are_those_of_the_app() -> None:
     assert f'version = "{API_VERSION}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
-async def test_the_document_is_served(records: Records) -> None:
+async def test_the_document_is_served(storage: Storage) -> None:
     answer = await call(described.get_openapi)
     assert (answer.status, answer.json) == (200, DOCUMENT)
 
@@ -154,7 +154,7 @@ class _Plain:
 
 
 @pytest.mark.parametrize("name", sorted(ROUTES))
-async def test_what_a_route_answers_when_nothing_exists(records: Records, engine: Engine, name: str) -> None:
+async def test_what_a_route_answers_when_nothing_exists(storage: Storage, engine: Engine, name: str) -> None:
     """404 where it is said; and everything else that comes back is said as well."""
     route = ROUTES[name]
     if name in ASK_AZURE and "{" not in route.template:
@@ -169,7 +169,7 @@ async def test_what_a_route_answers_when_nothing_exists(records: Records, engine
 
 
 @pytest.mark.parametrize("name", sorted(name for name, route in ROUTES.items() if route.promise.body))
-async def test_bodies_that_are_wrong_or_too_large(records: Records, engine: Engine, monthly: str, name: str) -> None:
+async def test_bodies_that_are_wrong_or_too_large(storage: Storage, engine: Engine, monthly: str, name: str) -> None:
     route = ROUTES[name]
     assert await status_of(route, engine, b"[", parts_of(route)) == 400
     assert await status_of(route, engine, b" " * (MAX_BODY + 1), parts_of(route)) == 413
@@ -177,7 +177,7 @@ async def test_bodies_that_are_wrong_or_too_large(records: Records, engine: Engi
 
 
 @pytest.mark.parametrize("name", sorted(name for name, route in ROUTES.items() if route.promise.body))
-async def test_the_examples_work(records: Records, engine: Engine, monthly: str, name: str) -> None:
+async def test_the_examples_work(storage: Storage, engine: Engine, monthly: str, name: str) -> None:
     route = ROUTES[name]
     if name in ASK_AZURE:
         pytest.skip("it asks Azure")
@@ -188,13 +188,13 @@ async def test_the_examples_work(records: Records, engine: Engine, monthly: str,
     run = a_run(
         NOW, state=state, started_at=NOW, waiting_for="rest" if name.endswith("_ring") else "", policy_snapshot=snapshot
     )
-    await records.create_run(run)
-    await records.add_machines(run.id, [machine(1)])
+    await storage.runs.create(run)
+    await storage.machines.add(run.id, [machine(1)])
     if name == "retry_machine":
-        await records.record_outcomes(run.id, [machine(1).key], Outcome.canceled(), NOW)
+        await storage.results.record_outcomes(run.id, [machine(1).key], Outcome.canceled(), NOW)
     engine.instances[run.id] = ("patch_run", None)
     if "changeId" in route.template:
-        await records.create_mode_change(a_change(), [])
+        await storage.patch_mode_changes.create(a_change(), [])
     if name.startswith(("skip_next", "unskip", "export")):
         example = ROUTES["put_policy"].promise.body
         assert example
@@ -215,15 +215,15 @@ def stored() -> dict[str, list[dict[str, Any]]]:
 
 @pytest.mark.usefixtures("no_identity")
 @pytest.mark.parametrize("name", sorted(name for name, route in ROUTES.items() if route.method == "get"))
-async def test_a_get_changes_nothing(records: Records, engine: Engine, monthly: str, name: str) -> None:
+async def test_a_get_changes_nothing(storage: Storage, engine: Engine, monthly: str, name: str) -> None:
     """Front ends, browsers and tools repeat and prefetch a GET."""
     route = ROUTES[name]
     if name in ASK_AZURE:
         pytest.skip("it asks Azure")
     run = a_run(NOW, state=RunState.COMPLETED, ended_at=NOW, policy_snapshot={"name": "monthly", **POLICY})
-    await records.create_run(run)
-    await records.add_machines(run.id, [machine(1)])
-    await records.create_mode_change(a_change(), [])
+    await storage.runs.create(run)
+    await storage.machines.add(run.id, [machine(1)])
+    await storage.patch_mode_changes.create(a_change(), [])
     before = stored()
     assert await status_of(route, engine, parts=parts_of(route)) in (200, 400, 404, 502, 503)
     assert stored() == before
@@ -232,16 +232,16 @@ async def test_a_get_changes_nothing(records: Records, engine: Engine, monthly: 
 @pytest.mark.parametrize("name", sorted(ROUTES))
 @pytest.mark.parametrize(("error", "status"), [(StorageUnreachable("away"), 503), (RuntimeError("odd"), 500)])
 async def test_failures_of_the_storage(
-    monkeypatch: pytest.MonkeyPatch, records: Records, engine: Engine, name: str, error: Exception, status: int
+    monkeypatch: pytest.MonkeyPatch, storage: Storage, engine: Engine, name: str, error: Exception, status: int
 ) -> None:
     """503 with ``Retry-After``, or 500 with a problem, exactly from those that are said to use the storage."""
 
-    def fail() -> Records:
+    def fail() -> Storage:
         raise error
 
     route = ROUTES[name]
     module = sys.modules[getattr(route.handler, "client_function", route.handler).__module__]
-    monkeypatch.setattr(module, "open_records", fail, raising=False)
+    monkeypatch.setattr(module, "open_storage", fail, raising=False)
     body = next(iter(route.promise.body.examples.values())) if route.promise.body else b""
     if not route.promise.uses_storage:
         pytest.skip("it uses no storage")

@@ -1,4 +1,4 @@
-"""Names in every script go the whole way: fleet, Resource Graph, records, Resource Manager, and every view."""
+"""Names in every script go the whole way: fleet, Resource Graph, storage, Resource Manager, and every view."""
 
 from __future__ import annotations
 

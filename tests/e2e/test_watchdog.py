@@ -13,7 +13,7 @@ from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationQuery, Orche
 
 from patchwave.domain.runs.watchdog import HEARTBEAT_TIMEOUT, PATIENCE, RecoveryAction
 from patchwave.services.watchdog import Watch, look_after_runs
-from tests.resilience.faults.invariants import hold_invariants, records_of
+from tests.resilience.faults.invariants import hold_invariants, storage_of
 from tests.support.product import POLL_SECONDS, Product, wait_until
 
 type Look = Callable[..., Awaitable[list[RecoveryAction]]]
@@ -25,11 +25,11 @@ INSTALL_MINUTES = 60
 @asynccontextmanager
 async def watching(product: Product, run_id: str) -> AsyncGenerator[tuple[AsyncTaskHubGrpcClient, Look]]:
     """The engine, and the watchdog: called at a moment, it says what it did about the run."""
-    async with records_of(product) as records:
+    async with storage_of(product) as storage:
         engine = AsyncTaskHubGrpcClient(host_address=product.stack.engine, data_converter=FunctionsDataConverter())
 
         async def look(at: datetime | None = None) -> list[RecoveryAction]:
-            done = await look_after_runs(Watch(records, engine, at or datetime.now(UTC), POLL_SECONDS, pause=0.2))
+            done = await look_after_runs(Watch(storage, engine, at or datetime.now(UTC), POLL_SECONDS, pause=0.2))
             return done.get(run_id, [])
 
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.integration.conftest import monthly, no_identity, records
+from tests.integration.conftest import monthly, no_identity, storage
 from tests.support.azurite import azurite
 
-__all__ = ["azurite", "monthly", "no_identity", "records"]
+__all__ = ["azurite", "monthly", "no_identity", "storage"]

@@ -21,7 +21,7 @@ from requests.adapters import HTTPAdapter
 
 from patchwave.api import openapi
 from patchwave.domain.runs.run import RunState
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.fuzz.api import Campaign, Send
 from tests.support.factories import NOW, machine
 from tests.support.factories import run as a_run
@@ -87,21 +87,21 @@ def _response(request: requests.PreparedRequest, answer: func.HttpResponse) -> r
     return HTTPAdapter().build_response(request, raw)
 
 
-async def known_of_everything(records: Records, policy: str) -> dict[str, list[str]]:
+async def known_of_everything(storage: Storage, policy: str) -> dict[str, list[str]]:
     """Names and ids of what exists: the policy, and a run in each state, which are stored for that."""
     known = {"policies.name": [policy], "webhooks.policy": [policy], "freezes.name": ["year-end"]}
     for number, state in enumerate(RunState):
         run = a_run(NOW + timedelta(seconds=number), state=state, policy_snapshot=SNAPSHOT)
-        await records.create_run(run)
-        await records.add_machines(run.id, [machine(1)])
+        await storage.runs.create(run)
+        await storage.machines.add(run.id, [machine(1)])
         known.setdefault("runs.runId", []).append(run.id)
     known["runs.machineKey"] = [machine(1).key]
     return known
 
 
 @pytest.mark.usefixtures("no_identity")
-async def test_the_api_keeps_its_promises(records: Records, monthly: str) -> None:
-    known = await known_of_everything(records, monthly)
+async def test_the_api_keeps_its_promises(storage: Storage, monthly: str) -> None:
+    known = await known_of_everything(storage, monthly)
     campaign = Campaign(InProcess(asyncio.get_running_loop()), SEED, known, is_without_azure=True)
     await asyncio.to_thread(campaign.run, QUICK_REQUESTS)
     check(campaign)

@@ -18,7 +18,7 @@ from time import thread_time
 import pytest
 import requests
 
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.fuzz.api import Send
 from tests.fuzz.expensive import Expensive
 from tests.fuzz.test_api import SEED, InProcess, known_of_everything
@@ -81,13 +81,13 @@ async def _thread_time() -> float:
     return thread_time()
 
 
-async def _measured(records: Records, monthly: str, seed: int, count: int) -> Costs:
+async def _measured(storage: Storage, monthly: str, seed: int, count: int) -> Costs:
     loop = asyncio.get_running_loop()
     costs = Costs(InProcess(loop), loop)
     # What the libraries of the tests hold is no part of the app, and one pass of the collector over it takes 0.1 s.
     gc.collect()
     gc.freeze()
-    maker = Expensive(Random(seed), await known_of_everything(records, monthly))
+    maker = Expensive(Random(seed), await known_of_everything(storage, monthly))
     try:
         await asyncio.to_thread(costs.measure, maker, count)
     finally:
@@ -96,8 +96,8 @@ async def _measured(records: Records, monthly: str, seed: int, count: int) -> Co
 
 
 @pytest.mark.usefixtures("no_identity")
-async def test_no_expensive_request_holds_the_loop(records: Records, monthly: str) -> None:
-    costs = await _measured(records, monthly, SEED, QUICK_REQUESTS)
+async def test_no_expensive_request_holds_the_loop(storage: Storage, monthly: str) -> None:
+    costs = await _measured(storage, monthly, SEED, QUICK_REQUESTS)
     assert costs.too_much == [], costs.report()
 
 
@@ -106,11 +106,11 @@ async def test_no_expensive_request_holds_the_loop(records: Records, monthly: st
 @pytest.mark.usefixtures("no_identity")
 @pytest.mark.parametrize("part", range(PARTS))
 async def test_ten_thousand_expensive_requests(
-    records: Records, monthly: str, part: int, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+    storage: Storage, monthly: str, part: int, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seed = request.config.getoption("--seed")
     first = SEED if seed is None else seed
-    costs = await _measured(records, monthly, first * PARTS + part, ALL_REQUESTS // PARTS)
+    costs = await _measured(storage, monthly, first * PARTS + part, ALL_REQUESTS // PARTS)
     with capsys.disabled():
         sys.stdout.write(f"\n{costs.report()}\n")
     assert costs.statuses.total() >= ALL_REQUESTS // PARTS

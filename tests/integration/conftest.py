@@ -13,31 +13,31 @@ from patchwave.azure import credentials
 from patchwave.azure.clients import PerLoop, close_clients
 from patchwave.azure.resource_graph import ResourceGraph
 from patchwave.settings import load_settings
-from patchwave.storage import Records, open_records
+from patchwave.storage import Storage, open_storage
 from tests.support.azure import Access
 from tests.support.azurite import azurite
 from tests.support.factories import NOW
 from tests.support.http_calls import POLICY, TENANT, Engine
 
-__all__ = ["access", "azurite", "engine", "graph", "monthly", "no_identity", "platform", "records", "roles"]
+__all__ = ["access", "azurite", "engine", "graph", "monthly", "no_identity", "platform", "roles", "storage"]
 
 
 @pytest.fixture
-async def records(azurite: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Records]:
+async def storage(azurite: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Storage]:
     """The records that the triggers open."""
     monkeypatch.setenv("PATCHWAVE_TABLES_CONNECTION", azurite)
     monkeypatch.setenv("PATCHWAVE_TABLE_PREFIX", f"t{uuid.uuid4().hex[:12]}")
     load_settings.cache_clear()
-    found = open_records()
+    found = open_storage()
     yield found
     await close_clients()
     load_settings.cache_clear()
 
 
 @pytest.fixture
-def access(simulator: dict[str, Any], records: Records) -> Access:
+def access(simulator: dict[str, Any], storage: Storage) -> Access:
     """The way to the ``simulator`` of the test's file, beside records of the test's own."""
-    del records
+    del storage
     return Access(simulator)
 
 
@@ -84,7 +84,7 @@ def engine() -> Engine:
 
 
 @pytest.fixture
-async def monthly(records: Records) -> str:
+async def monthly(storage: Storage) -> str:
     """The name of a stored policy."""
-    await records.put_policy("monthly", {"name": "monthly", **POLICY}, if_match=None, if_none_match=True, at=NOW)
+    await storage.policies.put("monthly", {"name": "monthly", **POLICY}, if_match=None, if_none_match=True, at=NOW)
     return "monthly"

@@ -34,6 +34,8 @@ SAFETY_CORE = (
     "activities/submit_operation.py",
     "activities/phase.py",
     "patchwave/storage/run_machines.py",
+    "patchwave/storage/machine_results.py",
+    "patchwave/storage/leases.py",
     "patchwave/storage/intents.py",
     "patchwave/domain/planning/admission.py",
     "patchwave/domain/azure/errors.py",

@@ -14,7 +14,7 @@ import pytest
 
 from patchwave.azure.clients import close_clients
 from patchwave.settings import load_settings
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.factories import NOW
 from tests.support.http_calls import SUBSCRIPTION, Engine, user_function
 from tests.support.simulator import as_client, running
@@ -46,10 +46,10 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, An
 
 @pytest.fixture
 async def azure(
-    records: Records, simulator: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    storage: Storage, simulator: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Settings and trust that lead to it, with the schedule ``weekly``, and its subscription among the topics."""
-    del records  # which has made the other settings
+    del storage  # which has made the other settings
     monkeypatch.setattr(aiohttp.connector, "_SSL_CONTEXT_VERIFIED", ssl.create_default_context(cafile=simulator["ca"]))
     for name, value in simulator["environment"].items():
         monkeypatch.setenv(name, value)
@@ -114,6 +114,6 @@ async def deliver(engine: Engine, event: str) -> None:
     await user_function(maintenance_event)(event=event, client=engine)
 
 
-async def put(records: Records, name: str, **document: Any) -> None:
+async def put(storage: Storage, name: str, **document: Any) -> None:
     whole = {"name": name, "scope": {"subscriptions": [SUBSCRIPTION]}} | document
-    await records.put_policy(name, whole, if_match=None, if_none_match=False, at=NOW)
+    await storage.policies.put(name, whole, if_match=None, if_none_match=False, at=NOW)

@@ -18,7 +18,7 @@ from patchwave.domain.core.ids import MachineId
 from patchwave.domain.runs.intent import Intent
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.azure_bodies import machine
 from tests.support.simulator import SUBSCRIPTION
 
@@ -77,7 +77,7 @@ class Script:
 
 
 @pytest.fixture
-def azure(records: Records, monkeypatch: pytest.MonkeyPatch) -> Script:
+def azure(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Script:
     """The script, the clock of the activities, and waits that are not spread."""
     found = Script()
     monkeypatch.setattr(context.random, "uniform", lambda low, high: 1.0)
@@ -89,13 +89,13 @@ def azure(records: Records, monkeypatch: pytest.MonkeyPatch) -> Script:
 
 
 @pytest.fixture
-async def prepared(records: Records, azure: Script) -> Records:
+async def prepared(storage: Storage, azure: Script) -> Storage:
     """A run over one Linux machine."""
-    await prepare(records)
-    return records
+    await prepare(storage)
+    return storage
 
 
-async def prepare(records: Records, *, policy: dict[str, Any] | None = None, **fields: object) -> None:
+async def prepare(storage: Storage, *, policy: dict[str, Any] | None = None, **fields: object) -> None:
     """A run over the machine."""
     run = Run(
         id=RUN_ID,
@@ -106,8 +106,8 @@ async def prepare(records: Records, *, policy: dict[str, Any] | None = None, **f
         created_at=NOW,
         policy_snapshot={"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION]}} | (policy or {}),
     )
-    await records.create_run(run)
-    await records.start_run(RUN_ID, NOW)
+    await storage.runs.create(run)
+    await storage.runs.start(RUN_ID, NOW)
     one = MachineRecord(
         id=ONE,
         key=KEY,
@@ -117,7 +117,7 @@ async def prepare(records: Records, *, policy: dict[str, Any] | None = None, **f
         location="westeurope",
         os_type="Linux",
     )
-    await records.add_machines(RUN_ID, [one.model_copy(update=fields)])
+    await storage.machines.add(RUN_ID, [one.model_copy(update=fields)])
 
 
 def intent(kind: OperationKind = OperationKind.INSTALL, **fields: Any) -> Intent:

@@ -11,15 +11,15 @@ import pytest
 from local.stack import limits_at
 from patchwave.azure.clients import close_clients
 from patchwave.settings import load_settings
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.http_calls import TENANT
 from tests.support.simulator import SPEED, Simulator
 
 
 @pytest.fixture
-async def azure(records: Records, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Simulator]:
+async def azure(storage: Storage, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Simulator]:
     """Settings and trust that lead to the simulator, and a poll interval that costs no time."""
-    del records  # which has made the other settings
+    del storage  # which has made the other settings
     # aiohttp reads the environment once per process, and another test may have been first.
     trust = ssl.create_default_context(cafile=simulator.ready["ca"])
     monkeypatch.setattr(aiohttp.connector, "_SSL_CONTEXT_VERIFIED", trust)

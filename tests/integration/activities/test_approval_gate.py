@@ -25,7 +25,7 @@ from patchwave.domain.workflow.messages import (
     PreflightRequest,
     StartOperation,
 )
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.factories import order
 from tests.support.simulated_azure import azure
 from tests.support.simulator import SUBSCRIPTION, Simulator
@@ -72,7 +72,7 @@ STARTS: dict[str, tuple[Activity, Callable[[str], Any]]] = {
 }
 
 
-async def prepare(records: Records, one: str) -> str:
+async def prepare(storage: Storage, one: str) -> str:
     """A run that has planned, and has a machine of the ring that waits; the machine's key."""
     run = Run(
         id=RUN_ID,
@@ -83,8 +83,8 @@ async def prepare(records: Records, one: str) -> str:
         created_at=AT,
         policy_snapshot=POLICY,
     )
-    await records.create_run(run)
-    await records.start_run(RUN_ID, AT)
+    await storage.runs.create(run)
+    await storage.runs.start(RUN_ID, AT)
     found = MachineId.parse(one)
     machine = MachineRecord(
         id=one,
@@ -98,7 +98,7 @@ async def prepare(records: Records, one: str) -> str:
         lane="westeurope",
         wave=1,
     )
-    await records.add_machines(RUN_ID, [machine])
+    await storage.machines.add(RUN_ID, [machine])
     return found.key
 
 
@@ -111,21 +111,21 @@ def changes(azure: Simulator, one: str) -> list[str]:
 
 @pytest.mark.parametrize(("activity", "request_of"), STARTS.values(), ids=STARTS)
 async def test_nothing_is_sent_before_the_ring_is_approved(
-    azure: Simulator, records: Records, activity: Activity, request_of: Callable[[str], Any]
+    azure: Simulator, storage: Storage, activity: Activity, request_of: Callable[[str], Any]
 ) -> None:
     one = azure.take(power="stopped" if activity is start_machine else "running")
-    key = await prepare(records, one)
+    key = await prepare(storage, one)
     await activity(request_of(key))
     assert changes(azure, one) == []
-    await records.decide_ring(RUN_ID, "broad", order(), approved=True)
+    await storage.runs.decide_ring(RUN_ID, "broad", order(), approved=True)
     await activity(request_of(key))
     assert changes(azure, one)
 
 
-async def test_nothing_is_sent_after_the_ring_was_rejected(azure: Simulator, records: Records) -> None:
+async def test_nothing_is_sent_after_the_ring_was_rejected(azure: Simulator, storage: Storage) -> None:
     one = azure.take()
-    key = await prepare(records, one)
-    await records.decide_ring(RUN_ID, "broad", order(), approved=False)
+    key = await prepare(storage, one)
+    await storage.runs.decide_ring(RUN_ID, "broad", order(), approved=False)
     for activity, request_of in STARTS.values():
         await activity(request_of(key))
     assert changes(azure, one) == []

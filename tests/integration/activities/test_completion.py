@@ -9,7 +9,7 @@ from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.core.patches import InstallationSummary
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.workflow.messages import MachineEnded, RecordOutcome, ReleaseMachine
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.integration.activities.test_phase import HOUR, PHASE, RUN, look
 from tests.support.factories import NOW, machine, run
 
@@ -19,47 +19,47 @@ FAILED = Outcome(outcome=OutcomeKind.FAILED, reason=Reason.PATCHES_FAILED, messa
 
 
 @pytest.fixture
-async def locked(records: Records) -> MachineRecord:
+async def locked(storage: Storage) -> MachineRecord:
     """A machine of a run that works on it."""
-    await records.create_run(run())
-    await records.start_run(RUN, NOW)
+    await storage.runs.create(run())
+    await storage.runs.start(RUN, NOW)
     one = machine(1, stage=Stage.VERIFYING)
-    await records.add_machines(RUN, [one])
-    assert await records.acquire_lease(one.key, RUN, NOW, NOW + HOUR) in ("", RUN)
+    await storage.machines.add(RUN, [one])
+    assert await storage.leases.acquire(one.key, RUN, NOW, NOW + HOUR) in ("", RUN)
     return one
 
 
-async def kept(records: Records, one: MachineRecord) -> MachineRecord:
-    found = await records.get_machine(RUN, one.key)
+async def kept(storage: Storage, one: MachineRecord) -> MachineRecord:
+    found = await storage.machines.get(RUN, one.key)
     assert found is not None
     return found
 
 
 @pytest.mark.parametrize(("outcome", "failed"), [(PATCHED, False), (FAILED, True)])
 async def test_an_end_keeps_what_was_installed_and_tells_its_phase(
-    records: Records, locked: MachineRecord, outcome: Outcome, failed: bool
+    storage: Storage, locked: MachineRecord, outcome: Outcome, failed: bool
 ) -> None:
     request = RecordOutcome(
         run_id=RUN, machine_key=locked.key, outcome=outcome, phase=PHASE, attempt=2, installation=DONE
     )
     stored = await record_outcome(request)
-    found = await kept(records, locked)
+    found = await kept(storage, locked)
     assert (found.outcome, found.reason, found.message) == (outcome.outcome, outcome.reason, outcome.message)
     assert found.installation == DONE
     assert stored.failed is failed
     assert (await look()).ended == [MachineEnded(key=locked.key, attempt=2, failed=failed)]
-    assert await records.leased([locked.key], RUN, NOW) == set()
+    assert await storage.leases.held([locked.key], RUN, NOW) == set()
 
 
-async def test_an_end_may_keep_its_lock(records: Records, locked: MachineRecord) -> None:
+async def test_an_end_may_keep_its_lock(storage: Storage, locked: MachineRecord) -> None:
     request = RecordOutcome(run_id=RUN, machine_key=locked.key, outcome=FAILED, phase=PHASE, attempt=1, keep_lock=True)
     await record_outcome(request)
-    assert await records.leased([locked.key], RUN, NOW) == {locked.key}
+    assert await storage.leases.held([locked.key], RUN, NOW) == {locked.key}
 
 
 @pytest.mark.parametrize("keep_lock", [False, True])
 async def test_a_machine_that_waits_for_its_next_step_keeps_what_was_installed(
-    records: Records, locked: MachineRecord, keep_lock: bool
+    storage: Storage, locked: MachineRecord, keep_lock: bool
 ) -> None:
     request = ReleaseMachine(
         run_id=RUN,
@@ -72,7 +72,7 @@ async def test_a_machine_that_waits_for_its_next_step_keeps_what_was_installed(
         keep_lock=keep_lock,
     )
     await release_machine(request)
-    found = await kept(records, locked)
+    found = await kept(storage, locked)
     assert (found.stage, found.installation, found.outcome) == (Stage.INSTALLED, DONE, None)
     assert (await look()).ended == [MachineEnded(key=locked.key, attempt=3, left=True)]
-    assert await records.leased([locked.key], RUN, NOW) == ({locked.key} if keep_lock else set())
+    assert await storage.leases.held([locked.key], RUN, NOW) == ({locked.key} if keep_lock else set())

@@ -15,7 +15,8 @@ from patchwave.domain.policy.policy import parse_policy
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.messages import Discovered, DiscoverRequest
 from patchwave.settings import load_settings
-from patchwave.storage import Records
+from patchwave.storage import Storage
+from patchwave.storage.runs import RunRepository
 from tests.support.factories import NOW, SUBSCRIPTION
 
 ELSEWHERE = "99999999-2222-4333-8444-555555555555"
@@ -51,7 +52,7 @@ class Graph:
         return self.pages[skip_token]
 
 
-async def begin(records: Records, monkeypatch: pytest.MonkeyPatch, pages: dict[str, Page], **scope: Any) -> None:
+async def begin(storage: Storage, monkeypatch: pytest.MonkeyPatch, pages: dict[str, Page], **scope: Any) -> None:
     policy = parse_policy({"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION], **scope}})
     run = Run(
         id=RUN,
@@ -62,7 +63,7 @@ async def begin(records: Records, monkeypatch: pytest.MonkeyPatch, pages: dict[s
         created_at=NOW,
         policy_snapshot=policy.to_wire(),
     )
-    await records.create_run(run)
+    await storage.runs.create(run)
     graph = Graph(pages)
     monkeypatch.setattr(discover, "open_resource_graph", lambda: graph)
 
@@ -71,14 +72,14 @@ async def discover_page(cursor: str = "") -> Discovered:
     return await discover_machines(DiscoverRequest(run_id=RUN, cursor=cursor))
 
 
-async def shown(records: Records) -> int:
-    run = await records.get_run(RUN)
+async def shown(storage: Storage) -> int:
+    run = await storage.runs.get(RUN)
     assert run is not None
     return run.machines
 
 
 async def test_pages_add_up_and_only_the_last_one_counts_the_rows(
-    records: Records, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second page tells a machine of the first one again, and the second one is executed twice."""
     pages = {
@@ -86,49 +87,49 @@ async def test_pages_add_up_and_only_the_last_one_counts_the_rows(
         "two": Page([row(2), row(3)], "three"),
         "three": Page([row(4)]),
     }
-    await begin(records, monkeypatch, pages)
+    await begin(storage, monkeypatch, pages)
     counted: list[str] = []
-    count = Records.count_machines
+    count = RunRepository.count_machines
 
-    async def noted(self: Records, run_id: str) -> int:
+    async def noted(self: RunRepository, run_id: str) -> int:
         counted.append(run_id)
         return await count(self, run_id)
 
-    monkeypatch.setattr(Records, "count_machines", noted)
+    monkeypatch.setattr(RunRepository, "count_machines", noted)
     first = await discover_page()
     assert (first.machines, first.wait_seconds, first.failure) == (2, 1.5, "")
-    assert await shown(records) == 2
+    assert await shown(storage) == 2
     second = await discover_page(first.cursor)
     assert await discover_page(first.cursor) == second
-    assert (second.machines, await shown(records)) == (4, 4)
+    assert (second.machines, await shown(storage)) == (4, 4)
     assert counted == []
     last = await discover_page(second.cursor)
     assert (last.machines, last.cursor) == (4, "")
     assert last.selectors
     assert counted == [RUN]
-    assert await shown(records) == 4
-    assert (await records.run_progress(RUN))[1] == {"waiting": 4}
+    assert await shown(storage) == 4
+    assert (await storage.runs.progress(RUN))[1] == {"waiting": 4}
 
 
-async def test_a_cursor_of_before_is_understood(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    await begin(records, monkeypatch, {"two": Page([row(3)])})
+async def test_a_cursor_of_before_is_understood(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    await begin(storage, monkeypatch, {"two": Page([row(3)])})
     assert (await discover_page('[0, "two"]')).machines == 1
 
 
 async def test_an_id_that_nobody_found_gets_its_row_and_counts(
-    records: Records, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await begin(records, monkeypatch, {"": Page([row(1)])}, machineIds=[vm_id(1), vm_id(9)])
+    await begin(storage, monkeypatch, {"": Page([row(1)])}, machineIds=[vm_id(1), vm_id(9)])
     found = await discover_page()
     assert (found.machines, found.cursor) == (2, "")
-    assert await records.run_progress(RUN) == ({"skipped": 1}, {"waiting": 1, "done": 1})
+    assert await storage.runs.progress(RUN) == ({"skipped": 1}, {"waiting": 1, "done": 1})
 
 
 async def test_a_page_that_could_not_be_read_says_why_and_how_long_to_wait(
-    records: Records, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failure = ArmFailure(status=429, code="RateLimiting", message="slow down")
-    await begin(records, monkeypatch, {"": Page(failure=failure, wait_seconds=7)})
+    await begin(storage, monkeypatch, {"": Page(failure=failure, wait_seconds=7)})
     found = await discover_page()
     assert found.failure.startswith("The machines could not be listed. ")
     assert 7 <= found.wait_seconds <= 8
@@ -150,9 +151,9 @@ FORBIDDEN = ArmFailure(status=403, code="AuthorizationFailed", message="No.")
     ("failure", "counts"), [(THROTTLED, False), (AWAY, False), (DOWN, False), (BROKEN, True), (FORBIDDEN, True)]
 )
 async def test_the_answer_tells_throttled_from_failed(
-    records: Records, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool
 ) -> None:
-    await begin(records, monkeypatch, {"": Page(failure=failure, wait_seconds=5)})
+    await begin(storage, monkeypatch, {"": Page(failure=failure, wait_seconds=5)})
     answer = await discover_page()
     assert answer.counts is counts
     assert answer.wait_seconds > 0
@@ -160,7 +161,7 @@ async def test_the_answer_tells_throttled_from_failed(
     assert failure.message in answer.failure
 
 
-@pytest.mark.usefixtures("records")
+@pytest.mark.usefixtures("storage")
 @pytest.mark.parametrize(
     ("failure", "asked", "attempt", "least", "most"),
     [
@@ -186,27 +187,27 @@ def test_the_pauses_are_as_asked_and_grow(
 
 
 async def test_a_machine_outside_of_the_boundary_is_a_row_with_the_reason(
-    records: Records, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = row(2) | {"id": vm_id(2).replace(SUBSCRIPTION, ELSEWHERE), "subscriptionId": ELSEWHERE}
     named = {"subscriptions": [], "machineIds": [vm_id(1), other["id"]]}
-    await begin(records, monkeypatch, {"": Page([row(1), other])}, **named)
+    await begin(storage, monkeypatch, {"": Page([row(1), other])}, **named)
     monkeypatch.setenv("PATCHWAVE_SUBSCRIPTIONS", SUBSCRIPTION)
     load_settings.cache_clear()
     assert (await discover_page()).machines == 2
-    assert await records.run_progress(RUN) == ({"skipped": 1}, {"waiting": 1, "done": 1})
-    [skipped] = (await records.list_machines(RUN, outcome=OutcomeKind.SKIPPED, limit=10, cursor=None)).items
+    assert await storage.runs.progress(RUN) == ({"skipped": 1}, {"waiting": 1, "done": 1})
+    [skipped] = (await storage.machines.list_page(RUN, outcome=OutcomeKind.SKIPPED, limit=10, cursor=None)).items
     assert (skipped.id, skipped.reason) == (other["id"], "outside_boundary")
     assert "PATCHWAVE_SUBSCRIPTIONS" in skipped.message
 
 
 async def test_a_stored_scope_of_nothing_but_systems_finds_nothing_without_a_boundary(
-    records: Records, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await begin(records, monkeypatch, {"": Page([row(1)])}, subscriptions=[], osTypes=["Linux"])
+    await begin(storage, monkeypatch, {"": Page([row(1)])}, subscriptions=[], osTypes=["Linux"])
     found = await discover_page()
     assert "PATCHWAVE_SUBSCRIPTIONS" in found.failure
-    assert (found.wait_seconds, await shown(records)) == (0, 0)
+    assert (found.wait_seconds, await shown(storage)) == (0, 0)
     monkeypatch.setenv("PATCHWAVE_SUBSCRIPTIONS", SUBSCRIPTION)
     load_settings.cache_clear()
     assert (await discover_page()).machines == 1

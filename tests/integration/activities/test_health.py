@@ -21,7 +21,7 @@ from patchwave.domain.machine.health import HealthRequest, HealthResult, HealthS
 from patchwave.domain.runs.machine_record import MachineRecord, SignalState, Stage
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.settings import load_settings
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.azure import Access
 from tests.support.simulator import SUBSCRIPTION, Simulator
 
@@ -30,9 +30,9 @@ RUN_ID = "20261121T000000Z-monthly"
 
 
 @pytest.fixture(autouse=True)
-async def azure(records: Records, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+async def azure(storage: Storage, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """The simulator in the place of Azure."""
-    del records  # which has made the other settings
+    del storage  # which has made the other settings
     monkeypatch.setenv("PATCHWAVE_RESOURCE_MANAGER", simulator.ready["arm"])
     load_settings.cache_clear()
     access = Access(simulator.ready)
@@ -46,11 +46,11 @@ async def azure(records: Records, simulator: Simulator, monkeypatch: pytest.Monk
     await watcher.close()
 
 
-async def prepare(records: Records, one: str, section: dict[str, Any] | None = None, **fields: Any) -> str:
+async def prepare(storage: Storage, one: str, section: dict[str, Any] | None = None, **fields: Any) -> str:
     """A run with that machine; the machine's key."""
     policy = {"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION]}, "health": section or {}}
     trigger = Trigger(kind=TriggerKind.HTTP, by="ada@example.com")
-    await records.create_run(
+    await storage.runs.create(
         Run(
             id=RUN_ID,
             policy="monthly",
@@ -66,7 +66,7 @@ async def prepare(records: Records, one: str, section: dict[str, Any] | None = N
         id=one, key=found.key, name=found.name, subscription_id=SUBSCRIPTION, resource_group=found.resource_group,
         stage=Stage.ASSESSED, **fields,
     )  # fmt: skip
-    await records.add_machines(RUN_ID, [machine])
+    await storage.machines.add(RUN_ID, [machine])
     return found.key
 
 
@@ -75,8 +75,8 @@ async def check(key: str, moment: Moment, looked_for: float = 0) -> HealthResult
     return await check_health(request)
 
 
-async def row(records: Records, key: str) -> MachineRecord:
-    found = await records.get_machine(RUN_ID, key)
+async def row(storage: Storage, key: str) -> MachineRecord:
+    found = await storage.machines.get(RUN_ID, key)
     assert found is not None
     return found
 
@@ -86,11 +86,11 @@ def change(simulator: Simulator, one: str, **simulation: object) -> None:
     assert reply.status_code == 200, reply.text
 
 
-async def test_a_healthy_machine_before_and_after(records: Records, simulator: Simulator) -> None:
-    key = await prepare(records, simulator.take(appHealth="healthy"))
+async def test_a_healthy_machine_before_and_after(storage: Storage, simulator: Simulator) -> None:
+    key = await prepare(storage, simulator.take(appHealth="healthy"))
     assert await check(key, Moment.BEFORE) == HealthResult(state=HealthState.OK)
     assert await check(key, Moment.AFTER) == HealthResult(state=HealthState.OK)
-    machine = await row(records, key)
+    machine = await row(storage, key)
     assert machine.stage is Stage.ASSESSED
     assert machine.health_before is not None
     assert machine.health_after is not None
@@ -98,9 +98,9 @@ async def test_a_healthy_machine_before_and_after(records: Records, simulator: S
     assert states == dict.fromkeys(["power", "agent", "vmHealth", "resourceHealth"], SignalState.HEALTHY)
 
 
-async def test_one_that_became_unhealthy_gets_time_and_then_fails(records: Records, simulator: Simulator) -> None:
+async def test_one_that_became_unhealthy_gets_time_and_then_fails(storage: Storage, simulator: Simulator) -> None:
     one = simulator.take()
-    key = await prepare(records, one, {"settle": "PT10M"})
+    key = await prepare(storage, one, {"settle": "PT10M"})
     assert (await check(key, Moment.BEFORE)).state is HealthState.OK
     change(simulator, one, resourceHealth="Unavailable")
     early = await check(key, Moment.AFTER, 30)
@@ -111,16 +111,16 @@ async def test_one_that_became_unhealthy_gets_time_and_then_fails(records: Recor
     assert late.outcome is not None
     assert (late.outcome.outcome, late.outcome.reason) == (OutcomeKind.FAILED, Reason.UNHEALTHY)
     assert "Resource Health says Unavailable" in late.outcome.message
-    assert (await row(records, key)).stage is Stage.ASSESSED, "recording the outcome is somebody else's task"
+    assert (await row(storage, key)).stage is Stage.ASSESSED, "recording the outcome is somebody else's task"
 
 
-async def test_a_cancelled_run_gives_no_machine_time_to_settle(records: Records, simulator: Simulator) -> None:
+async def test_a_cancelled_run_gives_no_machine_time_to_settle(storage: Storage, simulator: Simulator) -> None:
     one = simulator.take()
-    key = await prepare(records, one, {"settle": "PT10M"})
+    key = await prepare(storage, one, {"settle": "PT10M"})
     assert (await check(key, Moment.BEFORE)).state is HealthState.OK
     change(simulator, one, resourceHealth="Unavailable")
     assert (await check(key, Moment.AFTER, 30)).state is HealthState.WAIT
-    await records.request_cancel(RUN_ID, Order(by="ana", at=AT))
+    await storage.runs.cancel(RUN_ID, Order(by="ana", at=AT))
     judged = await check(key, Moment.AFTER, 60)
     assert judged.state is HealthState.UNHEALTHY
     assert judged.outcome is not None
@@ -132,22 +132,22 @@ async def test_a_cancelled_run_gives_no_machine_time_to_settle(records: Records,
     assert await check(key, Moment.BEFORE) == HealthResult(state=HealthState.OK), "the next step says so"
 
 
-async def test_the_lock_lasts_while_a_machine_settles(records: Records, simulator: Simulator) -> None:
+async def test_the_lock_lasts_while_a_machine_settles(storage: Storage, simulator: Simulator) -> None:
     """It may take two hours, which the lease of the installation did not foresee."""
     one = simulator.take(appHealth="healthy")
-    key = await prepare(records, one)
+    key = await prepare(storage, one)
     at = datetime.now(UTC)
     await check(key, Moment.AFTER)
-    assert await records.leased([key], RUN_ID, at + timedelta(hours=2)) == {key}
-    await records.release_lease(key, RUN_ID)
-    await records.record_outcomes(RUN_ID, [key], Outcome.canceled(), AT)
+    assert await storage.leases.held([key], RUN_ID, at + timedelta(hours=2)) == {key}
+    await storage.leases.release(key, RUN_ID)
+    await storage.results.record_outcomes(RUN_ID, [key], Outcome.canceled(), AT)
     await check(key, Moment.AFTER)
-    assert await records.leased([key], RUN_ID, at) == set(), "it has ended"
+    assert await storage.leases.held([key], RUN_ID, at) == set(), "it has ended"
 
 
-async def test_one_that_recovers_goes_on_at_once(records: Records, simulator: Simulator) -> None:
+async def test_one_that_recovers_goes_on_at_once(storage: Storage, simulator: Simulator) -> None:
     one = simulator.take()
-    key = await prepare(records, one)
+    key = await prepare(storage, one)
     await check(key, Moment.BEFORE)
     change(simulator, one, agent="notReady")
     assert (await check(key, Moment.AFTER)).state is HealthState.WAIT
@@ -155,27 +155,27 @@ async def test_one_that_recovers_goes_on_at_once(records: Records, simulator: Si
     assert (await check(key, Moment.AFTER, 30)).state is HealthState.OK
 
 
-async def test_one_that_was_unhealthy_before_is_patched_and_noted(records: Records, simulator: Simulator) -> None:
-    key = await prepare(records, simulator.take(resourceHealth="Degraded"))
+async def test_one_that_was_unhealthy_before_is_patched_and_noted(storage: Storage, simulator: Simulator) -> None:
+    key = await prepare(storage, simulator.take(resourceHealth="Degraded"))
     assert (await check(key, Moment.BEFORE)).state is HealthState.OK
     assert (await check(key, Moment.AFTER)).state is HealthState.OK
-    before = (await row(records, key)).health_before
+    before = (await row(storage, key)).health_before
     assert before is not None
     assert before.healthy is False
     assert "Degraded" in before.why
 
 
-async def test_one_that_we_started_may_settle_before(records: Records, simulator: Simulator) -> None:
-    key = await prepare(records, simulator.take(appHealth="unhealthy"), powered_on_by_run=True)
+async def test_one_that_we_started_may_settle_before(storage: Storage, simulator: Simulator) -> None:
+    key = await prepare(storage, simulator.take(appHealth="unhealthy"), powered_on_by_run=True)
     assert (await check(key, Moment.BEFORE)).state is HealthState.WAIT
-    assert (await row(records, key)).health_before is None
+    assert (await row(storage, key)).health_before is None
     assert (await check(key, Moment.BEFORE, 15 * 60)).state is HealthState.OK
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-async def test_a_firing_alert_vetoes(records: Records, simulator: Simulator, enabled: bool) -> None:
+async def test_a_firing_alert_vetoes(storage: Storage, simulator: Simulator, enabled: bool) -> None:
     one = simulator.take(alerts=[{"rule": "cpu-high", "severity": "Sev0"}])
-    key = await prepare(records, one, {"alerts": {}, "enabled": enabled})
+    key = await prepare(storage, one, {"alerts": {}, "enabled": enabled})
     answer = await check(key, Moment.BEFORE)
     assert answer.state is HealthState.UNHEALTHY
     assert answer.outcome is not None
@@ -184,15 +184,15 @@ async def test_a_firing_alert_vetoes(records: Records, simulator: Simulator, ena
     assert (await check(key, Moment.BEFORE)).state is HealthState.OK
 
 
-async def test_alerts_count_only_when_the_policy_says_so(records: Records, simulator: Simulator) -> None:
-    key = await prepare(records, simulator.take(alerts=[{"rule": "cpu-high"}]))
+async def test_alerts_count_only_when_the_policy_says_so(storage: Storage, simulator: Simulator) -> None:
+    key = await prepare(storage, simulator.take(alerts=[{"rule": "cpu-high"}]))
     assert (await check(key, Moment.BEFORE)).state is HealthState.OK
 
 
 async def test_alerts_that_cannot_be_asked_for_are_waited_for_and_then_veto(
-    records: Records, simulator: Simulator
+    storage: Storage, simulator: Simulator
 ) -> None:
-    key = await prepare(records, simulator.take(), {"alerts": {}})
+    key = await prepare(storage, simulator.take(), {"alerts": {}})
     rule = {
         "match": {"operation": "alerts"},
         "times": 2,
@@ -213,22 +213,22 @@ async def test_alerts_that_cannot_be_asked_for_are_waited_for_and_then_veto(
 
 @pytest.mark.parametrize(("looked_for", "state"), [(299, HealthState.WAIT), (301, HealthState.UNHEALTHY)])
 async def test_alerts_that_fail_are_waited_for_five_minutes(
-    records: Records, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, looked_for: float, state: HealthState
+    storage: Storage, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, looked_for: float, state: HealthState
 ) -> None:
     class Broken:
         async def fired_alerts(self, *_: object) -> ArmFailure:
             return ArmFailure(status=500, code="InternalServerError")
 
     monkeypatch.setattr(health, "open_resource_health", Broken)
-    key = await prepare(records, simulator.take(), {"alerts": {}})
+    key = await prepare(storage, simulator.take(), {"alerts": {}})
     assert (await check(key, Moment.BEFORE, looked_for)).state is state
 
 
 async def test_settling_follows_the_clock_of_a_trial(
-    records: Records, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = simulator.take()
-    key = await prepare(records, one, {"settle": "PT10M"})
+    key = await prepare(storage, one, {"settle": "PT10M"})
     assert (await check(key, Moment.BEFORE)).state is HealthState.OK
     change(simulator, one, resourceHealth="Unavailable")
     monkeypatch.setenv("PATCHWAVE_CLOCK_SPEED", "60")
@@ -237,18 +237,18 @@ async def test_settling_follows_the_clock_of_a_trial(
     assert (await check(key, Moment.AFTER, 10)).state is HealthState.UNHEALTHY
 
 
-async def test_a_probe_of_a_host_that_is_not_listed_says_nothing(records: Records, simulator: Simulator) -> None:
-    key = await prepare(records, simulator.take(), {"probe": {"url": "http://169.254.169.254/metadata"}})
+async def test_a_probe_of_a_host_that_is_not_listed_says_nothing(storage: Storage, simulator: Simulator) -> None:
+    key = await prepare(storage, simulator.take(), {"probe": {"url": "http://169.254.169.254/metadata"}})
     assert (await check(key, Moment.BEFORE)).state is HealthState.OK
-    before = (await row(records, key)).health_before
+    before = (await row(storage, key)).health_before
     assert before is not None
     assert before.signals["probe"].state is SignalState.UNKNOWN
     assert "PATCHWAVE_PROBE_HOSTS" in before.signals["probe"].detail
 
 
-async def test_a_machine_that_cannot_be_read_is_asked_again(records: Records, simulator: Simulator) -> None:
+async def test_a_machine_that_cannot_be_read_is_asked_again(storage: Storage, simulator: Simulator) -> None:
     one = simulator.take()
-    key = await prepare(records, one, {"resourceHealth": False})
+    key = await prepare(storage, one, {"resourceHealth": False})
     rule = {"match": {"operation": "read", "machine": one}, "times": 2, "effect": {"status": 503}}
     assert simulator.http.post("/_sim/faults", json=rule).status_code == 201
     first, second = await check(key, Moment.BEFORE), await check(key, Moment.BEFORE, 300)
@@ -257,49 +257,49 @@ async def test_a_machine_that_cannot_be_read_is_asked_again(records: Records, si
     assert (await check(key, Moment.AFTER)).state is HealthState.OK
 
 
-async def test_a_policy_without_health_asks_nobody(records: Records, simulator: Simulator) -> None:
-    key = await prepare(records, simulator.take(), {"enabled": False})
+async def test_a_policy_without_health_asks_nobody(storage: Storage, simulator: Simulator) -> None:
+    key = await prepare(storage, simulator.take(), {"enabled": False})
     before = simulator.http.get("/_sim").json()["requests"]
     assert (await check(key, Moment.BEFORE)).state is HealthState.OK
     assert simulator.http.get("/_sim").json()["requests"] == before
 
 
-async def test_the_first_look_reads_what_the_preflight_has_read(records: Records, simulator: Simulator) -> None:
+async def test_the_first_look_reads_what_the_preflight_has_read(storage: Storage, simulator: Simulator) -> None:
     """One read for both, and only once: whatever comes later is read again."""
     one = simulator.take(appHealth="healthy")
-    key = await prepare(records, one)
+    key = await prepare(storage, one)
     machine = MachineId.parse(one)
     await health.open_resource_manager().read_machine(machine, keep_for=Moment.BEFORE)
     change(simulator, one, appHealth="unhealthy")
     await check(key, Moment.BEFORE)
-    before = (await row(records, key)).health_before
+    before = (await row(storage, key)).health_before
     assert before is not None
     assert before.signals["vmHealth"].state is SignalState.HEALTHY, "as the preflight saw it"
     await check(key, Moment.AFTER)
-    after = (await row(records, key)).health_after
+    after = (await row(storage, key)).health_after
     assert after is not None
     assert after.signals["vmHealth"].state is SignalState.UNHEALTHY
 
 
 async def test_a_view_is_not_reused_when_it_is_old(
-    records: Records, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = simulator.take(appHealth="healthy")
-    key = await prepare(records, one)
+    key = await prepare(storage, one)
     monkeypatch.setattr("patchwave.azure.virtual_machines.monotonic", lambda: 0.0)
     await health.open_resource_manager().read_machine(MachineId.parse(one), keep_for=Moment.BEFORE)
     change(simulator, one, appHealth="unhealthy")
     monkeypatch.setattr("patchwave.azure.virtual_machines.monotonic", lambda: 60.0)
     await check(key, Moment.BEFORE)
-    before = (await row(records, key)).health_before
+    before = (await row(storage, key)).health_before
     assert before is not None
     assert before.signals["vmHealth"].state is SignalState.UNHEALTHY
 
 
-async def prepare_throttled(records: Records, simulator: Simulator) -> str:
+async def prepare_throttled(storage: Storage, simulator: Simulator) -> str:
     """The key of a machine that was healthy; Resource Health asks whoever comes next to wait for a second."""
     one = simulator.take()
-    key = await prepare(records, one)
+    key = await prepare(storage, one)
     assert (await check(key, Moment.BEFORE)).state is HealthState.OK
     rule = {
         "match": {"operation": "health", "machine": one},
@@ -311,10 +311,10 @@ async def prepare_throttled(records: Records, simulator: Simulator) -> str:
 
 
 async def test_what_was_answered_is_not_asked_again_while_another_source_asks_to_wait(
-    records: Records, simulator: Simulator
+    storage: Storage, simulator: Simulator
 ) -> None:
     """Of thousands of machines nobody's look was ever whole: each turn of one source cost the turn of the other."""
-    key = await prepare_throttled(records, simulator)
+    key = await prepare_throttled(storage, simulator)
     since = simulator.http.get("/_sim").json()["requests"]
     found = await check(key, Moment.AFTER)
     assert found.state is HealthState.WAIT
@@ -326,10 +326,10 @@ async def test_what_was_answered_is_not_asked_again_while_another_source_asks_to
 
 
 async def test_whoever_is_told_when_to_come_comes_then_however_long_it_has_looked(
-    records: Records, simulator: Simulator
+    storage: Storage, simulator: Simulator
 ) -> None:
     """Pauses grow while a machine settles; one that was not looked at for want of a turn would miss the next too."""
-    key = await prepare_throttled(records, simulator)
+    key = await prepare_throttled(storage, simulator)
     found = await check(key, Moment.AFTER, 800)
     assert found.state is HealthState.WAIT
     assert found.wait_seconds == 1

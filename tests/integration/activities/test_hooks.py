@@ -21,7 +21,7 @@ from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.messages import MachineRef
 from patchwave.settings import load_settings
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.factories import order
 from tests.support.simulated_azure import azure
 from tests.support.simulator import SUBSCRIPTION, Simulator
@@ -37,7 +37,7 @@ type Json = dict[str, Any]
 
 
 async def prepare(
-    records: Records, one: str, hooks: Json, *, window_end: datetime | None = None, continues: bool = False
+    storage: Storage, one: str, hooks: Json, *, window_end: datetime | None = None, continues: bool = False
 ) -> str:
     """A run of a policy with these hooks over that machine; the machine's key."""
     schedule = {"recurrence": "second Tuesday", "time": "20:00", "timeZone": "UTC", "window": "PT4H"}
@@ -47,7 +47,7 @@ async def prepare(
         "schedule": schedule | {"continueInNextWindow": continues},
         "hooks": hooks,
     }
-    await records.create_run(
+    await storage.runs.create(
         Run(
             id=RUN_ID,
             policy="monthly",
@@ -69,7 +69,7 @@ async def prepare(
         os_type="Windows" if int(one[-3:]) % 2 else "Linux",
         stage=Stage.ASSESSED,
     )
-    await records.add_machines(RUN_ID, [machine])
+    await storage.machines.add(RUN_ID, [machine])
     return found.key
 
 
@@ -104,8 +104,8 @@ def fault(simulator: Simulator, rule: Json) -> None:
     assert simulator.http.post("/_sim/faults", json=rule).status_code == 201
 
 
-async def row(records: Records, key: str) -> MachineRecord:
-    found = await records.get_machine(RUN_ID, key)
+async def row(storage: Storage, key: str) -> MachineRecord:
+    found = await storage.machines.get(RUN_ID, key)
     assert found is not None
     return found
 
@@ -118,12 +118,12 @@ def message(result: HookResult) -> str:
 # --- snapshots
 
 
-async def test_the_snapshot_is_taken_and_its_use_is_told(azure: Simulator, records: Records) -> None:
+async def test_the_snapshot_is_taken_and_its_use_is_told(azure: Simulator, storage: Storage) -> None:
     one = azure.take()
-    key = await prepare(records, one, {"snapshot": {"keep": "PT48H"}})
+    key = await prepare(storage, one, {"snapshot": {"keep": "PT48H"}})
     result = await finish(take_snapshot, snapshot_request(key))
     assert result.state is HookState.DONE
-    machine = await row(records, key)
+    machine = await row(storage, key)
     snapshot = snapshot_of(RUN_ID, MachineId.parse(one), None)
     assert machine.snapshot_id == snapshot.text
     assert f"--source {snapshot.text}" in machine.rollback_instructions
@@ -140,9 +140,9 @@ async def test_the_snapshot_is_taken_and_its_use_is_told(azure: Simulator, recor
     assert timedelta(hours=47) < expires - datetime.now(UTC) <= timedelta(hours=48)
 
 
-async def test_a_repeated_call_takes_no_second_snapshot(azure: Simulator, records: Records) -> None:
+async def test_a_repeated_call_takes_no_second_snapshot(azure: Simulator, storage: Storage) -> None:
     one = azure.take()
-    key = await prepare(records, one, {"snapshot": {}})
+    key = await prepare(storage, one, {"snapshot": {}})
     answers = await asyncio.gather(*(take_snapshot(snapshot_request(key)) for _ in range(3)))
     assert {answer.state for answer in answers} <= {HookState.WAIT, HookState.DONE}
     await finish(take_snapshot, snapshot_request(key))
@@ -155,13 +155,13 @@ async def test_a_repeated_call_takes_no_second_snapshot(azure: Simulator, record
 
 
 @pytest.mark.parametrize("effect", [{"drop": "after"}, {"drop": "before"}, {"status": 503}, {"status": 429}])
-async def test_a_lost_or_passing_refusal_is_made_good(azure: Simulator, records: Records, effect: Json) -> None:
+async def test_a_lost_or_passing_refusal_is_made_good(azure: Simulator, storage: Storage, effect: Json) -> None:
     one = azure.take()
-    key = await prepare(records, one, {"snapshot": {}})
+    key = await prepare(storage, one, {"snapshot": {}})
     name = snapshot_of(RUN_ID, MachineId.parse(one), None).name
     fault(azure, {"match": {"method": "PUT", "path": f"*{name}"}, "times": 1, "effect": effect})
     assert (await finish(take_snapshot, snapshot_request(key))).state is HookState.DONE
-    assert (await row(records, key)).rollback_instructions
+    assert (await row(storage, key)).rollback_instructions
 
 
 @pytest.mark.parametrize(
@@ -169,19 +169,19 @@ async def test_a_lost_or_passing_refusal_is_made_good(azure: Simulator, records:
     [({"snapshotFails": True}, "Failed"), ({"forbidden": True}, "AuthorizationFailed"), ({"gone": True}, "not found")],
 )
 async def test_without_a_snapshot_the_machine_is_skipped(
-    azure: Simulator, records: Records, simulation: Json, words: str
+    azure: Simulator, storage: Storage, simulation: Json, words: str
 ) -> None:
-    key = await prepare(records, azure.take(**simulation), {"snapshot": {}})
+    key = await prepare(storage, azure.take(**simulation), {"snapshot": {}})
     result = await finish(take_snapshot, snapshot_request(key))
     assert result.outcome is not None
     assert (result.state, result.outcome.reason) == (HookState.FAILED, Reason.HOOK_FAILED)
     assert words in result.outcome.message
-    assert not (await row(records, key)).rollback_instructions
+    assert not (await row(storage, key)).rollback_instructions
 
 
-async def test_a_snapshot_of_somebody_else_is_not_taken_for_ours(azure: Simulator, records: Records) -> None:
+async def test_a_snapshot_of_somebody_else_is_not_taken_for_ours(azure: Simulator, storage: Storage) -> None:
     one = azure.take()
-    key = await prepare(records, one, {"snapshot": {}})
+    key = await prepare(storage, one, {"snapshot": {}})
     disk = azure.machine(one)["properties"]["storageProfile"]["osDisk"]["managedDisk"]["id"]
     body = {"location": "westeurope", "properties": {"creationData": {"sourceResourceId": disk}}}
     address = snapshot_of(RUN_ID, MachineId.parse(one), None).text
@@ -191,9 +191,9 @@ async def test_a_snapshot_of_somebody_else_is_not_taken_for_ours(azure: Simulato
     assert "this run did not take" in message(result)
 
 
-async def test_nothing_is_asked_where_no_snapshot_is_wanted(azure: Simulator, records: Records) -> None:
+async def test_nothing_is_asked_where_no_snapshot_is_wanted(azure: Simulator, storage: Storage) -> None:
     one = azure.take()
-    key = await prepare(records, one, {"before": LINUX})
+    key = await prepare(storage, one, {"before": LINUX})
     assert (await finish(take_snapshot, snapshot_request(key))).state is HookState.DONE
     assert sent(azure, "read", "GET", one) == []
 
@@ -210,38 +210,38 @@ def reasons(results: list[HookResult]) -> set[str]:
     return {result.outcome.reason.value if result.outcome else result.state.value for result in results}
 
 
-async def test_a_machine_of_another_run(azure: Simulator, records: Records) -> None:
-    key = await prepare(records, azure.take(), {"snapshot": {}, "before": BOTH})
-    await records.acquire_lease(key, "another-run", datetime.now(UTC), datetime.now(UTC) + timedelta(hours=1))
+async def test_a_machine_of_another_run(azure: Simulator, storage: Storage) -> None:
+    key = await prepare(storage, azure.take(), {"snapshot": {}, "before": BOTH})
+    await storage.leases.acquire(key, "another-run", datetime.now(UTC), datetime.now(UTC) + timedelta(hours=1))
     assert reasons(await both_end(key)) == {Reason.LOCKED_BY_RUN}
 
 
-async def test_a_cancelled_run(azure: Simulator, records: Records) -> None:
-    key = await prepare(records, azure.take(), {"snapshot": {}, "before": BOTH})
-    await records.request_cancel(RUN_ID, order(at=AT))
+async def test_a_cancelled_run(azure: Simulator, storage: Storage) -> None:
+    key = await prepare(storage, azure.take(), {"snapshot": {}, "before": BOTH})
+    await storage.runs.cancel(RUN_ID, order(at=AT))
     assert reasons(await both_end(key)) == {Reason.CANCELED_BY_USER}
 
 
-async def test_a_run_that_is_cancelled_while_a_script_runs(azure: Simulator, records: Records) -> None:
-    key = await prepare(records, azure.take(scriptMinutes=100_000), {"before": BOTH})
+async def test_a_run_that_is_cancelled_while_a_script_runs(azure: Simulator, storage: Storage) -> None:
+    key = await prepare(storage, azure.take(scriptMinutes=100_000), {"before": BOTH})
     assert (await run_script(script_request(key))).state is HookState.WAIT
-    await records.request_cancel(RUN_ID, order(at=AT))
+    await storage.runs.cancel(RUN_ID, order(at=AT))
     assert reasons([await finish(run_script, script_request(key))]) == {Reason.CANCELED_BY_USER}
 
 
-async def test_a_paused_run(azure: Simulator, records: Records) -> None:
+async def test_a_paused_run(azure: Simulator, storage: Storage) -> None:
     one = azure.take()
-    key = await prepare(records, one, {"snapshot": {}, "before": BOTH})
-    await records.pause_run(RUN_ID, order(at=AT))
+    key = await prepare(storage, one, {"snapshot": {}, "before": BOTH})
+    await storage.runs.pause(RUN_ID, order(at=AT))
     assert reasons(await both_end(key)) == {"left"}
-    await records.resume_run(RUN_ID, order(at=AT))
+    await storage.runs.resume(RUN_ID, order(at=AT))
     assert reasons(await both_end(key)) == {"done"}
 
 
 @pytest.mark.parametrize(("continues", "reason"), [(True, "left"), (False, "window_closed")])
-async def test_a_window_that_is_over(azure: Simulator, records: Records, continues: bool, reason: str) -> None:
+async def test_a_window_that_is_over(azure: Simulator, storage: Storage, continues: bool, reason: str) -> None:
     key = await prepare(
-        records, azure.take(), {"snapshot": {}, "before": BOTH}, window_end=datetime.now(UTC), continues=continues
+        storage, azure.take(), {"snapshot": {}, "before": BOTH}, window_end=datetime.now(UTC), continues=continues
     )
     assert reasons(await both_end(key)) == {reason}
 
@@ -249,11 +249,11 @@ async def test_a_window_that_is_over(azure: Simulator, records: Records, continu
 # --- scripts
 
 
-async def test_a_script_runs_and_what_it_printed_is_kept(azure: Simulator, records: Records) -> None:
+async def test_a_script_runs_and_what_it_printed_is_kept(azure: Simulator, storage: Storage) -> None:
     one = azure.take_system("Linux")
-    key = await prepare(records, one, {"before": LINUX})
+    key = await prepare(storage, one, {"before": LINUX})
     assert (await finish(run_script, script_request(key))).state is HookState.DONE
-    assert (await row(records, key)).pre_script_output == "hello"
+    assert (await row(storage, key)).pre_script_output == "hello"
     [request] = sent(azure, "script", "POST", one)
     assert request["body"]["commandId"] == "RunShellScript"
     assert f"export PATCHWAVE_RUN={RUN_ID}" in request["body"]["script"]
@@ -261,43 +261,43 @@ async def test_a_script_runs_and_what_it_printed_is_kept(azure: Simulator, recor
 
 
 @pytest.mark.parametrize("os_type", ["Linux", "Windows"])
-async def test_a_failed_script_skips_the_machine(azure: Simulator, records: Records, os_type: str) -> None:
-    key = await prepare(records, azure.take_system(os_type, scriptExit=3), {"before": BOTH})
+async def test_a_failed_script_skips_the_machine(azure: Simulator, storage: Storage, os_type: str) -> None:
+    key = await prepare(storage, azure.take_system(os_type, scriptExit=3), {"before": BOTH})
     result = await finish(run_script, script_request(key))
     assert result.outcome is not None
     assert (result.outcome.outcome, result.outcome.reason) == (OutcomeKind.SKIPPED, Reason.HOOK_FAILED)
     assert "exit code 3" in result.outcome.message
 
 
-async def test_a_failed_script_is_told_but_not_held_against_the_machine(azure: Simulator, records: Records) -> None:
+async def test_a_failed_script_is_told_but_not_held_against_the_machine(azure: Simulator, storage: Storage) -> None:
     one = azure.take_system("Linux", scriptExit=3)
-    key = await prepare(records, one, {"before": LINUX | {"onFailure": "continue"}})
+    key = await prepare(storage, one, {"before": LINUX | {"onFailure": "continue"}})
     assert (await finish(run_script, script_request(key))).state is HookState.DONE
-    assert "exit code 3" in (await row(records, key)).pre_script_output
+    assert "exit code 3" in (await row(storage, key)).pre_script_output
 
 
 async def test_the_script_after_knows_how_it_went_and_runs_in_a_cancelled_run(
-    azure: Simulator, records: Records
+    azure: Simulator, storage: Storage
 ) -> None:
     one = azure.take_system("Linux")
-    key = await prepare(records, one, {"after": LINUX})
-    await records.request_cancel(RUN_ID, order(at=AT))
+    key = await prepare(storage, one, {"after": LINUX})
+    await storage.runs.cancel(RUN_ID, order(at=AT))
     assert (await finish(run_script, script_request(key, When.AFTER, OutcomeKind.FAILED))).state is HookState.DONE
     [request] = sent(azure, "script", "POST", one)
     assert "export PATCHWAVE_OUTCOME=failed" in request["body"]["script"]
-    assert (await row(records, key)).post_script_output == "hello"
+    assert (await row(storage, key)).post_script_output == "hello"
 
 
-async def test_the_lock_lasts_while_the_second_script_runs(azure: Simulator, records: Records) -> None:
-    key = await prepare(records, azure.take_system("Linux"), {"after": LINUX})
+async def test_the_lock_lasts_while_the_second_script_runs(azure: Simulator, storage: Storage) -> None:
+    key = await prepare(storage, azure.take_system("Linux"), {"after": LINUX})
     at = datetime.now(UTC)
     await run_script(script_request(key, When.AFTER, OutcomeKind.PATCHED))
-    assert await records.leased([key], RUN_ID, at + timedelta(hours=2)) == {key}
+    assert await storage.leases.held([key], RUN_ID, at + timedelta(hours=2)) == {key}
 
 
-async def test_a_script_is_sent_once_however_often_it_is_asked_for(azure: Simulator, records: Records) -> None:
+async def test_a_script_is_sent_once_however_often_it_is_asked_for(azure: Simulator, storage: Storage) -> None:
     one = azure.take_system("Linux", scriptMinutes=10)
-    key = await prepare(records, one, {"before": LINUX})
+    key = await prepare(storage, one, {"before": LINUX})
     await asyncio.gather(*(run_script(script_request(key)) for _ in range(5)))
     assert (await finish(run_script, script_request(key))).state is HookState.DONE
     assert (await finish(run_script, script_request(key))).state is HookState.DONE
@@ -308,10 +308,10 @@ async def test_a_script_is_sent_once_however_often_it_is_asked_for(azure: Simula
     "effect", [{"drop": "after"}, {"drop": "before"}, {"status": 503}, {"status": 500, "accept": True}]
 )
 async def test_a_script_that_nobody_knows_of_is_not_sent_again(
-    azure: Simulator, records: Records, effect: Json
+    azure: Simulator, storage: Storage, effect: Json
 ) -> None:
     one = azure.take_system("Linux")
-    key = await prepare(records, one, {"before": LINUX})
+    key = await prepare(storage, one, {"before": LINUX})
     fault(azure, {"match": {"machine": one, "operation": "script"}, "times": 1, "effect": effect})
     for _ in range(2):
         result = await finish(run_script, script_request(key))
@@ -321,12 +321,12 @@ async def test_a_script_that_nobody_knows_of_is_not_sent_again(
 
 
 async def test_an_execution_that_died_after_its_guard_is_not_repeated(
-    azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch
+    azure: Simulator, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = azure.take_system("Linux")
-    key = await prepare(records, one, {"before": LINUX})
+    key = await prepare(storage, one, {"before": LINUX})
     at = datetime.now(UTC)
-    await records.declare_guard(
+    await storage.at_most_once.declare(
         Guard(
             run_id=RUN_ID,
             machine_key=key,
@@ -344,9 +344,9 @@ async def test_an_execution_that_died_after_its_guard_is_not_repeated(
     assert sent(azure, "script", "POST", one) == []
 
 
-async def test_a_refusal_that_passes_is_tried_again(azure: Simulator, records: Records) -> None:
+async def test_a_refusal_that_passes_is_tried_again(azure: Simulator, storage: Storage) -> None:
     one = azure.take_system("Linux")
-    key = await prepare(records, one, {"before": LINUX})
+    key = await prepare(storage, one, {"before": LINUX})
     busy = {"error": {"code": "Conflict", "message": "Run command extension execution is in progress."}}
     rule = {"match": {"machine": one, "operation": "script"}, "times": 2, "effect": {"status": 409, "body": busy}}
     fault(azure, rule)
@@ -357,18 +357,18 @@ async def test_a_refusal_that_passes_is_tried_again(azure: Simulator, records: R
     assert len(sent(azure, "script", "POST", one)) == 3
 
 
-async def test_a_refusal_for_good_fails_at_once(azure: Simulator, records: Records) -> None:
-    key = await prepare(records, azure.take_system("Linux", forbidden=True), {"before": LINUX})
+async def test_a_refusal_for_good_fails_at_once(azure: Simulator, storage: Storage) -> None:
+    key = await prepare(storage, azure.take_system("Linux", forbidden=True), {"before": LINUX})
     result = await run_script(script_request(key))
     assert result.state is HookState.FAILED
     assert "AuthorizationFailed" in message(result)
 
 
 async def test_a_script_that_goes_on_for_too_long_is_given_up(
-    azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch
+    azure: Simulator, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = azure.take_system("Linux", scriptMinutes=100_000)
-    key = await prepare(records, one, {"before": LINUX})
+    key = await prepare(storage, one, {"before": LINUX})
     at = datetime.now(UTC)
     waits: list[float] = []
     for minutes in (0, 1, 9):
@@ -384,9 +384,9 @@ async def test_a_script_that_goes_on_for_too_long_is_given_up(
     assert "did not end within PT5M" in message(result)
 
 
-async def test_an_operation_that_azure_forgot_means_that_nobody_knows(azure: Simulator, records: Records) -> None:
+async def test_an_operation_that_azure_forgot_means_that_nobody_knows(azure: Simulator, storage: Storage) -> None:
     one = azure.take_system("Linux", scriptMinutes=10)
-    key = await prepare(records, one, {"before": LINUX})
+    key = await prepare(storage, one, {"before": LINUX})
     await run_script(script_request(key))
     rule = {
         "match": {"machine": one, "operation": "poll"},
@@ -399,36 +399,36 @@ async def test_an_operation_that_azure_forgot_means_that_nobody_knows(azure: Sim
     assert "It is not known" in message(result)
 
 
-async def test_the_result_behind_the_other_url_is_as_good(azure: Simulator, records: Records) -> None:
+async def test_the_result_behind_the_other_url_is_as_good(azure: Simulator, storage: Storage) -> None:
     one = azure.take_system("Linux", scriptExit=4)
-    key = await prepare(records, one, {"before": LINUX})
+    key = await prepare(storage, one, {"before": LINUX})
     without = {"headers": {"Azure-AsyncOperation": None}}
     fault(azure, {"match": {"machine": one, "operation": "script"}, "times": 1, "effect": without})
     result = await finish(run_script, script_request(key))
     assert "exit code 4" in message(result)
 
 
-async def test_a_url_that_leads_elsewhere_is_not_followed(azure: Simulator, records: Records) -> None:
+async def test_a_url_that_leads_elsewhere_is_not_followed(azure: Simulator, storage: Storage) -> None:
     one = azure.take_system("Linux")
-    key = await prepare(records, one, {"before": LINUX})
+    key = await prepare(storage, one, {"before": LINUX})
     elsewhere = {"headers": {"Azure-AsyncOperation": "https://example.org/subscriptions/x/operations/1"}}
     fault(azure, {"match": {"machine": one, "operation": "script"}, "times": 1, "effect": elsewhere})
     result = await finish(run_script, script_request(key))
     assert "not on the Resource Manager host" in message(result)
 
 
-async def test_polls_that_fail_for_a_while_do_no_harm(azure: Simulator, records: Records) -> None:
+async def test_polls_that_fail_for_a_while_do_no_harm(azure: Simulator, storage: Storage) -> None:
     one = azure.take_system("Linux")
-    key = await prepare(records, one, {"before": LINUX})
+    key = await prepare(storage, one, {"before": LINUX})
     await run_script(script_request(key))
     for effect in ({"status": 500}, {"status": 429}, {"status": 200, "body": "<html>"}):
         fault(azure, {"match": {"machine": one, "operation": "poll"}, "times": 2, "effect": effect})
     assert (await finish(run_script, script_request(key))).state is HookState.DONE
 
 
-async def test_polls_that_fail_for_ever_mean_that_nobody_knows(azure: Simulator, records: Records) -> None:
+async def test_polls_that_fail_for_ever_mean_that_nobody_knows(azure: Simulator, storage: Storage) -> None:
     one = azure.take_system("Linux")
-    key = await prepare(records, one, {"before": LINUX})
+    key = await prepare(storage, one, {"before": LINUX})
     await run_script(script_request(key))
     fault(azure, {"match": {"machine": one, "operation": "poll"}, "effect": {"status": 500}})
     result = await finish(run_script, script_request(key))
@@ -438,11 +438,11 @@ async def test_polls_that_fail_for_ever_mean_that_nobody_knows(azure: Simulator,
 
 @pytest.mark.parametrize("setting", ["PATCHWAVE_SCRIPTS", "PATCHWAVE_AUTHORIZATION"])
 async def test_scripts_are_off_unless_the_app_says_otherwise(
-    azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch, setting: str
+    azure: Simulator, storage: Storage, monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
     """However the policy came in, also before the settings were changed."""
     one = azure.take_system("Linux")
-    key = await prepare(records, one, {"before": LINUX})
+    key = await prepare(storage, one, {"before": LINUX})
     monkeypatch.delenv(setting)
     load_settings.cache_clear()
     result = await finish(run_script, script_request(key))
@@ -451,24 +451,24 @@ async def test_scripts_are_off_unless_the_app_says_otherwise(
     assert sent(azure, "script", "POST", one) == []
 
 
-async def test_a_system_without_a_script_has_nothing_to_run(azure: Simulator, records: Records) -> None:
+async def test_a_system_without_a_script_has_nothing_to_run(azure: Simulator, storage: Storage) -> None:
     one = azure.take_system("Windows")
-    key = await prepare(records, one, {"before": LINUX})
+    key = await prepare(storage, one, {"before": LINUX})
     assert (await finish(run_script, script_request(key))).state is HookState.DONE
     assert sent(azure, "script", "POST", one) == []
 
 
-async def test_signed_urls_stay_in_the_guard(azure: Simulator, records: Records) -> None:
+async def test_signed_urls_stay_in_the_guard(azure: Simulator, storage: Storage) -> None:
     one = azure.take_system("Linux", scriptMinutes=5)
-    key = await prepare(records, one, {"before": LINUX})
+    key = await prepare(storage, one, {"before": LINUX})
     answer = await run_script(script_request(key))
     assert "http" not in repr(answer)
-    guard = await records.get_guard(RUN_ID, key, GuardedCall.BEFORE_SCRIPT)
+    guard = await storage.at_most_once.get(RUN_ID, key, GuardedCall.BEFORE_SCRIPT)
     assert guard is not None
     assert guard.state is IntentState.ACCEPTED
     assert len(guard.async_url) > 3_000
     await finish(run_script, script_request(key))
-    assert "http" not in repr(await row(records, key))
+    assert "http" not in repr(await row(storage, key))
 
 
 # --- a script whose refusal may follow an acceptance
@@ -480,10 +480,10 @@ _THROTTLED = {"status": 429, "headers": {"Retry-After": "0"}}
 
 @pytest.mark.parametrize("answer", [_BUSY, _THROTTLED], ids=["409", "429"])
 async def test_a_script_that_azure_took_and_refused_at_once_runs_once(
-    azure: Simulator, records: Records, answer: Json
+    azure: Simulator, storage: Storage, answer: Json
 ) -> None:
     one = azure.take_system("Linux")
-    key = await prepare(records, one, {"before": LINUX})
+    key = await prepare(storage, one, {"before": LINUX})
     rule = {"match": {"machine": one, "operation": "script"}, "times": 1, "effect": answer | {"accept": True}}
     fault(azure, rule)
     for _ in range(2):
@@ -496,29 +496,29 @@ async def test_a_script_that_azure_took_and_refused_at_once_runs_once(
 
 @pytest.mark.parametrize("answer", [_BUSY, _THROTTLED], ids=["409", "429"])
 async def test_a_script_that_azure_did_not_take_is_sent_again_once_the_machine_shows_nothing_of_it(
-    azure: Simulator, records: Records, answer: Json
+    azure: Simulator, storage: Storage, answer: Json
 ) -> None:
     one = azure.take_system("Linux")
-    key = await prepare(records, one, {"before": LINUX})
+    key = await prepare(storage, one, {"before": LINUX})
     fault(azure, {"match": {"machine": one, "operation": "script"}, "times": 1, "effect": answer})
     at = datetime.now(UTC)
     assert (await finish(run_script, script_request(key))).state is HookState.DONE
     assert datetime.now(UTC) - at > timedelta(seconds=0.2), "four poll intervals"
-    assert (await row(records, key)).pre_script_output == "hello"
+    assert (await row(storage, key)).pre_script_output == "hello"
     assert len(sent(azure, "script", "POST", one)) == 2
 
 
-async def test_a_machine_with_another_command_is_not_sent_a_script(azure: Simulator, records: Records) -> None:
+async def test_a_machine_with_another_command_is_not_sent_a_script(azure: Simulator, storage: Storage) -> None:
     one = azure.take_system("Linux", scriptMinutes=20)
-    key = await prepare(records, one, {"before": LINUX})
+    key = await prepare(storage, one, {"before": LINUX})
     azure.post(one, "runCommand", {"commandId": "RunShellScript", "script": ["echo of another"]})
     first = await run_script(script_request(key))
     assert (first.state, first.counts) == (HookState.WAIT, True)
     assert "another operation" in message(first)
     assert len(sent(azure, "script", "POST", one)) == 1, "the other one"
-    assert await records.get_guard(RUN_ID, key, GuardedCall.BEFORE_SCRIPT) is None
+    assert await storage.at_most_once.get(RUN_ID, key, GuardedCall.BEFORE_SCRIPT) is None
     assert (await finish(run_script, script_request(key))).state is HookState.DONE
-    assert (await row(records, key)).pre_script_output == "hello"
+    assert (await row(storage, key)).pre_script_output == "hello"
 
 
 LOCKED_SCOPE = "/subscriptions/3f2b9a64-71c8-4d05-9e1a-8c6d5f0b7e42/resourceGroups/rg-shop"
@@ -548,10 +548,10 @@ REFUSALS = [(LOCKED, LOCKED_SCOPE), (DISALLOWED, "no-changes-at-night")]
 
 @pytest.mark.parametrize(("effect", "named"), REFUSALS, ids=["lock", "policy"])
 async def test_a_script_that_is_refused_for_good_is_not_sent_again(
-    azure: Simulator, records: Records, effect: Json, named: str
+    azure: Simulator, storage: Storage, effect: Json, named: str
 ) -> None:
     one = azure.take_system("Linux")
-    key = await prepare(records, one, {"before": LINUX})
+    key = await prepare(storage, one, {"before": LINUX})
     fault(azure, {"match": {"machine": one, "operation": "script"}, "effect": effect})
     result = await finish(run_script, script_request(key))
     assert result.state is HookState.FAILED
@@ -561,10 +561,10 @@ async def test_a_script_that_is_refused_for_good_is_not_sent_again(
 
 @pytest.mark.parametrize(("effect", "named"), REFUSALS, ids=["lock", "policy"])
 async def test_a_snapshot_that_is_refused_for_good_is_not_asked_for_again(
-    azure: Simulator, records: Records, effect: Json, named: str
+    azure: Simulator, storage: Storage, effect: Json, named: str
 ) -> None:
     one = azure.take()
-    key = await prepare(records, one, {"snapshot": {}})
+    key = await prepare(storage, one, {"snapshot": {}})
     name = snapshot_of(RUN_ID, MachineId.parse(one), None).name
     fault(azure, {"match": {"method": "PUT", "path": f"*{name}"}, "effect": effect})
     result = await finish(take_snapshot, snapshot_request(key))
@@ -573,9 +573,9 @@ async def test_a_snapshot_that_is_refused_for_good_is_not_asked_for_again(
     assert len(sent(azure, "snapshot", "PUT", name)) == 1
 
 
-async def test_a_failure_ends_with_one_full_stop(azure: Simulator, records: Records) -> None:
+async def test_a_failure_ends_with_one_full_stop(azure: Simulator, storage: Storage) -> None:
     one = azure.take()
-    key = await prepare(records, one, {"snapshot": {}})
+    key = await prepare(storage, one, {"snapshot": {}})
     error = {"error": {"code": "ResourceGroupNotFound", "message": "Resource group 'rg' could not be found."}}
     name = snapshot_of(RUN_ID, MachineId.parse(one), None).name
     fault(azure, {"match": {"method": "PUT", "path": f"*{name}"}, "effect": {"status": 404, "body": error}})
@@ -588,10 +588,10 @@ async def test_a_failure_ends_with_one_full_stop(azure: Simulator, records: Reco
 @pytest.mark.parametrize("is_taken", [True, False], ids=["taken", "not taken"])
 @pytest.mark.parametrize("answer", [_BUSY, _THROTTLED, {"status": 503}, None], ids=["409", "429", "503", "none"])
 async def test_a_snapshot_is_taken_once_whatever_azure_answers(
-    azure: Simulator, records: Records, answer: Json | None, is_taken: bool
+    azure: Simulator, storage: Storage, answer: Json | None, is_taken: bool
 ) -> None:
     one = azure.take()
-    key = await prepare(records, one, {"snapshot": {}})
+    key = await prepare(storage, one, {"snapshot": {}})
     name = snapshot_of(RUN_ID, MachineId.parse(one), None).name
     effect = {"drop": "after" if is_taken else "before"} if answer is None else answer | {"accept": is_taken}
     fault(azure, {"match": {"method": "PUT", "path": f"*{name}"}, "times": 1, "effect": effect})

@@ -17,7 +17,7 @@ from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.maintenance_run import Copied, FindMachines
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.factories import NOW, machine
 
 RUN = "20261110T190000Z-weekly"
@@ -77,7 +77,7 @@ def graph(monkeypatch: pytest.MonkeyPatch) -> Graph:
     return made
 
 
-async def begin(records: Records, count: int) -> None:
+async def begin(storage: Storage, count: int) -> None:
     occurrence = MaintenanceOccurrence(
         id=ID,
         configuration_id=ID.partition("/providers/microsoft.maintenance/applyupdates")[0],
@@ -99,8 +99,8 @@ async def begin(records: Records, count: int) -> None:
         policy_snapshot={"name": "weekly", "scope": {"osTypes": ["Linux"]}},
         maintenance=occurrence,
     )
-    await records.create_run(run)
-    await records.add_machines(RUN, [machine(number) for number in range(count)])
+    await storage.runs.create(run)
+    await storage.machines.add(RUN, [machine(number) for number in range(count)])
 
 
 async def copy(cursor: str = "", attempt: int = 0) -> Copied:
@@ -108,16 +108,16 @@ async def copy(cursor: str = "", attempt: int = 0) -> Copied:
     return await maintenance_results.import_results(request)
 
 
-async def row(records: Records, number: int) -> MachineRecord:
-    found = await records.get_machine(RUN, machine(number).key)
+async def row(storage: Storage, number: int) -> MachineRecord:
+    found = await storage.machines.get(RUN, machine(number).key)
     assert found
     return found
 
 
 async def test_a_page_is_copied_in_slices_of_fifty_and_patches_are_asked_for_ten_at_a_time(
-    records: Records, graph: Graph
+    storage: Storage, graph: Graph
 ) -> None:
-    await begin(records, 53)
+    await begin(storage, 53)
     graph.pages = {
         "": Page(rows=[installation(number) for number in range(51)], skip_token="next", wait_seconds=3),
         "next": Page(rows=[installation(51)]),
@@ -125,8 +125,8 @@ async def test_a_page_is_copied_in_slices_of_fifty_and_patches_are_asked_for_ten
     first = await copy()
     assert (first.cursor, first.wait_seconds, first.machines) == ('["", 50]', 3.0, 53)
     assert graph.asked == [10, 10, 10, 10, 10]
-    assert (await row(records, 49)).installation
-    assert (await row(records, 50)).installation is None
+    assert (await row(storage, 49)).installation
+    assert (await row(storage, 50)).installation is None
     second = await copy(first.cursor)
     assert second.cursor == '["next", 0]'
     assert graph.asked[5:] == [1]
@@ -137,8 +137,8 @@ async def test_a_page_is_copied_in_slices_of_fifty_and_patches_are_asked_for_ten
     assert (ID in query, subscriptions, token) == (True, ("s-1",), "")
 
 
-async def test_what_is_copied_is_kept_with_patches_and_errors(records: Records, graph: Graph) -> None:
-    await begin(records, 1)
+async def test_what_is_copied_is_kept_with_patches_and_errors(storage: Storage, graph: Graph) -> None:
+    await begin(storage, 1)
     error = {"code": "1", "details": [{"code": "UA_ESM_REQUIRED", "message": "7 patches requires Ubuntu Pro"}]}
     graph.pages = {"": Page(rows=[installation(0, errorDetails=error)])}
     graph.patch_pages = [
@@ -147,25 +147,25 @@ async def test_what_is_copied_is_kept_with_patches_and_errors(records: Records, 
     ]
     copied = await copy()
     assert (copied.awaited, copied.under_way) == (0, 0)
-    kept = await row(records, 0)
+    kept = await row(storage, 0)
     assert kept.stage is Stage.VERIFYING
     assert kept.update_manager_error == "UA_ESM_REQUIRED: 7 patches requires Ubuntu Pro"
     assert kept.installation
     assert (kept.installation.installed, kept.installation.started_at) == (1, STARTED)
     assert [(each.code, each.count) for each in kept.installation.errors] == [("UA_ESM_REQUIRED", 7)]
-    assert [each.name for each in await records.list_patches(RUN, kept.key)] == ["curl", "vim"]
+    assert [each.name for each in await storage.results.list_patches(RUN, kept.key)] == ["curl", "vim"]
     assert [token for query, _, token in graph.queries if "startswith" in query] == ["", "more"]
 
 
-async def test_an_installation_without_errors_reports_none(records: Records, graph: Graph) -> None:
-    await begin(records, 1)
+async def test_an_installation_without_errors_reports_none(storage: Storage, graph: Graph) -> None:
+    await begin(storage, 1)
     graph.pages = {"": Page(rows=[installation(0, errorDetails={"code": "0", "details": []})])}
     await copy()
-    assert (await row(records, 0)).update_manager_error == ""
+    assert (await row(storage, 0)).update_manager_error == ""
 
 
-async def test_only_what_is_over_and_newer_is_news(records: Records, graph: Graph) -> None:
-    await begin(records, 2)
+async def test_only_what_is_over_and_newer_is_news(storage: Storage, graph: Graph) -> None:
+    await begin(storage, 2)
     graph.pages = {"": Page(rows=[installation(0, status="InProgress"), installation(7), {"id": "nonsense"}])}
     copied = await copy()
     assert (copied.awaited, graph.asked) == (2, [])
@@ -177,21 +177,21 @@ async def test_only_what_is_over_and_newer_is_news(records: Records, graph: Grap
     ):
         graph.pages = {"": Page(rows=[installation(0, at, installedPatchCount=installed)])}
         await copy()
-        kept = (await row(records, 0)).installation
+        kept = (await row(storage, 0)).installation
         assert kept
         assert kept.installed == expected
     graph.pages = {"": Page(rows=[installation(0, startDateTime=None, installedPatchCount=9)])}
     await copy()
-    kept = (await row(records, 0)).installation
+    kept = (await row(storage, 0)).installation
     assert kept
     assert kept.installed == 4, "without a time it is not known to be newer"
 
 
 @pytest.mark.parametrize("of_patches", [False, True])
 async def test_a_page_that_cannot_be_read_says_when_to_ask_again(
-    records: Records, graph: Graph, of_patches: bool
+    storage: Storage, graph: Graph, of_patches: bool
 ) -> None:
-    await begin(records, 1)
+    await begin(storage, 1)
     failure = ArmFailure(status=503, code="ServerBusy", message="busy")
     bad = Page(failure=failure, wait_seconds=10)
     graph.pages = {"": Page(rows=[installation(0)]) if of_patches else bad}
@@ -201,18 +201,18 @@ async def test_a_page_that_cannot_be_read_says_when_to_ask_again(
     assert "ServerBusy" in copied.failure
     assert copied.wait_seconds >= 10
     assert (copied.machines, copied.cursor) == (1, "")
-    assert (await row(records, 0)).installation is None
+    assert (await row(storage, 0)).installation is None
     final = Page(failure=ArmFailure(status=403, code="AuthorizationFailed", message="no"))
     graph.pages, graph.patch_pages = {"": Page(rows=[installation(0)]) if of_patches else final}, [final]
     copied = await copy(attempt=1)
     assert (copied.wait_seconds, bool(copied.failure)) == (0, True)
 
 
-async def test_a_copy_that_is_repeated_changes_nothing(records: Records, graph: Graph) -> None:
-    await begin(records, 1)
+async def test_a_copy_that_is_repeated_changes_nothing(storage: Storage, graph: Graph) -> None:
+    await begin(storage, 1)
     graph.pages = {"": Page(rows=[installation(0)])}
     await copy()
-    before = await row(records, 0)
+    before = await row(storage, 0)
     await copy()
-    assert await row(records, 0) == before
+    assert await row(storage, 0) == before
     assert graph.asked == [1]

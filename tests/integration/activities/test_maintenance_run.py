@@ -51,7 +51,7 @@ from patchwave.domain.workflow.messages import (
     RunRef,
 )
 from patchwave.settings import load_settings
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.integration.activities.test_hooks import finish
 from tests.support.maintenance_requests import CANCEL_API, PROVIDER, made, put
 from tests.support.simulated_azure import azure
@@ -93,7 +93,7 @@ def fired(azure: Simulator) -> Callable[..., Json]:
     return fire
 
 
-async def accompanied(records: Records, fired: Json, **policy: Any) -> str:
+async def accompanied(storage: Storage, fired: Json, **policy: Any) -> str:
     """A run that accompanies the one that was fired; its id."""
     starts_at = datetime.fromisoformat(fired["startsAt"])
     scheduled = ScheduledRun(OccurrenceId.parse(fired["id"]), starts_at, starts_at + timedelta(seconds=6))
@@ -113,7 +113,7 @@ async def accompanied(records: Records, fired: Json, **policy: Any) -> str:
         policy_snapshot=document,
         maintenance=from_first_event(scheduled, _PATIENCE, datetime.now(UTC)),
     )
-    await records.create_run(run)
+    await storage.runs.create(run)
     stand = await load_maintenance_run(RunRef(run_id=run.id))
     assert not stand.is_ended
     return run.id
@@ -128,12 +128,12 @@ async def pages[Page: Found](activity: Callable[[FindMachines], Awaitable[Page]]
         request = request.model_copy(update={"cursor": page.cursor})
 
 
-async def found(records: Records, run_id: str, count: int) -> list[MachineRecord]:
+async def found(storage: Storage, run_id: str, count: int) -> list[MachineRecord]:
     """The machines of the run, once Resource Graph shows so many."""
     for _ in range(200):
         page = await pages(find_occurrence_machines, FindMachines(run_id=run_id))
         if page.machines >= count:
-            return [machine async for machine in records.each_machine(run_id)]
+            return [machine async for machine in storage.machines.scan(run_id)]
         await asyncio.sleep(0.03)
     raise AssertionError("Resource Graph does not show the machines")
 
@@ -142,8 +142,8 @@ def ref(run_id: str, machine: MachineRecord) -> MachineRef:
     return MachineRef(run_id=run_id, machine_key=machine.key)
 
 
-async def row(records: Records, run_id: str, machine: MachineRecord) -> MachineRecord:
-    got = await records.get_machine(run_id, machine.key)
+async def row(storage: Storage, run_id: str, machine: MachineRecord) -> MachineRecord:
+    got = await storage.machines.get(run_id, machine.key)
     assert got is not None
     return got
 
@@ -177,12 +177,12 @@ async def stop(run_id: str, machine: MachineRecord) -> None:
 
 
 async def test_the_machines_of_the_run_that_the_policy_holds_get_a_row(
-    azure: Simulator, records: Records, fired: Callable[..., Json]
+    azure: Simulator, storage: Storage, fired: Callable[..., Json]
 ) -> None:
     run = fired("found", {}, {}, {})
     one, *others = sorted(run["machines"], key=str.lower)
-    run_id = await accompanied(records, run, scope={"machineIds": others})
-    machines = await found(records, run_id, 2)
+    run_id = await accompanied(storage, run, scope={"machineIds": others})
+    machines = await found(storage, run_id, 2)
     assert {machine.id.lower() for machine in machines} == {each.lower() for each in others}
     assert one.lower() not in {machine.id.lower() for machine in machines}
     assert {machine.os_type for machine in machines} <= {"Linux", "Windows"}
@@ -197,11 +197,11 @@ async def test_the_machines_of_the_run_that_the_policy_holds_get_a_row(
 
 
 async def test_rows_about_no_virtual_machine_are_counted_and_named_once(
-    azure: Simulator, records: Records, fired: Callable[..., Json], monkeypatch: pytest.MonkeyPatch
+    azure: Simulator, storage: Storage, fired: Callable[..., Json], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = fired("passed", {})
-    run_id = await accompanied(records, run)
-    (machine,) = await found(records, run_id, 1)
+    run_id = await accompanied(storage, run)
+    (machine,) = await found(storage, run_id, 1)
     arc = machine.id.replace("Microsoft.Compute/virtualMachines", "Microsoft.HybridCompute/machines")
     whole = ResourceGraph.page
 
@@ -212,24 +212,24 @@ async def test_rows_about_no_virtual_machine_are_counted_and_named_once(
 
     monkeypatch.setattr(ResourceGraph, "page", page)
     for _ in range(2):
-        assert [each.key for each in await found(records, run_id, 1)] == [machine.key]
-    stored = await records.get_run(run_id)
+        assert [each.key for each in await found(storage, run_id, 1)] == [machine.key]
+    stored = await storage.runs.get(run_id)
     assert stored is not None
     assert stored.maintenance is not None
     assert stored.maintenance.passed_over == [arc, "no-id"]
-    lines = (await records.list_audit(run_id, 50, None)).items
+    lines = (await storage.audit.list_page(run_id, 50, None)).items
     assert [line["detail"] for line in lines if line["action"] == "machines_passed_over"] == [
         {"machines": 2, "examples": [arc, "no-id"]}
     ]
 
 
 async def test_power_is_put_back_as_it_was_however_often_anything_is_done(
-    azure: Simulator, records: Records, fired: Callable[..., Json]
+    azure: Simulator, storage: Storage, fired: Callable[..., Json]
 ) -> None:
     run_id = await accompanied(
-        records, fired("powered", {"power": "deallocated"}, {"power": "stopped"}, {}), startStopped=True
+        storage, fired("powered", {"power": "deallocated"}, {"power": "stopped"}, {}), startStopped=True
     )
-    machines = await found(records, run_id, 3)
+    machines = await found(storage, run_id, 3)
     before = {machine.key: power(azure, machine) for machine in machines}
     for _ in range(2):
         # A worker that died after any of these does them again.
@@ -238,7 +238,7 @@ async def test_power_is_put_back_as_it_was_however_often_anything_is_done(
                 await start_machine(change(run_id, machine))
     for machine in machines:
         await prepared(run_id, machine)
-    assert {(await row(records, run_id, machine)).powered_on_by_run for machine in machines} == {True, False}
+    assert {(await row(storage, run_id, machine)).powered_on_by_run for machine in machines} == {True, False}
     for _ in range(2):
         for machine in machines:
             await stop(run_id, machine)
@@ -252,27 +252,27 @@ async def test_power_is_put_back_as_it_was_however_often_anything_is_done(
 
 
 async def test_a_machine_that_somebody_else_started_is_not_ours(
-    azure: Simulator, records: Records, fired: Callable[..., Json]
+    azure: Simulator, storage: Storage, fired: Callable[..., Json]
 ) -> None:
-    run_id = await accompanied(records, fired("others", {}, {"power": "deallocated"}), startStopped=True)
-    running, stopped = sorted(await found(records, run_id, 2), key=lambda machine: machine.power_state, reverse=True)
+    run_id = await accompanied(storage, fired("others", {}, {"power": "deallocated"}), startStopped=True)
+    running, stopped = sorted(await found(storage, run_id, 2), key=lambda machine: machine.power_state, reverse=True)
     assert power(azure, running) == "PowerState/running"
     assert (await start_machine(change(run_id, running))).accepted
-    assert not (await row(records, run_id, running)).powered_on_by_run
+    assert not (await row(storage, run_id, running)).powered_on_by_run
     await start_machine(change(run_id, stopped))
     await prepared(run_id, stopped, "Azure refused.", not_started=True)
-    assert not (await row(records, run_id, stopped)).powered_on_by_run
+    assert not (await row(storage, run_id, stopped)).powered_on_by_run
 
 
 async def test_hooks_run_before_it_and_not_once_their_time_is_over(
-    azure: Simulator, records: Records, fired: Callable[..., Json], monkeypatch: pytest.MonkeyPatch
+    azure: Simulator, storage: Storage, fired: Callable[..., Json], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_id = await accompanied(records, fired("hooked", {}, {}), hooks={"snapshot": {}})
-    first, second = await found(records, run_id, 2)
+    run_id = await accompanied(storage, fired("hooked", {}, {}), hooks={"snapshot": {}})
+    first, second = await found(storage, run_id, 2)
     assert (await look(run_id, first)).preflight.outcome is None
     done = await finish(take_snapshot, ref(run_id, first))
     assert done.state is HookState.DONE
-    await records.note_occurrence(
+    await storage.runs.update_occurrence(
         run_id, lambda known: known.model_copy(update={"pre_deadline": datetime.now(UTC) - timedelta(seconds=1)})
     )
     late = await take_snapshot(ref(run_id, second))
@@ -282,24 +282,24 @@ async def test_hooks_run_before_it_and_not_once_their_time_is_over(
 
 
 async def test_no_run_of_ours_installs_meanwhile(
-    azure: Simulator, records: Records, fired: Callable[..., Json]
+    azure: Simulator, storage: Storage, fired: Callable[..., Json]
 ) -> None:
-    run_id = await accompanied(records, fired("locked", {}))
-    (machine,) = await found(records, run_id, 1)
+    run_id = await accompanied(storage, fired("locked", {}))
+    (machine,) = await found(storage, run_id, 1)
     await look(run_id, machine)
     await prepared(run_id, machine)
     at = datetime.now(UTC)
-    assert await records.acquire_lease(machine.key, "another", at, at + timedelta(hours=1)) == run_id
+    assert await storage.leases.acquire(machine.key, "another", at, at + timedelta(hours=1)) == run_id
     await finalize_machine(Concluding(run_id=run_id, machine_key=machine.key))
-    assert await records.acquire_lease(machine.key, "another", at, at + timedelta(hours=1)) == "another"
+    assert await storage.leases.acquire(machine.key, "another", at, at + timedelta(hours=1)) == "another"
 
 
 async def test_the_run_is_cancelled_before_its_cutoff_and_only_then(
-    azure: Simulator, records: Records, fired: Callable[..., Json]
+    azure: Simulator, storage: Storage, fired: Callable[..., Json]
 ) -> None:
     early = fired("early", {})
-    run_id = await accompanied(records, early)
-    (machine,) = await found(records, run_id, 1)
+    run_id = await accompanied(storage, early)
+    (machine,) = await found(storage, run_id, 1)
     await prepared(run_id, machine, "The snapshot failed.")
     end = EndPreparation(run_id=run_id)
     assert await finish_pre_phase(end) == Preparation(machines=1, failed=1)
@@ -309,28 +309,28 @@ async def test_the_run_is_cancelled_before_its_cutoff_and_only_then(
     known = azure.http.get("/_sim/maintenance").json()["occurrences"]
     assert next(each["status"] for each in known if each["id"] == early["id"]) == "Cancelled"
     await finalize_machine(Concluding(run_id=run_id, machine_key=machine.key))
-    ended = await row(records, run_id, machine)
+    ended = await row(storage, run_id, machine)
     assert (ended.outcome, ended.reason) == (OutcomeKind.SKIPPED, Reason.HOOK_FAILED.value)
 
-    late_id = await accompanied(records, fired("late", {}, minutes=1))
+    late_id = await accompanied(storage, fired("late", {}, minutes=1))
     result = await cancel_occurrence(RunRef(run_id=late_id))
     assert not result.canceled
     assert not result.wait_seconds
-    run = await records.get_run(late_id)
+    run = await storage.runs.get(late_id)
     assert run is not None
     assert run.maintenance is not None
     assert run.maintenance.cancel_failure
-    actions = {line["action"] for line in (await records.list_audit(late_id, 20, None)).items}
+    actions = {line["action"] for line in (await storage.audit.list_page(late_id, 20, None)).items}
     assert "occurrence_not_canceled" in actions
 
 
 async def test_a_machine_outside_of_the_boundary_is_left_alone_and_cancels_nothing(
-    azure: Simulator, records: Records, fired: Callable[..., Json], monkeypatch: pytest.MonkeyPatch
+    azure: Simulator, storage: Storage, fired: Callable[..., Json], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATCHWAVE_SUBSCRIPTIONS", "99999999-2222-4333-8444-555555555555")
     load_settings.cache_clear()
-    run_id = await accompanied(records, fired("beyond", {}))
-    (machine,) = await found(records, run_id, 1)
+    run_id = await accompanied(storage, fired("beyond", {}))
+    (machine,) = await found(storage, run_id, 1)
     assert (machine.outcome, machine.reason) == (OutcomeKind.SKIPPED, "outside_boundary")
     assert (await list_shards(PartOfRun(run_id=run_id, part=Part.BEFORE))).cursors == []
     end = EndPreparation(run_id=run_id)
@@ -341,13 +341,13 @@ async def test_a_machine_outside_of_the_boundary_is_left_alone_and_cancels_nothi
 
 
 async def test_a_run_that_has_begun_is_not_cancelled_whatever_azure_answers(
-    azure: Simulator, records: Records, fired: Callable[..., Json]
+    azure: Simulator, storage: Storage, fired: Callable[..., Json]
 ) -> None:
     """Azure answers 200 and ``Cancelled``, and the run goes on."""
-    begun_id = await accompanied(records, fired("begun", {}, minutes=0))
+    begun_id = await accompanied(storage, fired("begun", {}, minutes=0))
     result = await cancel_occurrence(RunRef(run_id=begun_id))
     assert (result.canceled, result.wait_seconds) == (False, 0)
-    run = await records.get_run(begun_id)
+    run = await storage.runs.get(begun_id)
     assert run is not None
     assert run.maintenance is not None
     assert run.maintenance.canceled_at is None
@@ -355,14 +355,14 @@ async def test_a_run_that_has_begun_is_not_cancelled_whatever_azure_answers(
 
 
 async def test_results_become_ours_with_their_patches_and_contradictions_are_counted(
-    azure: Simulator, records: Records, fired: Callable[..., Json]
+    azure: Simulator, storage: Storage, fired: Callable[..., Json]
 ) -> None:
     run = fired("results", {}, {"power": "deallocated"}, {"pendingPatches": 1}, minutes=0)
-    run_id = await accompanied(records, run)
-    machines = await found(records, run_id, 3)
+    run_id = await accompanied(storage, run)
+    machines = await found(storage, run_id, 3)
     for _ in range(300):
         copied = await pages(import_results, FindMachines(run_id=run_id))
-        machines = await found(records, run_id, 3)
+        machines = await found(storage, run_id, 3)
         if not copied.awaited:
             break
         await asyncio.sleep(0.03)
@@ -374,21 +374,21 @@ async def test_results_become_ours_with_their_patches_and_contradictions_are_cou
     assert installed.pop("ShutdownOrUnresponsive") is None
     assert set(installed) == {"Succeeded"}
     for machine in machines:
-        patches = await records.list_patches(run_id, machine.key)
+        patches = await storage.results.list_patches(run_id, machine.key)
         assert len(patches) == (machine.installation.installed if machine.installation else 0)
         assert {patch.state for patch in patches} <= {"Installed"}
         await finalize_machine(Concluding(run_id=run_id, machine_key=machine.key, complaints=["And so on."]))
-    kinds = sorted([machine.outcome or "" async for machine in records.each_machine(run_id)])
+    kinds = sorted([machine.outcome or "" async for machine in storage.machines.scan(run_id)])
     assert kinds == ["patched", "patched", "skipped"]
-    assert "And so on." in (await row(records, run_id, machines[0])).message
+    assert "And so on." in (await row(storage, run_id, machines[0])).message
     assert (await summarize_maintenance_run(RunRef(run_id=run_id))).contradicted == 0
 
 
 async def test_a_machine_that_was_not_put_back_is_told_and_keeps_its_lock(
-    azure: Simulator, records: Records, fired: Callable[..., Json]
+    azure: Simulator, storage: Storage, fired: Callable[..., Json]
 ) -> None:
-    run_id = await accompanied(records, fired("left", {}))
-    (machine,) = await found(records, run_id, 1)
+    run_id = await accompanied(storage, fired("left", {}))
+    (machine,) = await found(storage, run_id, 1)
     await look(run_id, machine)
     await prepared(run_id, machine)
     concluding = Concluding(
@@ -399,19 +399,19 @@ async def test_a_machine_that_was_not_put_back_is_told_and_keeps_its_lock(
         keep_lock=True,
     )
     await finalize_machine(concluding)
-    ended = await row(records, run_id, machine)
+    ended = await row(storage, run_id, machine)
     assert ended.outcome is not None
     assert ended.outcome.needs_person
     assert ended.message.endswith("The script failed. It could not be stopped again: HTTP 409.")
     at = datetime.now(UTC)
-    assert await records.acquire_lease(machine.key, "another", at, at + timedelta(hours=1)) == run_id
+    assert await storage.leases.acquire(machine.key, "another", at, at + timedelta(hours=1)) == run_id
 
 
 async def test_a_hibernated_machine_is_told_and_was_not_started(
-    azure: Simulator, records: Records, fired: Callable[..., Json]
+    azure: Simulator, storage: Storage, fired: Callable[..., Json]
 ) -> None:
-    run_id = await accompanied(records, fired("asleep", {"power": "hibernated"}), startStopped=True)
-    (machine,) = await found(records, run_id, 1)
+    run_id = await accompanied(storage, fired("asleep", {"power": "hibernated"}), startStopped=True)
+    (machine,) = await found(storage, run_id, 1)
     seen = (await look(run_id, machine)).preflight
     assert seen.outcome is not None
     assert seen.outcome.reason.value == "hibernated"
@@ -419,16 +419,16 @@ async def test_a_hibernated_machine_is_told_and_was_not_started(
     await record_pre_result(done)
     assert (await check_machine_power(ref(run_id, machine))).sign is PowerSign.OFF
     await finalize_machine(Concluding(run_id=run_id, machine_key=machine.key))
-    ended = await row(records, run_id, machine)
+    ended = await row(storage, run_id, machine)
     assert (ended.outcome, ended.power_state, ended.powered_on) == (OutcomeKind.SKIPPED, "hibernated", False)
     assert power(azure, machine) == "PowerState/deallocated"
 
 
 async def test_a_look_afterwards_tells_what_can_be_done(
-    azure: Simulator, records: Records, fired: Callable[..., Json]
+    azure: Simulator, storage: Storage, fired: Callable[..., Json]
 ) -> None:
-    run_id = await accompanied(records, fired("looked", {}, {"power": "deallocated"}))
-    machines = await found(records, run_id, 2)
+    run_id = await accompanied(storage, fired("looked", {}, {"power": "deallocated"}))
+    machines = await found(storage, run_id, 2)
     signs = {power(azure, machine): (await check_machine_power(ref(run_id, machine))).sign for machine in machines}
     assert signs == {"PowerState/running": PowerSign.READY, "PowerState/deallocated": PowerSign.OFF}
     gone = machines[0]

@@ -32,7 +32,7 @@ from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode, PolicyOrigin, Run, RunState, Trigger, TriggerKind
 from patchwave.outbound.notifications import Sender
 from patchwave.settings import load_settings
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.webhook_receiver import Receiver, Reply, receiving
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
@@ -56,7 +56,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def channels(monkeypatch: pytest.MonkeyPatch, records: Records, receiver: Receiver) -> None:
+def channels(monkeypatch: pytest.MonkeyPatch, storage: Storage, receiver: Receiver) -> None:
     """The setting, with one webhook; ``records`` has made the other settings."""
     hub = {
         "name": "hub",
@@ -72,13 +72,13 @@ def configure(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     load_settings.cache_clear()
 
 
-async def make_run(records: Records, *, policy: dict[str, Any] = POLICY, **fields: Any) -> Run:
+async def make_run(storage: Storage, *, policy: dict[str, Any] = POLICY, **fields: Any) -> Run:
     trigger = Trigger(kind=TriggerKind.HTTP, by="ada@example.com")
     run = Run(
         id=RUN_ID, policy="monthly", mode=Mode.PATCH, state=RunState.QUEUED, trigger=trigger, created_at=AT,
         policy_snapshot=policy,
     ).model_copy(update=fields)  # fmt: skip
-    await records.create_run(run)
+    await storage.runs.create(run)
     return run
 
 
@@ -105,9 +105,9 @@ async def told(receiver: Receiver, facts: Facts) -> dict[str, Any]:
 
 
 async def test_a_channel_that_was_told_by_an_earlier_generation_is_not_told_again(
-    records: Records, channels: None
+    storage: Storage, channels: None
 ) -> None:
-    await make_run(records)
+    await make_run(storage)
     report = NoticeReport(
         run_id=RUN_ID, event=RunStarted().event, number=1, at=AT, sent=["hub"], failed={"gone": "no such channel"}
     )
@@ -125,33 +125,33 @@ async def asked(facts: Facts) -> NoticeChannels:
     return await list_channels(notice(facts))
 
 
-async def test_the_channels_of_the_policy_that_are_configured(records: Records, channels: None) -> None:
-    await make_run(records)
+async def test_the_channels_of_the_policy_that_are_configured(storage: Storage, channels: None) -> None:
+    await make_run(storage)
     assert await asked(RunStarted()) == NoticeChannels(
         channels=["hub"], failed={"gone": "PATCHWAVE_CHANNELS has no such channel."}
     )
 
 
-async def test_an_event_that_the_policy_does_not_name(records: Records, channels: None) -> None:
-    await make_run(records, policy={**POLICY, "notifications": {"channels": ["hub"], "events": ["ended"]}})
+async def test_an_event_that_the_policy_does_not_name(storage: Storage, channels: None) -> None:
+    await make_run(storage, policy={**POLICY, "notifications": {"channels": ["hub"], "events": ["ended"]}})
     assert await asked(RunStarted()) == NoticeChannels()
     assert await asked(RunEnded()) == NoticeChannels(channels=["hub"])
 
 
-async def test_a_policy_that_tells_nobody(records: Records, channels: None) -> None:
-    await make_run(records, policy={key: value for key, value in POLICY.items() if key != "notifications"})
+async def test_a_policy_that_tells_nobody(storage: Storage, channels: None) -> None:
+    await make_run(storage, policy={key: value for key, value in POLICY.items() if key != "notifications"})
     assert await asked(RunStarted()) == NoticeChannels()
 
 
-async def test_a_run_without_a_row_tells_nobody(records: Records, channels: None) -> None:
+async def test_a_run_without_a_row_tells_nobody(storage: Storage, channels: None) -> None:
     assert await asked(RunStarted()) == NoticeChannels()
 
 
 async def test_a_setting_that_cannot_be_read_is_the_failure_of_every_channel(
-    records: Records, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configure(monkeypatch, '[{"name": "hub", "url": "https://hooks.example.com/SECRET"}]')
-    await make_run(records)
+    await make_run(storage)
     answer = await asked(RunStarted())
     assert (answer.channels, set(answer.failed)) == ([], {"hub", "gone"})
     assert answer.failed["hub"].startswith("PATCHWAVE_CHANNELS is not valid: [0].kind: Field required")
@@ -164,8 +164,8 @@ async def test_a_setting_that_cannot_be_read_is_the_failure_of_every_channel(
 # --- what is told
 
 
-async def test_a_start_tells_who_and_how_many(records: Records, receiver: Receiver, channels: None) -> None:
-    await make_run(records, machines=60)
+async def test_a_start_tells_who_and_how_many(storage: Storage, receiver: Receiver, channels: None) -> None:
+    await make_run(storage, machines=60)
     assert await told(receiver, RunStarted()) == {
         "mode": "patch",
         "trigger": "http",
@@ -175,10 +175,10 @@ async def test_a_start_tells_who_and_how_many(records: Records, receiver: Receiv
 
 
 async def test_an_approval_tells_ring_deadline_and_command(
-    records: Records, receiver: Receiver, channels: None
+    storage: Storage, receiver: Receiver, channels: None
 ) -> None:
     origin = PolicyOrigin(author="cleo", author_id="c", version=3, digest="0123456789abcdef")
-    await make_run(records, waiting_for="broad", policy_origin=origin)
+    await make_run(storage, waiting_for="broad", policy_origin=origin)
     command = f"patchwave run approve {RUN_ID} --ring broad"
     assert await told(receiver, ApprovalNeeded()) == {
         "ring": "broad",
@@ -194,24 +194,24 @@ async def test_an_approval_tells_ring_deadline_and_command(
     assert (known["ring"], known["machines"], known["withinSeconds"], known["approve"]) == ("broad", 57, 60.0, command)
 
 
-async def test_a_gate_tells_where_and_what_happens_next(records: Records, receiver: Receiver, channels: None) -> None:
-    await make_run(records, blocked_scopes=["lane:broad/westeurope"])
+async def test_a_gate_tells_where_and_what_happens_next(storage: Storage, receiver: Receiver, channels: None) -> None:
+    await make_run(storage, blocked_scopes=["lane:broad/westeurope"])
     document = await told(receiver, ErrorBudgetNotice())
     assert (document["scope"], document["onExceeded"]) == ("lane:broad/westeurope", "hold")
     document = await told(receiver, ErrorBudgetNotice(scope="run", failures=3, limit=2, on_exceeded="end"))
     assert document == {"scope": "run", "failures": 3, "limit": 2, "onExceeded": "end", "reason": ""}
 
 
-async def test_an_end_tells_counts_and_the_worst_machines(records: Records, receiver: Receiver, channels: None) -> None:
-    await make_run(records)
-    await records.start_run(RUN_ID, AT)
+async def test_an_end_tells_counts_and_the_worst_machines(storage: Storage, receiver: Receiver, channels: None) -> None:
+    await make_run(storage)
+    await storage.runs.start(RUN_ID, AT)
     outcomes = [OutcomeKind.PATCHED] * 3 + [OutcomeKind.SKIPPED] * 12 + [OutcomeKind.FAILED] * 2
     machines = [machine(number) for number in range(len(outcomes))]
-    await records.add_machines(RUN_ID, machines)
+    await storage.machines.add(RUN_ID, machines)
     for each, kind in zip(machines, outcomes, strict=True):
         outcome = Outcome(outcome=kind, reason=Reason.PATCHES_FAILED, message="Look\nat it.")
-        await records.record_outcomes(RUN_ID, [each.key], outcome, AT)
-    await records.close_run(RUN_ID, RunState.COMPLETED, "", AT + timedelta(minutes=72))
+        await storage.results.record_outcomes(RUN_ID, [each.key], outcome, AT)
+    await storage.runs.close(RUN_ID, RunState.COMPLETED, "", AT + timedelta(minutes=72))
     document = await told(receiver, RunEnded())
     assert document["countsByOutcome"] == {"patched": 3, "failed": 2, "skipped": 12}
     assert (document["state"], document["machines"], document["durationSeconds"]) == ("completed", 17, 4320.0)
@@ -227,13 +227,13 @@ async def test_an_end_tells_counts_and_the_worst_machines(records: Records, rece
 
 
 async def test_a_wait_for_the_next_window_tells_how_many_are_left(
-    records: Records, receiver: Receiver, channels: None
+    storage: Storage, receiver: Receiver, channels: None
 ) -> None:
-    await make_run(records)
+    await make_run(storage)
     machines = [machine(number) for number in range(3)]
-    await records.add_machines(RUN_ID, machines)
+    await storage.machines.add(RUN_ID, machines)
     outcome = Outcome(outcome=OutcomeKind.PATCHED, reason=Reason.OK, message="Patched.")
-    await records.record_outcomes(RUN_ID, [machines[0].key], outcome, AT)
+    await storage.results.record_outcomes(RUN_ID, [machines[0].key], outcome, AT)
     opens_at = AT + timedelta(days=1)
     assert await told(receiver, WindowAwaited(opens_at=opens_at)) == {
         "opensAt": "2026-11-22T00:00:00.000Z",
@@ -253,9 +253,9 @@ def machine(number: int) -> MachineRecord:
 
 
 async def test_every_attempt_has_the_same_delivery_id_and_another_notice_has_another(
-    records: Records, receiver: Receiver, channels: None
+    storage: Storage, receiver: Receiver, channels: None
 ) -> None:
-    await make_run(records)
+    await make_run(storage)
     await tell(receiver, ErrorBudgetNotice(), tries=1)
     await tell(receiver, ErrorBudgetNotice(), tries=2)
     await tell(receiver, ErrorBudgetNotice(), number=2)
@@ -266,9 +266,9 @@ async def test_every_attempt_has_the_same_delivery_id_and_another_notice_has_ano
 
 
 async def test_a_failure_that_may_pass_says_when_to_try_again(
-    records: Records, receiver: Receiver, channels: None
+    storage: Storage, receiver: Receiver, channels: None
 ) -> None:
-    await make_run(records)
+    await make_run(storage)
     receiver.replies += [Reply(503), Reply(429, headers={"Retry-After": "600"}), Reply(500)]
     first = await tell(receiver, RunStarted())
     second = await tell(receiver, RunStarted(), tries=2)
@@ -280,9 +280,9 @@ async def test_a_failure_that_may_pass_says_when_to_try_again(
 
 
 async def test_a_channel_that_says_to_come_later_has_not_been_attempted(
-    records: Records, receiver: Receiver, channels: None
+    storage: Storage, receiver: Receiver, channels: None
 ) -> None:
-    await make_run(records)
+    await make_run(storage)
     receiver.replies += [Reply(429), Reply(503, headers={"Retry-After": "40"}), Reply(503), Reply(500)]
     results = [await tell(receiver, RunStarted(), tries=tries) for tries in (6, 6, 6, 2)]
     assert [result.counts for result in results] == [False, False, True, True]
@@ -291,23 +291,23 @@ async def test_a_channel_that_says_to_come_later_has_not_been_attempted(
     assert results[2].wait_seconds == 0
 
 
-async def test_a_failure_that_does_not_pass_is_final(records: Records, receiver: Receiver, channels: None) -> None:
-    await make_run(records)
+async def test_a_failure_that_does_not_pass_is_final(storage: Storage, receiver: Receiver, channels: None) -> None:
+    await make_run(storage)
     receiver.replies.append(Reply(404, b"no_service"))
     assert await tell(receiver, RunStarted()) == SendResult(sent=False, failure="HTTP 404 (no_service).")
 
 
 async def test_the_activity_itself_calls_nothing_on_this_machine(
-    records: Records, receiver: Receiver, channels: None
+    storage: Storage, receiver: Receiver, channels: None
 ) -> None:
-    await make_run(records)
+    await make_run(storage)
     result = await send_notification(SendNotice(notice=notice(RunStarted()), channel="hub"))
     assert result == SendResult(sent=False, failure="The address must not be called: it is this machine itself.")
     assert receiver.received == []
 
 
-async def test_a_channel_that_was_taken_out_of_the_setting(records: Records, channels: None) -> None:
-    await make_run(records)
+async def test_a_channel_that_was_taken_out_of_the_setting(storage: Storage, channels: None) -> None:
+    await make_run(storage)
     result = await send_notification(SendNotice(notice=notice(RunStarted()), channel="gone"))
     assert (result.sent, result.wait_seconds) == (False, 0)
 
@@ -315,14 +315,14 @@ async def test_a_channel_that_was_taken_out_of_the_setting(records: Records, cha
 # --- the audit log
 
 
-async def test_who_was_told_is_in_the_audit_log_of_the_run_once(records: Records) -> None:
-    await make_run(records)
+async def test_who_was_told_is_in_the_audit_log_of_the_run_once(storage: Storage) -> None:
+    await make_run(storage)
     failure = "HTTP 404. Given up after 1 attempt."
     report = NoticeReport(run_id=RUN_ID, event=RunStarted().event, number=1, at=AT, sent=["hub"], failed={})
     for _ in range(2):
         await record_delivery(report)
     await record_delivery(report.model_copy(update={"number": 2, "failed": {"ops": failure}}))
-    lines = (await records.list_audit(RUN_ID, 10, None)).items
+    lines = (await storage.audit.list_page(RUN_ID, 10, None)).items
     assert {line["action"]: line["detail"] for line in lines} == {
         "notified": {"event": "started", "number": 1, "sent": ["hub"], "failed": {}},
         "notification_failed": {"event": "started", "number": 2, "sent": ["hub"], "failed": {"ops": failure}},

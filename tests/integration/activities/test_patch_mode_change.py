@@ -27,7 +27,7 @@ from patchwave.domain.fleet.patch_mode_change import (
     plan_machine,
 )
 from patchwave.domain.policy.scope import Scope
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.integration.activities.test_hooks import REFUSALS
 from tests.support.simulated_azure import azure
 from tests.support.simulator import Simulator
@@ -59,7 +59,7 @@ def shown(simulator: Simulator, one: str) -> FleetMachine:
 
 
 async def plan(
-    records: Records, simulator: Simulator, ids: list[str], wanted: WantedSettings = PLATFORM, **changes: Any
+    storage: Storage, simulator: Simulator, ids: list[str], wanted: WantedSettings = PLATFORM, **changes: Any
 ) -> list[str]:
     """A change that was planned and started over these machines; their keys."""
     machines = [plan_machine(shown(simulator, one), wanted, NOW) for one in ids]
@@ -75,7 +75,7 @@ async def plan(
         started=order,
         machines=len(ids),
     ).model_copy(update=changes)
-    await records.create_mode_change(change, machines)
+    await storage.patch_mode_changes.create(change, machines)
     return [MachineId.parse(one).key for one in ids]
 
 
@@ -87,17 +87,17 @@ async def step(key: str) -> ChangeProgress:
     return await step_patch_mode_change(MachineChangeRef(change_id=CHANGE, machine_key=key))
 
 
-async def finish(records: Records, key: str) -> MachineChange:
+async def finish(storage: Storage, key: str) -> MachineChange:
     """Step until the machine has its end."""
     for _ in range(200):
         if (await step(key)).has_ended:
-            return await row(records, key)
+            return await row(storage, key)
         await asyncio.sleep(0.02)
     raise AssertionError("the machine does not end")
 
 
-async def row(records: Records, key: str) -> MachineChange:
-    found = await records.get_machine_change(CHANGE, key)
+async def row(storage: Storage, key: str) -> MachineChange:
+    found = await storage.patch_mode_changes.get_machine(CHANGE, key)
     assert found is not None
     return found
 
@@ -109,11 +109,11 @@ def patches(simulator: Simulator, one: str) -> int:
 
 
 @pytest.mark.parametrize("system", ["Windows", "Linux"])
-async def test_a_machine_is_changed_and_shown_so(azure: Simulator, records: Records, system: str) -> None:
+async def test_a_machine_is_changed_and_shown_so(azure: Simulator, storage: Storage, system: str) -> None:
     one = azure.take_system(system)
-    [key] = await plan(records, azure, [one])
+    [key] = await plan(storage, azure, [one])
     assert await wave() == [key]
-    ended = await finish(records, key)
+    ended = await finish(storage, key)
     assert (ended.end, ended.message) == (ChangeEnd.CHANGED, "Azure shows the machine as it was wanted.")
     assert ended.before is not None
     assert ended.before.patch_mode is not PatchMode.AUTOMATIC_BY_PLATFORM
@@ -122,54 +122,54 @@ async def test_a_machine_is_changed_and_shown_so(azure: Simulator, records: Reco
     assert PLATFORM.is_met_by(settings)
     assert patches(azure, one) == 1
     assert await wave() == []
-    change = await records.get_mode_change(CHANGE)
+    change = await storage.patch_mode_changes.get(CHANGE)
     assert change is not None
     assert (change.state, change.counts_by_end) == (ChangeState.COMPLETED, {"changed": 1})
 
 
 async def test_a_machine_whose_row_cannot_be_read_has_failed_and_the_others_go_on(
-    azure: Simulator, records: Records, caplog: pytest.LogCaptureFixture
+    azure: Simulator, storage: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
     one, two = azure.take_system("Linux"), azure.take_system("Linux")
-    damaged, whole = await plan(records, azure, [one, two])
-    await records._store.results.merge(CHANGE, f"c~{damaged}", {"before": "{"})
+    damaged, whole = await plan(storage, azure, [one, two])
+    await storage._store.results.merge(CHANGE, f"c~{damaged}", {"before": "{"})
     assert set(await wave()) == {damaged, whole}
     assert (await step(damaged)).has_ended
     assert any(damaged in line.getMessage() and line.exc_info for line in caplog.records)
-    assert (await finish(records, whole)).end is ChangeEnd.CHANGED
+    assert (await finish(storage, whole)).end is ChangeEnd.CHANGED
     assert patches(azure, one) == 0
     assert await wave() == []
-    change = await records.get_mode_change(CHANGE)
+    change = await storage.patch_mode_changes.get(CHANGE)
     assert change is not None
     assert (change.state, change.counts_by_end) == (ChangeState.COMPLETED, {"changed": 1, "failed": 1})
-    page = await records.list_machine_changes(CHANGE, end=None, limit=10, cursor=None)
+    page = await storage.patch_mode_changes.list_machines(CHANGE, end=None, limit=10, cursor=None)
     assert ([each.key for each in page.items], page.unreadable) == ([whole], [f"c~{damaged}"])
 
 
-async def test_what_needs_nothing_and_what_is_refused_is_never_asked_for(azure: Simulator, records: Records) -> None:
+async def test_what_needs_nothing_and_what_is_refused_is_never_asked_for(azure: Simulator, storage: Storage) -> None:
     so_already, other = azure.take_system("Linux"), azure.take_system("Windows")
-    await plan(records, azure, [so_already, other], WantedSettings(patch_mode=PatchMode.IMAGE_DEFAULT))
+    await plan(storage, azure, [so_already, other], WantedSettings(patch_mode=PatchMode.IMAGE_DEFAULT))
     assert await wave() == []
-    rows = {one: await row(records, MachineId.parse(one).key) for one in (so_already, other)}
+    rows = {one: await row(storage, MachineId.parse(one).key) for one in (so_already, other)}
     assert rows[so_already].end is ChangeEnd.UNCHANGED
     assert rows[other].end is ChangeEnd.REFUSED
     assert patches(azure, so_already) == patches(azure, other) == 0
 
 
-async def test_a_worker_that_died_after_the_request_finds_what_was_done(azure: Simulator, records: Records) -> None:
+async def test_a_worker_that_died_after_the_request_finds_what_was_done(azure: Simulator, storage: Storage) -> None:
     one = azure.take_system("Linux")
-    [key] = await plan(records, azure, [one])
+    [key] = await plan(storage, azure, [one])
     await step(key)
     # As if nothing had been written after the request.
-    await records.update_machine_change(CHANGE, key, is_accepted=False)
-    assert (await finish(records, key)).end is ChangeEnd.CHANGED
+    await storage.patch_mode_changes.update_machine(CHANGE, key, is_accepted=False)
+    assert (await finish(storage, key)).end is ChangeEnd.CHANGED
     assert patches(azure, one) == 1
 
 
-async def test_a_change_that_azure_takes_and_does_not_carry_out_has_failed(azure: Simulator, records: Records) -> None:
+async def test_a_change_that_azure_takes_and_does_not_carry_out_has_failed(azure: Simulator, storage: Storage) -> None:
     one = azure.take_system("Linux", updateFails=True)
-    [key] = await plan(records, azure, [one])
-    ended = await finish(records, key)
+    [key] = await plan(storage, azure, [one])
+    ended = await finish(storage, key)
     assert (ended.end, ended.message) == (ChangeEnd.FAILED, "Azure took the change and did not carry it out.")
 
 
@@ -181,71 +181,71 @@ async def test_a_change_that_azure_takes_and_does_not_carry_out_has_failed(azure
     ],
 )
 async def test_a_refusal_of_azure_is_the_end(
-    azure: Simulator, records: Records, simulation: Json, end: ChangeEnd, said: str
+    azure: Simulator, storage: Storage, simulation: Json, end: ChangeEnd, said: str
 ) -> None:
     one = azure.take_system("Linux")
-    [key] = await plan(records, azure, [one])
+    [key] = await plan(storage, azure, [one])
     azure.http.post("/_sim/machines", json={"id": one, "simulation": simulation})
-    ended = await finish(records, key)
+    ended = await finish(storage, key)
     assert ended.end is end
     assert said in ended.message
 
 
 async def test_a_busy_machine_is_waited_for_and_given_up_after_half_an_hour(
-    azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch
+    azure: Simulator, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = azure.take_system("Linux", busy=True)
-    [key] = await plan(records, azure, [one])
+    [key] = await plan(storage, azure, [one])
     progress = await step(key)
     assert not progress.has_ended
     assert progress.wait_seconds
     later = datetime.now(UTC) + timedelta(minutes=31)
     monkeypatch.setattr(patch_mode_change, "now", lambda: later)
-    ended = await finish(records, key)
+    ended = await finish(storage, key)
     assert ended.end is ChangeEnd.FAILED
 
 
-async def test_a_stop_keeps_everything_that_was_not_begun(azure: Simulator, records: Records) -> None:
+async def test_a_stop_keeps_everything_that_was_not_begun(azure: Simulator, storage: Storage) -> None:
     begun, waiting = azure.take_system("Linux"), azure.take_system("Linux")
-    first, second = await plan(records, azure, [begun, waiting], max_concurrent=1)
+    first, second = await plan(storage, azure, [begun, waiting], max_concurrent=1)
     keys = {first: begun, second: waiting}
     [key] = await wave()
     await step(key)
-    await records.stop_mode_change(CHANGE, Order(by="ben", why="wrong tag", at=datetime.now(UTC)))
-    assert (await finish(records, key)).end is ChangeEnd.CHANGED
+    await storage.patch_mode_changes.stop(CHANGE, Order(by="ben", why="wrong tag", at=datetime.now(UTC)))
+    assert (await finish(storage, key)).end is ChangeEnd.CHANGED
     assert await wave() == []
     [other] = keys.keys() - {key}
-    left = await row(records, other)
+    left = await row(storage, other)
     assert (left.end, left.message) == (ChangeEnd.CANCELED, "Stopped by ben: wrong tag.")
     assert patches(azure, keys[other]) == 0
-    change = await records.get_mode_change(CHANGE)
+    change = await storage.patch_mode_changes.get(CHANGE)
     assert change is not None
     assert (change.state, change.counts_by_end) == (ChangeState.STOPPED, {"changed": 1, "canceled": 1})
 
 
 async def test_a_machine_of_the_wave_that_was_not_asked_for_is_not_after_a_stop(
-    azure: Simulator, records: Records
+    azure: Simulator, storage: Storage
 ) -> None:
     one = azure.take_system("Linux")
-    [key] = await plan(records, azure, [one])
+    [key] = await plan(storage, azure, [one])
     assert await wave() == [key]
-    await records.stop_mode_change(CHANGE, Order(by="ben", at=datetime.now(UTC)))
-    assert (await finish(records, key)).end is ChangeEnd.CANCELED
+    await storage.patch_mode_changes.stop(CHANGE, Order(by="ben", at=datetime.now(UTC)))
+    assert (await finish(storage, key)).end is ChangeEnd.CANCELED
     assert patches(azure, one) == 0
 
 
-async def test_too_many_failures_end_the_change(azure: Simulator, records: Records) -> None:
+async def test_too_many_failures_end_the_change(azure: Simulator, storage: Storage) -> None:
     ids = [azure.take_system("Linux", updateFails=True) for _ in range(3)]
-    keys = await plan(records, azure, ids, max_concurrent=2)
+    keys = await plan(storage, azure, ids, max_concurrent=2)
     for key in await wave():
-        assert (await finish(records, key)).end is ChangeEnd.FAILED
+        assert (await finish(storage, key)).end is ChangeEnd.FAILED
     assert await wave() == []
-    change = await records.get_mode_change(CHANGE)
+    change = await storage.patch_mode_changes.get(CHANGE)
     assert change is not None
     assert change.state is ChangeState.STOPPED
     assert change.message == "2 machines failed, and the change was to end at 2."
     assert change.counts_by_end == {"failed": 2, "canceled": 1}
-    assert sum([(await row(records, key)).end is ChangeEnd.CANCELED for key in keys]) == 1
+    assert sum([(await row(storage, key)).end is ChangeEnd.CANCELED for key in keys]) == 1
 
 
 _CONFLICT = {"status": 409, "body": {"error": {"code": "Conflict", "message": "Another operation is in progress."}}}
@@ -257,41 +257,41 @@ _CONFLICT = {"status": 409, "body": {"error": {"code": "Conflict", "message": "A
     ids=["409", "429", "503", "none"],
 )  # fmt: skip
 async def test_whatever_azure_answers_a_change_that_it_took_is_not_asked_for_again(
-    azure: Simulator, records: Records, answer: Json | None, is_taken: bool
+    azure: Simulator, storage: Storage, answer: Json | None, is_taken: bool
 ) -> None:
     one = azure.take_system("Linux")
-    [key] = await plan(records, azure, [one])
+    [key] = await plan(storage, azure, [one])
     effect = {"drop": "after" if is_taken else "before"} if answer is None else answer | {"accept": is_taken}
     rule = {"match": {"method": "PATCH", "path": f"*{one}"}, "times": 1, "effect": effect}
     assert azure.http.post("/_sim/faults", json=rule).status_code == 201
-    ended = await finish(records, key)
+    ended = await finish(storage, key)
     assert ended.end is ChangeEnd.CHANGED
     assert patches(azure, one) == (1 if is_taken else 2)
 
 
 async def test_a_sure_refusal_that_passes_is_followed_by_another_request_at_once(
-    azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch
+    azure: Simulator, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """401: the token was refused, so nothing was taken, and there is nothing to wait for."""
     one = azure.take_system("Linux")
-    [key] = await plan(records, azure, [one])
+    [key] = await plan(storage, azure, [one])
     rule = {"match": {"method": "PATCH", "path": f"*{one}"}, "times": 1, "effect": {"status": 401}}
     assert azure.http.post("/_sim/faults", json=rule).status_code == 201
     stopped = datetime.now(UTC)
     monkeypatch.setattr(patch_mode_change, "now", lambda: stopped)
     assert not (await step(key)).has_ended
-    assert (await row(records, key)).refused_at is not None
+    assert (await row(storage, key)).refused_at is not None
     await step(key)
     assert patches(azure, one) == 2
 
 
-async def test_who_asked_for_the_stop_is_said_on_each_machine(azure: Simulator, records: Records) -> None:
+async def test_who_asked_for_the_stop_is_said_on_each_machine(azure: Simulator, storage: Storage) -> None:
     one = azure.take_system("Linux")
-    [key] = await plan(records, azure, [one], stopped=Order(by="ben", at=NOW, why="wrong fleet"))
+    [key] = await plan(storage, azure, [one], stopped=Order(by="ben", at=NOW, why="wrong fleet"))
     assert await wave() == []
-    ended = await row(records, key)
+    ended = await row(storage, key)
     assert (ended.end, ended.message) == (ChangeEnd.CANCELED, "Stopped by ben: wrong fleet.")
-    change = await records.get_mode_change(CHANGE)
+    change = await storage.patch_mode_changes.get(CHANGE)
     assert change is not None
     assert (change.state, change.message) == (ChangeState.STOPPED, "Stopped by ben: wrong fleet.")
     assert change.counts_by_end == {"canceled": 1}
@@ -300,13 +300,13 @@ async def test_who_asked_for_the_stop_is_said_on_each_machine(azure: Simulator, 
 
 @pytest.mark.parametrize(("effect", "named"), REFUSALS, ids=["lock", "policy"])
 async def test_a_change_that_is_refused_for_good_says_what_refuses_it(
-    azure: Simulator, records: Records, effect: Json, named: str
+    azure: Simulator, storage: Storage, effect: Json, named: str
 ) -> None:
     one = azure.take_system("Linux")
-    [key] = await plan(records, azure, [one])
+    [key] = await plan(storage, azure, [one])
     rule = {"match": {"method": "PATCH", "path": f"*{one}"}, "effect": effect}
     assert azure.http.post("/_sim/faults", json=rule).status_code == 201
-    ended = await finish(records, key)
+    ended = await finish(storage, key)
     assert ended.end is ChangeEnd.REFUSED
     assert named in ended.message.partition(" (HTTP ")[0]
     assert patches(azure, one) == 1
@@ -323,16 +323,16 @@ class Throttled:
 
 
 async def test_a_throttled_machine_keeps_its_time_until_the_change_is_stopped(
-    azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch
+    azure: Simulator, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (key,) = await plan(records, azure, [azure.take()])
+    (key,) = await plan(storage, azure, [azure.take()])
     monkeypatch.setattr(patch_mode_change, "open_machine_settings", Throttled)
     begun = await step(key)
     assert (begun.has_ended, begun.wait_seconds >= 20) == (False, True)
     for hours in (1, 12):
         monkeypatch.setattr(patch_mode_change, "now", lambda hours=hours: NOW + timedelta(hours=hours))
         assert not (await step(key)).has_ended
-    assert 60 <= (await row(records, key)).throttled_seconds <= 70
-    await records.stop_mode_change(CHANGE, Order(by="ana", at=NOW))
+    assert 60 <= (await row(storage, key)).throttled_seconds <= 70
+    await storage.patch_mode_changes.stop(CHANGE, Order(by="ana", at=NOW))
     assert (await step(key)).has_ended
-    assert (await row(records, key)).end is ChangeEnd.CANCELED
+    assert (await row(storage, key)).end is ChangeEnd.CANCELED

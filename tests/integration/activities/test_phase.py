@@ -19,7 +19,7 @@ from patchwave.domain.workflow.messages import (
     StillOpen,
     StillOpenRequest,
 )
-from patchwave.storage import RecordMissing, Records, ending_change
+from patchwave.storage import RecordMissing, Storage, completion_change
 from tests.integration.activities.test_recovery import SHORT
 from tests.integration.storage.test_plans import in_order, make, planned_machine
 from tests.support.factories import NOW, machine, order, run
@@ -32,14 +32,14 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-async def machines(records: Records) -> list[MachineRecord]:
+async def machines(storage: Storage) -> list[MachineRecord]:
     """Six machines of a run: three in the first phase of the canary ring, three in the ring behind it."""
-    await records.create_run(run())
-    await records.start_run(RUN, NOW)
+    await storage.runs.create(run())
+    await storage.runs.start(RUN, NOW)
     found = [machine(number, stage=Stage.ASSESSED) for number in range(6)]
-    await records.add_machines(RUN, found)
+    await storage.machines.add(RUN, found)
     plan = make([planned_machine(number, ring="canary" if number < 3 else "broad") for number in range(6)])
-    await records.save_plan(RUN, plan, in_order(plan), SHORT)
+    await storage.plans.save(RUN, plan, in_order(plan), SHORT)
     return found
 
 
@@ -57,12 +57,12 @@ async def still_open(step: Step, keys: list[str]) -> StillOpen:
 
 
 async def test_a_look_tells_endings_orders_and_the_poll_interval(
-    records: Records, machines: list[MachineRecord]
+    storage: Storage, machines: list[MachineRecord]
 ) -> None:
-    await records.pause_run(RUN, order())
+    await storage.runs.pause(RUN, order())
     ended = MachineEnded(key=machines[0].key, attempt=2, failed=True)
-    await records.tell_phase(RUN, ending_change(PHASE, ended))
-    await records.tell_phase(RUN, ending_change("patch:0.0.2", MachineEnded(key=machines[1].key)))
+    await storage.completions.record(RUN, completion_change(PHASE, ended))
+    await storage.completions.record(RUN, completion_change("patch:0.0.2", MachineEnded(key=machines[1].key)))
     first = await look()
     assert first.ended == [ended]
     assert first.controls.is_paused
@@ -71,24 +71,24 @@ async def test_a_look_tells_endings_orders_and_the_poll_interval(
     assert (second.ended, second.heard) == ([], first.heard)
 
 
-async def test_a_look_is_a_sign_of_life(records: Records, machines: list[MachineRecord]) -> None:
+async def test_a_look_is_a_sign_of_life(storage: Storage, machines: list[MachineRecord]) -> None:
     await look()
-    stored = await records.get_run(RUN)
+    stored = await storage.runs.get(RUN)
     assert stored is not None
     assert stored.heartbeat_deadline is not None
     assert timedelta(minutes=29) < stored.heartbeat_deadline - datetime.now(UTC) < timedelta(minutes=31)
 
 
-async def test_a_phase_of_no_run_is_asked_for_again(records: Records) -> None:
+async def test_a_phase_of_no_run_is_asked_for_again(storage: Storage) -> None:
     with pytest.raises(RecordMissing, match="20261110T190000Z-monthly has no row"):
         await look()
 
 
-async def test_the_assess_step_takes_those_that_are_not_assessed_by_key(records: Records) -> None:
-    await records.create_run(run())
+async def test_the_assess_step_takes_those_that_are_not_assessed_by_key(storage: Storage) -> None:
+    await storage.runs.create(run())
     stages = list(Stage)
     found = [machine(number, stage=stage) for number, stage in enumerate(stages)]
-    await records.add_machines(RUN, found)
+    await storage.machines.add(RUN, found)
     wanted = {one.key for one in found if one.stage in (Stage.WAITING, Stage.ASSESSING)}
     everybody = await page(Step.ASSESS, first_attempt=3)
     assert [one.key for one in everybody.machines] == sorted(wanted)
@@ -102,9 +102,9 @@ async def test_the_assess_step_takes_those_that_are_not_assessed_by_key(records:
 
 
 async def test_the_patch_step_takes_a_phase_in_the_order_of_the_plan(
-    records: Records, machines: list[MachineRecord]
+    storage: Storage, machines: list[MachineRecord]
 ) -> None:
-    await records.record_outcome(RUN, machines[1].key, PATCHED, at=NOW, installation=None, patches=[])
+    await storage.results.record_outcome(RUN, machines[1].key, PATCHED, at=NOW, installation=None, patches=[])
     found = await page(Step.PATCH, first_attempt=4)
     assert [(one.key, one.attempt, one.lane) for one in found.machines] == [
         (machines[0].key, 4, "westeurope"),
@@ -133,11 +133,11 @@ async def test_the_patch_step_takes_a_phase_in_the_order_of_the_plan(
     ],
 )
 async def test_who_has_a_turn_in_which_step(
-    records: Records, machines: list[MachineRecord], stage: Stage, *, patch: bool, restart: bool
+    storage: Storage, machines: list[MachineRecord], stage: Stage, *, patch: bool, restart: bool
 ) -> None:
     for one in machines[1:3]:
-        await records.record_outcome(RUN, one.key, PATCHED, at=NOW, installation=None, patches=[])
-    await records.set_stage(RUN, machines[0].key, stage)
+        await storage.results.record_outcome(RUN, one.key, PATCHED, at=NOW, installation=None, patches=[])
+    await storage.machines.update(RUN, machines[0].key, stage)
     assert bool((await page(Step.PATCH)).machines) is patch
     assert bool((await page(Step.RESTART)).machines) is restart
 
@@ -155,10 +155,10 @@ async def test_who_has_a_turn_in_which_step(
     ],
 )
 async def test_who_still_works_in_which_step(
-    records: Records, machines: list[MachineRecord], stage: Stage, works_in: set[Step]
+    storage: Storage, machines: list[MachineRecord], stage: Stage, works_in: set[Step]
 ) -> None:
     key = machines[0].key
-    await records.set_stage(RUN, key, stage)
+    await storage.machines.update(RUN, key, stage)
     for step in Step:
         found = await still_open(step, [key])
         assert found.keys == ([key] if step in works_in else [])
@@ -166,14 +166,14 @@ async def test_who_still_works_in_which_step(
         assert found.failed == []
 
 
-async def test_of_those_that_have_ended_the_failures_are_named(records: Records, machines: list[MachineRecord]) -> None:
+async def test_of_those_that_have_ended_the_failures_are_named(storage: Storage, machines: list[MachineRecord]) -> None:
     failed, patched, skipped, locked, unlocked, _ = machines
     foreign = Outcome.skipped(Reason.FROZEN, "The machine is frozen.")
     for one, outcome in ((failed, FAILED), (patched, PATCHED), (skipped, foreign)):
-        await records.record_outcome(RUN, one.key, outcome, at=NOW, installation=None, patches=[])
+        await storage.results.record_outcome(RUN, one.key, outcome, at=NOW, installation=None, patches=[])
     now = datetime.now(UTC)
-    assert await records.acquire_lease(locked.key, RUN, now, now + HOUR) == RUN
-    assert await records.acquire_lease(unlocked.key, "another run", now, now + HOUR) == "another run"
+    assert await storage.leases.acquire(locked.key, RUN, now, now + HOUR) == RUN
+    assert await storage.leases.acquire(unlocked.key, "another run", now, now + HOUR) == "another run"
     keys = [one.key for one in machines[:5]]
     found = await still_open(Step.PATCH, [*keys, "f" * 24])
     assert found.keys == [locked.key, unlocked.key]

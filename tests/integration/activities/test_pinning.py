@@ -32,7 +32,7 @@ from patchwave.domain.workflow.messages import (
     StartResult,
     StartState,
 )
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.factories import NOW, intent, machine, order
 
 RUN = "20261110T190000Z-monthly"
@@ -56,7 +56,7 @@ def kb(number: str, state: str = "Available") -> PatchRecord:
     )
 
 
-async def begin(records: Records, mode: Mode = Mode.PATCH, **changes: Any) -> None:
+async def begin(storage: Storage, mode: Mode = Mode.PATCH, **changes: Any) -> None:
     run = Run(
         id=RUN,
         policy="monthly",
@@ -66,28 +66,28 @@ async def begin(records: Records, mode: Mode = Mode.PATCH, **changes: Any) -> No
         created_at=NOW,
         policy_snapshot=parse_policy(POLICY | changes).to_wire(),
     )
-    await records.create_run(run)
-    await records.start_run(RUN, NOW)
+    await storage.runs.create(run)
+    await storage.runs.start(RUN, NOW)
 
 
 async def add(
-    records: Records, number: int, ring: str, patches: Sequence[PatchRecord], os_type: str = "Linux", **changes: Any
+    storage: Storage, number: int, ring: str, patches: Sequence[PatchRecord], os_type: str = "Linux", **changes: Any
 ) -> MachineRecord:
     """A machine of a ring, assessed with these patches."""
     one = machine(number, ring=ring, os_type=os_type, **changes)
-    await records.add_machines(RUN, [one])
+    await storage.machines.add(RUN, [one])
     summary = AssessmentSummary(status="Succeeded", critical_and_security=len(patches))
-    await records.record_assessment(RUN, one.key, summary, patches, NOW)
+    await storage.results.record_assessment(RUN, one.key, summary, patches, NOW)
     return one
 
 
 async def install(
-    records: Records, one: MachineRecord, patches: Sequence[PatchRecord], outcome: OutcomeKind = OutcomeKind.PATCHED
+    storage: Storage, one: MachineRecord, patches: Sequence[PatchRecord], outcome: OutcomeKind = OutcomeKind.PATCHED
 ) -> None:
     """The machine has installed these, and ended."""
-    await records.record_installation(RUN, one.key, INSTALLED, patches)
+    await storage.results.record_installation(RUN, one.key, INSTALLED, patches)
     ended = Outcome(outcome=outcome, reason=Reason.OK, message="-")
-    await records.record_outcome(RUN, one.key, ended, at=NOW, installation=INSTALLED, patches=[])
+    await storage.results.record_outcome(RUN, one.key, ended, at=NOW, installation=INSTALLED, patches=[])
 
 
 async def pin(ring: str = "canary") -> PinSize:
@@ -112,21 +112,21 @@ async def refusal(one: MachineRecord) -> Outcome:
     return found
 
 
-async def test_the_pin_holds_what_machines_of_the_ring_installed_that_ended_well(records: Records) -> None:
-    await begin(records)
-    good = await add(records, 1, "canary", [package("curl", "8.1"), package("vim", "9")])
-    await install(records, good, [package("curl", "8.1", "Installed"), package("vim", "9", "Failed")])
-    bad = await add(records, 2, "canary", [package("systemd", "1")])
-    await install(records, bad, [package("systemd", "1", "Installed")], OutcomeKind.FAILED)
-    other = await add(records, 3, "broad", [package("nano", "7")])
-    await install(records, other, [package("nano", "7", "Installed")])
-    windows = await add(records, 4, "canary", [kb("5000001")], "Windows")
-    await install(records, windows, [kb("5000001", "Installed")])
-    waiting = await add(records, 5, "canary", [package("bash", "5")])
-    await records.record_installation(RUN, waiting.key, INSTALLED, [package("bash", "5", "Installed")])
-    await records.set_stage(RUN, waiting.key, Stage.INSTALLED)
+async def test_the_pin_holds_what_machines_of_the_ring_installed_that_ended_well(storage: Storage) -> None:
+    await begin(storage)
+    good = await add(storage, 1, "canary", [package("curl", "8.1"), package("vim", "9")])
+    await install(storage, good, [package("curl", "8.1", "Installed"), package("vim", "9", "Failed")])
+    bad = await add(storage, 2, "canary", [package("systemd", "1")])
+    await install(storage, bad, [package("systemd", "1", "Installed")], OutcomeKind.FAILED)
+    other = await add(storage, 3, "broad", [package("nano", "7")])
+    await install(storage, other, [package("nano", "7", "Installed")])
+    windows = await add(storage, 4, "canary", [kb("5000001")], "Windows")
+    await install(storage, windows, [kb("5000001", "Installed")])
+    waiting = await add(storage, 5, "canary", [package("bash", "5")])
+    await storage.results.record_installation(RUN, waiting.key, INSTALLED, [package("bash", "5", "Installed")])
+    await storage.machines.update(RUN, waiting.key, Stage.INSTALLED)
     assert await pin() == PinSize(kbs=1, packages=2)
-    stored = await records.get_pin(RUN)
+    stored = await storage.patch_pins.get(RUN)
     assert stored
     assert stored.from_ring == "canary"
     assert stored.linux
@@ -135,87 +135,89 @@ async def test_the_pin_holds_what_machines_of_the_ring_installed_that_ended_well
     assert stored.windows.kbs == ["KB5000001"]
 
 
-async def test_the_pin_does_not_grow_after_it_was_written(records: Records) -> None:
-    await begin(records)
-    first = await add(records, 1, "canary", [package("curl", "8.1")])
-    await install(records, first, [package("curl", "8.1", "Installed")])
+async def test_the_pin_does_not_grow_after_it_was_written(storage: Storage) -> None:
+    await begin(storage)
+    first = await add(storage, 1, "canary", [package("curl", "8.1")])
+    await install(storage, first, [package("curl", "8.1", "Installed")])
     assert await pin() == PinSize(packages=1)
-    late = await add(records, 2, "canary", [package("vim", "9")])
-    await install(records, late, [package("vim", "9", "Installed")])
+    late = await add(storage, 2, "canary", [package("vim", "9")])
+    await install(storage, late, [package("vim", "9", "Installed")])
     assert await pin() == PinSize(packages=1)
 
 
-async def test_only_the_ring_that_goes_first_installs_freely(records: Records) -> None:
+async def test_only_the_ring_that_goes_first_installs_freely(storage: Storage) -> None:
     """The list of the policy names the broad ring first; its order does not."""
-    await begin(records)
-    canary = await add(records, 1, "canary", [package("curl", "8.1")])
-    broad = await add(records, 2, "broad", [package("curl", "8.2"), package("vim", "9")])
+    await begin(storage)
+    canary = await add(storage, 1, "canary", [package("curl", "8.1")])
+    broad = await add(storage, 2, "broad", [package("curl", "8.2"), package("vim", "9")])
     found = await choice(canary)
     assert isinstance(found, LinuxParameters)
     assert found.classifications_to_include
     early = await refusal(broad)
     assert (early.outcome, early.reason) == (OutcomeKind.SKIPPED, Reason.NOT_PINNED)
     assert "canary" in early.message
-    await install(records, canary, [package("curl", "8.1", "Installed")])
+    await install(storage, canary, [package("curl", "8.1", "Installed")])
     await pin()
     assert await masks_of(broad) == ["curl=8.1"]
 
 
-async def test_a_retry_that_brings_its_pin_stays_pinned_in_any_ring(records: Records) -> None:
+async def test_a_retry_that_brings_its_pin_stays_pinned_in_any_ring(storage: Storage) -> None:
     """Alone in its run, a machine of a later ring may be the percentage that makes the first one."""
-    await begin(records)
-    await records.save_pin(RUN, Pin(from_ring="canary", at=NOW, linux=LinuxPin(masks=["curl=8.1"])))
-    canary = await add(records, 1, "canary", [package("curl", "8.2")])
+    await begin(storage)
+    await storage.patch_pins.save(RUN, Pin(from_ring="canary", at=NOW, linux=LinuxPin(masks=["curl=8.1"])))
+    canary = await add(storage, 1, "canary", [package("curl", "8.2")])
     assert await masks_of(canary) == ["curl=8.1"]
 
 
-async def test_an_empty_first_ring_lets_nobody_install(records: Records) -> None:
-    await begin(records)
-    broad = await add(records, 1, "broad", [package("curl", "8.1")])
+async def test_an_empty_first_ring_lets_nobody_install(storage: Storage) -> None:
+    await begin(storage)
+    broad = await add(storage, 1, "broad", [package("curl", "8.1")])
     assert await pin() == PinSize()
     outcome = await refusal(broad)
     assert (outcome.outcome, outcome.reason) == (OutcomeKind.SKIPPED, Reason.NOT_PINNED)
     assert "installed nothing" in outcome.message
 
 
-async def test_without_pinning_and_delay_the_policy_decides_alone(records: Records) -> None:
-    await begin(records, pinRings=False)
-    one = await add(records, 1, "broad", [package("curl", "8.1")])
+async def test_without_pinning_and_delay_the_policy_decides_alone(storage: Storage) -> None:
+    await begin(storage, pinRings=False)
+    one = await add(storage, 1, "broad", [package("curl", "8.1")])
     assert await choice(one) == parse_policy(POLICY).install.linux
 
 
-async def test_a_delay_counts_from_the_first_sighting_to_the_start_of_the_run(records: Records) -> None:
-    await begin(records, pinRings=False, install={"approvalDelayDays": 7})
-    one = await add(records, 1, "broad", [package("curl", "8.1"), package("vim", "9"), package("git", "2")])
-    await records.note_first_seen(OsType.LINUX, [("curl", "8.1")], NOW - 8 * DAY)
-    await records.note_first_seen(OsType.LINUX, [("vim", "9")], NOW - 6 * DAY)
+async def test_a_delay_counts_from_the_first_sighting_to_the_start_of_the_run(storage: Storage) -> None:
+    await begin(storage, pinRings=False, install={"approvalDelayDays": 7})
+    one = await add(storage, 1, "broad", [package("curl", "8.1"), package("vim", "9"), package("git", "2")])
+    await storage.patch_pins.record_first_seen(OsType.LINUX, [("curl", "8.1")], NOW - 8 * DAY)
+    await storage.patch_pins.record_first_seen(OsType.LINUX, [("vim", "9")], NOW - 6 * DAY)
     assert await masks_of(one) == ["curl=8.1"]
 
 
-async def test_pin_and_delay_both_take_away(records: Records) -> None:
-    await begin(records, install={"approvalDelayDays": 7})
-    canary = await add(records, 1, "canary", [package("curl", "8.1"), package("vim", "9")])
-    await install(records, canary, [package("curl", "8.1", "Installed"), package("vim", "9", "Installed")])
+async def test_pin_and_delay_both_take_away(storage: Storage) -> None:
+    await begin(storage, install={"approvalDelayDays": 7})
+    canary = await add(storage, 1, "canary", [package("curl", "8.1"), package("vim", "9")])
+    await install(storage, canary, [package("curl", "8.1", "Installed"), package("vim", "9", "Installed")])
     await pin()
-    broad = await add(records, 2, "broad", [package("curl", "8.1"), package("vim", "9"), package("git", "2")])
-    await records.note_first_seen(OsType.LINUX, [("curl", "8.1"), ("git", "2")], NOW - 8 * DAY)
-    await records.note_first_seen(OsType.LINUX, [("vim", "9")], NOW)
+    broad = await add(storage, 2, "broad", [package("curl", "8.1"), package("vim", "9"), package("git", "2")])
+    await storage.patch_pins.record_first_seen(OsType.LINUX, [("curl", "8.1"), ("git", "2")], NOW - 8 * DAY)
+    await storage.patch_pins.record_first_seen(OsType.LINUX, [("vim", "9")], NOW)
     assert await masks_of(broad) == ["curl=8.1"]
 
 
-async def test_a_count_without_a_list_has_no_age(records: Records) -> None:
-    await begin(records, pinRings=False, install={"approvalDelayDays": 7})
+async def test_a_count_without_a_list_has_no_age(storage: Storage) -> None:
+    await begin(storage, pinRings=False, install={"approvalDelayDays": 7})
     one = machine(1, ring="broad")
-    await records.add_machines(RUN, [one])
+    await storage.machines.add(RUN, [one])
     summary = AssessmentSummary(status="Succeeded", critical_and_security=9, list_is_partial=True)
-    await records.record_assessment(RUN, one.key, summary, [], NOW)
+    await storage.results.record_assessment(RUN, one.key, summary, [], NOW)
     outcome = await refusal(one)
     assert (outcome.outcome, outcome.reason) == (OutcomeKind.SKIPPED, Reason.APPROVAL_DELAY)
 
 
-async def test_every_assessment_notes_its_linux_packages(records: Records) -> None:
+async def test_every_assessment_notes_its_linux_packages(storage: Storage) -> None:
     await patch_pinning.note_packages([package("curl", "8.1"), kb("5000001"), PatchRecord(name="unversioned")])
-    seen = await records.first_seen(OsType.LINUX, [("curl", "8.1"), ("Update 5000001", ""), ("unversioned", "")])
+    seen = await storage.patch_pins.first_seen(
+        OsType.LINUX, [("curl", "8.1"), ("Update 5000001", ""), ("unversioned", "")]
+    )
     assert list(seen) == [("curl", "8.1")]
 
 
@@ -244,12 +246,12 @@ async def install_patches(one: MachineRecord) -> StartResult:
     return await submit_operation.install_patches(request)
 
 
-async def test_the_call_carries_the_versions_of_the_first_ring_and_no_class(records: Records, azure: Azure) -> None:
-    await begin(records)
-    canary = await add(records, 1, "canary", [package("curl", "8.1")])
-    broad = await add(records, 2, "broad", [package("curl", "8.2"), package("vim", "9")])
+async def test_the_call_carries_the_versions_of_the_first_ring_and_no_class(storage: Storage, azure: Azure) -> None:
+    await begin(storage)
+    canary = await add(storage, 1, "canary", [package("curl", "8.1")])
+    broad = await add(storage, 2, "broad", [package("curl", "8.2"), package("vim", "9")])
     assert (await install_patches(canary)).state is StartState.ACCEPTED
-    await install(records, canary, [package("curl", "8.1", "Installed")])
+    await install(storage, canary, [package("curl", "8.1", "Installed")])
     await pin()
     assert (await install_patches(broad)).state is StartState.ACCEPTED
     free, pinned = [parameters.to_azure()["linuxParameters"] for parameters in azure.asked]
@@ -258,20 +260,20 @@ async def test_the_call_carries_the_versions_of_the_first_ring_and_no_class(reco
 
 
 async def test_a_machine_for_which_nothing_is_left_ends_without_a_call_and_without_an_intent(
-    records: Records, azure: Azure
+    storage: Storage, azure: Azure
 ) -> None:
-    await begin(records)
-    broad = await add(records, 1, "broad", [package("curl", "8.2")])
+    await begin(storage)
+    broad = await add(storage, 1, "broad", [package("curl", "8.2")])
     answer = await install_patches(broad)
     assert answer.state is StartState.ENDED
     assert answer.outcome
     assert answer.outcome.reason is Reason.NOT_PINNED
     assert azure.asked == []
-    assert await records.get_intent(RUN, broad.key, OperationKind.INSTALL) is None
+    assert await storage.intents.get(RUN, broad.key, OperationKind.INSTALL) is None
 
 
 async def test_the_end_of_an_assessment_notes_its_packages_whatever_the_policy_says(
-    records: Records, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: Json = {
         "status": "Succeeded",
@@ -285,20 +287,20 @@ async def test_the_end_of_an_assessment_notes_its_packages_whatever_the_policy_s
             return PollReading(state=PollState.SUCCEEDED, result=found)
 
     monkeypatch.setattr(poll_operation, "open_resource_manager", Ended)
-    await begin(records, pinRings=False)
+    await begin(storage, pinRings=False)
     one = machine(1, ring="broad")
-    await records.add_machines(RUN, [one])
-    await records.declare_intent(intent(RUN, kind=OperationKind.ASSESS))
+    await storage.machines.add(RUN, [one])
+    await storage.intents.declare(intent(RUN, kind=OperationKind.ASSESS))
     request = OperationRef(run_id=RUN, machine_key=one.key, kind=OperationKind.ASSESS)
     report = await poll_operation.poll_operation(request)
     assert report.state is OperationState.ENDED
-    assert list(await records.first_seen(OsType.LINUX, [("curl", "8.1")])) == [("curl", "8.1")]
+    assert list(await storage.patch_pins.first_seen(OsType.LINUX, [("curl", "8.1")])) == [("curl", "8.1")]
 
 
 # --- what an assessment brings is judged by the policy of the run
 
 
-async def assess(records: Records, monkeypatch: pytest.MonkeyPatch, os_type: str, *patches: Json) -> AssessmentSummary:
+async def assess(storage: Storage, monkeypatch: pytest.MonkeyPatch, os_type: str, *patches: Json) -> AssessmentSummary:
     """What is kept of an assessment that ends with these patches."""
     found: Json = {"status": "Succeeded", "otherPatchCount": len(patches), "availablePatches": list(patches)}
 
@@ -308,12 +310,12 @@ async def assess(records: Records, monkeypatch: pytest.MonkeyPatch, os_type: str
 
     monkeypatch.setattr(poll_operation, "open_resource_manager", Ended)
     one = machine(1, ring="canary", os_type=os_type)
-    await records.add_machines(RUN, [one])
-    await records.declare_intent(intent(RUN, kind=OperationKind.ASSESS, os_type=os_type))
+    await storage.machines.add(RUN, [one])
+    await storage.intents.declare(intent(RUN, kind=OperationKind.ASSESS, os_type=os_type))
     request = OperationRef(run_id=RUN, machine_key=one.key, kind=OperationKind.ASSESS)
     report = await poll_operation.poll_operation(request)
     assert report.assessment
-    stored = await records.get_machine(RUN, one.key)
+    stored = await storage.machines.get(RUN, one.key)
     assert stored
     assert stored.assessment
     assert stored.assessment.selection == report.assessment.selection
@@ -337,37 +339,37 @@ UPDATE: Json = {"name": "Update for .NET", "kbId": "5000001", "classifications":
     ],
 )
 async def test_an_assessment_is_judged_by_the_policy_of_its_run(
-    records: Records, monkeypatch: pytest.MonkeyPatch, os_type: str, patch: Json, install: Json, selected: int
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, os_type: str, patch: Json, install: Json, selected: int
 ) -> None:
-    await begin(records, pinRings=False, install=install)
-    found = await assess(records, monkeypatch, os_type, patch)
+    await begin(storage, pinRings=False, install=install)
+    found = await assess(storage, monkeypatch, os_type, patch)
     assert found.selection
     assert found.selection.installable == selected
     assert (nothing_to_install(found) is None) == bool(selected)
 
 
-async def test_what_cannot_be_judged_is_left_as_it_is(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    await begin(records, pinRings=False)
-    assert (await assess(records, monkeypatch, "", OTHER)).selection is None
+async def test_what_cannot_be_judged_is_left_as_it_is(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    await begin(storage, pinRings=False)
+    assert (await assess(storage, monkeypatch, "", OTHER)).selection is None
 
 
 async def test_a_scheduled_run_installs_by_its_configuration_and_not_by_a_policy(
-    records: Records, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await begin(records, mode=Mode.ACCOMPANY, pinRings=False)
-    assert (await assess(records, monkeypatch, "Linux", OTHER)).selection is None
+    await begin(storage, mode=Mode.ACCOMPANY, pinRings=False)
+    assert (await assess(storage, monkeypatch, "Linux", OTHER)).selection is None
 
 
-async def test_the_policy_of_a_run_is_read_once(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    await begin(records, pinRings=False)
+async def test_the_policy_of_a_run_is_read_once(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    await begin(storage, pinRings=False)
     reads: list[str] = []
-    get_run = records.get_run
+    get_run = storage.runs.get
 
     async def counted(run_id: str) -> Run | None:
         reads.append(run_id)
         return await get_run(run_id)
 
-    monkeypatch.setattr(records, "get_run", counted)
+    monkeypatch.setattr(storage.runs, "get", counted)
     for _ in range(3):
         found = await patch_pinning.note_selection(
             intent(RUN, os_type="Linux"), AssessmentSummary(status="Succeeded", other=1), [package("curl", "8.1")]
@@ -376,46 +378,46 @@ async def test_the_policy_of_a_run_is_read_once(records: Records, monkeypatch: p
     assert reads == [RUN]
 
 
-async def test_the_assessment_of_a_run_that_is_gone_is_kept(records: Records) -> None:
+async def test_the_assessment_of_a_run_that_is_gone_is_kept(storage: Storage) -> None:
     summary = AssessmentSummary(status="Succeeded", other=1)
     assert await patch_pinning.note_selection(intent(RUN, os_type="Linux"), summary, []) == summary
 
 
-async def test_first_sightings_are_of_a_package_whatever_its_architecture(records: Records) -> None:
-    await begin(records, pinRings=False, install={"approvalDelayDays": 7})
+async def test_first_sightings_are_of_a_package_whatever_its_architecture(storage: Storage) -> None:
+    await begin(storage, pinRings=False, install={"approvalDelayDays": 7})
     await patch_pinning.note_packages([package("openssl.x86_64", "1")])
-    assert list(await records.first_seen(OsType.LINUX, [("openssl", "1")])) == [("openssl", "1")]
-    await records.note_first_seen(OsType.LINUX, [("curl", "8.1")], NOW - 8 * DAY)
-    one = await add(records, 1, "broad", [package("curl.aarch64", "8.1")])
+    assert list(await storage.patch_pins.first_seen(OsType.LINUX, [("openssl", "1")])) == [("openssl", "1")]
+    await storage.patch_pins.record_first_seen(OsType.LINUX, [("curl", "8.1")], NOW - 8 * DAY)
+    one = await add(storage, 1, "broad", [package("curl.aarch64", "8.1")])
     assert await masks_of(one) == ["curl.aarch64=8.1"]
 
 
 # --- machines for which no pin can exist
 
 
-async def canary_of_linux(records: Records, **changes: Any) -> MachineRecord:
+async def canary_of_linux(storage: Storage, **changes: Any) -> MachineRecord:
     """A run whose first ring has one Linux machine, and a Windows machine in the ring behind."""
-    await begin(records, **changes)
-    canary = await add(records, 1, "canary", [package("curl", "8.1")], tags={"ring": "canary"})
-    broad = await add(records, 2, "broad", [kb("5000001")], "Windows")
-    await install(records, canary, [package("curl", "8.1", "Installed")])
+    await begin(storage, **changes)
+    canary = await add(storage, 1, "canary", [package("curl", "8.1")], tags={"ring": "canary"})
+    broad = await add(storage, 2, "broad", [kb("5000001")], "Windows")
+    await install(storage, canary, [package("curl", "8.1", "Installed")])
     await pin()
     return broad
 
 
-async def test_the_pin_keeps_which_kinds_of_machines_the_first_ring_has(records: Records) -> None:
-    await begin(records)
-    await add(records, 1, "canary", [], tags={"ring": "canary"}, image="Canonical:jammy:22_04")
-    await add(records, 2, "", [], "Windows", tags={"ring": "canary"})
-    await add(records, 3, "broad", [], image="RedHat:RHEL:9")
+async def test_the_pin_keeps_which_kinds_of_machines_the_first_ring_has(storage: Storage) -> None:
+    await begin(storage)
+    await add(storage, 1, "canary", [], tags={"ring": "canary"}, image="Canonical:jammy:22_04")
+    await add(storage, 2, "", [], "Windows", tags={"ring": "canary"})
+    await add(storage, 3, "broad", [], image="RedHat:RHEL:9")
     await pin()
-    stored = await records.get_pin(RUN)
+    stored = await storage.patch_pins.get(RUN)
     assert stored
     assert stored.kinds == ["Linux/apt", "Windows"]
 
 
-async def test_a_machine_that_cannot_be_pinned_is_skipped_unless_the_policy_says_otherwise(records: Records) -> None:
-    outcome = await refusal(await canary_of_linux(records))
+async def test_a_machine_that_cannot_be_pinned_is_skipped_unless_the_policy_says_otherwise(storage: Storage) -> None:
+    outcome = await refusal(await canary_of_linux(storage))
     assert (outcome.outcome, outcome.reason) == (OutcomeKind.SKIPPED, Reason.NOT_PINNED)
     assert "The first ring, canary, has no Windows machine" in outcome.message
     assert "withoutPin" in outcome.message
@@ -423,33 +425,33 @@ async def test_a_machine_that_cannot_be_pinned_is_skipped_unless_the_policy_says
 
 @pytest.mark.parametrize("choice_made", ["install", "wait"])
 async def test_a_machine_that_cannot_be_pinned_installs_what_the_policy_selects(
-    records: Records, choice_made: str
+    storage: Storage, choice_made: str
 ) -> None:
     """With wait its ring has been approved before."""
-    broad = await canary_of_linux(records, withoutPin=choice_made)
+    broad = await canary_of_linux(storage, withoutPin=choice_made)
     if choice_made == "wait":
         assert (await refusal(broad)).reason is Reason.NOT_APPROVED, "the row decides, not the orchestration alone"
-        await records.decide_ring(RUN, "broad", order(), approved=True)
+        await storage.runs.decide_ring(RUN, "broad", order(), approved=True)
     assert await choice(broad) == parse_policy(POLICY).install.windows
-    other = await add(records, 3, "broad", [package("vim", "9")])
+    other = await add(storage, 3, "broad", [package("vim", "9")])
     assert (await refusal(other)).reason is Reason.NOT_PINNED, "the pin of its system holds it"
 
 
-async def test_the_approval_delay_counts_without_a_pin_too(records: Records) -> None:
-    broad = await canary_of_linux(records, withoutPin="install", install={"approvalDelayDays": 7})
+async def test_the_approval_delay_counts_without_a_pin_too(storage: Storage) -> None:
+    broad = await canary_of_linux(storage, withoutPin="install", install={"approvalDelayDays": 7})
     found = await choice(broad)
     assert isinstance(found, WindowsParameters)
     assert found.max_patch_publish_date == NOW - 7 * DAY
 
 
-async def test_another_package_manager_cannot_be_pinned(records: Records) -> None:
-    await begin(records)
+async def test_another_package_manager_cannot_be_pinned(storage: Storage) -> None:
+    await begin(storage)
     canary = await add(
-        records, 1, "canary", [package("curl", "8.1")], tags={"ring": "canary"}, image="Canonical:jammy:22_04"
+        storage, 1, "canary", [package("curl", "8.1")], tags={"ring": "canary"}, image="Canonical:jammy:22_04"
     )
-    suse = await add(records, 2, "broad", [package("curl", "8.0")], image="SUSE:sles-15-sp5:gen2")
-    custom = await add(records, 3, "broad", [package("curl", "8.0")], image="/subscriptions/x/images/golden")
-    await install(records, canary, [package("curl", "8.1", "Installed")])
+    suse = await add(storage, 2, "broad", [package("curl", "8.0")], image="SUSE:sles-15-sp5:gen2")
+    custom = await add(storage, 3, "broad", [package("curl", "8.0")], image="/subscriptions/x/images/golden")
+    await install(storage, canary, [package("curl", "8.1", "Installed")])
     await pin()
     outcome = await refusal(suse)
     assert "no Linux machine with the package manager zypper" in outcome.message
@@ -457,21 +459,21 @@ async def test_another_package_manager_cannot_be_pinned(records: Records) -> Non
 
 
 @pytest.mark.parametrize("state", ["Failed", "Pending"])
-async def test_a_first_ring_that_failed_lets_none_of_its_kind_install(records: Records, state: str) -> None:
+async def test_a_first_ring_that_failed_lets_none_of_its_kind_install(storage: Storage, state: str) -> None:
     """A pin could exist and does not: what the policy says of machines without one does not count."""
-    await begin(records, withoutPin="install")
-    canary = await add(records, 1, "canary", [kb("5000001")], "Windows", tags={"ring": "canary"})
-    broad = await add(records, 2, "broad", [kb("5000001")], "Windows")
-    await install(records, canary, [kb("5000001", state)], OutcomeKind.FAILED)
+    await begin(storage, withoutPin="install")
+    canary = await add(storage, 1, "canary", [kb("5000001")], "Windows", tags={"ring": "canary"})
+    broad = await add(storage, 2, "broad", [kb("5000001")], "Windows")
+    await install(storage, canary, [kb("5000001", state)], OutcomeKind.FAILED)
     await pin()
     outcome = await refusal(broad)
     assert (outcome.outcome, outcome.reason) == (OutcomeKind.SKIPPED, Reason.NOT_PINNED)
     assert "installed nothing on Windows machines" in outcome.message
 
 
-async def test_a_pin_that_does_not_know_its_kinds_lets_none_install(records: Records) -> None:
+async def test_a_pin_that_does_not_know_its_kinds_lets_none_install(storage: Storage) -> None:
     """That of a run before kinds were kept, or that a retry brought."""
-    await begin(records, withoutPin="install")
-    await records.save_pin(RUN, Pin(from_ring="canary", at=NOW, linux=LinuxPin(masks=["curl=8.1"])))
-    broad = await add(records, 2, "broad", [kb("5000001")], "Windows")
+    await begin(storage, withoutPin="install")
+    await storage.patch_pins.save(RUN, Pin(from_ring="canary", at=NOW, linux=LinuxPin(masks=["curl=8.1"])))
+    broad = await add(storage, 2, "broad", [kb("5000001")], "Windows")
     assert (await refusal(broad)).reason is Reason.NOT_PINNED

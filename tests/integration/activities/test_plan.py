@@ -27,7 +27,7 @@ from patchwave.domain.workflow.messages import (
     StillOpen,
     StillOpenRequest,
 )
-from patchwave.storage import Records, StorageUnreachable
+from patchwave.storage import Storage, StorageUnreachable
 from patchwave.storage.engine.table import Table
 from patchwave.storage.plans import HEAD
 from tests.support.factories import NOW, machine
@@ -65,9 +65,9 @@ def fleet() -> list[MachineRecord]:
     ]
 
 
-async def begin(records: Records, machines: Sequence[MachineRecord], **changes: Any) -> None:
+async def begin(storage: Storage, machines: Sequence[MachineRecord], **changes: Any) -> None:
     policy = parse_policy(POLICY | changes)
-    await records.create_run(
+    await storage.runs.create(
         Run(
             id=RUN,
             policy="monthly",
@@ -78,15 +78,15 @@ async def begin(records: Records, machines: Sequence[MachineRecord], **changes: 
             policy_snapshot=policy.to_wire(),
         )
     )
-    await records.add_machines(RUN, machines)
+    await storage.machines.add(RUN, machines)
 
 
 async def plan_it() -> PlannedRun:
     return await plan.plan_run(RunRef(run_id=RUN))
 
 
-async def stored(records: Records) -> Plan:
-    found = await records.get_plan(RUN)
+async def stored(storage: Storage) -> Plan:
+    found = await storage.plans.get(RUN)
     assert found
     return found
 
@@ -115,8 +115,8 @@ async def still_open(step: Step, machines: Sequence[MachineRecord]) -> StillOpen
     return await reconcile_machines(request)
 
 
-async def test_the_orchestrator_gets_rings_phases_lanes_and_what_to_wait_for(records: Records) -> None:
-    await begin(records, fleet(), bake={"rings": "PT30M"})
+async def test_the_orchestrator_gets_rings_phases_lanes_and_what_to_wait_for(storage: Storage) -> None:
+    await begin(storage, fleet(), bake={"rings": "PT30M"})
     planned = await plan_it()
     assert planned.machines == 8
     canary, broad, last = planned.rings
@@ -130,87 +130,87 @@ async def test_the_orchestrator_gets_rings_phases_lanes_and_what_to_wait_for(rec
 
 @pytest.mark.parametrize(("choice", "seconds"), [("skip", None), ("wait", 24 * 3600), ("install", None)])
 async def test_a_ring_with_machines_that_cannot_be_pinned_waits_where_the_policy_says_so(
-    records: Records, choice: str, seconds: float | None
+    storage: Storage, choice: str, seconds: float | None
 ) -> None:
     rings = [{"name": "canary", "tags": {"values": {"ring": ["canary"]}}}, {"name": "rest"}]
     machines = [
         machine(1, tags={"ring": "canary"}, location="westeurope", stage=Stage.ASSESSED, assessment=FOUND),
         machine(2, tags={}, os_type="Windows", location="westeurope", stage=Stage.ASSESSED, assessment=FOUND),
     ]
-    await begin(records, machines, rings=rings, pinRings=True, withoutPin=choice)
+    await begin(storage, machines, rings=rings, pinRings=True, withoutPin=choice)
     planned = await plan_it()
     assert [ring.approval_seconds for ring in planned.rings] == [None, seconds]
-    plan_of_run = await stored(records)
+    plan_of_run = await stored(storage)
     assert [ring.approval for ring in plan_of_run.rings] == [False, seconds is not None]
     assert any("no machine of Windows" in note and f"withoutPin: {choice}" in note for note in plan_of_run.notes)
 
 
-async def test_a_machine_of_whose_patches_the_policy_selects_none_has_no_place(records: Records) -> None:
+async def test_a_machine_of_whose_patches_the_policy_selects_none_has_no_place(storage: Storage) -> None:
     unselected = FOUND.model_copy(update={"selection": Selection(installable=0)})
     tags = {"ring": "canary"}
     machines = [
         machine(1, tags=tags, stage=Stage.ASSESSED, assessment=unselected),
         machine(2, tags=tags, stage=Stage.ASSESSED, assessment=FOUND),
     ]
-    await begin(records, machines)
+    await begin(storage, machines)
     assert (await plan_it()).machines == 1
-    assert {one.reason for one in (await stored(records)).excluded} == {"no_pending_patches"}
+    assert {one.reason for one in (await stored(storage)).excluded} == {"no_pending_patches"}
 
 
-async def test_a_policy_without_rings_is_one_ring_of_everything(records: Records) -> None:
-    await begin(records, fleet(), rings=[])
+async def test_a_policy_without_rings_is_one_ring_of_everything(storage: Storage) -> None:
+    await begin(storage, fleet(), rings=[])
     planned = await plan_it()
     assert [(ring.machines, ring.approval_seconds, ring.bake_seconds) for ring in planned.rings] == [(9, None, 0)]
 
 
-async def test_whom_no_ring_takes_ends_here_and_nobody_else_does(records: Records) -> None:
+async def test_whom_no_ring_takes_ends_here_and_nobody_else_does(storage: Storage) -> None:
     machines = fleet()
-    await begin(records, machines)
+    await begin(storage, machines)
     await plan_it()
-    left_out = await records.get_machine(RUN, machines[8].key)
+    left_out = await storage.machines.get(RUN, machines[8].key)
     assert left_out
     assert (left_out.outcome, left_out.reason, left_out.stage) == (OutcomeKind.SKIPPED, Reason.NO_RING, Stage.DONE)
-    open_machines = [one async for one in records.each_machine(RUN) if one.outcome is None]
+    open_machines = [one async for one in storage.machines.scan(RUN) if one.outcome is None]
     assert {one.key for one in open_machines} == {one.key for one in machines[:8]}
     assert {one.ring for one in open_machines} == {"canary", "broad"}
     assert all(one.why for one in open_machines)
-    lines = (await records.list_audit(RUN, 10, None)).items
+    lines = (await storage.audit.list_page(RUN, 10, None)).items
     assert [line["action"] for line in lines] == ["planned"]
     assert lines[0]["detail"]["excluded"] == {"no_ring": 1}
     assert lines[0]["detail"]["rings"] == {"canary": 2, "broad": 6, "last": 0}
 
 
 async def test_machines_that_have_ended_are_listed_with_their_own_reason_and_keep_their_outcome(
-    records: Records,
+    storage: Storage,
 ) -> None:
     machines = fleet()
-    await begin(records, machines)
+    await begin(storage, machines)
     held = Outcome.skipped(Reason.HOLD_TAG, "held by its owner")
-    await records.record_outcomes(RUN, [machines[0].key], held, NOW)
+    await storage.results.record_outcomes(RUN, [machines[0].key], held, NOW)
     planned = await plan_it()
     assert planned.rings[0].machines == 1
-    excluded = {one.id: (one.reason, one.detail) for one in (await stored(records)).excluded}
+    excluded = {one.id: (one.reason, one.detail) for one in (await stored(storage)).excluded}
     assert excluded[machines[0].id] == ("hold_tag", "held by its owner")
-    kept = await records.get_machine(RUN, machines[0].key)
+    kept = await storage.machines.get(RUN, machines[0].key)
     assert kept
     assert (kept.reason, kept.ended_at) == ("hold_tag", NOW)
 
 
-async def test_planning_again_gives_the_stored_plan_whatever_has_happened_since(records: Records) -> None:
+async def test_planning_again_gives_the_stored_plan_whatever_has_happened_since(storage: Storage) -> None:
     machines = fleet()
-    await begin(records, machines)
+    await begin(storage, machines)
     first = await plan_it()
-    document = await stored(records)
-    await records.record_outcomes(RUN, [machines[0].key], Outcome.canceled(), NOW)
+    document = await stored(storage)
+    await storage.results.record_outcomes(RUN, [machines[0].key], Outcome.canceled(), NOW)
     assert await plan_it() == first
-    assert await stored(records) == document
-    assert len((await records.list_audit(RUN, 10, None)).items) == 1
+    assert await stored(storage) == document
+    assert len((await storage.audit.list_page(RUN, 10, None)).items) == 1
 
 
 async def test_a_planner_that_was_cut_off_makes_the_same_plan_again(
-    records: Records, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await begin(records, fleet())
+    await begin(storage, fleet())
     real = Table.insert
 
     async def insert(table: Table, partition: str, key: str, columns: dict[str, Any]) -> bool:
@@ -222,41 +222,41 @@ async def test_a_planner_that_was_cut_off_makes_the_same_plan_again(
         patch.setattr(Table, "insert", insert)
         with pytest.raises(StorageUnreachable):
             await plan_it()
-    assert await records.get_plan(RUN) is None
+    assert await storage.plans.get(RUN) is None
     again = await plan_it()
-    document = await stored(records)
+    document = await stored(storage)
     assert again.machines == 8
     assert [(one.reason, one.detail) for one in document.excluded] == [
         (Reason.NO_RING, "No ring of the policy selects this machine; give the last ring no selector.")
     ]
 
 
-async def test_times_come_from_the_last_installation_and_never_exceed_the_policy(records: Records) -> None:
+async def test_times_come_from_the_last_installation_and_never_exceed_the_policy(storage: Storage) -> None:
     machines = fleet()
     earlier = "20261010T190000Z-monthly"
-    await records.add_machines(earlier, [one.model_copy(update={"stage": Stage.WAITING}) for one in machines[:2]])
+    await storage.machines.add(earlier, [one.model_copy(update={"stage": Stage.WAITING}) for one in machines[:2]])
     patched = Outcome(outcome=OutcomeKind.PATCHED, reason=Reason.OK, message="-")
     for one, took in ((machines[0], timedelta(minutes=7)), (machines[1], timedelta(days=3))):
         done = InstallationSummary(status="Succeeded", installed=1, started_at=NOW - took)
-        await records.record_outcome(earlier, one.key, patched, at=NOW, installation=done, patches=[])
-    await begin(records, machines, install={"maximumDuration": "PT90M"}, separateZones=False)
+        await storage.results.record_outcome(earlier, one.key, patched, at=NOW, installation=done, patches=[])
+    await begin(storage, machines, install={"maximumDuration": "PT90M"}, separateZones=False)
     await plan_it()
-    length = {one.id: one.predicted_end - one.predicted_start for one in (await stored(records)).machines}
+    length = {one.id: one.predicted_end - one.predicted_start for one in (await stored(storage)).machines}
     assert length[machines[0].id] == 7 * 60
     assert length[machines[1].id] == 90 * 60
 
 
-async def test_a_machine_that_was_just_assessed_counts_as_running(records: Records) -> None:
+async def test_a_machine_that_was_just_assessed_counts_as_running(storage: Storage) -> None:
     stale = machine(1, tags={"ring": "canary"}, power_state="deallocated", assessment=FOUND, stage=Stage.ASSESSED)
-    await begin(records, [stale])
+    await begin(storage, [stale])
     assert (await plan_it()).machines == 1
 
 
-async def test_the_assess_step_takes_everybody_who_has_not_ended(records: Records) -> None:
+async def test_the_assess_step_takes_everybody_who_has_not_ended(storage: Storage) -> None:
     machines = [machine(number) for number in range(5)]
-    await begin(records, machines)
+    await begin(storage, machines)
     missing = Outcome.skipped(Reason.NOT_FOUND, "gone")
-    await records.record_outcomes(RUN, [machines[2].key], missing, NOW)
+    await storage.results.record_outcomes(RUN, [machines[2].key], missing, NOW)
     wanted = sorted(one.key for one in machines if one is not machines[2])
     first = await next_page(Step.ASSESS, limit=3)
     rest = await next_page(Step.ASSESS, limit=3, cursor=first.cursor)
@@ -264,9 +264,9 @@ async def test_the_assess_step_takes_everybody_who_has_not_ended(records: Record
     assert [*first.machines, *rest.machines] == [PlacedMachine(key=key) for key in wanted]
 
 
-async def test_the_patch_step_follows_the_plan_with_its_places(records: Records) -> None:
+async def test_the_patch_step_follows_the_plan_with_its_places(storage: Storage) -> None:
     machines = fleet()
-    await begin(records, machines, maxConcurrent=3)
+    await begin(storage, machines, maxConcurrent=3)
     await plan_it()
     assert await handed_out(Step.PATCH, 0) == {one.key for one in machines[:2]}
     assert await handed_out(Step.PATCH, 1, 0) == {one.key for one in machines[6:8]}
@@ -276,45 +276,45 @@ async def test_the_patch_step_follows_the_plan_with_its_places(records: Records)
     placed = [*page.machines, *rest.machines]
     assert {one.key for one in placed} == {one.key for one in machines[2:6]}
     assert {one.lane for one in placed} == {"westeurope"}
-    starts = {one.id: one.predicted_start for one in (await stored(records)).machines}
+    starts = {one.id: one.predicted_start for one in (await stored(storage)).machines}
     times = [starts[next(each.id for each in machines if each.key == one.key)] for one in placed]
     assert times == sorted(times)
     assert all(Permit("run", 3) in [Permit.parse(text) for text in one.permits] for one in placed)
 
 
-async def test_who_has_ended_or_waits_for_a_restart_is_not_patched_again(records: Records) -> None:
+async def test_who_has_ended_or_waits_for_a_restart_is_not_patched_again(storage: Storage) -> None:
     machines = fleet()
-    await begin(records, machines)
+    await begin(storage, machines)
     await plan_it()
-    await records.record_outcomes(RUN, [machines[2].key], Outcome.skipped(Reason.SKIPPED_BY_PERSON, "-"), NOW)
-    await records.set_stage(RUN, machines[3].key, Stage.INSTALLED)
-    await records.set_stage(RUN, machines[4].key, Stage.RESTARTING)
+    await storage.results.record_outcomes(RUN, [machines[2].key], Outcome.skipped(Reason.SKIPPED_BY_PERSON, "-"), NOW)
+    await storage.machines.update(RUN, machines[3].key, Stage.INSTALLED)
+    await storage.machines.update(RUN, machines[4].key, Stage.RESTARTING)
     page = await next_page(Step.PATCH, 1, 1, first_attempt=3)
     assert [(one.key, one.attempt) for one in page.machines] == [(machines[5].key, 3)]
 
 
-async def test_the_restart_step_takes_those_that_were_patched(records: Records) -> None:
+async def test_the_restart_step_takes_those_that_were_patched(storage: Storage) -> None:
     machines = fleet()
-    await begin(records, machines)
+    await begin(storage, machines)
     await plan_it()
-    await records.set_stage(RUN, machines[3].key, Stage.INSTALLED)
-    await records.set_stage(RUN, machines[4].key, Stage.RESTARTING)
-    await records.record_outcomes(RUN, [machines[2].key], Outcome.canceled(), NOW)
+    await storage.machines.update(RUN, machines[3].key, Stage.INSTALLED)
+    await storage.machines.update(RUN, machines[4].key, Stage.RESTARTING)
+    await storage.results.record_outcomes(RUN, [machines[2].key], Outcome.canceled(), NOW)
     assert await handed_out(Step.RESTART, 1, 1) == {machines[3].key}
 
 
-async def test_who_still_works_and_who_failed(records: Records) -> None:
+async def test_who_still_works_and_who_failed(storage: Storage) -> None:
     stages = [Stage.WAITING, Stage.ASSESSING, Stage.ASSESSED, Stage.INSTALLING, Stage.INSTALLED, Stage.RESTARTING]
     machines = [machine(number, stage=stage) for number, stage in enumerate(stages)]
     ended = [machine(number) for number in (10, 11, 12)]
-    await begin(records, [*machines, *ended])
+    await begin(storage, [*machines, *ended])
     outcomes = (
         Outcome(outcome=OutcomeKind.FAILED, reason=Reason.PATCHES_FAILED, message="-"),
         Outcome(outcome=OutcomeKind.PATCHED, reason=Reason.OK, message="-"),
         Outcome.skipped(Reason.HOOK_FAILED, "-"),
     )
     for one, outcome in zip(ended, outcomes, strict=True):
-        await records.record_outcomes(RUN, [one.key], outcome, NOW)
+        await storage.results.record_outcomes(RUN, [one.key], outcome, NOW)
     gone = machine(99)
     failed = [ended[0].key, ended[2].key]
     for step, working in ((Step.ASSESS, 2), (Step.PATCH, 4), (Step.RESTART, 6)):
@@ -323,12 +323,12 @@ async def test_who_still_works_and_who_failed(records: Records) -> None:
         assert (answer.keys, answer.failed) == ([one.key for one in machines[:working]], failed)
 
 
-async def test_who_works_is_locked_by_the_run(records: Records) -> None:
+async def test_who_works_is_locked_by_the_run(storage: Storage) -> None:
     machines = fleet()[:4]
-    await begin(records, machines)
+    await begin(storage, machines)
     at = datetime.now(UTC)
     leases = [(RUN, at + timedelta(hours=1)), (RUN, at - timedelta(hours=1)), ("another run", at + timedelta(hours=1))]
     for one, (owner, until) in zip(machines, leases, strict=False):
-        await records.acquire_lease(one.key, owner, at - timedelta(hours=2), until)
+        await storage.leases.acquire(one.key, owner, at - timedelta(hours=2), until)
     answer = await still_open(Step.PATCH, machines)
     assert answer.unlocked == [one.key for one in machines[1:]]

@@ -15,7 +15,7 @@ from patchwave.domain.azure.operation import OperationKind, PollReading, PollSta
 from patchwave.domain.azure.poll_schedule import PollSchedule
 from patchwave.domain.runs.intent import Intent, IntentState
 from patchwave.domain.workflow.messages import OperationRef, OperationReport, OperationState
-from patchwave.storage import RecordMissing, Records
+from patchwave.storage import RecordMissing, Storage
 from tests.support.factories import order
 from tests.support.scripted_azure import KEY, NOW, ONE, RUN_ID, URL, Script, azure, intent, prepared, shown, view
 
@@ -38,7 +38,7 @@ def unclear(failure: ArmFailure = GARBLED, retry_after: float | None = None) -> 
     return PollReading(state=PollState.UNCLEAR, failure=failure, retry_after=retry_after)
 
 
-async def follow(records: Records, kind: OperationKind = OperationKind.INSTALL, **fields: Any) -> None:
+async def follow(storage: Storage, kind: OperationKind = OperationKind.INSTALL, **fields: Any) -> None:
     """An operation that Azure runs."""
     given: dict[str, Any] = {
         "state": IntentState.ACCEPTED,
@@ -47,7 +47,7 @@ async def follow(records: Records, kind: OperationKind = OperationKind.INSTALL, 
         "location_url": f"{URL}{OURS}?l",
         "activity_id": OURS,
     }
-    await records.declare_intent(intent(kind, **(given | fields)))
+    await storage.intents.declare(intent(kind, **(given | fields)))
 
 
 async def look(kind: OperationKind = OperationKind.INSTALL) -> OperationReport:
@@ -55,18 +55,18 @@ async def look(kind: OperationKind = OperationKind.INSTALL) -> OperationReport:
     return await poll_operation(request)
 
 
-async def stored(records: Records) -> Intent:
-    found = await records.get_intent(RUN_ID, KEY, OperationKind.INSTALL)
+async def stored(storage: Storage) -> Intent:
+    found = await storage.intents.get(RUN_ID, KEY, OperationKind.INSTALL)
     assert found is not None
     return found
 
 
-async def test_an_operation_without_an_intent_is_an_error(prepared: Records, azure: Script) -> None:
+async def test_an_operation_without_an_intent_is_an_error(prepared: Storage, azure: Script) -> None:
     with pytest.raises(RecordMissing, match=KEY):
         await look()
 
 
-async def test_a_running_operation_is_looked_at_again(prepared: Records, azure: Script) -> None:
+async def test_a_running_operation_is_looked_at_again(prepared: Storage, azure: Script) -> None:
     await follow(prepared)
     azure.polls = [RUNNING, PollReading(state=PollState.RUNNING, retry_after=900)]
     first, second = await look(), await look()
@@ -77,7 +77,7 @@ async def test_a_running_operation_is_looked_at_again(prepared: Records, azure: 
 
 
 async def test_the_result_of_an_installation_is_kept_and_its_list_stays_behind(
-    prepared: Records, azure: Script
+    prepared: Storage, azure: Script
 ) -> None:
     await follow(prepared)
     azure.polls = [PollReading(state=PollState.SUCCEEDED, result=INSTALLED, took=600)]
@@ -85,24 +85,24 @@ async def test_the_result_of_an_installation_is_kept_and_its_list_stays_behind(
     assert (report.state, report.adopted, report.outcome) == (OperationState.ENDED, False, None)
     assert report.installation is not None
     assert (report.installation.installed_patch_count, report.installation.patches) == (1, [])
-    row = await prepared.get_machine(RUN_ID, KEY)
+    row = await prepared.machines.get(RUN_ID, KEY)
     assert row is not None
     assert row.installation is not None
     assert (row.installation.installed, row.installation.activity_id, row.installation.adopted) == (1, OURS, False)
     assert row.stage == "verifying"
 
 
-async def test_an_adopted_installation_says_so(prepared: Records, azure: Script) -> None:
+async def test_an_adopted_installation_says_so(prepared: Storage, azure: Script) -> None:
     await follow(prepared, adopted=True)
     azure.polls = [PollReading(state=PollState.SUCCEEDED, result=INSTALLED)]
     assert (await look()).adopted is True
-    row = await prepared.get_machine(RUN_ID, KEY)
+    row = await prepared.machines.get(RUN_ID, KEY)
     assert row is not None
     assert row.installation is not None
     assert row.installation.adopted is True
 
 
-async def test_the_result_of_an_assessment_is_kept(prepared: Records, azure: Script) -> None:
+async def test_the_result_of_an_assessment_is_kept(prepared: Storage, azure: Script) -> None:
     await follow(prepared, OperationKind.ASSESS, adopted=True)
     told = {"status": "Succeeded", "assessmentActivityId": OURS, "criticalAndSecurityPatchCount": 4}
     azure.polls = [PollReading(state=PollState.SUCCEEDED, result=told)]
@@ -110,13 +110,13 @@ async def test_the_result_of_an_assessment_is_kept(prepared: Records, azure: Scr
     assert (report.state, report.adopted, report.outcome) == (OperationState.ENDED, True, None)
     assert report.assessment is not None
     assert report.assessment.critical_and_security == 4
-    row = await prepared.get_machine(RUN_ID, KEY)
+    row = await prepared.machines.get(RUN_ID, KEY)
     assert row is not None
     assert row.assessment is not None
     assert row.assessment.activity_id == OURS
 
 
-async def test_an_assessment_that_did_not_work_has_its_outcome(prepared: Records, azure: Script) -> None:
+async def test_an_assessment_that_did_not_work_has_its_outcome(prepared: Storage, azure: Script) -> None:
     await follow(prepared, OperationKind.ASSESS)
     azure.polls = [PollReading(state=PollState.SUCCEEDED, result={"status": "Failed", "assessmentActivityId": OURS})]
     report = await look(OperationKind.ASSESS)
@@ -124,7 +124,7 @@ async def test_an_assessment_that_did_not_work_has_its_outcome(prepared: Records
     assert report.outcome.outcome == "failed"
 
 
-async def test_a_failed_operation_is_told_with_its_error(prepared: Records, azure: Script) -> None:
+async def test_a_failed_operation_is_told_with_its_error(prepared: Storage, azure: Script) -> None:
     await follow(prepared, adopted=True)
     failure = ArmFailure(status=200, code="VMExtensionProvisioningError", message="x")
     azure.polls = [PollReading(state=PollState.FAILED, failure=failure)]
@@ -134,7 +134,7 @@ async def test_a_failed_operation_is_told_with_its_error(prepared: Records, azur
 # --- no usable answer
 
 
-async def test_unclear_answers_are_asked_again_ever_later_and_then_lost(prepared: Records, azure: Script) -> None:
+async def test_unclear_answers_are_asked_again_ever_later_and_then_lost(prepared: Storage, azure: Script) -> None:
     await follow(prepared, adopted=True)
     azure.polls = [unclear() for _ in range(20)]
     reports = [await look() for _ in range(20)]
@@ -144,13 +144,13 @@ async def test_unclear_answers_are_asked_again_ever_later_and_then_lost(prepared
     assert (await stored(prepared)).failed_polls == 20
 
 
-async def test_an_unclear_answer_that_asks_for_a_wait_gets_it(prepared: Records, azure: Script) -> None:
+async def test_an_unclear_answer_that_asks_for_a_wait_gets_it(prepared: Storage, azure: Script) -> None:
     await follow(prepared)
     azure.polls = [unclear(retry_after=77)]
     assert (await look()).wait_seconds == 77.05
 
 
-async def test_being_throttled_is_no_unclear_answer(prepared: Records, azure: Script) -> None:
+async def test_being_throttled_is_no_unclear_answer(prepared: Storage, azure: Script) -> None:
     await follow(prepared, failed_polls=19)
     throttled = ArmFailure(status=429, code="TooManyRequests")
     azure.polls = [unclear(throttled, 11), unclear(throttled)]
@@ -165,7 +165,7 @@ async def test_being_throttled_is_no_unclear_answer(prepared: Records, azure: Sc
 
 @pytest.mark.parametrize("state", [PollState.LOST, PollState.SUCCEEDED_WITHOUT_RESULT])
 async def test_a_lost_operation_ends_by_what_the_machine_shows(
-    prepared: Records, azure: Script, state: PollState
+    prepared: Storage, azure: Script, state: PollState
 ) -> None:
     await follow(prepared, adopted=True)
     azure.polls = [PollReading(state=state)]
@@ -177,7 +177,7 @@ async def test_a_lost_operation_ends_by_what_the_machine_shows(
     assert azure.read == [ONE]
 
 
-async def test_a_lost_operation_that_the_machine_shows_as_running_runs(prepared: Records, azure: Script) -> None:
+async def test_a_lost_operation_that_the_machine_shows_as_running_runs(prepared: Storage, azure: Script) -> None:
     await follow(prepared, failed_polls=19)
     azure.polls, azure.reads = [LOST], [shown(OURS, NOW)]
     report = await look()
@@ -185,7 +185,7 @@ async def test_a_lost_operation_that_the_machine_shows_as_running_runs(prepared:
     assert (await stored(prepared)).failed_polls == 19
 
 
-async def test_a_lost_assessment_is_no_installation(prepared: Records, azure: Script) -> None:
+async def test_a_lost_assessment_is_no_installation(prepared: Storage, azure: Script) -> None:
     await follow(prepared, OperationKind.ASSESS)
     assessed = {"assessmentActivityId": OURS, "startTime": NOW.isoformat(), "status": "Succeeded"}
     installed = {"installationActivityId": OURS, "startTime": NOW.isoformat(), "status": "InProgress"}
@@ -203,7 +203,7 @@ async def test_a_lost_assessment_is_no_installation(prepared: Records, azure: Sc
 
 
 @pytest.mark.parametrize("shows", [view(), shown("other", NOW, status="Succeeded")])
-async def test_what_is_not_ours_says_nothing_of_ours(prepared: Records, azure: Script, shows: MachineView) -> None:
+async def test_what_is_not_ours_says_nothing_of_ours(prepared: Storage, azure: Script, shows: MachineView) -> None:
     await follow(prepared)
     azure.polls, azure.reads = [LOST], [shows]
     report = await look()
@@ -211,14 +211,14 @@ async def test_what_is_not_ours_says_nothing_of_ours(prepared: Records, azure: S
     assert (await stored(prepared)).failed_polls == 1
 
 
-async def test_the_reason_of_a_lost_operation_is_kept(prepared: Records, azure: Script) -> None:
+async def test_the_reason_of_a_lost_operation_is_kept(prepared: Storage, azure: Script) -> None:
     await follow(prepared, failed_polls=19)
     azure.polls, azure.reads = [LOST], [view()]
     report = await look()
     assert (report.state, report.failure) == (OperationState.LOST, LOST.failure)
 
 
-async def test_a_machine_that_cannot_be_asked_is_unclear_as_well(prepared: Records, azure: Script) -> None:
+async def test_a_machine_that_cannot_be_asked_is_unclear_as_well(prepared: Storage, azure: Script) -> None:
     await follow(prepared)
     azure.polls = [LOST] * 3
     azure.reads = [ArmFailure(status=status, retry_after=wait) for status, wait in ((500, 44), (429, 5), (503, 6))]
@@ -229,7 +229,7 @@ async def test_a_machine_that_cannot_be_asked_is_unclear_as_well(prepared: Recor
 # --- deadline and stop
 
 
-async def test_an_operation_is_given_up_at_its_deadline(prepared: Records, azure: Script) -> None:
+async def test_an_operation_is_given_up_at_its_deadline(prepared: Storage, azure: Script) -> None:
     await follow(prepared, deadline_at=NOW + timedelta(seconds=100), adopted=True)
     azure.polls = [PollReading(state=PollState.RUNNING, retry_after=900), RUNNING]
     assert (await look()).wait_seconds == 130
@@ -237,16 +237,16 @@ async def test_an_operation_is_given_up_at_its_deadline(prepared: Records, azure
     assert await look() == OperationReport(state=OperationState.DEADLINE, adopted=True)
 
 
-async def test_a_stop_ends_the_wait_and_not_the_operation(prepared: Records, azure: Script) -> None:
+async def test_a_stop_ends_the_wait_and_not_the_operation(prepared: Storage, azure: Script) -> None:
     await follow(prepared, adopted=True)
-    await prepared.request_cancel(RUN_ID, order())
+    await prepared.runs.cancel(RUN_ID, order())
     azure.polls = [RUNNING]
     assert await look() == OperationReport(state=OperationState.CANCELED, adopted=True)
 
 
-async def test_a_result_counts_after_the_deadline_and_after_a_stop(prepared: Records, azure: Script) -> None:
+async def test_a_result_counts_after_the_deadline_and_after_a_stop(prepared: Storage, azure: Script) -> None:
     await follow(prepared, deadline_at=NOW - timedelta(hours=1))
-    await prepared.request_cancel(RUN_ID, order())
+    await prepared.runs.cancel(RUN_ID, order())
     azure.polls = [PollReading(state=PollState.SUCCEEDED, result=INSTALLED)]
     assert (await look()).state is OperationState.ENDED
 
@@ -276,7 +276,7 @@ class Sweep:
     ],
 )
 async def test_with_very_many_in_flight_an_installation_that_a_sweep_shows_needs_no_poll(
-    prepared: Records,
+    prepared: Storage,
     azure: Script,
     monkeypatch: pytest.MonkeyPatch,
     kind: OperationKind,
@@ -295,7 +295,7 @@ async def test_with_very_many_in_flight_an_installation_that_a_sweep_shows_needs
 
 @pytest.mark.parametrize(("in_flight", "polls"), [(500, 1), (501, 0)])
 async def test_a_sweep_is_asked_with_more_than_five_hundred_in_flight(
-    prepared: Records, azure: Script, monkeypatch: pytest.MonkeyPatch, in_flight: int, polls: int
+    prepared: Storage, azure: Script, monkeypatch: pytest.MonkeyPatch, in_flight: int, polls: int
 ) -> None:
     monkeypatch.setattr(module, "open_sweeps", lambda: Sweep(OURS))
     monkeypatch.setattr(PollSchedule, "in_flight", lambda *_: in_flight)
@@ -306,7 +306,7 @@ async def test_a_sweep_is_asked_with_more_than_five_hundred_in_flight(
 
 
 async def test_with_few_in_flight_no_sweep_is_asked(
-    prepared: Records, azure: Script, monkeypatch: pytest.MonkeyPatch
+    prepared: Storage, azure: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = Sweep(OURS)
     monkeypatch.setattr(module, "open_sweeps", lambda: sweep)

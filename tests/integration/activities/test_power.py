@@ -20,7 +20,7 @@ from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.scheduling.freeze import parse_freeze
 from patchwave.domain.workflow.messages import MachineRef, PowerRequest, PowerResult, PreflightRequest
 from patchwave.settings import load_settings
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.integration.activities.test_hooks import REFUSALS, RUN_ID, Json, fault, prepare, row, sent
 from tests.support.simulated_azure import azure
 from tests.support.simulator import Simulator
@@ -86,62 +86,62 @@ async def finish(key: str, activity: Callable[[PowerRequest], Awaitable[PowerRes
     raise AssertionError(f"{activity.__name__} does not end")
 
 
-async def test_a_restart_is_done_when_the_machine_has_restarted(azure: Simulator, records: Records) -> None:
+async def test_a_restart_is_done_when_the_machine_has_restarted(azure: Simulator, storage: Storage) -> None:
     one = azure.take(rebootPending=True)
-    key = await prepare(records, one, {})
+    key = await prepare(storage, one, {})
     first = await ask(key)
     assert not first.accepted, "Azure has taken the call; the machine has not restarted yet"
     assert first.wait_seconds
-    assert (await row(records, key)).stage is Stage.RESTARTING
+    assert (await row(storage, key)).stage is Stage.RESTARTING
     assert (await finish(key)).accepted
     assert azure.http.get("/_sim/state", params={"id": one}).json()["machines"][0]["rebootPending"] is False
     assert (await finish(key)).accepted
     assert len(sent(azure, "power", "POST", one)) == 1
 
 
-async def test_nothing_is_sent_while_somebody_pauses_the_run(azure: Simulator, records: Records) -> None:
+async def test_nothing_is_sent_while_somebody_pauses_the_run(azure: Simulator, storage: Storage) -> None:
     one = azure.take(rebootPending=True)
-    key = await prepare(records, one, {})
-    await records.pause_run(RUN_ID, Order(by="ana", at=datetime.now(UTC)))
+    key = await prepare(storage, one, {})
+    await storage.runs.pause(RUN_ID, Order(by="ana", at=datetime.now(UTC)))
     assert (await ask(key)).left
     assert sent(azure, "power", "POST", one) == []
-    await records.resume_run(RUN_ID, Order(by="ana", at=datetime.now(UTC)))
+    await storage.runs.resume(RUN_ID, Order(by="ana", at=datetime.now(UTC)))
     assert (await finish(key)).accepted
 
 
-async def test_nothing_is_sent_once_the_window_leaves_no_time_for_it(azure: Simulator, records: Records) -> None:
+async def test_nothing_is_sent_once_the_window_leaves_no_time_for_it(azure: Simulator, storage: Storage) -> None:
     """Azure may have throttled the restart since the machine was looked at."""
     one = azure.take(rebootPending=True)
-    key = await prepare(records, one, {}, window_end=datetime.now(UTC) + timedelta(minutes=9))
+    key = await prepare(storage, one, {}, window_end=datetime.now(UTC) + timedelta(minutes=9))
     assert (await ask(key)).left
     assert sent(azure, "power", "POST", one) == []
 
 
-async def test_nothing_is_sent_to_a_machine_that_was_frozen_meanwhile(azure: Simulator, records: Records) -> None:
+async def test_nothing_is_sent_to_a_machine_that_was_frozen_meanwhile(azure: Simulator, storage: Storage) -> None:
     one = azure.take(rebootPending=True)
-    key = await prepare(records, one, {})
+    key = await prepare(storage, one, {})
     at = datetime.now(UTC)
     bounds = {"from": at - timedelta(hours=1), "to": at + timedelta(hours=1)}
     frozen = {name: f"{moment:%Y-%m-%dT%H:%M:%SZ}" for name, moment in bounds.items()} | {"reason": "year end"}
-    await records.put_freeze(parse_freeze(frozen, name="year-end"), by="ana", at=at)
+    await storage.freezes.put(parse_freeze(frozen, name="year-end"), by="ana", at=at)
     assert (await ask(key)).left
     assert sent(azure, "power", "POST", one) == []
 
 
 async def test_a_machine_that_was_put_back_gets_all_its_time_in_its_next_turn(
-    azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch
+    azure: Simulator, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = azure.take()
-    key = await prepare(records, one, {})
+    key = await prepare(storage, one, {})
     fault(azure, {"match": {"machine": one, "operation": "power"}, "effect": {"status": 429}})
     assert (await ask(key)).wait_seconds
-    await records.set_stage(RUN_ID, key, Stage.INSTALLED)
+    await storage.machines.update(RUN_ID, key, Stage.INSTALLED)
     monkeypatch.setattr(power, "now", lambda: datetime.now(UTC) + timedelta(days=30))
     assert (await ask(key)).wait_seconds, "the half hour of the turn before is long over"
 
 
-async def test_a_refusal_for_good_says_why(azure: Simulator, records: Records) -> None:
-    key = await prepare(records, azure.take(forbidden=True), {})
+async def test_a_refusal_for_good_says_why(azure: Simulator, storage: Storage) -> None:
+    key = await prepare(storage, azure.take(forbidden=True), {})
     result = await ask(key)
     assert (result.accepted, result.wait_seconds) == (False, 0)
     assert result.failure is not None
@@ -150,10 +150,10 @@ async def test_a_refusal_for_good_says_why(azure: Simulator, records: Records) -
 
 @pytest.mark.parametrize("effect", [{"status": 429}, {"status": 503}, {"drop": "before"}])
 async def test_a_restart_that_was_not_taken_is_asked_for_again(
-    azure: Simulator, records: Records, effect: Json
+    azure: Simulator, storage: Storage, effect: Json
 ) -> None:
     one = azure.take(rebootPending=True)
-    key = await prepare(records, one, {})
+    key = await prepare(storage, one, {})
     fault(azure, {"match": {"machine": one, "operation": "power"}, "times": 1, "effect": effect})
     first = await ask(key)
     assert not first.accepted
@@ -163,10 +163,10 @@ async def test_a_restart_that_was_not_taken_is_asked_for_again(
 
 
 async def test_a_restart_that_is_refused_for_too_long_is_given_up(
-    azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch
+    azure: Simulator, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = azure.take()
-    key = await prepare(records, one, {})
+    key = await prepare(storage, one, {})
     fault(azure, {"match": {"machine": one, "operation": "power"}, "effect": {"status": 409}})
     assert (await ask(key)).wait_seconds
     monkeypatch.setattr(power, "now", lambda: datetime.now(UTC) + timedelta(hours=1))
@@ -175,10 +175,10 @@ async def test_a_restart_that_is_refused_for_too_long_is_given_up(
 
 
 async def test_an_operation_that_cannot_be_read_gets_its_time(
-    azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch
+    azure: Simulator, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = azure.take()
-    key = await prepare(records, one, {})
+    key = await prepare(storage, one, {})
     await ask(key)
     fault(azure, {"match": {"machine": one, "operation": "poll"}, "effect": {"status": 403}})
     assert not (await ask(key)).accepted
@@ -187,10 +187,10 @@ async def test_an_operation_that_cannot_be_read_gets_its_time(
 
 
 async def test_a_restart_that_does_not_end_is_given_up(
-    azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch
+    azure: Simulator, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = azure.take()
-    key = await prepare(records, one, {})
+    key = await prepare(storage, one, {})
     await ask(key)
     running = {"startTime": "2026-11-21T00:00:00+00:00", "status": "InProgress", "name": "x"}
     fault(azure, {"match": {"machine": one, "operation": "poll"}, "effect": {"status": 200, "body": running}})
@@ -203,10 +203,10 @@ async def test_a_restart_that_does_not_end_is_given_up(
     assert "half an hour" in (result.failure.text if result.failure else "")
 
 
-async def test_signed_urls_stay_in_the_guard(azure: Simulator, records: Records) -> None:
-    key = await prepare(records, azure.take(), {})
+async def test_signed_urls_stay_in_the_guard(azure: Simulator, storage: Storage) -> None:
+    key = await prepare(storage, azure.take(), {})
     assert "http" not in repr(await restart_machine(request(key)))
-    guard = await records.get_guard(RUN_ID, key, GuardedCall.RESTART)
+    guard = await storage.at_most_once.get(RUN_ID, key, GuardedCall.RESTART)
     assert guard is not None
     assert guard.state is IntentState.ACCEPTED
     assert guard.async_url
@@ -234,9 +234,9 @@ HIBERNATED = {
 }
 
 
-async def test_a_hibernated_machine_is_not_started(azure: Simulator, records: Records) -> None:
+async def test_a_hibernated_machine_is_not_started(azure: Simulator, storage: Storage) -> None:
     one = azure.take(power="deallocated")
-    key = await prepare(records, one, {})
+    key = await prepare(storage, one, {})
     rule = {"match": {"machine": one, "operation": "read"}, "effect": {"status": 200, "body": HIBERNATED}}
     fault(azure, rule)
     look = PreflightRequest(run_id=RUN_ID, machine_key=key, start_stopped=True)
@@ -246,7 +246,7 @@ async def test_a_hibernated_machine_is_not_started(azure: Simulator, records: Re
     started = await start(key)
     assert (started.accepted, started.wait_seconds) == (False, 0)
     assert sent(azure, "power", "POST", one) == []
-    assert not (await row(records, key)).powered_on_by_run
+    assert not (await row(storage, key)).powered_on_by_run
 
 
 async def is_ours_to_stop(key: str) -> bool:
@@ -255,10 +255,10 @@ async def is_ours_to_stop(key: str) -> bool:
 
 
 async def test_a_machine_that_was_started_is_ours_until_it_shows_that_it_is_off(
-    azure: Simulator, records: Records
+    azure: Simulator, storage: Storage
 ) -> None:
     one = azure.take(power="deallocated")
-    key = await prepare(records, one, {})
+    key = await prepare(storage, one, {})
     assert not await is_ours_to_stop(key)
     assert (await start(key)).accepted
     await until_it_runs(azure, one)
@@ -268,28 +268,28 @@ async def test_a_machine_that_was_started_is_ours_until_it_shows_that_it_is_off(
     assert await is_ours_to_stop(key)
     assert (await finish(key, stop_machine)).accepted
     assert shown(azure, one) == "deallocated"
-    assert not (await row(records, key)).powered_on_by_run
+    assert not (await row(storage, key)).powered_on_by_run
     assert (await stop(key)).accepted
     assert len(sent(azure, "power", "POST", f"{one}/deallocate")) == 1
     assert len(sent(azure, "power", "POST", f"{one}/start")) == 1
 
 
 async def test_a_machine_goes_back_to_the_power_state_that_it_had_right_before_its_start(
-    azure: Simulator, records: Records
+    azure: Simulator, storage: Storage
 ) -> None:
     """It was deallocated when the run looked at it first, and has been stopped in another way since."""
     one = azure.take(power="deallocated")
-    key = await prepare(records, one, {})
+    key = await prepare(storage, one, {})
     assert not await is_ours_to_stop(key)
     azure.http.post("/_sim/machines", json={"id": one, "simulation": {"power": "stopped"}})
     assert shown(azure, one) == "stopped"
     assert (await start(key)).accepted
-    assert (await row(records, key)).power_state == "stopped"
+    assert (await row(storage, key)).power_state == "stopped"
 
 
-async def test_a_machine_that_was_only_stopped_is_only_stopped_again(azure: Simulator, records: Records) -> None:
+async def test_a_machine_that_was_only_stopped_is_only_stopped_again(azure: Simulator, storage: Storage) -> None:
     one = azure.take(power="stopped")
-    key = await prepare(records, one, {})
+    key = await prepare(storage, one, {})
     assert (await start(key)).accepted
     await until_it_runs(azure, one)
     assert (await finish(key, stop_machine)).accepted
@@ -297,14 +297,14 @@ async def test_a_machine_that_was_only_stopped_is_only_stopped_again(azure: Simu
     assert sent(azure, "power", "POST", f"{one}/deallocate") == []
 
 
-async def test_a_machine_that_was_never_started_after_all_is_not_stopped(azure: Simulator, records: Records) -> None:
+async def test_a_machine_that_was_never_started_after_all_is_not_stopped(azure: Simulator, storage: Storage) -> None:
     one = azure.take(power="deallocated")
-    key = await prepare(records, one, {})
+    key = await prepare(storage, one, {})
     fault(azure, {"match": {"machine": one, "operation": "power"}, "effect": {"status": 403}})
     refused = await start(key)
     assert (refused.accepted, refused.wait_seconds, refused.is_open) == (False, 0, False)
     assert (await stop(key)).accepted
-    assert not (await row(records, key)).powered_on_by_run
+    assert not (await row(storage, key)).powered_on_by_run
     assert len(sent(azure, "power", "POST", one)) == 1
 
 
@@ -322,11 +322,11 @@ _ANSWERS = [
 @pytest.mark.parametrize("answer", [*_ANSWERS, None], ids=lambda each: str(each["status"]) if each else "none")
 @pytest.mark.parametrize("verb", ["start", "deallocate"])
 async def test_whatever_azure_answers_the_machine_is_asked_before_anything_is_sent_again(
-    azure: Simulator, records: Records, verb: str, answer: Json | None, is_taken: bool
+    azure: Simulator, storage: Storage, verb: str, answer: Json | None, is_taken: bool
 ) -> None:
     """One wrong answer to the first call: what Azure took is sent once, what it did not take is sent again."""
     one = azure.take(power="deallocated")
-    key = await prepare(records, one, {})
+    key = await prepare(storage, one, {})
     effect = {"drop": "after" if is_taken else "before"} if answer is None else answer | {"accept": is_taken}
     rule = {"match": {"machine": one, "operation": "power", "path": f"*/{verb}"}, "times": 1, "effect": effect}
     fault(azure, rule)
@@ -345,10 +345,10 @@ async def test_whatever_azure_answers_the_machine_is_asked_before_anything_is_se
 
 @pytest.mark.parametrize("status", [202, 409, 429, 500, 503])
 async def test_a_stop_that_is_never_carried_out_is_told_in_bounded_time(
-    azure: Simulator, records: Records, status: int
+    azure: Simulator, storage: Storage, status: int
 ) -> None:
     one = azure.take(power="deallocated")
-    key = await prepare(records, one, {})
+    key = await prepare(storage, one, {})
     assert (await start(key)).accepted
     await until_it_runs(azure, one)
     rule = {"match": {"machine": one, "operation": "power"}, "effect": {"status": status, "headers": {}}}
@@ -378,9 +378,9 @@ async def test_a_stop_that_is_never_carried_out_is_told_in_bounded_time(
     assert shown(azure, one) == "deallocated"
 
 
-async def test_a_start_that_is_never_carried_out_is_told_in_bounded_time(azure: Simulator, records: Records) -> None:
+async def test_a_start_that_is_never_carried_out_is_told_in_bounded_time(azure: Simulator, storage: Storage) -> None:
     one = azure.take(power="deallocated")
-    key = await prepare(records, one, {})
+    key = await prepare(storage, one, {})
     fault(azure, {"match": {"machine": one, "operation": "power"}, "effect": {"status": 202}})
     first = await start(key)
     assert first.accepted, "it may start any moment"
@@ -391,9 +391,9 @@ async def test_a_start_that_is_never_carried_out_is_told_in_bounded_time(azure: 
     assert 2 <= len(sent(azure, "power", "POST", f"{one}/start")) <= 9
 
 
-async def test_azure_says_why_a_start_failed_that_it_took(azure: Simulator, records: Records) -> None:
+async def test_azure_says_why_a_start_failed_that_it_took(azure: Simulator, storage: Storage) -> None:
     one = azure.take(power="deallocated", startFails=True)
-    key = await prepare(records, one, {})
+    key = await prepare(storage, one, {})
     result = await until_given_up(key)
     assert result.failure is not None
     assert "AllocationFailed" in result.failure.text
@@ -401,11 +401,11 @@ async def test_azure_says_why_a_start_failed_that_it_took(azure: Simulator, reco
 
 
 async def test_a_machine_that_a_person_stopped_after_its_start_is_not_started_again(
-    azure: Simulator, records: Records
+    azure: Simulator, storage: Storage
 ) -> None:
     """The operation of the start has ended well, so the machine did run."""
     one = azure.take(power="deallocated")
-    key = await prepare(records, one, {})
+    key = await prepare(storage, one, {})
     assert (await start(key)).accepted
     await until_it_runs(azure, one)
     azure.post(one, "deallocate")
@@ -420,10 +420,10 @@ async def test_a_machine_that_a_person_stopped_after_its_start_is_not_started_ag
 
 @pytest.mark.parametrize(("effect", "named"), REFUSALS, ids=["lock", "policy"])
 async def test_a_refusal_for_good_is_named_and_nothing_is_repeated(
-    azure: Simulator, records: Records, effect: Json, named: str
+    azure: Simulator, storage: Storage, effect: Json, named: str
 ) -> None:
     one = azure.take(power="deallocated")
-    key = await prepare(records, one, {})
+    key = await prepare(storage, one, {})
     rule = {"match": {"machine": one, "path": "*/start"}, "effect": effect, "times": 1}
     fault(azure, rule)
     refused = await start(key)
@@ -442,23 +442,23 @@ async def test_a_refusal_for_good_is_named_and_nothing_is_repeated(
 
 @pytest.mark.parametrize(("effect", "named"), REFUSALS, ids=["lock", "policy"])
 async def test_a_restart_that_is_refused_for_good_is_not_sent_again(
-    azure: Simulator, records: Records, effect: Json, named: str
+    azure: Simulator, storage: Storage, effect: Json, named: str
 ) -> None:
     one = azure.take()
-    key = await prepare(records, one, {})
+    key = await prepare(storage, one, {})
     fault(azure, {"match": {"machine": one, "path": "*/restart"}, "effect": effect})
     result = await ask(key)
     assert (result.accepted, result.wait_seconds, result.is_open) == (False, 0, False)
     assert result.failure is not None
     assert named in result.failure.text
-    guard = await records.get_guard(RUN_ID, key, GuardedCall.RESTART)
+    guard = await storage.at_most_once.get(RUN_ID, key, GuardedCall.RESTART)
     assert guard is not None
     assert guard.state is IntentState.REFUSED
 
 
-async def test_a_machine_that_is_gone_needs_no_stop(azure: Simulator, records: Records) -> None:
+async def test_a_machine_that_is_gone_needs_no_stop(azure: Simulator, storage: Storage) -> None:
     one = azure.take(power="deallocated")
-    key = await prepare(records, one, {})
+    key = await prepare(storage, one, {})
     assert (await start(key)).accepted
     azure.http.post("/_sim/machines", json={"id": one, "simulation": {"gone": True}})
     assert (await stop(key)).accepted
@@ -467,10 +467,10 @@ async def test_a_machine_that_is_gone_needs_no_stop(azure: Simulator, records: R
 
 @pytest.mark.parametrize("operation", ["power", "read"])
 async def test_a_start_that_is_throttled_is_to_be_asked_for_again(
-    azure: Simulator, records: Records, operation: str
+    azure: Simulator, storage: Storage, operation: str
 ) -> None:
     one = azure.take(power="deallocated")
-    key = await prepare(records, one, {})
+    key = await prepare(storage, one, {})
     rule = {"match": {"machine": one, "operation": operation}, "times": 1}
     fault(azure, rule | {"effect": {"status": 429, "headers": {"Retry-After": "0"}}})
     first = await start(key)
@@ -489,10 +489,10 @@ async def test_a_start_that_is_throttled_is_to_be_asked_for_again(
 @pytest.mark.parametrize("is_taken", [True, False], ids=["taken", "not taken"])
 @pytest.mark.parametrize("answer", [*_ANSWERS[2:], None], ids=lambda each: str(each["status"]) if each else "none")
 async def test_a_restart_is_carried_out_once_whatever_azure_answers(
-    azure: Simulator, records: Records, answer: Json | None, is_taken: bool
+    azure: Simulator, storage: Storage, answer: Json | None, is_taken: bool
 ) -> None:
     one = azure.take(rebootPending=True)
-    key = await prepare(records, one, {})
+    key = await prepare(storage, one, {})
     effect = {"drop": "after" if is_taken else "before"} if answer is None else answer | {"accept": is_taken}
     fault(azure, {"match": {"machine": one, "operation": "power"}, "times": 1, "effect": effect})
     monkey = datetime.now(UTC)
@@ -504,20 +504,20 @@ async def test_a_restart_is_carried_out_once_whatever_azure_answers(
         await asyncio.sleep(0.03)
     assert datetime.now(UTC) - monkey < timedelta(seconds=30)
     assert len(sent(azure, "power", "POST", one)) == (1 if is_taken else 2)
-    guard = await records.get_guard(RUN_ID, key, GuardedCall.RESTART)
+    guard = await storage.at_most_once.get(RUN_ID, key, GuardedCall.RESTART)
     assert guard is not None
     assert guard.state is IntentState.ACCEPTED
     assert azure.http.get("/_sim/state", params={"id": one}).json()["machines"][0]["rebootPending"] is False
 
 
 async def test_a_restart_of_an_execution_that_died_is_looked_for(
-    azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch
+    azure: Simulator, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = azure.take(rebootPending=True)
-    key = await prepare(records, one, {})
+    key = await prepare(storage, one, {})
     at = datetime.now(UTC)
-    await records.set_stage(RUN_ID, key, Stage.RESTARTING)
-    await records.declare_guard(
+    await storage.machines.update(RUN_ID, key, Stage.RESTARTING)
+    await storage.at_most_once.declare(
         Guard(
             run_id=RUN_ID,
             machine_key=key,
@@ -537,11 +537,11 @@ async def test_a_restart_of_an_execution_that_died_is_looked_for(
 
 
 async def test_a_call_has_two_minutes_to_show_and_a_change_a_quarter_of_an_hour(
-    azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch
+    azure: Simulator, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the poll interval of Azure, 30 seconds, and an Azure that takes the stop and does nothing."""
     one = azure.take(power="deallocated")
-    key = await prepare(records, one, {})
+    key = await prepare(storage, one, {})
     assert (await start(key)).accepted
     await until_it_runs(azure, one)
     monkeypatch.setenv("PATCHWAVE_POLL_SECONDS", "30")

@@ -23,7 +23,7 @@ from patchwave.domain.workflow.messages import (
     StartState,
 )
 from patchwave.settings import load_settings
-from patchwave.storage import Records, bucket_key
+from patchwave.storage import Storage, bucket_key
 from tests.support.simulated_azure import azure
 from tests.support.simulator import SUBSCRIPTION, Simulator
 
@@ -33,7 +33,7 @@ AT = datetime(2026, 11, 21, tzinfo=UTC)
 RUN_ID = "20261121T000000Z-monthly"
 
 
-async def prepare(records: Records, *ids: str, **fields: object) -> list[str]:
+async def prepare(storage: Storage, *ids: str, **fields: object) -> list[str]:
     """A run over those machines; their keys."""
     policy = {"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION]}}
     trigger = Trigger(kind=TriggerKind.HTTP)
@@ -46,8 +46,8 @@ async def prepare(records: Records, *ids: str, **fields: object) -> list[str]:
         created_at=AT,
         policy_snapshot=policy,
     )
-    await records.create_run(run)
-    await records.start_run(RUN_ID, AT)
+    await storage.runs.create(run)
+    await storage.runs.start(RUN_ID, AT)
     machines = [
         MachineRecord(
             id=found.text,
@@ -60,7 +60,7 @@ async def prepare(records: Records, *ids: str, **fields: object) -> list[str]:
         ).model_copy(update=fields)
         for found in map(MachineId.parse, ids)
     ]
-    await records.add_machines(RUN_ID, machines)
+    await storage.machines.add(RUN_ID, machines)
     return [machine.key for machine in machines]
 
 
@@ -81,12 +81,12 @@ def sent(azure: Simulator, one: str, operation: str) -> int:
 
 
 async def test_a_start_whose_turn_is_far_is_told_when_and_writes_nothing(
-    records: Records, azure: Simulator, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, azure: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATCHWAVE_LIMITS", "patchOperations=1/2")
     load_settings.cache_clear()
     ids = [azure.take() for _ in range(4)]
-    keys = await prepare(records, *ids)
+    keys = await prepare(storage, *ids)
     results = [await start(key, OperationKind.ASSESS) for key in keys]
     assert results[0].state is StartState.ACCEPTED
     waiting = [(key, result) for key, result in zip(keys, results, strict=True) if result.state is StartState.WAIT]
@@ -97,34 +97,34 @@ async def test_a_start_whose_turn_is_far_is_told_when_and_writes_nothing(
     for key, result in waiting:
         assert not result.counts
         assert 0 < result.wait_seconds < 600
-        assert await records.get_intent(RUN_ID, key, OperationKind.ASSESS) is None
+        assert await storage.intents.get(RUN_ID, key, OperationKind.ASSESS) is None
 
 
-async def test_a_turn_that_has_come_is_not_taken_again(records: Records, azure: Simulator) -> None:
-    (key,) = await prepare(records, azure.take())
+async def test_a_turn_that_has_come_is_not_taken_again(storage: Storage, azure: Simulator) -> None:
+    (key,) = await prepare(storage, azure.take())
     assert (await start(key, slot=datetime.now(UTC) - timedelta(seconds=1))).state is StartState.ACCEPTED
 
 
-async def test_a_turn_that_has_not_come_stays(records: Records, azure: Simulator) -> None:
-    (key,) = await prepare(records, azure.take())
+async def test_a_turn_that_has_not_come_stays(storage: Storage, azure: Simulator) -> None:
+    (key,) = await prepare(storage, azure.take())
     slot = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=50)
     early = await start(key, slot=slot)
     assert (early.state, early.slot) == (StartState.WAIT, slot)
 
 
-async def test_what_another_worker_was_told_stops_starts_here(records: Records, azure: Simulator) -> None:
-    (key,) = await prepare(records, azure.take())
+async def test_what_another_worker_was_told_stops_starts_here(storage: Storage, azure: Simulator) -> None:
+    (key,) = await prepare(storage, azure.take())
     until = datetime.now(UTC) + timedelta(seconds=40)
-    await records.throttle(bucket_key(SUBSCRIPTION, "westeurope"), until)
+    await storage.throttling.throttle(bucket_key(SUBSCRIPTION, "westeurope"), until)
     stopped = await start(key)
     assert stopped.state is StartState.WAIT
     assert stopped.slot is not None
     assert stopped.slot >= until - timedelta(milliseconds=1)
 
 
-async def test_the_first_look_follows_what_the_last_installation_took(records: Records, azure: Simulator) -> None:
+async def test_the_first_look_follows_what_the_last_installation_took(storage: Storage, azure: Simulator) -> None:
     one = azure.take(installMinutes=60)
-    (key,) = await prepare(records, one, expected_seconds=0.6)
+    (key,) = await prepare(storage, one, expected_seconds=0.6)
     started = await start(key)
     assert 0.05 <= started.wait_seconds <= 0.54
     # Found again later, by an execution that lost its answer.
@@ -133,11 +133,11 @@ async def test_the_first_look_follows_what_the_last_installation_took(records: R
 
 
 async def test_with_very_many_in_flight_a_sweep_says_who_runs(
-    records: Records, azure: Simulator, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, azure: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SWEPT_ABOVE", -1)
     one, other = azure.take(installMinutes=200), azure.take(installMinutes=200)
-    keys = await prepare(records, one, other, expected_seconds=10.0)
+    keys = await prepare(storage, one, other, expected_seconds=10.0)
     for key in keys:
         assert (await start(key)).state is StartState.ACCEPTED
     await asyncio.sleep(0.4)
@@ -147,11 +147,11 @@ async def test_with_very_many_in_flight_a_sweep_says_who_runs(
 
 
 async def test_one_that_no_sweep_shows_is_asked_after(
-    records: Records, azure: Simulator, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, azure: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SWEPT_ABOVE", -1)
     one = azure.take(installMinutes=1)
-    (key,) = await prepare(records, one, expected_seconds=10.0)
+    (key,) = await prepare(storage, one, expected_seconds=10.0)
     await start(key)
     for _ in range(100):
         if (await look(key)).state is OperationState.ENDED:

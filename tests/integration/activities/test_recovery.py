@@ -27,7 +27,7 @@ from patchwave.domain.workflow.messages import (
     RunRef,
     Stock,
 )
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.integration.storage.test_plans import in_order, make, planned_machine
 from tests.support.factories import NOW, machine, order
 
@@ -44,7 +44,7 @@ SHORT = PlannedRun(
 
 
 @pytest.fixture
-async def run(records: Records) -> Run:
+async def run(storage: Storage) -> Run:
     policy = parse_policy({"name": "monthly", "scope": {"locations": ["westeurope"]}, "bake": {"waves": "PT30M"}})
     wanted = Run(
         id=RUN,
@@ -55,33 +55,33 @@ async def run(records: Records) -> Run:
         created_at=NOW,
         policy_snapshot=policy.to_wire(),
     )
-    await records.create_run(wanted)
-    return await records.start_run(RUN, NOW)
+    await storage.runs.create(wanted)
+    return await storage.runs.start(RUN, NOW)
 
 
 async def stock() -> Stock:
     return await load_checkpoint(RunRef(run_id=RUN))
 
 
-async def plan(records: Records) -> list[MachineRecord]:
+async def plan(storage: Storage) -> list[MachineRecord]:
     """Two canaries and three others, all assessed."""
     machines = [machine(number, stage=Stage.ASSESSED) for number in range(5)]
-    await records.add_machines(RUN, machines)
+    await storage.machines.add(RUN, machines)
     whole = make([planned_machine(number, ring="canary" if number < 2 else "broad") for number in range(5)])
-    await records.save_plan(RUN, whole, in_order(whole), SHORT)
+    await storage.plans.save(RUN, whole, in_order(whole), SHORT)
     return machines
 
 
-async def test_nothing_is_planned_before_the_plan(records: Records, run: Run) -> None:
+async def test_nothing_is_planned_before_the_plan(storage: Storage, run: Run) -> None:
     assert await stock() == Stock(is_planned=False)
 
 
-async def test_whoever_was_worked_on_is_under_way_with_the_places_of_the_plan(records: Records, run: Run) -> None:
-    first, second, third, fourth, _ = await plan(records)
+async def test_whoever_was_worked_on_is_under_way_with_the_places_of_the_plan(storage: Storage, run: Run) -> None:
+    first, second, third, fourth, _ = await plan(storage)
     for one in (first, second):
-        await records.record_outcome(RUN, one.key, FAILED, at=NOW, installation=None, patches=[])
-    await records.set_stage(RUN, third.key, Stage.INSTALLING)
-    await records.acquire_lease(fourth.key, RUN, datetime.now(UTC), datetime.now(UTC) + 60 * MINUTE)
+        await storage.results.record_outcome(RUN, one.key, FAILED, at=NOW, installation=None, patches=[])
+    await storage.machines.update(RUN, third.key, Stage.INSTALLING)
+    await storage.leases.acquire(fourth.key, RUN, datetime.now(UTC), datetime.now(UTC) + 60 * MINUTE)
     found = await stock()
     assert found.is_planned
     assert found.ring == 1
@@ -95,12 +95,12 @@ async def test_whoever_was_worked_on_is_under_way_with_the_places_of_the_plan(re
 
 @pytest.mark.parametrize("reader", ["the next generation", "the close of the run"])
 async def test_what_a_dead_worker_left_out_behind_a_final_row_is_completed(
-    records: Records, run: Run, reader: str
+    storage: Storage, run: Run, reader: str
 ) -> None:
-    first, second, *_ = await plan(records)
+    first, second, *_ = await plan(storage)
     until = datetime.now(UTC) + 60 * MINUTE
     for one in (first, second):
-        await records.acquire_lease(one.key, RUN, datetime.now(UTC), until)
+        await storage.leases.acquire(one.key, RUN, datetime.now(UTC), until)
     columns = {
         "stage": "done",
         "outcome": "patched",
@@ -108,51 +108,53 @@ async def test_what_a_dead_worker_left_out_behind_a_final_row_is_completed(
         "message": "",
         "endedAt": "2026-11-10T19:30:00.000Z",
     }
-    await records._store.results.merge(RUN, f"m~{first.key}", columns)
+    await storage._store.results.merge(RUN, f"m~{first.key}", columns)
     if reader == "the next generation":
         await stock()
     else:
         request = CloseOpenMachines(run_id=RUN, outcome=Outcome.canceled())
         assert (await close_open_machines(request)).closed == 4
-    [told] = (await records.machine_history(first.key, 10, None)).items
+    [told] = (await storage.history.list_page(first.key, 10, None)).items
     assert (told["runId"], told["outcome"]) == (RUN, "patched")
-    locked = await records.leased([first.key, second.key], RUN, datetime.now(UTC))
+    locked = await storage.leases.held([first.key, second.key], RUN, datetime.now(UTC))
     assert locked == ({second.key} if reader == "the next generation" else set())
 
 
-async def test_a_lock_of_another_run_says_nothing(records: Records, run: Run) -> None:
-    first, *_ = await plan(records)
+async def test_a_lock_of_another_run_says_nothing(storage: Storage, run: Run) -> None:
+    first, *_ = await plan(storage)
     other = "20261110T190000Z-weekly"
-    await records.acquire_lease(first.key, other, datetime.now(UTC), datetime.now(UTC) + 60 * MINUTE)
+    await storage.leases.acquire(first.key, other, datetime.now(UTC), datetime.now(UTC) + 60 * MINUTE)
     assert not (await stock()).under_way
 
 
-async def test_what_a_person_accepted_stays_accepted(records: Records, run: Run) -> None:
-    first, second, *_ = await plan(records)
-    await records.record_outcome(RUN, first.key, FAILED, at=NOW, installation=None, patches=[])
-    await records.pause_run(RUN, order(at=NOW + MINUTE))
-    await records.resume_run(RUN, order(at=NOW + 2 * MINUTE))
-    await records.record_outcome(RUN, second.key, FAILED, at=NOW + 3 * MINUTE, installation=None, patches=[])
+async def test_what_a_person_accepted_stays_accepted(storage: Storage, run: Run) -> None:
+    first, second, *_ = await plan(storage)
+    await storage.results.record_outcome(RUN, first.key, FAILED, at=NOW, installation=None, patches=[])
+    await storage.runs.pause(RUN, order(at=NOW + MINUTE))
+    await storage.runs.resume(RUN, order(at=NOW + 2 * MINUTE))
+    await storage.results.record_outcome(RUN, second.key, FAILED, at=NOW + 3 * MINUTE, installation=None, patches=[])
     found = await stock()
     assert (found.failures["run"], found.forgiven["run"], found.resume_count) == (2, 1, 1)
 
 
-async def test_windows_and_bake_times_go_on_where_they_were(records: Records, run: Run) -> None:
-    first, second, *_ = await plan(records)
+async def test_windows_and_bake_times_go_on_where_they_were(storage: Storage, run: Run) -> None:
+    first, second, *_ = await plan(storage)
     for one, minutes in ((first, 0), (second, 7)):
-        await records.record_outcome(RUN, one.key, FAILED, at=NOW + minutes * MINUTE, installation=None, patches=[])
-    await records.enter_window(RUN, NOW + 600 * MINUTE)
-    await records.enter_window(RUN, NOW + 900 * MINUTE)
+        await storage.results.record_outcome(
+            RUN, one.key, FAILED, at=NOW + minutes * MINUTE, installation=None, patches=[]
+        )
+    await storage.runs.enter_window(RUN, NOW + 600 * MINUTE)
+    await storage.runs.enter_window(RUN, NOW + 900 * MINUTE)
     found = await stock()
     assert (found.windows, found.ended_at, found.ring) == (2, NOW + 7 * MINUTE, 0)
     assert found.resting == {"canary/westeurope": NOW + 37 * MINUTE}
 
 
-async def test_a_machine_in_the_middle_is_followed_whatever_speaks_against_a_start(records: Records, run: Run) -> None:
+async def test_a_machine_in_the_middle_is_followed_whatever_speaks_against_a_start(storage: Storage, run: Run) -> None:
     """The run was cancelled meanwhile; no call to Azure is needed to know that it has to be followed."""
-    first, *_ = await plan(records)
-    await records.set_stage(RUN, first.key, Stage.INSTALLING, powered_on_by_run=True)
-    await records.request_cancel(RUN, order())
+    first, *_ = await plan(storage)
+    await storage.machines.update(RUN, first.key, Stage.INSTALLING, powered_on_by_run=True)
+    await storage.runs.cancel(RUN, order())
     request = PreflightRequest(run_id=RUN, machine_key=first.key, start_stopped=False)
     look = await preflight_machine(request)
     assert look.preflight.readiness is Readiness.READY
@@ -160,14 +162,14 @@ async def test_a_machine_in_the_middle_is_followed_whatever_speaks_against_a_sta
     assert look.powered_on_by_run
 
 
-async def test_a_sign_of_life_is_written_once_a_minute(records: Records, run: Run) -> None:
+async def test_a_sign_of_life_is_written_once_a_minute(storage: Storage, run: Run) -> None:
     await show_life(run)
-    first = await records.get_run(RUN)
+    first = await storage.runs.get(RUN)
     assert first is not None
     assert first.heartbeat_deadline is not None
     assert abs(first.heartbeat_deadline - datetime.now(UTC) - HEARTBEAT_TIMEOUT) < MINUTE
     await show_life(first)
-    again = await records.get_run(RUN)
+    again = await storage.runs.get(RUN)
     assert again is not None
     assert again.heartbeat_deadline == first.heartbeat_deadline
     assert again.state is RunState.RUNNING
@@ -175,34 +177,34 @@ async def test_a_sign_of_life_is_written_once_a_minute(records: Records, run: Ru
 
 @pytest.mark.parametrize(("seconds", "is_written"), [(55, False), (65, True), (-65, True)])
 async def test_a_sign_of_life_is_written_when_it_says_something_new(
-    records: Records, run: Run, seconds: int, *, is_written: bool
+    storage: Storage, run: Run, seconds: int, *, is_written: bool
 ) -> None:
     known = datetime.now(UTC) + 30 * MINUTE - timedelta(seconds=seconds)
-    await records.keep_quiet(RUN, known)
-    before = await records.get_run(RUN)
+    await storage.runs.extend_heartbeat(RUN, known)
+    before = await storage.runs.get(RUN)
     assert before is not None
     await show_life(before)
-    after = await records.get_run(RUN)
+    after = await storage.runs.get(RUN)
     assert after is not None
     assert (after.heartbeat_deadline != before.heartbeat_deadline) is is_written
 
 
 async def test_five_hundred_are_taken_up_at_a_time_and_found_on_every_page_of_the_plan(
-    records: Records, run: Run
+    storage: Storage, run: Run
 ) -> None:
     machines = [machine(number, stage=Stage.INSTALLING) for number in range(520)]
-    await records.add_machines(RUN, machines)
+    await storage.machines.add(RUN, machines)
     whole = make([planned_machine(number, ring="canary") for number in range(520)])
-    await records.save_plan(RUN, whole, in_order(whole), SHORT)
+    await storage.plans.save(RUN, whole, in_order(whole), SHORT)
     [part] = (await stock()).under_way
     assert len(part.machines) == len({one.key for one in part.machines}) == 500
 
 
-async def test_waves_of_rings_that_are_done_with_are_not_counted_any_more(records: Records, run: Run) -> None:
-    first, _, third, *_ = await plan(records)
+async def test_waves_of_rings_that_are_done_with_are_not_counted_any_more(storage: Storage, run: Run) -> None:
+    first, _, third, *_ = await plan(storage)
     for one in (first, third):
-        await records.record_outcome(RUN, one.key, FAILED, at=NOW, installation=None, patches=[])
-    await records.resume_run(RUN, order(at=NOW + MINUTE))
+        await storage.results.record_outcome(RUN, one.key, FAILED, at=NOW, installation=None, patches=[])
+    await storage.runs.resume(RUN, order(at=NOW + MINUTE))
     found = await stock()
     assert (found.ring, found.ended) == (1, 1)
     assert found.failures == {
@@ -216,14 +218,14 @@ async def test_waves_of_rings_that_are_done_with_are_not_counted_any_more(record
     assert found.ended_at == NOW
 
 
-async def test_a_run_that_sleeps_says_so_and_takes_it_back_when_it_is_awake(records: Records, run: Run) -> None:
+async def test_a_run_that_sleeps_says_so_and_takes_it_back_when_it_is_awake(storage: Storage, run: Run) -> None:
     until = NOW + timedelta(days=400)
     await extend_heartbeat(RestUntil(run_id=RUN, until=until))
-    asleep = await records.get_run(RUN)
+    asleep = await storage.runs.get(RUN)
     assert asleep is not None
     assert asleep.heartbeat_deadline == until + HEARTBEAT_TIMEOUT
     await show_life(asleep)
-    awake = await records.get_run(RUN)
+    awake = await storage.runs.get(RUN)
     assert awake is not None
     assert awake.heartbeat_deadline is not None
     assert awake.heartbeat_deadline < until

@@ -1,4 +1,4 @@
-"""take_places and give_places_back on real records: which run waits for which, and what ends the wait."""
+"""take_places and give_places_back on real storage: which run waits for which, and what ends the wait."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from patchwave.domain.planning.reservation import Groups, Reservation, groups_of
 from patchwave.domain.planning.topology import Topology
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.messages import GivePlacesBack, PlacesTaken, PlannedRun, TakePlaces
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.factories import NOW
 
 U0, U1, NE = (f"20261110T19000{number}Z-{name}" for number, name in enumerate(["u0", "u1", "ne"]))
@@ -23,14 +23,14 @@ AV = groups_of([Permit("set:s/rg/av", 1), Permit("domains:s/rg/av", 1, "0")], ["
 NORTH = groups_of([], ["northeurope"], PAIRED)
 
 
-async def begin(records: Records, run_id: str, groups: Groups, state: RunState = RunState.RUNNING) -> None:
+async def begin(storage: Storage, run_id: str, groups: Groups, state: RunState = RunState.RUNNING) -> None:
     trigger = Trigger(kind=TriggerKind.HTTP)
-    await records.create_run(
+    await storage.runs.create(
         Run(id=run_id, policy="p", mode=Mode.PATCH, state=state, trigger=trigger, created_at=NOW, policy_snapshot={})
     )
     makespan = Makespan(predicted_seconds=0, lower_bound_seconds=0)
     plan = Plan(policy="p", rings=[], machines=[], excluded=[], makespan=makespan, notes=[])
-    await records.save_plan(run_id, plan, [], PlannedRun(), groups={(0, 0): groups})
+    await storage.plans.save(run_id, plan, [], PlannedRun(), groups={(0, 0): groups})
 
 
 async def take(run_id: str, turn: int = 1, phase: int = 0) -> PlacesTaken:
@@ -43,23 +43,23 @@ async def give(run_id: str, turn: int = 1) -> list[str]:
     return (await give_places_back(request)).waiting
 
 
-async def shown(records: Records, run_id: str) -> tuple[RunState, str]:
-    run = await records.get_run(run_id)
+async def shown(storage: Storage, run_id: str) -> tuple[RunState, str]:
+    run = await storage.runs.get(run_id)
     assert run is not None
     return run.state, run.waiting_for
 
 
-async def test_a_set_and_a_region_pair_have_one_run_at_a_time(records: Records) -> None:
+async def test_a_set_and_a_region_pair_have_one_run_at_a_time(storage: Storage) -> None:
     for run_id, groups in ((U0, AV), (U1, AV), (NE, NORTH)):
-        await begin(records, run_id, groups)
+        await begin(storage, run_id, groups)
     assert (await take(U0)).waits_for == ""
     second, third = await take(U1), await take(NE)
     assert second.waits_for == f"the run {U0}: both work on the availability set av"
     assert second.wait_seconds > 0
     assert third.waits_for == f"the run {U0}, and 1 more: both work on the paired regions northeurope and westeurope"
-    assert await shown(records, U0) == (RunState.RUNNING, "")
-    assert await shown(records, U1) == (RunState.AWAITING_RUN, second.waits_for)
-    assert await shown(records, NE) == (RunState.AWAITING_RUN, third.waits_for)
+    assert await shown(storage, U0) == (RunState.RUNNING, "")
+    assert await shown(storage, U1) == (RunState.AWAITING_RUN, second.waits_for)
+    assert await shown(storage, NE) == (RunState.AWAITING_RUN, third.waits_for)
     assert sorted(await give(U0)) == [U1, NE]
     assert (await take(U1)).waits_for == ""
     assert (await take(NE)).waits_for == f"the run {U1}: both work on the paired regions northeurope and westeurope"
@@ -68,60 +68,60 @@ async def test_a_set_and_a_region_pair_have_one_run_at_a_time(records: Records) 
     assert await give(NE) == []
 
 
-async def test_the_wait_is_in_the_audit_log_once(records: Records) -> None:
-    await begin(records, U0, AV)
-    await begin(records, U1, AV)
+async def test_the_wait_is_in_the_audit_log_once(storage: Storage) -> None:
+    await begin(storage, U0, AV)
+    await begin(storage, U1, AV)
     await take(U0)
     for _ in range(3):
         await take(U1)
-    lines = [line for line in (await records.list_audit(U1, 10, None)).items if line["action"] == "run_waits"]
+    lines = [line for line in (await storage.audit.list_page(U1, 10, None)).items if line["action"] == "run_waits"]
     assert [(line["by"], line["detail"]["for"]) for line in lines] == [("patchwave", [U0])]
     assert lines[0]["detail"]["why"] == f"the run {U0}: both work on the availability set av"
 
 
 @pytest.mark.parametrize("ends", ["closed", "removed"])
-async def test_a_run_that_has_ended_keeps_no_other_waiting(records: Records, ends: str) -> None:
+async def test_a_run_that_has_ended_keeps_no_other_waiting(storage: Storage, ends: str) -> None:
     """It may have died before it gave anything back."""
     if ends == "closed":
-        await begin(records, U0, AV)
-    await begin(records, U1, AV)
+        await begin(storage, U0, AV)
+    await begin(storage, U1, AV)
     if ends == "closed":
         await take(U0)
-        await records.close_run(U0, RunState.FAILED, "It died.", NOW)
+        await storage.runs.close(U0, RunState.FAILED, "It died.", NOW)
     else:
-        await records.reserve(Reservation(run_id=U0, turn=1, phase="0.0", since=NOW, groups=AV))
+        await storage.reservations.reserve(Reservation(run_id=U0, turn=1, phase="0.0", since=NOW, groups=AV))
     assert (await take(U1)).waits_for == ""
-    assert [each.run_id for each in await records.list_reservations()] == [U1]
+    assert [each.run_id for each in await storage.reservations.list_all()] == [U1]
 
 
-async def test_a_run_that_has_ended_leaves_no_row(records: Records) -> None:
-    await begin(records, U0, AV)
+async def test_a_run_that_has_ended_leaves_no_row(storage: Storage) -> None:
+    await begin(storage, U0, AV)
     await take(U0)
-    await records.close_run(U0, RunState.COMPLETED, "", NOW)
+    await storage.runs.close(U0, RunState.COMPLETED, "", NOW)
     await give(U0)
-    assert await records.list_reservations() == []
+    assert await storage.reservations.list_all() == []
 
 
-async def test_a_paused_run_keeps_its_turn(records: Records) -> None:
-    await begin(records, U0, AV)
-    await begin(records, U1, AV)
+async def test_a_paused_run_keeps_its_turn(storage: Storage) -> None:
+    await begin(storage, U0, AV)
+    await begin(storage, U1, AV)
     await take(U0)
-    await records.pause_run(U0, Order(by="ana", at=NOW + timedelta(minutes=1)))
+    await storage.runs.pause(U0, Order(by="ana", at=NOW + timedelta(minutes=1)))
     assert (await take(U1)).waits_for.startswith(f"the run {U0}")
 
 
-async def test_a_phase_without_groups_waits_for_none(records: Records) -> None:
-    await begin(records, U0, AV)
-    await begin(records, U1, AV)
+async def test_a_phase_without_groups_waits_for_none(storage: Storage) -> None:
+    await begin(storage, U0, AV)
+    await begin(storage, U1, AV)
     await take(U0)
     assert (await take(U1, phase=1)).waits_for == ""
 
 
-async def test_the_next_phase_frees_what_the_one_before_it_kept(records: Records) -> None:
+async def test_the_next_phase_frees_what_the_one_before_it_kept(storage: Storage) -> None:
     """The run that waited is woken, although the other one gives nothing back between its phases."""
-    await begin(records, U0, AV)
-    await begin(records, U1, AV)
-    await begin(records, NE, AV)
+    await begin(storage, U0, AV)
+    await begin(storage, U1, AV)
+    await begin(storage, NE, AV)
     assert (await take(U0)).freed == []
     await take(U1)
     await take(NE)

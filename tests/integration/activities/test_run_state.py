@@ -12,7 +12,7 @@ from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.run import Run, RunControls, RunState
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.messages import RunRef, SetRunState, StopRun
-from patchwave.storage import RecordMissing, Records
+from patchwave.storage import RecordMissing, Storage
 from tests.support.factories import NOW, RUN, order, run
 
 POLICY = {
@@ -23,15 +23,15 @@ POLICY = {
 
 
 @pytest.fixture
-async def live(records: Records) -> Records:
+async def live(storage: Storage) -> Storage:
     """Records with a run that has started."""
-    await records.create_run(run(policy_snapshot=POLICY))
-    await records.start_run(RUN, NOW)
-    return records
+    await storage.runs.create(run(policy_snapshot=POLICY))
+    await storage.runs.start(RUN, NOW)
+    return storage
 
 
-async def stored(records: Records) -> Run:
-    found = await records.get_run(RUN)
+async def stored(storage: Storage) -> Run:
+    found = await storage.runs.get(RUN)
     assert found
     return found
 
@@ -40,28 +40,28 @@ def gate(scope: str, *, ends_run: bool = False) -> ErrorBudgetExceeded:
     return ErrorBudgetExceeded(run_id=RUN, scope=scope, failures=3, limit=2, ends_run=ends_run)
 
 
-async def lines(records: Records) -> list[tuple[str, str]]:
-    return [(line["action"], line["by"]) for line in (await records.list_audit(RUN, 50, None)).items]
+async def lines(storage: Storage) -> list[tuple[str, str]]:
+    return [(line["action"], line["by"]) for line in (await storage.audit.list_page(RUN, 50, None)).items]
 
 
-async def test_controls_are_what_the_row_says(live: Records) -> None:
+async def test_controls_are_what_the_row_says(live: Storage) -> None:
     assert await get_run_controls(RunRef(run_id=RUN)) == RunControls()
-    await live.pause_run(RUN, order())
-    await live.resume_run(RUN, order())
-    await live.pause_run(RUN, order())
-    await live.decide_ring(RUN, "broad", order(), approved=False)
-    await live.request_cancel(RUN, order())
+    await live.runs.pause(RUN, order())
+    await live.runs.resume(RUN, order())
+    await live.runs.pause(RUN, order())
+    await live.runs.decide_ring(RUN, "broad", order(), approved=False)
+    await live.runs.cancel(RUN, order())
     assert await get_run_controls(RunRef(run_id=RUN)) == RunControls(
         is_canceled=True, is_paused=True, resume_count=1, decided={"broad": False}
     )
 
 
-async def test_controls_of_no_run_are_asked_for_again(records: Records) -> None:
+async def test_controls_of_no_run_are_asked_for_again(storage: Storage) -> None:
     with pytest.raises(RecordMissing):
         await get_run_controls(RunRef(run_id=RUN))
 
 
-async def test_a_state_is_shown(live: Records) -> None:
+async def test_a_state_is_shown(live: Storage) -> None:
     request = SetRunState(run_id=RUN, state=RunState.AWAITING_APPROVAL, waiting_for="broad")
     shown = await set_run_state(request)
     assert shown.since is not None
@@ -74,9 +74,9 @@ async def test_a_state_is_shown(live: Records) -> None:
     assert ((await stored(live)).state, (await stored(live)).waiting_for) == (RunState.RUNNING, "")
 
 
-async def test_an_approval_is_asked_for_since_the_first_time_whichever_generation_that_was(live: Records) -> None:
-    await live.ask_approval(RUN, "broad", NOW)
-    await live.set_run_state(RUN, RunState.RUNNING)
+async def test_an_approval_is_asked_for_since_the_first_time_whichever_generation_that_was(live: Storage) -> None:
+    await live.runs.ask_approval(RUN, "broad", NOW)
+    await live.runs.set_state(RUN, RunState.RUNNING)
     again = await set_run_state(SetRunState(run_id=RUN, state=RunState.AWAITING_APPROVAL, waiting_for="broad"))
     assert again.since == NOW
     other = await set_run_state(SetRunState(run_id=RUN, state=RunState.AWAITING_APPROVAL, waiting_for="last"))
@@ -85,7 +85,7 @@ async def test_an_approval_is_asked_for_since_the_first_time_whichever_generatio
     assert set((await stored(live)).approvals_asked) == {"broad", "last"}
 
 
-async def test_a_gate_that_closes_twice_is_one(live: Records) -> None:
+async def test_a_gate_that_closes_twice_is_one(live: Storage) -> None:
     for _ in range(2):
         controls = await trip_error_budget(gate("ring:broad"))
         assert controls.blocked_scopes == ["ring:broad"]
@@ -94,7 +94,7 @@ async def test_a_gate_that_closes_twice_is_one(live: Records) -> None:
     assert await lines(live) == [("gate_closed", "patchwave")]
 
 
-async def test_a_gate_may_end_the_run(live: Records) -> None:
+async def test_a_gate_may_end_the_run(live: Storage) -> None:
     for _ in range(2):
         controls = await trip_error_budget(gate("run", ends_run=True))
         assert "used up: 3 failed, 2 may" in controls.stop_reason
@@ -102,7 +102,7 @@ async def test_a_gate_may_end_the_run(live: Records) -> None:
     assert await lines(live) == [("gate_closed", "patchwave")]
 
 
-async def test_a_stop_keeps_its_first_reason(live: Records) -> None:
+async def test_a_stop_keeps_its_first_reason(live: Storage) -> None:
     for reason in ("The ring broad was rejected.", "something else"):
         told = await stop_run(StopRun(run_id=RUN, reason=reason))
         assert told.stop_reason == "The ring broad was rejected."

@@ -24,7 +24,7 @@ from patchwave.domain.workflow.messages import (
     StartResult,
     StartState,
 )
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.factories import order
 from tests.support.simulated_azure import azure
 from tests.support.simulator import SUBSCRIPTION, Simulator
@@ -34,37 +34,37 @@ __all__ = ["azure"]
 AT = datetime(2026, 11, 21, tzinfo=UTC)
 RUN_ID = "20261121T000000Z-monthly"
 
-type Give = Callable[[Records, str], Awaitable[object]]
+type Give = Callable[[Storage, str], Awaitable[object]]
 
 
-async def pause(records: Records, key: str) -> None:
-    await records.pause_run(RUN_ID, order())
+async def pause(storage: Storage, key: str) -> None:
+    await storage.runs.pause(RUN_ID, order())
 
 
-async def hold(records: Records, key: str) -> None:
+async def hold(storage: Storage, key: str) -> None:
     gate = ErrorBudgetExceeded(run_id=RUN_ID, scope="lane:broad/westeurope", failures=2, limit=1, ends_run=False)
-    await records.trip_error_budget(gate, AT)
+    await storage.runs.trip_error_budget(gate, AT)
 
 
-async def hold_elsewhere(records: Records, key: str) -> None:
+async def hold_elsewhere(storage: Storage, key: str) -> None:
     gate = ErrorBudgetExceeded(run_id=RUN_ID, scope="lane:broad/northeurope", failures=2, limit=1, ends_run=False)
-    await records.trip_error_budget(gate, AT)
+    await storage.runs.trip_error_budget(gate, AT)
 
 
-async def stop(records: Records, key: str) -> None:
-    await records.stop_run(RUN_ID, "The error budget of the run is used up.", AT)
+async def stop(storage: Storage, key: str) -> None:
+    await storage.runs.stop(RUN_ID, "The error budget of the run is used up.", AT)
 
 
-async def cancel(records: Records, key: str) -> None:
-    await records.request_cancel(RUN_ID, order())
+async def cancel(storage: Storage, key: str) -> None:
+    await storage.runs.cancel(RUN_ID, order())
 
 
-async def skip(records: Records, key: str) -> None:
-    await records.skip_machine(RUN_ID, key, order(why="being rebuilt"), OperationKind.INSTALL)
+async def skip(storage: Storage, key: str) -> None:
+    await storage.machines.skip(RUN_ID, key, order(why="being rebuilt"), OperationKind.INSTALL)
 
 
-async def close(records: Records, key: str) -> None:
-    await records.close_run(RUN_ID, RunState.FAILED, "Patchwave itself failed.", AT)
+async def close(storage: Storage, key: str) -> None:
+    await storage.runs.close(RUN_ID, RunState.FAILED, "Patchwave itself failed.", AT)
 
 
 ENDS: list[tuple[Give, OutcomeKind, Reason]] = [
@@ -75,9 +75,9 @@ ENDS: list[tuple[Give, OutcomeKind, Reason]] = [
 ]
 
 
-async def prepare(records: Records, one: str) -> str:
+async def prepare(storage: Storage, one: str) -> str:
     """A run over that machine; the machine's key."""
-    await records.create_run(
+    await storage.runs.create(
         Run(
             id=RUN_ID,
             policy="monthly",
@@ -88,7 +88,7 @@ async def prepare(records: Records, one: str) -> str:
             policy_snapshot={"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION]}},
         )
     )
-    await records.start_run(RUN_ID, AT)
+    await storage.runs.start(RUN_ID, AT)
     found = MachineId.parse(one)
     machine = MachineRecord(
         id=one,
@@ -102,7 +102,7 @@ async def prepare(records: Records, one: str) -> str:
         lane="westeurope",
         wave=1,
     )
-    await records.add_machines(RUN_ID, [machine])
+    await storage.machines.add(RUN_ID, [machine])
     return found.key
 
 
@@ -121,25 +121,25 @@ def sent(azure: Simulator, one: str, operation: str = "install") -> int:
 @pytest.mark.parametrize("kind", OperationKind)
 @pytest.mark.parametrize("give", [pause, hold])
 async def test_a_machine_that_is_held_waits_for_its_turn_again(
-    records: Records, azure: Simulator, give: Give, kind: OperationKind
+    storage: Storage, azure: Simulator, give: Give, kind: OperationKind
 ) -> None:
     one = azure.take()
-    key = await prepare(records, one)
-    await give(records, key)
+    key = await prepare(storage, one)
+    await give(storage, key)
     assert await submit(key, kind) == StartResult(state=StartState.LEFT)
-    assert await records.get_intent(RUN_ID, key, kind) is None
-    await records.resume_run(RUN_ID, order())
+    assert await storage.intents.get(RUN_ID, key, kind) is None
+    await storage.runs.resume(RUN_ID, order())
     assert (await submit(key, kind)).state is StartState.ACCEPTED
     assert sent(azure, one, kind.value) == 1
 
 
 @pytest.mark.parametrize(("give", "kind", "reason"), ENDS)
 async def test_a_machine_that_may_not_start_any_more_ends(
-    records: Records, azure: Simulator, give: Give, kind: OutcomeKind, reason: Reason
+    storage: Storage, azure: Simulator, give: Give, kind: OutcomeKind, reason: Reason
 ) -> None:
     one = azure.take()
-    key = await prepare(records, one)
-    await give(records, key)
+    key = await prepare(storage, one)
+    await give(storage, key)
     result = await submit(key)
     assert result.state is StartState.ENDED
     assert result.outcome
@@ -150,65 +150,65 @@ async def test_a_machine_that_may_not_start_any_more_ends(
     assert sent(azure, one) == 0
 
 
-async def test_a_gate_of_another_region_holds_nobody_here(records: Records, azure: Simulator) -> None:
-    key = await prepare(records, azure.take())
-    await hold_elsewhere(records, key)
+async def test_a_gate_of_another_region_holds_nobody_here(storage: Storage, azure: Simulator) -> None:
+    key = await prepare(storage, azure.take())
+    await hold_elsewhere(storage, key)
     assert (await submit(key)).state is StartState.ACCEPTED
 
 
 @pytest.mark.parametrize("give", [pause, hold, cancel, stop])
 async def test_what_is_said_between_the_first_look_and_the_call_still_holds(
-    records: Records, azure: Simulator, give: Give, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, azure: Simulator, give: Give, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With hundreds of machines in flight there are seconds between the two."""
     one = azure.take()
-    key = await prepare(records, one)
-    declare = records.declare_intent
+    key = await prepare(storage, one)
+    declare = storage.intents.declare
 
     async def declare_and_then(wanted: Intent) -> tuple[Intent, bool]:
         answer = await declare(wanted)
-        await give(records, key)
+        await give(storage, key)
         return answer
 
-    monkeypatch.setattr(records, "declare_intent", declare_and_then)
+    monkeypatch.setattr(storage.intents, "declare", declare_and_then)
     result = await submit(key)
     assert result.state is (StartState.LEFT if give in (pause, hold) else StartState.ENDED)
-    intent = await records.get_intent(RUN_ID, key, OperationKind.INSTALL)
+    intent = await storage.intents.get(RUN_ID, key, OperationKind.INSTALL)
     assert intent
     assert intent.state is IntentState.REFUSED
     assert sent(azure, one) == 0
     if give is pause:
-        await records.resume_run(RUN_ID, order())
+        await storage.runs.resume(RUN_ID, order())
         assert (await submit(key)).state is StartState.ACCEPTED
         assert sent(azure, one) == 1
 
 
 async def test_a_skip_that_was_first_keeps_the_call_from_being_sent(
-    records: Records, azure: Simulator, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, azure: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = azure.take()
-    key = await prepare(records, one)
-    declare = records.declare_intent
+    key = await prepare(storage, one)
+    declare = storage.intents.declare
 
     async def skip_and_then_declare(wanted: Intent) -> tuple[Intent, bool]:
-        await skip(records, key)
+        await skip(storage, key)
         return await declare(wanted)
 
-    monkeypatch.setattr(records, "declare_intent", skip_and_then_declare)
+    monkeypatch.setattr(storage.intents, "declare", skip_and_then_declare)
     result = await submit(key)
     assert result.outcome
     assert result.outcome.message == "Skipped by ana: being rebuilt"
-    found: Any = await records.get_machine(RUN_ID, key)
+    found: Any = await storage.machines.get(RUN_ID, key)
     assert (found.stage, found.started_at) == ("waiting", None)
     assert sent(azure, one) == 0
 
 
 async def test_of_two_executions_that_declare_anew_one_sends(
-    records: Records, azure: Simulator, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, azure: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The engine may execute an activity twice at once, also the one that tries again after a refusal."""
     one = azure.take()
-    key = await prepare(records, one)
+    key = await prepare(storage, one)
     refused = Intent(
         run_id=RUN_ID,
         machine_id=one,
@@ -219,20 +219,20 @@ async def test_of_two_executions_that_declare_anew_one_sends(
         deadline_at=AT,
         state=IntentState.REFUSED,
     )
-    await records.declare_intent(refused)
-    throttled_until = records.throttled_until
+    await storage.intents.declare(refused)
+    throttled_until = storage.throttling.until
     results: list[StartResult] = []
 
     async def let_the_other_one_pass(budget: str) -> datetime | None:
-        monkeypatch.setattr(records, "throttled_until", throttled_until)
+        monkeypatch.setattr(storage.throttling, "until", throttled_until)
         results.append(await submit(key))
         return await throttled_until(budget)
 
-    monkeypatch.setattr(records, "throttled_until", let_the_other_one_pass)
+    monkeypatch.setattr(storage.throttling, "until", let_the_other_one_pass)
     results.append(await submit(key))
     assert [result.state for result in results] == [StartState.ACCEPTED, StartState.WAIT]
     assert sent(azure, one) == 1
-    intent = await records.get_intent(RUN_ID, key, OperationKind.INSTALL)
+    intent = await storage.intents.get(RUN_ID, key, OperationKind.INSTALL)
     assert intent
     assert intent.state is IntentState.ACCEPTED
     assert (await submit(key)).state is StartState.ACCEPTED

@@ -17,7 +17,7 @@ from patchwave.domain.azure.operation import OperationKind, PollReading, PollSta
 from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.runs.intent import Intent, IntentState
 from patchwave.domain.workflow.messages import OperationState, StartOperation, StartResult, StartState
-from patchwave.storage import Records, bucket_key
+from patchwave.storage import Storage, bucket_key
 from tests.support.factories import order
 from tests.support.scripted_azure import (
     KEY,
@@ -62,8 +62,8 @@ async def start(kind: OperationKind = OperationKind.INSTALL, **fields: object) -
     return await activity(request)
 
 
-async def stored(records: Records, kind: OperationKind = OperationKind.INSTALL) -> Intent:
-    found = await records.get_intent(RUN_ID, KEY, kind)
+async def stored(storage: Storage, kind: OperationKind = OperationKind.INSTALL) -> Intent:
+    found = await storage.intents.get(RUN_ID, KEY, kind)
     assert found is not None
     return found
 
@@ -79,7 +79,7 @@ async def stored(records: Records, kind: OperationKind = OperationKind.INSTALL) 
     ],
 )
 async def test_an_accepted_start_is_written_down_whole(
-    prepared: Records, azure: Script, kind: OperationKind, stage: str, given: timedelta
+    prepared: Storage, azure: Script, kind: OperationKind, stage: str, given: timedelta
 ) -> None:
     azure.posts = [ACCEPTED]
     result = await start(kind, previous_activity_id="before")
@@ -103,25 +103,25 @@ async def test_an_accepted_start_is_written_down_whole(
         assert parameters.reboot_setting is RebootSetting.IF_REQUIRED
         assert parameters.windows_parameters is None
         assert parameters.linux_parameters is not None
-    row = await prepared.get_machine(RUN_ID, KEY)
+    row = await prepared.machines.get(RUN_ID, KEY)
     assert row is not None
     assert row.stage == stage
 
 
-async def test_a_start_that_was_accepted_is_not_sent_again(prepared: Records, azure: Script) -> None:
+async def test_a_start_that_was_accepted_is_not_sent_again(prepared: Storage, azure: Script) -> None:
     azure.posts = [ACCEPTED]
     assert [(await start()).state for _ in range(3)] == [StartState.ACCEPTED] * 3
     assert len(azure.sent) == 1
 
 
-async def test_the_location_alone_has_the_id(prepared: Records, azure: Script) -> None:
+async def test_the_location_alone_has_the_id(prepared: Storage, azure: Script) -> None:
     azure.posts = [Submission(accepted=True, location_url=f"{URL}{OPERATION}&monitor=true")]
     await start()
     assert (await stored(prepared)).activity_id == OPERATION
 
 
 async def test_an_unsafe_url_is_dropped_and_the_log_does_not_hold_it(
-    prepared: Records, azure: Script, caplog: pytest.LogCaptureFixture
+    prepared: Storage, azure: Script, caplog: pytest.LogCaptureFixture
 ) -> None:
     evil = f"https://evil.example/operations/{OPERATION}"
     azure.posts = [Submission(accepted=True, async_url=evil, location_url=ACCEPTED.location_url)]
@@ -132,14 +132,14 @@ async def test_an_unsafe_url_is_dropped_and_the_log_does_not_hold_it(
     assert [KEY in line and "evil" not in line for line in caplog.messages] == [True]
 
 
-async def test_a_202_without_any_url_is_accepted(prepared: Records, azure: Script) -> None:
+async def test_a_202_without_any_url_is_accepted(prepared: Storage, azure: Script) -> None:
     azure.posts = [Submission(accepted=True)]
     assert (await start()).state is StartState.ACCEPTED
     found = await stored(prepared)
     assert (found.state, found.activity_id, found.async_url) == (IntentState.ACCEPTED, "", "")
 
 
-async def test_a_second_attempt_knows_the_first_ones_operation(prepared: Records, azure: Script) -> None:
+async def test_a_second_attempt_knows_the_first_ones_operation(prepared: Storage, azure: Script) -> None:
     azure.posts = [ACCEPTED, Submission(accepted=True)]
     await start(OperationKind.ASSESS, previous_activity_id="before")
     azure.later(300)
@@ -153,9 +153,9 @@ async def test_a_second_attempt_knows_the_first_ones_operation(prepared: Records
     ("powered_on_by_run", "setting"), [(False, RebootSetting.NEVER), (True, RebootSetting.IF_REQUIRED)]
 )
 async def test_restarts_apart_are_left_to_the_restart(
-    records: Records, azure: Script, powered_on_by_run: bool, setting: RebootSetting
+    storage: Storage, azure: Script, powered_on_by_run: bool, setting: RebootSetting
 ) -> None:
-    await prepare(records, policy={"rebootMode": "separate"}, powered_on_by_run=powered_on_by_run)
+    await prepare(storage, policy={"rebootMode": "separate"}, powered_on_by_run=powered_on_by_run)
     azure.posts = [ACCEPTED]
     await start()
     parameters = azure.sent[0][2]
@@ -163,16 +163,16 @@ async def test_restarts_apart_are_left_to_the_restart(
     assert parameters.reboot_setting is setting
 
 
-async def test_a_machine_of_no_known_system_is_skipped(records: Records, azure: Script) -> None:
-    await prepare(records, os_type="")
+async def test_a_machine_of_no_known_system_is_skipped(storage: Storage, azure: Script) -> None:
+    await prepare(storage, os_type="")
     result = await start()
     assert result.outcome is not None
     assert (result.outcome.outcome, result.outcome.reason) == (OutcomeKind.SKIPPED, Reason.UNSUPPORTED)
     assert azure.sent == []
 
 
-async def test_a_machine_that_another_run_has_locked_is_left_alone(prepared: Records, azure: Script) -> None:
-    await prepared.acquire_lease(KEY, "another-run", NOW, NOW + timedelta(hours=2))
+async def test_a_machine_that_another_run_has_locked_is_left_alone(prepared: Storage, azure: Script) -> None:
+    await prepared.leases.acquire(KEY, "another-run", NOW, NOW + timedelta(hours=2))
     result = await start()
     assert result.state is StartState.ENDED
     assert result.outcome is not None
@@ -186,7 +186,7 @@ async def test_a_machine_that_another_run_has_locked_is_left_alone(prepared: Rec
 # --- a result in the answer
 
 
-async def test_a_200_with_the_result_is_kept_and_needs_no_poll(prepared: Records, azure: Script) -> None:
+async def test_a_200_with_the_result_is_kept_and_needs_no_poll(prepared: Storage, azure: Script) -> None:
     patch = {"patchId": "p", "name": "curl", "version": "8", "installationState": "Installed"}
     told = {
         "status": "Succeeded",
@@ -204,13 +204,13 @@ async def test_a_200_with_the_result_is_kept_and_needs_no_poll(prepared: Records
     assert (result.report.installation.installed_patch_count, result.report.installation.patches) == (1, [])
     found = await stored(prepared)
     assert (found.state, found.activity_id) == (IntentState.ACCEPTED, OPERATION)
-    row = await prepared.get_machine(RUN_ID, KEY)
+    row = await prepared.machines.get(RUN_ID, KEY)
     assert row is not None
     assert row.installation is not None
     assert row.installation.installed == 1
 
 
-async def test_an_assessment_in_the_answer_is_kept(prepared: Records, azure: Script) -> None:
+async def test_an_assessment_in_the_answer_is_kept(prepared: Storage, azure: Script) -> None:
     told = {"status": "Succeeded", "assessmentActivityId": OPERATION, "criticalAndSecurityPatchCount": 3}
     azure.posts = [Submission(accepted=True, reading=PollReading(state=PollState.SUCCEEDED, result=told))]
     result = await start(OperationKind.ASSESS)
@@ -235,7 +235,7 @@ async def test_an_assessment_in_the_answer_is_kept(prepared: Records, azure: Scr
     ],
 )
 async def test_a_refusal_that_is_certain_ends_it_at_once(
-    prepared: Records, azure: Script, answer: Submission, kind: OutcomeKind, reason: Reason
+    prepared: Storage, azure: Script, answer: Submission, kind: OutcomeKind, reason: Reason
 ) -> None:
     azure.posts = [answer]
     # The second execution, after a lost result, sends nothing either.
@@ -248,7 +248,7 @@ async def test_a_refusal_that_is_certain_ends_it_at_once(
     assert (len(azure.sent), azure.read) == (1, [])
 
 
-async def test_a_refused_token_is_tried_again_without_a_look(prepared: Records, azure: Script) -> None:
+async def test_a_refused_token_is_tried_again_without_a_look(prepared: Storage, azure: Script) -> None:
     azure.posts = [refused(401, "ExpiredAuthenticationToken", "x"), ACCEPTED]
     result = await start()
     assert (result.state, result.wait_seconds, result.counts) == (StartState.WAIT, 60, True)
@@ -262,7 +262,7 @@ async def test_a_refused_token_is_tried_again_without_a_look(prepared: Records, 
     assert azure.read == []
 
 
-async def test_a_call_that_was_kept_back_is_refused_and_no_attempt(prepared: Records, azure: Script) -> None:
+async def test_a_call_that_was_kept_back_is_refused_and_no_attempt(prepared: Storage, azure: Script) -> None:
     azure.posts = [refused(429, "LocallyThrottled", "later", retry_after=20)]
     result = await start()
     assert (result.state, result.wait_seconds, result.counts) == (StartState.WAIT, 20.05, False)
@@ -277,7 +277,7 @@ async def test_a_call_that_was_kept_back_is_refused_and_no_attempt(prepared: Rec
     [(LOST, True), (refused(500, "InternalError", "x"), True), (refused(503, "ServerBusy", "x"), False)],
 )
 async def test_without_an_answer_the_machine_is_asked_until_the_grace_is_over(
-    prepared: Records, azure: Script, answer: Submission, counts: bool
+    prepared: Storage, azure: Script, answer: Submission, counts: bool
 ) -> None:
     foreign = shown("foreign", NOW - timedelta(minutes=6))
     azure.posts, azure.reads = [answer, ACCEPTED], [NOTHING, NOTHING, foreign]
@@ -300,7 +300,7 @@ async def test_without_an_answer_the_machine_is_asked_until_the_grace_is_over(
     assert len(azure.sent) == 2
 
 
-async def test_without_an_answer_what_is_ours_is_adopted(prepared: Records, azure: Script) -> None:
+async def test_without_an_answer_what_is_ours_is_adopted(prepared: Storage, azure: Script) -> None:
     azure.posts, azure.reads = [LOST], [shown("ours", NOW - timedelta(minutes=2))]
     await start()
     azure.later(30)
@@ -311,7 +311,7 @@ async def test_without_an_answer_what_is_ours_is_adopted(prepared: Records, azur
     assert len(azure.sent) == 1
 
 
-async def test_an_assessment_is_found_in_its_own_summary(prepared: Records, azure: Script) -> None:
+async def test_an_assessment_is_found_in_its_own_summary(prepared: Storage, azure: Script) -> None:
     told = {"assessmentActivityId": "ours", "startTime": NOW.isoformat(), "status": "InProgress"}
     other = {"installationActivityId": "other", "startTime": NOW.isoformat(), "status": "InProgress"}
     azure.posts = [LOST]
@@ -332,7 +332,7 @@ async def test_an_assessment_is_found_in_its_own_summary(prepared: Records, azur
     ],
 )
 async def test_a_machine_that_cannot_be_asked_is_asked_again(
-    prepared: Records, azure: Script, failure: ArmFailure, wait: float, counts: bool
+    prepared: Storage, azure: Script, failure: ArmFailure, wait: float, counts: bool
 ) -> None:
     azure.posts, azure.reads = [LOST], [failure]
     await start()
@@ -357,7 +357,7 @@ async def test_a_machine_that_cannot_be_asked_is_asked_again(
     ],
 )
 async def test_an_answer_that_proves_nothing_waits_for_the_grace(
-    prepared: Records, azure: Script, answer: Submission, wait: float, counts: bool
+    prepared: Storage, azure: Script, answer: Submission, wait: float, counts: bool
 ) -> None:
     azure.posts = [answer]
     result = await start()
@@ -393,17 +393,17 @@ async def test_the_reason_of_an_answer_that_passes_stays_in_the_log(
     ],
 )
 async def test_throttling_stops_the_budget_and_nothing_else_does(
-    prepared: Records, azure: Script, answer: Submission, pause: float | None
+    prepared: Storage, azure: Script, answer: Submission, pause: float | None
 ) -> None:
     azure.posts = [answer]
     await start()
-    until = await prepared.throttled_until(BUCKET)
+    until = await prepared.throttling.until(BUCKET)
     assert until == (None if pause is None else NOW + timedelta(seconds=pause))
 
 
 @pytest.mark.parametrize("answer", [BUSY, refused(429)])
 async def test_what_began_after_the_post_is_ours_whatever_the_answer_was(
-    prepared: Records, azure: Script, answer: Submission
+    prepared: Storage, azure: Script, answer: Submission
 ) -> None:
     azure.posts, azure.reads = [answer], [shown("ours", NOW + timedelta(seconds=9))]
     await start(previous_activity_id="before")
@@ -418,7 +418,7 @@ async def test_what_began_after_the_post_is_ours_whatever_the_answer_was(
     "foreign", [shown("before", NOW + timedelta(seconds=9)), shown("foreign", NOW - timedelta(minutes=6))]
 )
 async def test_a_busy_post_never_adopts_an_installation_of_others(
-    prepared: Records, azure: Script, foreign: MachineView
+    prepared: Storage, azure: Script, foreign: MachineView
 ) -> None:
     azure.posts, azure.reads = [BUSY, BUSY], [foreign, foreign]
     await start(previous_activity_id="before")
@@ -431,7 +431,7 @@ async def test_a_busy_post_never_adopts_an_installation_of_others(
     assert len(azure.sent) == 2
 
 
-async def test_while_it_may_be_ours_nothing_is_sent_and_nothing_adopted(prepared: Records, azure: Script) -> None:
+async def test_while_it_may_be_ours_nothing_is_sent_and_nothing_adopted(prepared: Storage, azure: Script) -> None:
     perhaps = shown("perhaps", NOW - timedelta(seconds=20))
     azure.posts, azure.reads = [BUSY], [perhaps, perhaps]
     await start()
@@ -450,7 +450,7 @@ async def test_while_it_may_be_ours_nothing_is_sent_and_nothing_adopted(prepared
     assert len(azure.sent) == 1
 
 
-async def test_a_throttled_post_costs_one_read_and_no_attempt(prepared: Records, azure: Script) -> None:
+async def test_a_throttled_post_costs_one_read_and_no_attempt(prepared: Storage, azure: Script) -> None:
     azure.posts, azure.reads = [refused(429, retry_after=3), refused(429, retry_after=3), ACCEPTED], [NOTHING, NOTHING]
     for _ in range(2):
         result = await start()
@@ -462,7 +462,7 @@ async def test_a_throttled_post_costs_one_read_and_no_attempt(prepared: Records,
 
 
 async def test_a_throttled_start_asks_nothing_of_the_machine_before_its_turn(
-    prepared: Records, azure: Script, monkeypatch: pytest.MonkeyPatch
+    prepared: Storage, azure: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     azure.posts, azure.reads = [refused(429, retry_after=3)], []
     await start()
@@ -477,7 +477,7 @@ async def test_a_throttled_start_asks_nothing_of_the_machine_before_its_turn(
     assert (len(azure.sent), len(azure.read)) == (1, 0)
 
 
-async def test_a_class_that_does_not_pass_ends_it_once_the_machine_was_asked(prepared: Records, azure: Script) -> None:
+async def test_a_class_that_does_not_pass_ends_it_once_the_machine_was_asked(prepared: Storage, azure: Script) -> None:
     azure.posts, azure.reads = [refused(422, "Unprocessable", "Words of Azure.")], [NOTHING]
     await start()
     azure.later(120)
@@ -503,7 +503,7 @@ async def test_a_class_that_does_not_pass_ends_it_once_the_machine_was_asked(pre
     ],
 )
 async def test_the_last_look_sends_nothing_and_says_why_it_ended(
-    prepared: Records, azure: Script, answer: Submission, kind: OutcomeKind, reason: Reason
+    prepared: Storage, azure: Script, answer: Submission, kind: OutcomeKind, reason: Reason
 ) -> None:
     azure.posts, azure.reads = [answer], [NOTHING, NOTHING]
     await start()
@@ -521,13 +521,13 @@ async def test_the_last_look_sends_nothing_and_says_why_it_ended(
     assert len(azure.sent) == 1
 
 
-async def test_the_last_look_without_a_post_sends_none(prepared: Records, azure: Script) -> None:
+async def test_the_last_look_without_a_post_sends_none(prepared: Storage, azure: Script) -> None:
     result = await start(is_last=True)
     assert result.outcome is not None
     assert (result.outcome.outcome, result.outcome.reason) == (OutcomeKind.FAILED, Reason.UNREACHABLE)
     assert "Azure gave no answer" in result.outcome.message
     assert azure.sent == []
-    assert await prepared.get_intent(RUN_ID, KEY, OperationKind.INSTALL) is None
+    assert await prepared.intents.get(RUN_ID, KEY, OperationKind.INSTALL) is None
 
 
 # --- a stop does not hide what may run
@@ -535,21 +535,21 @@ async def test_the_last_look_without_a_post_sends_none(prepared: Records, azure:
 
 @pytest.mark.parametrize("answer", [LOST, BUSY, refused(429)])
 async def test_a_cancelled_run_still_finds_what_was_accepted(
-    prepared: Records, azure: Script, answer: Submission
+    prepared: Storage, azure: Script, answer: Submission
 ) -> None:
     azure.posts, azure.reads = [answer], [NOTHING, shown("ours", NOW + timedelta(seconds=9))]
     await start()
-    await prepared.request_cancel(RUN_ID, order())
+    await prepared.runs.cancel(RUN_ID, order())
     azure.later(60)
     assert (await start()).state is StartState.WAIT
     azure.later(60)
     assert (await start()).state is StartState.ACCEPTED
 
 
-async def test_a_cancelled_run_sends_nothing_once_nothing_runs(prepared: Records, azure: Script) -> None:
+async def test_a_cancelled_run_sends_nothing_once_nothing_runs(prepared: Storage, azure: Script) -> None:
     azure.posts, azure.reads = [refused(429)], [NOTHING]
     await start()
-    await prepared.request_cancel(RUN_ID, order())
+    await prepared.runs.cancel(RUN_ID, order())
     azure.later(120)
     result = await start()
     assert result.outcome is not None

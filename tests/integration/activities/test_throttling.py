@@ -30,7 +30,8 @@ from patchwave.domain.workflow.messages import (
     PreflightRequest,
     VerifyRequest,
 )
-from patchwave.storage import Records
+from patchwave.storage import Storage
+from patchwave.storage.at_most_once import AtMostOnceRepository
 from tests.support.azure_bodies import machine as sample
 from tests.support.scripted_azure import KEY, NOW, ONE, RUN_ID
 from tests.support.simulator import SUBSCRIPTION
@@ -81,7 +82,7 @@ class Azure:
 
 
 async def prepare(
-    records: Records,
+    storage: Storage,
     monkeypatch: pytest.MonkeyPatch,
     read: MachineView | ArmFailure,
     answer: ArmFailure = THROTTLED,
@@ -103,12 +104,12 @@ async def prepare(
         policy_snapshot=snapshot,
         window_end=None if window is None else NOW + window,
     )
-    await records.create_run(run)
+    await storage.runs.create(run)
     row = MachineRecord(
         id=ONE, key=KEY, name="vm-1", subscription_id=SUBSCRIPTION, resource_group="rg-sim", os_type="Linux",
         stage=Stage.ASSESSED, **fields,
     )  # fmt: skip
-    await records.add_machines(RUN_ID, [row])
+    await storage.machines.add(RUN_ID, [row])
     azure = Azure(read, answer)
     for module in (maintenance_machine, health, hooks, machine, power):
         monkeypatch.setattr(module, "open_resource_manager", lambda: azure)
@@ -123,8 +124,8 @@ def shown(power_state: str) -> MachineView:
 
 
 @pytest.mark.parametrize(("failure", "counts"), ANSWERS)
-async def test_looks(records: Records, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool) -> None:
-    await prepare(records, monkeypatch, failure)
+async def test_looks(storage: Storage, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool) -> None:
+    await prepare(storage, monkeypatch, failure)
     look = await machine.preflight_machine(LOOK)
     assert (look.preflight.readiness, look.counts, look.left) == (Readiness.WAIT, counts, False)
     request = VerifyRequest(run_id=RUN_ID, machine_key=KEY, installed_at=None)
@@ -139,21 +140,21 @@ async def test_looks(records: Records, monkeypatch: pytest.MonkeyPatch, failure:
 
 
 async def test_the_first_look_serves_the_health_check_before_too(
-    records: Records, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    azure = await prepare(records, monkeypatch, shown("running"))
+    azure = await prepare(storage, monkeypatch, shown("running"))
     await machine.preflight_machine(LOOK)
     assert azure.kept_for == [Moment.BEFORE]
 
 
 async def test_what_is_known_of_a_machine_is_not_learned_anew(
-    records: Records, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = sample("running")
     body["properties"]["storageProfile"]["osDisk"]["osType"] = "Windows"
-    await prepare(records, monkeypatch, MachineView.read(body))
+    await prepare(storage, monkeypatch, MachineView.read(body))
     await machine.preflight_machine(LOOK)
-    row = await records.get_machine(RUN_ID, KEY)
+    row = await storage.machines.get(RUN_ID, KEY)
     assert row is not None
     assert row.os_type == "Linux"
 
@@ -164,7 +165,7 @@ async def test_what_is_known_of_a_machine_is_not_learned_anew(
     ids=["installed before", "never installed", "installed by this run"],
 )
 async def test_an_assessment_that_is_not_outdated_counts(
-    records: Records, monkeypatch: pytest.MonkeyPatch, installed: timedelta | None, is_done_here: bool
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, installed: timedelta | None, is_done_here: bool
 ) -> None:
     status = {}
     if installed is not None:
@@ -173,21 +174,21 @@ async def test_an_assessment_that_is_not_outdated_counts(
     read = MachineView.read(sample("running", patchStatus=status))
     found = AssessmentSummary(status="Succeeded", at=NOW - timedelta(minutes=5))
     done = InstallationSummary(status="Succeeded") if is_done_here else None
-    await prepare(records, monkeypatch, read, assessment=found, installation=done)
+    await prepare(storage, monkeypatch, read, assessment=found, installation=done)
     look = await machine.preflight_machine(LOOK)
     assert (look.assessment, look.assess_attempt) == (found, 1)
 
 
 @pytest.mark.parametrize(("known", "attempt"), [(None, 1), (1, 2), (3, 4)])
 async def test_an_assessment_that_is_outdated_is_made_again(
-    records: Records, monkeypatch: pytest.MonkeyPatch, known: int | None, attempt: int
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, known: int | None, attempt: int
 ) -> None:
     newer = {"installationActivityId": "other", "startTime": NOW.isoformat(), "status": "Succeeded"}
     read = MachineView.read(sample("running", patchStatus={"lastPatchInstallationSummary": newer}))
     found = AssessmentSummary(status="Succeeded", at=NOW - timedelta(minutes=5))
-    await prepare(records, monkeypatch, read, assessment=found)
+    await prepare(storage, monkeypatch, read, assessment=found)
     if known is not None:
-        await records.declare_intent(
+        await storage.intents.declare(
             Intent(
                 run_id=RUN_ID, machine_id=ONE, machine_key=KEY, kind=OperationKind.ASSESS, attempt=known,
                 created_at=NOW, sent_at=NOW, deadline_at=NOW + timedelta(hours=1), state=IntentState.REFUSED,
@@ -197,8 +198,8 @@ async def test_an_assessment_that_is_outdated_is_made_again(
     assert (look.assessment, look.assess_attempt) == (None, attempt)
 
 
-async def test_behind_the_window_a_throttled_look_is_the_end(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    await prepare(records, monkeypatch, THROTTLED, window=timedelta(hours=-1))
+async def test_behind_the_window_a_throttled_look_is_the_end(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    await prepare(storage, monkeypatch, THROTTLED, window=timedelta(hours=-1))
     look = await machine.preflight_machine(LOOK)
     assert (look.preflight.readiness, look.left) == (Readiness.SKIP, False)
     outcome = look.preflight.outcome
@@ -208,15 +209,15 @@ async def test_behind_the_window_a_throttled_look_is_the_end(records: Records, m
 
 
 async def test_one_that_goes_on_in_the_next_window_is_left_for_it(
-    records: Records, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await prepare(records, monkeypatch, THROTTLED, window=timedelta(hours=-1), policy=GOES_ON, powered_on_by_run=True)
+    await prepare(storage, monkeypatch, THROTTLED, window=timedelta(hours=-1), policy=GOES_ON, powered_on_by_run=True)
     look = await machine.preflight_machine(LOOK)
     assert (look.left, look.powered_on_by_run) == (True, True)
 
 
-async def test_an_assessment_run_waits_behind_its_window(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    await prepare(records, monkeypatch, THROTTLED, window=timedelta(hours=-1), mode=Mode.ASSESS)
+async def test_an_assessment_run_waits_behind_its_window(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    await prepare(storage, monkeypatch, THROTTLED, window=timedelta(hours=-1), mode=Mode.ASSESS)
     look = await machine.preflight_machine(LOOK)
     assert (look.preflight.readiness, look.counts) == (Readiness.WAIT, False)
 
@@ -226,9 +227,9 @@ async def test_an_assessment_run_waits_behind_its_window(records: Records, monke
 
 @pytest.mark.parametrize(("failure", "counts"), ANSWERS)
 async def test_reads_of_power(
-    records: Records, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool
 ) -> None:
-    await prepare(records, monkeypatch, failure, powered_on_by_run=True, power_state="deallocated")
+    await prepare(storage, monkeypatch, failure, powered_on_by_run=True, power_state="deallocated")
     started = await power.start_machine(CHANGE)
     stopped = await power.stop_machine(CHANGE)
     for result in (started, stopped):
@@ -236,8 +237,8 @@ async def test_reads_of_power(
         assert result.failure == failure
 
 
-async def test_calls_of_power(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    azure = await prepare(records, monkeypatch, shown("deallocated"))
+async def test_calls_of_power(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    azure = await prepare(storage, monkeypatch, shown("deallocated"))
     started = await power.start_machine(CHANGE)
     assert (started.counts, started.failure, started.wait_seconds >= 20) == (False, THROTTLED, True)
     azure.read = shown("running")
@@ -248,16 +249,16 @@ async def test_calls_of_power(records: Records, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize(("minutes", "least", "most"), [(1, 20, 33), (10, 60, 60)])
 async def test_a_change_of_power_that_takes_long_is_looked_at_less_often(
-    records: Records, monkeypatch: pytest.MonkeyPatch, minutes: int, least: float, most: float
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, minutes: int, least: float, most: float
 ) -> None:
-    await prepare(records, monkeypatch, shown("running"), BROKEN, powered_on_by_run=True)
+    await prepare(storage, monkeypatch, shown("running"), BROKEN, powered_on_by_run=True)
     monkeypatch.setattr(power, "now", lambda: NOW)
     guard = Guard(
         run_id=RUN_ID, machine_key=KEY, call=GuardedCall.STOP, token="t", turn=format_instant(CHANGE.since),
         created_at=NOW - timedelta(minutes=minutes), deadline_at=NOW + timedelta(minutes=5),
         state=IntentState.ACCEPTED, async_url="https://a.example/op",
     )  # fmt: skip
-    await records.declare_guard(guard)
+    await storage.at_most_once.declare(guard)
     waiting = await power.stop_machine(CHANGE)
     assert (waiting.is_open, waiting.counts) == (True, False)
     assert least <= waiting.wait_seconds <= most
@@ -265,9 +266,9 @@ async def test_a_change_of_power_that_takes_long_is_looked_at_less_often(
 
 @pytest.mark.parametrize(("policy", "left"), [({}, False), (GOES_ON, True)])
 async def test_behind_the_window_a_throttled_start_is_given_up(
-    records: Records, monkeypatch: pytest.MonkeyPatch, policy: dict[str, Any], left: bool
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, policy: dict[str, Any], left: bool
 ) -> None:
-    await prepare(records, monkeypatch, THROTTLED, window=timedelta(hours=-1), policy=policy)
+    await prepare(storage, monkeypatch, THROTTLED, window=timedelta(hours=-1), policy=policy)
     started = await power.start_machine(CHANGE)
     assert (started.accepted, started.wait_seconds, started.left) == (False, 0, left)
     off = machine.evaluate(shown("deallocated"), start_stopped=False).outcome
@@ -277,8 +278,8 @@ async def test_behind_the_window_a_throttled_start_is_given_up(
     assert "too many GETs" in outcome.message
 
 
-async def test_a_throttled_restart_keeps_all_its_time(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    azure = await prepare(records, monkeypatch, shown("running"))
+async def test_a_throttled_restart_keeps_all_its_time(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    azure = await prepare(storage, monkeypatch, shown("running"))
     at = NOW
     monkeypatch.setattr(power, "now", lambda: at)
     for _ in range(4):
@@ -290,14 +291,14 @@ async def test_a_throttled_restart_keeps_all_its_time(records: Records, monkeypa
 
 
 async def test_a_restart_that_another_execution_asks_for_is_looked_at_later(
-    records: Records, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    azure = await prepare(records, monkeypatch, shown("running"))
+    azure = await prepare(storage, monkeypatch, shown("running"))
 
-    async def declare(_: Records, guard: Guard) -> Guard:
+    async def declare(_: Storage, guard: Guard) -> Guard:
         return guard.model_copy(update={"token": "another"})
 
-    monkeypatch.setattr(Records, "declare_guard", declare)
+    monkeypatch.setattr(AtMostOnceRepository, "declare", declare)
     asked = await power.restart_machine(REF)
     assert (asked.accepted, asked.is_open, asked.wait_seconds > 0) == (False, True, True)
     assert azure.sent == []
@@ -305,14 +306,14 @@ async def test_a_restart_that_another_execution_asks_for_is_looked_at_later(
 
 @pytest.mark.parametrize(("stage", "gives_up"), [(Stage.RESTARTING, True), (Stage.INSTALLED, False)])
 async def test_a_restart_in_another_window_has_all_its_time_again(
-    records: Records, monkeypatch: pytest.MonkeyPatch, stage: Stage, gives_up: bool
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, stage: Stage, gives_up: bool
 ) -> None:
-    azure = await prepare(records, monkeypatch, shown("running"), BROKEN)
+    azure = await prepare(storage, monkeypatch, shown("running"), BROKEN)
     at = NOW
     monkeypatch.setattr(power, "now", lambda: at)
     assert (await power.restart_machine(REF)).wait_seconds
     at += timedelta(minutes=40)
-    await records.set_stage(RUN_ID, KEY, stage)
+    await storage.machines.update(RUN_ID, KEY, stage)
     again = await power.restart_machine(REF)
     assert (again.wait_seconds == 0) is gives_up
     assert azure.sent == ["restart"] * 2
@@ -320,15 +321,15 @@ async def test_a_restart_in_another_window_has_all_its_time_again(
 
 @pytest.mark.parametrize(("failure", "is_over"), [(THROTTLED, False), (DOWN, False), (BROKEN, True)])
 async def test_a_restart_whose_polls_are_throttled_is_not_taken_for_done(
-    records: Records, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, is_over: bool
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, is_over: bool
 ) -> None:
-    await prepare(records, monkeypatch, shown("running"), failure)
+    await prepare(storage, monkeypatch, shown("running"), failure)
     guard = Guard(
         run_id=RUN_ID, machine_key=KEY, call=GuardedCall.RESTART, token="t", created_at=NOW - timedelta(minutes=10),
         deadline_at=NOW + timedelta(minutes=20), state=IntentState.ACCEPTED, async_url="https://a.example/op",
     )  # fmt: skip
-    await records.declare_guard(guard)
-    await records.save_guard(guard)
+    await storage.at_most_once.declare(guard)
+    await storage.at_most_once.save(guard)
     polled = await power.restart_machine(REF)
     assert polled.accepted is is_over
     if not is_over:
@@ -337,9 +338,9 @@ async def test_a_restart_whose_polls_are_throttled_is_not_taken_for_done(
 
 @pytest.mark.parametrize(("seconds", "is_over"), [(-1, False), (0, True)])
 async def test_a_restart_is_given_up_at_its_deadline(
-    records: Records, monkeypatch: pytest.MonkeyPatch, seconds: int, is_over: bool
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, seconds: int, is_over: bool
 ) -> None:
-    azure = await prepare(records, monkeypatch, shown("running"))
+    azure = await prepare(storage, monkeypatch, shown("running"))
 
     async def runs(*_: object) -> PollReading:
         return PollReading(state=PollState.RUNNING)
@@ -350,26 +351,26 @@ async def test_a_restart_is_given_up_at_its_deadline(
         run_id=RUN_ID, machine_key=KEY, call=GuardedCall.RESTART, token="t", created_at=NOW, deadline_at=deadline,
         state=IntentState.ACCEPTED, async_url="https://a.example/op",
     )  # fmt: skip
-    await records.declare_guard(guard)
+    await storage.at_most_once.declare(guard)
     monkeypatch.setattr(power, "now", lambda: deadline + timedelta(seconds=seconds))
     polled = await power.restart_machine(REF)
     assert (polled.accepted, polled.wait_seconds == 0) == (False, is_over)
     assert (polled.failure is not None) is is_over
 
 
-async def test_a_restart_that_shows_is_followed_from_then_on(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_restart_that_shows_is_followed_from_then_on(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     read = MachineView.read(sample("running", vmAgent={"statuses": []}))
-    azure = await prepare(records, monkeypatch, read)
+    azure = await prepare(storage, monkeypatch, read)
     guard = Guard(
         run_id=RUN_ID, machine_key=KEY, call=GuardedCall.RESTART, token="t", created_at=NOW - timedelta(minutes=1),
         deadline_at=NOW + timedelta(minutes=20),
     )  # fmt: skip
-    await records.declare_guard(guard)
-    await records.set_stage(RUN_ID, KEY, Stage.RESTARTING)
+    await storage.at_most_once.declare(guard)
+    await storage.machines.update(RUN_ID, KEY, Stage.RESTARTING)
     monkeypatch.setattr(power, "now", lambda: NOW)
     shows = await power.restart_machine(REF)
     assert (shows.accepted, shows.is_open, shows.wait_seconds > 0) == (False, False, True)
-    kept = await records.get_guard(RUN_ID, KEY, GuardedCall.RESTART)
+    kept = await storage.at_most_once.get(RUN_ID, KEY, GuardedCall.RESTART)
     assert kept is not None
     assert kept.state is IntentState.ACCEPTED
     assert azure.sent == []
@@ -377,15 +378,15 @@ async def test_a_restart_that_shows_is_followed_from_then_on(records: Records, m
 
 @pytest.mark.parametrize(("failure", "counts"), ANSWERS)
 async def test_a_restart_that_cannot_be_looked_for_stays_open(
-    records: Records, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool
 ) -> None:
-    azure = await prepare(records, monkeypatch, failure)
+    azure = await prepare(storage, monkeypatch, failure)
     guard = Guard(
         run_id=RUN_ID, machine_key=KEY, call=GuardedCall.RESTART, token="t", created_at=NOW - timedelta(minutes=1),
         deadline_at=NOW + timedelta(minutes=20),
     )  # fmt: skip
-    await records.declare_guard(guard)
-    await records.set_stage(RUN_ID, KEY, Stage.RESTARTING)
+    await storage.at_most_once.declare(guard)
+    await storage.machines.update(RUN_ID, KEY, Stage.RESTARTING)
     monkeypatch.setattr(power, "now", lambda: NOW)
     looked = await power.restart_machine(REF)
     assert (looked.accepted, looked.is_open, looked.counts) == (False, True, counts)
@@ -397,10 +398,10 @@ async def test_a_restart_that_cannot_be_looked_for_stays_open(
 
 
 async def test_health_is_looked_for_as_long_as_it_is_throttled(
-    records: Records, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     off = {"health": {"resourceHealth": False}}
-    await prepare(records, monkeypatch, THROTTLED, window=timedelta(hours=1), policy=off)
+    await prepare(storage, monkeypatch, THROTTLED, window=timedelta(hours=1), policy=off)
 
     async def check(moment: Moment) -> HealthResult:
         request = HealthRequest(run_id=RUN_ID, machine_key=KEY, moment=moment, looked_for=36_000)
@@ -408,7 +409,7 @@ async def test_health_is_looked_for_as_long_as_it_is_throttled(
 
     before = await check(Moment.BEFORE)
     assert (before.state, before.counts, before.wait_seconds) == (HealthState.WAIT, False, 20)
-    row = await records.get_machine(RUN_ID, KEY)
+    row = await storage.machines.get(RUN_ID, KEY)
     assert row is not None
     assert row.health_before is None, "nothing is known of it yet"
     monkeypatch.setattr(window, "now", lambda: NOW + timedelta(hours=2))
@@ -424,10 +425,10 @@ class Disks:
 
 
 async def test_a_throttled_snapshot_is_waited_for_until_no_time_is_left(
-    records: Records, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = {"hooks": {"snapshot": {"keep": "PT24H"}}}
-    await prepare(records, monkeypatch, THROTTLED, window=timedelta(hours=4), policy=policy)
+    await prepare(storage, monkeypatch, THROTTLED, window=timedelta(hours=4), policy=policy)
     monkeypatch.setattr(hooks, "open_disks", Disks)
     waits = await hooks.take_snapshot(REF)
     assert (waits.state, waits.counts, waits.wait_seconds >= 20) == (HookState.WAIT, False, True)

@@ -33,7 +33,7 @@ from patchwave.domain.workflow.messages import (
     StartState,
     StepRef,
 )
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.factories import machine
 
 HOUR, DAY, MINUTE = timedelta(hours=1), timedelta(days=1), timedelta(minutes=1)
@@ -69,14 +69,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-async def run(records: Records, clock: Clock) -> Run:
+async def run(storage: Storage, clock: Clock) -> Run:
     """A run of a stored policy, which has begun in its first window."""
-    return await begin(records, changes={})
+    return await begin(storage, changes={})
 
 
-async def begin(records: Records, window_end: datetime | None = END, changes: dict[str, Any] = LEAST) -> Run:
+async def begin(storage: Storage, window_end: datetime | None = END, changes: dict[str, Any] = LEAST) -> Run:
     policy = parse_policy(DOCUMENT | changes)
-    await records.put_policy("monthly", policy.to_wire(), if_match=None, if_none_match=False, at=OPENS)
+    await storage.policies.put("monthly", policy.to_wire(), if_match=None, if_none_match=False, at=OPENS)
     wanted = Run(
         id=RUN,
         policy="monthly",
@@ -88,27 +88,27 @@ async def begin(records: Records, window_end: datetime | None = END, changes: di
         window_end=window_end,
         policy_snapshot=policy.to_wire(),
     )
-    await records.create_run(wanted)
-    return await records.start_run(RUN, OPENS)
+    await storage.runs.create(wanted)
+    return await storage.runs.start(RUN, OPENS)
 
 
-async def change(records: Records, **changes: Any) -> Policy:
+async def change(storage: Storage, **changes: Any) -> Policy:
     policy = parse_policy(DOCUMENT | changes)
-    await records.put_policy("monthly", policy.to_wire(), if_match=None, if_none_match=False, at=OPENS)
+    await storage.policies.put("monthly", policy.to_wire(), if_match=None, if_none_match=False, at=OPENS)
     return policy
 
 
-async def freeze(records: Records, start: datetime, end: datetime, **fields: Any) -> None:
+async def freeze(storage: Storage, start: datetime, end: datetime, **fields: Any) -> None:
     bounds = {"from": start.isoformat(), "to": end.isoformat(), "reason": "closing"}
-    await records.put_freeze(parse_freeze(bounds | fields, name="year-end"), by="ann", at=OPENS)
+    await storage.freezes.put(parse_freeze(bounds | fields, name="year-end"), by="ann", at=OPENS)
 
 
 async def look() -> NextWindow:
     return await window.find_next_window(RunRef(run_id=RUN))
 
 
-async def stored(records: Records) -> Run:
-    found = await records.get_run(RUN)
+async def stored(storage: Storage) -> Run:
+    found = await storage.runs.get(RUN)
     assert found is not None
     return found
 
@@ -117,38 +117,38 @@ class TestCutoff:
     async def cutoff(self, step: Step) -> datetime | None:
         return (await window.get_start_cutoff(StepRef(run_id=RUN, step=step))).at
 
-    async def test_each_step_has_its_own(self, records: Records, run: Run) -> None:
+    async def test_each_step_has_its_own(self, storage: Storage, run: Run) -> None:
         assert await self.cutoff(Step.ASSESS) is None
         assert await self.cutoff(Step.PATCH) == END - HOUR
         assert await self.cutoff(Step.RESTART) == END - 10 * MINUTE
 
     @pytest.mark.parametrize(("systems", "minutes"), [([], 20), (["Linux"], 20), (["Windows"], 25)])
     async def test_whoever_needs_least_decides(
-        self, records: Records, clock: Clock, systems: list[str], minutes: int
+        self, storage: Storage, clock: Clock, systems: list[str], minutes: int
     ) -> None:
-        await begin(records, changes=LEAST | {"scope": {"locations": ["westeurope"], "osTypes": systems}})
+        await begin(storage, changes=LEAST | {"scope": {"locations": ["westeurope"], "osTypes": systems}})
         assert await self.cutoff(Step.PATCH) == END - minutes * MINUTE
 
-    async def test_without_a_window_there_is_none(self, records: Records, clock: Clock) -> None:
-        await begin(records, None)
+    async def test_without_a_window_there_is_none(self, storage: Storage, clock: Clock) -> None:
+        await begin(storage, None)
         assert [await self.cutoff(step) for step in Step] == [None, None, None]
 
 
 class TestNextWindow:
-    async def test_the_run_shows_what_it_waits_for_and_keeps_the_window(self, records: Records, run: Run) -> None:
+    async def test_the_run_shows_what_it_waits_for_and_keeps_the_window(self, storage: Storage, run: Run) -> None:
         assert await look() == NextWindow(opens_at=NEXT, ends_at=NEXT + 4 * HOUR)
-        waiting = await stored(records)
+        waiting = await stored(storage)
         assert (waiting.state, waiting.waiting_for) == (
             RunState.AWAITING_WINDOW,
             "the window that opens at 2026-12-08 19:00 UTC",
         )
-        controls = await records.get_controls("monthly")
+        controls = await storage.overrides.get("monthly")
         policy = parse_policy(DOCUMENT)
         for opening, decision in ((OPENS, ScheduleDecision.RUN), (NEXT, ScheduleDecision.CONTINUE)):
             assert decide(policy, controls, [], Occurrence(opening, opening + 4 * HOUR)).decision is decision
 
     async def test_asked_again_when_the_window_opens_it_is_the_same_one(
-        self, records: Records, run: Run, clock: Clock
+        self, storage: Storage, run: Run, clock: Clock
     ) -> None:
         first = await look()
         for late in (timedelta(0), MINUTE, 3 * HOUR):
@@ -157,7 +157,7 @@ class TestNextWindow:
         clock.now = NEXT + 3 * HOUR + MINUTE
         assert (await look()).opens_at == AFTER_NEXT
 
-    async def test_an_open_window_is_gone_on_in_and_used_once(self, records: Records, run: Run, clock: Clock) -> None:
+    async def test_an_open_window_is_gone_on_in_and_used_once(self, storage: Storage, run: Run, clock: Clock) -> None:
         await look()
         clock.now = NEXT + MINUTE
         again = await look()
@@ -165,67 +165,67 @@ class TestNextWindow:
         opened = OpenWindow(run_id=RUN, ends_at=again.ends_at)
         for _ in range(2):
             await window.enter_window(opened)
-        running = await stored(records)
+        running = await stored(storage)
         assert (running.state, running.window_end, running.waiting_for) == (RunState.RUNNING, NEXT + 4 * HOUR, "")
         assert running.windows == 1
         await window.enter_window(OpenWindow(run_id=RUN, ends_at=NEXT + 28 * HOUR))
-        further = await records.get_run(RUN)
+        further = await storage.runs.get(RUN)
         assert further is not None
         assert further.windows == 2
         assert (await look()).opens_at == AFTER_NEXT
 
-    async def test_a_person_s_pause_of_the_run_outlasts_the_wait(self, records: Records, run: Run) -> None:
-        await records.pause_run(RUN, Order(by="ann", why="storm", at=OPENS))
+    async def test_a_person_s_pause_of_the_run_outlasts_the_wait(self, storage: Storage, run: Run) -> None:
+        await storage.runs.pause(RUN, Order(by="ann", why="storm", at=OPENS))
         await look()
         await window.enter_window(OpenWindow(run_id=RUN, ends_at=NEXT + 4 * HOUR))
-        paused = await stored(records)
+        paused = await stored(storage)
         assert (paused.state, paused.paused_from_state, paused.window_end) == (
             RunState.PAUSED,
             RunState.RUNNING,
             NEXT + 4 * HOUR,
         )
 
-    async def test_what_people_say_meanwhile_counts(self, records: Records, run: Run, clock: Clock) -> None:
+    async def test_what_people_say_meanwhile_counts(self, storage: Storage, run: Run, clock: Clock) -> None:
         await look()
-        await records.skip_occurrence("monthly", Skip(occurrence=NEXT, by="ann", reason="x", at=OPENS))
+        await storage.overrides.skip("monthly", Skip(occurrence=NEXT, by="ann", reason="x", at=OPENS))
         assert (await look()).opens_at == AFTER_NEXT
-        await records.unskip_occurrence("monthly", NEXT, by="ann", reason="x", at=OPENS)
-        await freeze(records, NEXT, NEXT + HOUR)
+        await storage.overrides.unskip("monthly", NEXT, by="ann", reason="x", at=OPENS)
+        await freeze(storage, NEXT, NEXT + HOUR)
         assert (await look()).opens_at == AFTER_NEXT
-        await records.delete_freeze("year-end", by="ann", reason="x", at=OPENS)
-        await records.pause_policy("monthly", Pause(by="ann", reason="x", at=OPENS))
+        await storage.freezes.delete("year-end", by="ann", reason="x", at=OPENS)
+        await storage.overrides.pause("monthly", Pause(by="ann", reason="x", at=OPENS))
         assert (await look()).opens_at == NEXT
         clock.now = NEXT
         assert (await look()).opens_at == AFTER_NEXT
-        await records.resume_policy("monthly", by="ann", reason="x", at=OPENS)
+        await storage.overrides.resume("monthly", by="ann", reason="x", at=OPENS)
         assert (await look()).opens_at == NEXT
-        await change(records, schedule=SCHEDULE | {"recurrence": "third Tuesday"})
+        await change(storage, schedule=SCHEDULE | {"recurrence": "third Tuesday"})
         assert (await look()).opens_at == NEXT + 7 * DAY
 
-    async def test_no_window_is_in_sight(self, records: Records, run: Run) -> None:
-        await change(records, enabled=False)
+    async def test_no_window_is_in_sight(self, storage: Storage, run: Run) -> None:
+        await change(storage, enabled=False)
         assert await look() == NextWindow()
-        await change(records, schedule=None)
+        await change(storage, schedule=None)
         assert await look() == NextWindow()
         broken = DOCUMENT | {"schedule": SCHEDULE | {"timeZone": "Mars/Olympus"}}
-        await records.put_policy("monthly", broken, if_match=None, if_none_match=False, at=OPENS)
+        await storage.policies.put("monthly", broken, if_match=None, if_none_match=False, at=OPENS)
         assert await look() == NextWindow()
-        await records.delete_policy("monthly", if_match=None)
+        await storage.policies.delete("monthly", if_match=None)
         assert await look() == NextWindow()
-        assert (await stored(records)).state is RunState.RUNNING
-        assert (await records.get_controls("monthly")).carry_overs == []
+        assert (await stored(storage)).state is RunState.RUNNING
+        assert (await storage.overrides.get("monthly")).carry_overs == []
 
-    async def test_a_run_without_a_window_does_not_wait_for_one(self, records: Records, clock: Clock) -> None:
-        await begin(records, None)
+    async def test_a_run_without_a_window_does_not_wait_for_one(self, storage: Storage, clock: Clock) -> None:
+        await begin(storage, None)
         assert await look() == NextWindow()
 
-    async def test_the_end_of_the_run_gives_the_windows_back(self, records: Records, run: Run, clock: Clock) -> None:
+    async def test_the_end_of_the_run_gives_the_windows_back(self, storage: Storage, run: Run, clock: Clock) -> None:
         await look()
         clock.now = NEXT + HOUR
         for _ in range(2):
             await close_run(CloseRun(run_id=RUN, state=RunState.COMPLETED, reason=""))
         assert await look() == NextWindow()
-        controls = await records.get_controls("monthly")
+        controls = await storage.overrides.get("monthly")
         policy = parse_policy(DOCUMENT)
         # The one that it used stays its own, so that no second run begins in what is left of it.
         for opening, decision in ((NEXT, ScheduleDecision.CONTINUE), (AFTER_NEXT, ScheduleDecision.RUN)):
@@ -240,10 +240,10 @@ class TestFrozenMachines:
         outcome = await window.frozen(await load_machine(RUN, key))
         return outcome and (outcome.outcome, outcome.reason, outcome.message)
 
-    async def test_tags_decide_at_this_very_moment(self, records: Records, run: Run, clock: Clock) -> None:
-        await records.add_machines(RUN, [self.SHOP, self.MAIL])
+    async def test_tags_decide_at_this_very_moment(self, storage: Storage, run: Run, clock: Clock) -> None:
+        await storage.machines.add(RUN, [self.SHOP, self.MAIL])
         assert await self.look_at(self.SHOP.key) is None
-        await freeze(records, clock.now, clock.now + HOUR, tags={"values": {"app": ["Shop"]}})
+        await freeze(storage, clock.now, clock.now + HOUR, tags={"values": {"app": ["Shop"]}})
         assert await self.look_at(self.SHOP.key) == (
             OutcomeKind.SKIPPED,
             Reason.FROZEN,
@@ -254,21 +254,21 @@ class TestFrozenMachines:
         assert await self.look_at(self.SHOP.key) is None
 
     async def test_a_freeze_of_the_policy_that_begins_during_the_run_holds_the_rest(
-        self, records: Records, run: Run, clock: Clock
+        self, storage: Storage, run: Run, clock: Clock
     ) -> None:
-        await records.add_machines(RUN, [self.SHOP])
-        await freeze(records, clock.now + MINUTE, clock.now + HOUR, policies=["monthly"])
+        await storage.machines.add(RUN, [self.SHOP])
+        await freeze(storage, clock.now + MINUTE, clock.now + HOUR, policies=["monthly"])
         assert await self.look_at(self.SHOP.key) is None
         clock.now += MINUTE
         assert await self.look_at(self.SHOP.key) is not None
 
     @pytest.mark.parametrize("stage", [Stage.ASSESSED, Stage.INSTALLED])
     async def test_nothing_is_asked_of_azure_for_a_frozen_machine(
-        self, records: Records, run: Run, clock: Clock, stage: Stage
+        self, storage: Storage, run: Run, clock: Clock, stage: Stage
     ) -> None:
         """There is no Azure here: whoever called it would fail."""
-        await records.add_machines(RUN, [self.SHOP.model_copy(update={"stage": stage})])
-        await freeze(records, clock.now, clock.now + HOUR)
+        await storage.machines.add(RUN, [self.SHOP.model_copy(update={"stage": stage})])
+        await freeze(storage, clock.now, clock.now + HOUR)
         request = PreflightRequest(run_id=RUN, machine_key=self.SHOP.key, start_stopped=True)
         look = await preflight_machine(request)
         assert look.preflight.readiness is Readiness.SKIP
@@ -277,4 +277,4 @@ class TestFrozenMachines:
         install = StartOperation(run_id=RUN, machine_key=self.SHOP.key, kind=OperationKind.INSTALL, attempt=1)
         started = await install_patches(install)
         assert (started.state, started.outcome) == (StartState.ENDED, look.preflight.outcome)
-        assert await records.get_intent(RUN, self.SHOP.key, OperationKind.INSTALL) is None
+        assert await storage.intents.get(RUN, self.SHOP.key, OperationKind.INSTALL) is None

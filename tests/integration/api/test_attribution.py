@@ -9,7 +9,7 @@ import pytest
 from patchwave.api import freezes, policies, policy_schedule, run_commands, runs
 from patchwave.domain.runs.run import RunState
 from patchwave.services import retention
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.integration.api.test_run_commands import end_machine
 from tests.support.factories import NOW, RUN, machine, run
 from tests.support.http_calls import POLICY, Answer, Engine, call, signed_in
@@ -28,13 +28,13 @@ SCHEDULE = {"recurrence": "RRULE:FREQ=DAILY", "startDate": "2099-01-01", "time":
 FREEZE = {"from": "2026-12-20", "to": "2027-01-03", "timeZone": "Europe/Berlin", "reason": "closing"}
 
 
-async def last_line(records: Records, subject: str, action: str) -> tuple[str, str, bool]:
-    found = (await records.list_audit(subject, 100, None)).items
+async def last_line(storage: Storage, subject: str, action: str) -> tuple[str, str, bool]:
+    found = (await storage.audit.list_page(subject, 100, None)).items
     line = [line for line in found if line["action"] == action][-1]
     return line["by"], line["byId"], line["proven"]
 
 
-async def every_order(records: Records, headers: dict[str, str], *, typed: bool) -> dict[str, tuple[str, str, bool]]:
+async def every_order(storage: Storage, headers: dict[str, str], *, typed: bool) -> dict[str, tuple[str, str, bool]]:
     """Give every order of a policy, a freeze and a run, and read who gave it, by action."""
     engine = Engine()
     query = SAID if typed else {"reason": "maintenance"}
@@ -58,11 +58,11 @@ async def every_order(records: Records, headers: dict[str, str], *, typed: bool)
     await ask(freezes.put_freeze, FREEZE, name="year-end")
     await ask(freezes.delete_freeze, name="year-end")
     started = await send(runs.start_run, {"policy": "monthly"})
-    await records.create_run(run(policy_snapshot={"name": "monthly", **APPROVED_POLICY}))
-    await records.start_run(RUN, NOW)
-    await records.add_machines(RUN, [machine(1, ring="all"), machine(2, ring="all")])
+    await storage.runs.create(run(policy_snapshot={"name": "monthly", **APPROVED_POLICY}))
+    await storage.runs.start(RUN, NOW)
+    await storage.machines.add(RUN, [machine(1, ring="all"), machine(2, ring="all")])
     engine.instances[RUN] = ("patch_run", {})
-    await end_machine(records)
+    await end_machine(storage)
     await send(run_commands.pause_run, steered, runId=RUN)
     await send(run_commands.resume_run, steered, runId=RUN)
     await send(run_commands.approve_ring, {"ring": "all", **steered}, runId=RUN)
@@ -85,64 +85,64 @@ async def every_order(records: Records, headers: dict[str, str], *, typed: bool)
         RUN: ("run_paused", "run_resumed", "ring_approved", "machine_skipped", "machine_retried", "cancel_requested"),
     }
     return {
-        action: await last_line(records, subject, action) for subject, actions in subjects.items() for action in actions
+        action: await last_line(storage, subject, action) for subject, actions in subjects.items() for action in actions
     }
 
 
 @pytest.mark.usefixtures("roles")
-async def test_every_order_of_a_signed_in_person_keeps_name_object_id_and_proof(records: Records) -> None:
-    found = await every_order(records, SIGNED, typed=True)
+async def test_every_order_of_a_signed_in_person_keeps_name_object_id_and_proof(storage: Storage) -> None:
+    found = await every_order(storage, SIGNED, typed=True)
     assert found == dict.fromkeys(found, PROVEN)
 
 
-async def test_every_order_of_a_key_holder_shows_the_typed_name_as_claimed(records: Records) -> None:
+async def test_every_order_of_a_key_holder_shows_the_typed_name_as_claimed(storage: Storage) -> None:
     forged = {key: value for key, value in SIGNED.items() if key != "x-ms-client-principal-name"}
-    found = await every_order(records, forged, typed=True)
+    found = await every_order(storage, forged, typed=True)
     assert found == dict.fromkeys(found, TYPED)
 
 
-async def test_every_order_without_a_name_is_of_the_api(records: Records) -> None:
-    found = await every_order(records, {}, typed=False)
+async def test_every_order_without_a_name_is_of_the_api(storage: Storage) -> None:
+    found = await every_order(storage, {}, typed=False)
     assert found == dict.fromkeys(found, NO_PERSON)
 
 
 @pytest.mark.parametrize("typed", ["timer", "patchwave", "api", "azure", "cleanup"])
-async def test_no_key_holder_goes_by_the_name_of_a_part_of_the_app(records: Records, monthly: str, typed: str) -> None:
+async def test_no_key_holder_goes_by_the_name_of_a_part_of_the_app(storage: Storage, monthly: str, typed: str) -> None:
     assert (await call(policy_schedule.pause_policy, body={**SAID, "by": typed}, name=monthly)).status == 200
-    assert await last_line(records, monthly, "policy_paused") == (f"{typed} (claimed)", "", False)
+    assert await last_line(storage, monthly, "policy_paused") == (f"{typed} (claimed)", "", False)
 
 
 @pytest.mark.usefixtures("platform")
-async def test_keys_beside_a_sign_in_keep_who_is_signed_in(records: Records, monthly: str) -> None:
+async def test_keys_beside_a_sign_in_keep_who_is_signed_in(storage: Storage, monthly: str) -> None:
     headers = signed_in(ANA, name="ana@example.org")
     assert (await call(policy_schedule.pause_policy, body=SAID, headers=headers, name=monthly)).status == 200
-    assert await last_line(records, monthly, "policy_paused") == PROVEN
+    assert await last_line(storage, monthly, "policy_paused") == PROVEN
 
 
 @pytest.mark.usefixtures("platform")
-async def test_the_id_of_another_provider_is_no_object_id(records: Records, monthly: str) -> None:
+async def test_the_id_of_another_provider_is_no_object_id(storage: Storage, monthly: str) -> None:
     headers = signed_in(ANA, name="ana@example.org") | {"x-ms-client-principal-idp": "google"}
     assert (await call(policy_schedule.pause_policy, body=SAID, headers=headers, name=monthly)).status == 200
-    assert await last_line(records, monthly, "policy_paused") == ("ana@example.org", "", True)
+    assert await last_line(storage, monthly, "policy_paused") == ("ana@example.org", "", True)
 
 
 @pytest.mark.usefixtures("roles")
-async def test_an_export_keeps_who_has_the_evidence(records: Records) -> None:
-    await records.create_run(run())
-    await records.close_run(RUN, RunState.COMPLETED, "", NOW)
-    count = await records.count_evidence(RUN)
+async def test_an_export_keeps_who_has_the_evidence(storage: Storage) -> None:
+    await storage.runs.create(run())
+    await storage.runs.close(RUN, RunState.COMPLETED, "", NOW)
+    count = await storage.evidence.count(RUN)
     operator = signed_in(ANA, "operator", name="ana@example.org")
     answer = await call(retention.acknowledge_export, body={"records": count}, headers=operator, runId=RUN)
     assert answer.status == 200, answer.text
-    assert await last_line(records, RUN, "evidence_exported") == PROVEN
+    assert await last_line(storage, RUN, "evidence_exported") == PROVEN
 
 
-async def test_a_webhook_starts_runs_in_nobodys_name(records: Records, monthly: str) -> None:
+async def test_a_webhook_starts_runs_in_nobodys_name(storage: Storage, monthly: str) -> None:
     started = await call(run_webhook, body=b'{"by": "ana@example.org"}', engine=Engine(), policy=monthly)
-    assert await last_line(records, started.json["id"], "run_started") == NO_PERSON
+    assert await last_line(storage, started.json["id"], "run_started") == NO_PERSON
 
 
-async def test_a_line_from_before_ids_were_kept_is_shown_without_one(records: Records) -> None:
-    await records._store.audit.insert("monthly", "2026-11-10~1", {"at": "2026-11-10", "action": "old", "by": "ana"})
-    [line] = (await records.list_audit("monthly", 10, None)).items
+async def test_a_line_from_before_ids_were_kept_is_shown_without_one(storage: Storage) -> None:
+    await storage._store.audit.insert("monthly", "2026-11-10~1", {"at": "2026-11-10", "action": "old", "by": "ana"})
+    [line] = (await storage.audit.list_page("monthly", 10, None)).items
     assert (line["by"], line["byId"], line["proven"]) == ("ana", "", False)

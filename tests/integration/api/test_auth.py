@@ -19,7 +19,7 @@ from patchwave.domain.core.principal import MAX_HEADER, Role
 from patchwave.domain.policy.policy import parse_policy
 from patchwave.domain.runs.run import PolicyOrigin, Run, Trigger, TriggerKind
 from patchwave.settings import load_settings
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.integration.api.test_run_commands import end_machine
 from tests.integration.api.test_webhook import SECRET, sign
 from tests.support.factories import NOW, RUN, machine, run
@@ -55,7 +55,7 @@ def test_every_function_of_the_table_is_found_here() -> None:
     assert FUNCTIONS.keys() == ROLES.keys()
 
 
-@pytest.mark.usefixtures("records", "roles", "no_identity")
+@pytest.mark.usefixtures("storage", "roles", "no_identity")
 @pytest.mark.parametrize("name", GUARDED)
 async def test_a_function_lets_in_who_has_its_role_and_nobody_else(name: str) -> None:
     needed = ROLES[name]
@@ -72,7 +72,7 @@ async def test_a_function_lets_in_who_has_its_role_and_nobody_else(name: str) ->
         assert (answer.status in (401, 403)) is not may, f"{role}: {answer.text}"
 
 
-@pytest.mark.usefixtures("records", "roles")
+@pytest.mark.usefixtures("storage", "roles")
 async def test_the_webhook_and_health_have_an_authentication_of_their_own(
     monthly: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,7 +90,7 @@ async def test_the_webhook_and_health_have_an_authentication_of_their_own(
     assert deep.status == 401
 
 
-@pytest.mark.usefixtures("records")
+@pytest.mark.usefixtures("storage")
 async def test_without_the_setting_keys_alone_decide() -> None:
     assert (await ask("list_runs", {})).status == 200
     assert (await ask("list_runs", {"x-ms-client-principal": "garbled"})).status == 200
@@ -109,7 +109,7 @@ FORGED: dict[str, dict[str, str]] = {
 }
 
 
-@pytest.mark.usefixtures("records", "roles")
+@pytest.mark.usefixtures("storage", "roles")
 @pytest.mark.parametrize("headers", FORGED.values(), ids=FORGED)
 async def test_what_the_platform_does_not_write_is_not_believed(headers: dict[str, str]) -> None:
     for name in ("list_runs", "cancel_run", "approve_ring"):
@@ -119,7 +119,7 @@ async def test_what_the_platform_does_not_write_is_not_believed(headers: dict[st
         assert not any(value in answer.text for value in headers.values() if len(value) > 10)
 
 
-@pytest.mark.usefixtures("records", "roles")
+@pytest.mark.usefixtures("storage", "roles")
 async def test_nobody_is_believed_while_app_service_authentication_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WEBSITE_AUTH_ENABLED")
     answer = await ask("list_runs", signed_in(ANA, "reader", "operator", "approver"))
@@ -127,7 +127,7 @@ async def test_nobody_is_believed_while_app_service_authentication_is_off(monkey
     assert answer.problem["detail"] == "Sign in."
 
 
-@pytest.mark.usefixtures("records", "roles")
+@pytest.mark.usefixtures("storage", "roles")
 async def test_a_function_that_the_table_does_not_have_is_refused_to_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("patchwave.api.auth.ROLES", {})
     answer = await ask("list_runs", signed_in(ANA, *Role))
@@ -150,13 +150,13 @@ GUARDED_POLICY = POLICY | {"rings": [{"name": "all", "approval": {}}]}
 
 
 @pytest.fixture
-async def guarded(records: Records, roles: None, monkeypatch: pytest.MonkeyPatch) -> Records:
+async def guarded(storage: Storage, roles: None, monkeypatch: pytest.MonkeyPatch) -> Storage:
     """A stored policy whose only ring waits for an approval, where scripts may run."""
     monkeypatch.setenv("PATCHWAVE_SCRIPTS", "true")
     load_settings.cache_clear()
     written = await call(policies.put_policy, body=GUARDED_POLICY, headers=signed_in(ANA, "author"), name="monthly")
     assert written.status == 201
-    return records
+    return storage
 
 
 @pytest.mark.usefixtures("guarded")
@@ -209,12 +209,12 @@ async def test_an_operator_does_not_narrow_past_the_canary() -> None:
 
 
 @pytest.mark.usefixtures("guarded")
-async def test_an_operator_writes_no_policy(records: Records) -> None:
+async def test_an_operator_writes_no_policy(storage: Storage) -> None:
     operator = signed_in(BEN, "operator")
     refused = await call(policies.put_policy, body=POLICY, headers=operator, name="monthly")
     assert refused.status == 403
     assert (await call(policies.delete_policy, headers=operator, name="monthly")).status == 403
-    found = await records.get_policy("monthly")
+    found = await storage.policies.get("monthly")
     assert found
     assert found.document["rings"][0]["approval"]
 
@@ -232,12 +232,12 @@ SNAPSHOT: dict[str, Any] = {
 BY_NOBODY = (TriggerKind.TIMER, TriggerKind.WEBHOOK, TriggerKind.EVENT_GRID)
 
 
-async def begin(records: Records, trigger: Trigger, author_id: str = CLEO) -> Engine:
+async def begin(storage: Storage, trigger: Trigger, author_id: str = CLEO) -> Engine:
     engine = Engine()
     origin = PolicyOrigin(author="cleo@example.org", author_id=author_id, version=3, digest="f" * 64)
-    await records.create_run(run(policy_snapshot=SNAPSHOT, policy_origin=origin, trigger=trigger))
-    await records.start_run(RUN, NOW)
-    await records.add_machines(RUN, [machine(1, ring="broad", lane="westeurope", wave=1)])
+    await storage.runs.create(run(policy_snapshot=SNAPSHOT, policy_origin=origin, trigger=trigger))
+    await storage.runs.start(RUN, NOW)
+    await storage.machines.add(RUN, [machine(1, ring="broad", lane="westeurope", wave=1)])
     engine.instances[RUN] = ("patch_run", {})
     return engine
 
@@ -249,57 +249,57 @@ async def approve(engine: Engine, who: str, ring: str = "broad", *, name: str = 
     )
 
 
-async def stored(records: Records, run_id: str = RUN) -> Run:
-    found = await records.get_run(run_id)
+async def stored(storage: Storage, run_id: str = RUN) -> Run:
+    found = await storage.runs.get(run_id)
     assert found
     return found
 
 
 @pytest.mark.usefixtures("roles")
-async def test_nobody_approves_a_run_that_they_started_where_the_policy_says_so(records: Records) -> None:
-    engine = await begin(records, Trigger(kind=TriggerKind.HTTP, by="ana@example.org", by_id=ANA))
+async def test_nobody_approves_a_run_that_they_started_where_the_policy_says_so(storage: Storage) -> None:
+    engine = await begin(storage, Trigger(kind=TriggerKind.HTTP, by="ana@example.org", by_id=ANA))
     refused = await approve(engine, ANA, name="somebody-else@example.org")
     assert refused.status == 403
     assert "another person" in refused.problem["detail"]
-    assert (await stored(records)).decisions == {}
+    assert (await stored(storage)).decisions == {}
     # A name proves nothing; two people may even share one.
     assert (await approve(engine, BEN, name="ana@example.org")).status == 202
-    decision = (await stored(records)).decisions["broad"]
+    decision = (await stored(storage)).decisions["broad"]
     assert (decision.approved, decision.by_id) == (True, BEN)
 
 
 @pytest.mark.usefixtures("roles")
-async def test_whoever_started_a_run_may_reject_it_and_approve_what_is_not_for_others(records: Records) -> None:
-    engine = await begin(records, Trigger(kind=TriggerKind.HTTP, by="ana", by_id=ANA))
+async def test_whoever_started_a_run_may_reject_it_and_approve_what_is_not_for_others(storage: Storage) -> None:
+    engine = await begin(storage, Trigger(kind=TriggerKind.HTTP, by="ana", by_id=ANA))
     assert (await approve(engine, ANA, "canary")).status == 202
     assert (await approve(engine, ANA, command=run_commands.reject_ring)).status == 202
 
 
 @pytest.mark.usefixtures("roles")
 @pytest.mark.parametrize("kind", BY_NOBODY)
-async def test_a_run_that_nobody_started_is_approved_by_any_approver(records: Records, kind: TriggerKind) -> None:
-    engine = await begin(records, Trigger(kind=kind, by="timer"))
+async def test_a_run_that_nobody_started_is_approved_by_any_approver(storage: Storage, kind: TriggerKind) -> None:
+    engine = await begin(storage, Trigger(kind=kind, by="timer"))
     assert (await approve(engine, ANA)).status == 202
 
 
 @pytest.mark.usefixtures("roles")
 @pytest.mark.parametrize("kind", [*BY_NOBODY, TriggerKind.HTTP])
-async def test_the_author_of_the_policy_approves_no_run_of_it(records: Records, kind: TriggerKind) -> None:
+async def test_the_author_of_the_policy_approves_no_run_of_it(storage: Storage, kind: TriggerKind) -> None:
     """However the run began: a timer starts what its author wrote, too."""
     trigger = Trigger(kind=kind, by="x", by_id=BEN if kind is TriggerKind.HTTP else "")
-    engine = await begin(records, trigger, author_id=ANA)
+    engine = await begin(storage, trigger, author_id=ANA)
     refused = await approve(engine, ANA)
     assert (refused.status, "wrote the policy" in refused.problem["detail"]) == (403, True)
-    assert (await stored(records)).decisions == {}
+    assert (await stored(storage)).decisions == {}
     assert (await approve(engine, CLEO)).status == 202
 
 
 @pytest.mark.usefixtures("roles")
-async def test_where_the_author_is_not_known_there_is_no_second_person(records: Records) -> None:
-    engine = await begin(records, Trigger(kind=TriggerKind.TIMER, by="timer"), author_id="")
+async def test_where_the_author_is_not_known_there_is_no_second_person(storage: Storage) -> None:
+    engine = await begin(storage, Trigger(kind=TriggerKind.TIMER, by="timer"), author_id="")
     assert (await approve(engine, ANA)).status == 403
     # That of a run from before authors were kept is not known either.
-    await records.create_run(run(NOW + timedelta(days=1), policy_snapshot=SNAPSHOT))
+    await storage.runs.create(run(NOW + timedelta(days=1), policy_snapshot=SNAPSHOT))
     old = run(NOW + timedelta(days=1)).id
     headers = signed_in(ANA, "approver")
     answer = await call(run_commands.approve_ring, body={"ring": "broad"}, headers=headers, engine=engine, runId=old)
@@ -307,10 +307,10 @@ async def test_where_the_author_is_not_known_there_is_no_second_person(records: 
 
 
 @pytest.mark.usefixtures("roles")
-async def test_whoever_started_or_retried_a_run_approves_no_retry_of_it(records: Records) -> None:
+async def test_whoever_started_or_retried_a_run_approves_no_retry_of_it(storage: Storage) -> None:
     await put_rules(SNAPSHOT)
-    engine = await begin(records, Trigger(kind=TriggerKind.HTTP, by="ana", by_id=ANA))
-    await end_machine(records)
+    engine = await begin(storage, Trigger(kind=TriggerKind.HTTP, by="ana", by_id=ANA))
+    await end_machine(storage)
     retried = await call(
         run_commands.retry_machine,
         headers=signed_in(BEN, "operator"),
@@ -328,48 +328,48 @@ async def test_whoever_started_or_retried_a_run_approves_no_retry_of_it(records:
 
 
 @pytest.mark.usefixtures("roles")
-async def test_who_writes_the_same_policy_again_is_not_its_author(records: Records) -> None:
+async def test_who_writes_the_same_policy_again_is_not_its_author(storage: Storage) -> None:
     first = await put_rules(SNAPSHOT)
     again = await put_rules(SNAPSHOT, DORA)
     assert (again.status, again.headers["ETag"]) == (200, first.headers["ETag"])
-    kept = await records.get_policy("monthly")
+    kept = await storage.policies.get("monthly")
     assert kept is not None
     assert (kept.author_id, kept.version) == (CLEO, 1)
-    assert len((await records.list_audit("monthly", 10, None)).items) == 1
+    assert len((await storage.audit.list_page("monthly", 10, None)).items) == 1
     await put_rules(SNAPSHOT | {"maxConcurrent": 1}, DORA)
-    changed = await records.get_policy("monthly")
+    changed = await storage.policies.get("monthly")
     assert changed is not None
     assert (changed.author_id, changed.version) == (DORA, 2)
 
 
 @pytest.mark.usefixtures("roles")
-async def test_a_line_that_a_dead_worker_owes_is_the_authors(records: Records) -> None:
+async def test_a_line_that_a_dead_worker_owes_is_the_authors(storage: Storage) -> None:
     document = parse_policy(SNAPSHOT, name="monthly").to_wire()
-    await records.put_policy(
+    await storage.policies.put(
         "monthly", document, if_match=None, if_none_match=False, at=NOW, author="cleo", author_id=CLEO
     )
     for _ in range(2):
         await put_rules(SNAPSHOT, DORA)
-    [line] = (await records.list_audit("monthly", 10, None)).items
+    [line] = (await storage.audit.list_page("monthly", 10, None)).items
     assert (line["at"], line["by"], line["byId"], line["proven"]) == (format_instant(NOW), "cleo", CLEO, True)
     assert line["detail"]["version"] == 1
 
 
 @pytest.mark.usefixtures("roles")
-async def test_a_policy_whose_author_is_not_known_has_the_one_who_writes_it_again(records: Records) -> None:
-    await records.put_policy(
+async def test_a_policy_whose_author_is_not_known_has_the_one_who_writes_it_again(storage: Storage) -> None:
+    await storage.policies.put(
         "monthly", parse_policy(POLICY, name="monthly").to_wire(), if_match=None, if_none_match=False, at=NOW
     )
     await put_rules(POLICY)
-    kept = await records.get_policy("monthly")
+    kept = await storage.policies.get("monthly")
     assert kept is not None
     assert (kept.author_id, kept.version) == (CLEO, 2)
 
 
 @pytest.mark.usefixtures("roles")
-async def test_a_policy_and_its_runs_keep_who_wrote_it(records: Records) -> None:
+async def test_a_policy_and_its_runs_keep_who_wrote_it(storage: Storage) -> None:
     await call(policies.put_policy, body=POLICY, headers=signed_in(CLEO, "author", name="cleo"), name="monthly")
-    policy = await records.get_policy("monthly")
+    policy = await storage.policies.get("monthly")
     assert policy
     assert (policy.author, policy.author_id) == ("cleo", CLEO)
     operator = signed_in(ANA, "operator", name="ana")
@@ -378,29 +378,29 @@ async def test_a_policy_and_its_runs_keep_who_wrote_it(records: Records) -> None
         policy_schedule.run_policy_now, body={"reason": "now"}, headers=operator, engine=Engine(), name="monthly"
     )
     for answer in (started, ordered):
-        origin = (await stored(records, answer.json["id"])).policy_origin
+        origin = (await stored(storage, answer.json["id"])).policy_origin
         assert origin == PolicyOrigin(author="cleo", author_id=CLEO, version=1, digest=policy.digest)
     # A later version is another author's; the runs keep theirs.
     later = POLICY | {"description": "As dora has it."}
     await call(policies.put_policy, body=later, headers=signed_in(DORA, "author", name="dora"), name="monthly")
-    kept = await records.get_policy("monthly")
+    kept = await storage.policies.get("monthly")
     assert kept is not None
     narrowed = {"policy": "monthly", "overrides": {"maxConcurrent": 1}}
     changed = await call(runs.start_run, body=narrowed, headers=operator, engine=Engine())
-    origin = (await stored(records, changed.json["id"])).policy_origin
+    origin = (await stored(storage, changed.json["id"])).policy_origin
     assert origin
     assert (origin.author_id, origin.version, origin.digest) == (DORA, 2, kept.digest)
     assert origin.changed_digest not in ("", origin.digest)
 
 
 @pytest.mark.usefixtures("guarded")
-async def test_an_inline_policy_never_goes_by_the_name_of_a_stored_one(records: Records) -> None:
+async def test_an_inline_policy_never_goes_by_the_name_of_a_stored_one(storage: Storage) -> None:
     author = signed_in(CLEO, "author", name="cleo")
     given = {"policy": {"name": "monthly", **GUARDED_POLICY, **SCRIPT}}
     started = await call(runs.start_run, body=given, headers=author, engine=Engine())
-    inline = await stored(records, started.json["id"])
+    inline = await stored(storage, started.json["id"])
     assert (inline.policy, "Z-adhoc-monthly-" in inline.id) == ("adhoc-monthly", True)
-    [line] = (await records.list_audit(inline.id, 10, None)).items
+    [line] = (await storage.audit.list_page(inline.id, 10, None)).items
     detail = line["detail"]
     assert (detail["source"], detail["author"], detail["authorId"]) == ("a request", "cleo", CLEO)
     assert detail["scripts"] == {"before.linux": SCRIPT["hooks"]["before"]["linux"]}
@@ -410,7 +410,7 @@ async def test_an_inline_policy_never_goes_by_the_name_of_a_stored_one(records: 
 
 
 @pytest.mark.usefixtures("guarded")
-async def test_an_approval_says_what_was_approved(records: Records) -> None:
+async def test_an_approval_says_what_was_approved(storage: Storage) -> None:
     given = {"policy": {**GUARDED_POLICY, **SCRIPT}}
     engine = Engine()
     started = await call(runs.start_run, body=given, headers=signed_in(CLEO, "author"), engine=engine)
@@ -418,8 +418,8 @@ async def test_an_approval_says_what_was_approved(records: Records) -> None:
     for command in (run_commands.approve_ring, run_commands.reject_ring):
         headers = signed_in(ANA, "approver")
         await call(command, body={"ring": "all"}, headers=headers, engine=engine, runId=run_id)
-    [_, line] = (await records.list_audit(run_id, 10, None)).items
-    origin = (await stored(records, run_id)).policy_origin
+    [_, line] = (await storage.audit.list_page(run_id, 10, None)).items
+    origin = (await stored(storage, run_id)).policy_origin
     assert origin
     assert (line["action"], line["detail"]["ring"], line["detail"]["digest"]) == ("ring_approved", "all", origin.digest)
     assert line["detail"]["scripts"] == {"before.linux": SCRIPT["hooks"]["before"]["linux"]}
@@ -427,36 +427,36 @@ async def test_an_approval_says_what_was_approved(records: Records) -> None:
 
 
 @pytest.mark.usefixtures("platform")
-async def test_keys_do_not_tell_two_people_apart(records: Records) -> None:
-    engine = await begin(records, Trigger(kind=TriggerKind.HTTP, by="ana"))
+async def test_keys_do_not_tell_two_people_apart(storage: Storage) -> None:
+    engine = await begin(storage, Trigger(kind=TriggerKind.HTTP, by="ana"))
     refused = await approve(engine, BEN)
     assert (refused.status, refused.problem["detail"]) == (
         403,
         "A second person has to approve this ring, and keys alone do not tell people apart:"
         " turn roles on, then write the policy and start it again.",
     )
-    other = await begin(records, Trigger(kind=TriggerKind.TIMER, by="timer"))
+    other = await begin(storage, Trigger(kind=TriggerKind.TIMER, by="timer"))
     # Although the platform names BEN, and the author is known to be another.
     assert (await approve(other, BEN)).status == 403
-    assert (await stored(records)).decisions == {}
+    assert (await stored(storage)).decisions == {}
 
 
 @pytest.mark.usefixtures("roles")
-async def test_a_start_a_retry_and_a_run_now_keep_who_started_them(records: Records, monthly: str) -> None:
+async def test_a_start_a_retry_and_a_run_now_keep_who_started_them(storage: Storage, monthly: str) -> None:
     operator = signed_in(ANA, "operator", name="ana@example.org")
     started = await call(runs.start_run, body={"policy": monthly}, headers=operator, engine=Engine())
     ordered = await call(
         policy_schedule.run_policy_now, body={"reason": "now"}, headers=operator, engine=Engine(), name=monthly
     )
     await put_rules(SNAPSHOT)
-    await begin(records, Trigger(kind=TriggerKind.HTTP, by="ben", by_id=BEN))
-    await end_machine(records)
+    await begin(storage, Trigger(kind=TriggerKind.HTTP, by="ben", by_id=BEN))
+    await end_machine(storage)
     retried = await call(
         run_commands.retry_machine, headers=operator, engine=Engine(), runId=RUN, machineKey=machine(1).key
     )
     for answer in (started, ordered, retried):
         assert answer.status == 202, answer.text
-        trigger = (await stored(records, answer.json["id"])).trigger
+        trigger = (await stored(storage, answer.json["id"])).trigger
         assert (trigger.by, trigger.by_id) == ("ana@example.org", ANA)
 
 
@@ -477,27 +477,27 @@ async def retried_by(who: str, role: str, run_id: str = RUN) -> Answer:
 
 
 @pytest.mark.usefixtures("roles")
-async def test_an_operator_retries_what_the_stored_policy_still_allows(records: Records) -> None:
+async def test_an_operator_retries_what_the_stored_policy_still_allows(storage: Storage) -> None:
     await put_rules(SNAPSHOT)
-    await begin(records, Trigger(kind=TriggerKind.HTTP, by="cleo", by_id=CLEO))
-    await end_machine(records)
+    await begin(storage, Trigger(kind=TriggerKind.HTTP, by="cleo", by_id=CLEO))
+    await end_machine(storage)
     first = await retried_by(ANA, "operator")
     assert first.status == 202, first.text
     again = first.json["id"]
-    await records.add_machines(again, [machine(1)])
-    await end_machine(records, run_id=again)
+    await storage.machines.add(again, [machine(1)])
+    await end_machine(storage, run_id=again)
     assert (await retried_by(ANA, "operator", again)).status == 202, "a retry of a retry"
 
 
 @pytest.mark.usefixtures("roles")
 @pytest.mark.parametrize("change", ["deleted", "stricter", "inline"])
-async def test_an_operator_retries_no_rules_that_no_stored_policy_has_any_more(records: Records, change: str) -> None:
+async def test_an_operator_retries_no_rules_that_no_stored_policy_has_any_more(storage: Storage, change: str) -> None:
     if change != "inline":
         await put_rules(SNAPSHOT)
-    await begin(records, Trigger(kind=TriggerKind.HTTP, by="cleo", by_id=CLEO))
-    await end_machine(records)
+    await begin(storage, Trigger(kind=TriggerKind.HTTP, by="cleo", by_id=CLEO))
+    await end_machine(storage)
     if change == "deleted":
-        await records.delete_policy("monthly", if_match=None)
+        await storage.policies.delete("monthly", if_match=None)
     if change == "stricter":
         await put_rules(SNAPSHOT | {"maxConcurrent": 1})
     refused = await retried_by(ANA, "operator")
@@ -508,10 +508,10 @@ async def test_an_operator_retries_no_rules_that_no_stored_policy_has_any_more(r
 
 
 @pytest.mark.usefixtures("roles")
-async def test_a_principal_without_a_name_goes_by_its_id(records: Records, monthly: str) -> None:
+async def test_a_principal_without_a_name_goes_by_its_id(storage: Storage, monthly: str) -> None:
     answer = await call(
         policies.put_policy, body=POLICY, headers=signed_in(ANA, "author"), query={"by": "the-boss"}, name="fresh"
     )
     assert answer.status == 201
-    [line] = (await records.list_audit("fresh", 10, None)).items
+    [line] = (await storage.audit.list_page("fresh", 10, None)).items
     assert line["by"] == ANA

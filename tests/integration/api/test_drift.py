@@ -14,7 +14,7 @@ from patchwave.azure.resource_graph import ResourceGraph
 from patchwave.domain.drift.findings import DriftReport, FindingKind
 from patchwave.domain.scheduling.overrides import Pause
 from patchwave.services import fleet_reader
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.azure import Access
 from tests.support.http_calls import call
 from tests.support.simulator import as_client, running
@@ -109,7 +109,7 @@ def by_kind(report: DriftReport) -> dict[str, set[str]]:
     return found
 
 
-async def test_the_fleet_is_read_and_judged(azure: httpx.AsyncClient, records: Records):
+async def test_the_fleet_is_read_and_judged(azure: httpx.AsyncClient, storage: Storage):
     await schedule(azure, "weekly", "scheduled", "azure")
     await schedule(azure, "twin", "scheduled")
     report = await examined()
@@ -122,7 +122,7 @@ async def test_the_fleet_is_read_and_judged(azure: httpx.AsyncClient, records: R
     assert report.findings_by_kind[FindingKind.STALE_ASSESSMENT] == 4
 
     policy = {"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION]}, "schedule": SCHEDULE}
-    await records.put_policy("monthly", policy, if_match=None, if_none_match=True, at=datetime.now(UTC))
+    await storage.policies.put("monthly", policy, if_match=None, if_none_match=True, at=datetime.now(UTC))
     assert by_kind(await examined()) == {
         FindingKind.MULTIPLE_PATCHERS: {"scheduled"},
         FindingKind.INEFFECTIVE_SCHEDULE: {"azure"},
@@ -130,13 +130,13 @@ async def test_the_fleet_is_read_and_judged(azure: httpx.AsyncClient, records: R
     }
 
     pause = Pause(by="ann", reason="holidays", at=datetime.now(UTC))
-    await records.pause_policy("monthly", pause)
+    await storage.overrides.pause("monthly", pause)
     (nobody,) = (await examined(kind="unpatched", subject="NOBODY")).findings
     assert "is paused by ann: holidays" in nobody.evidence
 
 
-async def test_what_is_asked_for_wrongly_is_refused(records: Records):
-    del records
+async def test_what_is_asked_for_wrongly_is_refused(storage: Storage):
+    del storage
     answered = await call(drift.examine_fleet, query={"kind": "unpatched,flu"})
     assert (answered.status, answered.paths) == (400, ["kind"])
     answered = await call(drift.examine_fleet, query={"staleDays": "0"})

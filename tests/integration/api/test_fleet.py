@@ -13,7 +13,7 @@ from patchwave.api import fleet
 from patchwave.azure.resource_graph import ResourceGraph
 from patchwave.azure.vm_agents import AgentVersions
 from patchwave.services import fleet_reader
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.azure import Access
 from tests.support.factories import NOW
 from tests.support.http_calls import POLICY, call
@@ -155,14 +155,14 @@ async def test_what_azure_leaves_out_is_patched_by_nobody(azure: httpx.AsyncClie
     assert "not in the table of supported images" in machine["sentence"]
 
 
-async def test_policies_of_patchwave_count(azure: httpx.AsyncClient, records: Records):
+async def test_policies_of_patchwave_count(azure: httpx.AsyncClient, storage: Storage):
     document = {
         "name": "monthly",
         **POLICY,
         "scope": {"machineIds": [machine_id("scenario-2"), machine_id("scenario-4")]},
         "schedule": {"recurrence": "2099-01-05", "time": "20:00", "timeZone": "UTC", "window": "PT4H"},
     }
-    await records.put_policy("monthly", document, if_match=None, if_none_match=True, at=NOW)
+    await storage.policies.put("monthly", document, if_match=None, if_none_match=True, at=NOW)
     machines = {machine["name"]: machine for machine in (await modes())["machines"]}
     covered = machines["scenario-2"]
     assert (covered["patchedBy"], covered["policies"]) == ("policy", ["monthly"])

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from patchwave.api.freezes import delete_freeze, get_freeze, list_freeze_audit, list_freezes, put_freeze
-from patchwave.storage import Records, StoredPolicy
+from patchwave.storage import Storage, StoredPolicy
+from patchwave.storage.policies import PolicyRepository
 from tests.support.http_calls import call
 
 FREEZE: dict[str, Any] = {"from": "2026-12-20", "to": "2027-01-03", "timeZone": "Europe/Berlin", "reason": "closing"}
 
 
-async def test_a_freeze_lives(records: Records, monthly: str) -> None:
+async def test_a_freeze_lives(storage: Storage, monthly: str) -> None:
     created = await call(put_freeze, body=FREEZE, query={"by": "ann"}, name="year-end")
     assert created.status == 201
     assert created.json == FREEZE | {"name": "year-end", "policies": [], "tags": None}
@@ -48,32 +49,32 @@ async def test_a_freeze_lives(records: Records, monthly: str) -> None:
         ([], {"$"}),
     ],
 )
-async def test_a_wrong_freeze_is_refused_with_every_error(records: Records, body: Any, paths: set[str]) -> None:
+async def test_a_wrong_freeze_is_refused_with_every_error(storage: Storage, body: Any, paths: set[str]) -> None:
     refused = await call(put_freeze, body=body, name="year-end")
     assert refused.status == 400
     assert set(refused.paths) == paths
-    assert await records.list_freezes() == []
+    assert await storage.freezes.list_all() == []
 
 
-async def test_a_slip_in_the_name_of_a_policy_is_told(records: Records, monthly: str) -> None:
+async def test_a_slip_in_the_name_of_a_policy_is_told(storage: Storage, monthly: str) -> None:
     refused = await call(put_freeze, body=FREEZE | {"policies": [monthly, "adhoc", "montly", "x"]}, name="year-end")
     assert refused.status == 400
     assert [(error["path"], error["message"]) for error in refused.problem["errors"]] == [
         ("policies[2]", 'there is no policy montly; did you mean "monthly"?'),
         ("policies[3]", "there is no policy x"),
     ]
-    assert await records.list_freezes() == []
+    assert await storage.freezes.list_all() == []
 
 
 @pytest.mark.parametrize("name", ["Year-End", "a/b", "", "x" * 49])
-async def test_a_name_that_no_freeze_may_have(records: Records, name: str) -> None:
+async def test_a_name_that_no_freeze_may_have(storage: Storage, name: str) -> None:
     assert (await call(put_freeze, body=FREEZE, name=name)).paths == ["name"]
     assert (await call(get_freeze, name=name)).problem["status"] == 404
     assert (await call(list_freeze_audit, name=name)).problem["status"] == 404
     assert (await call(delete_freeze, query={"reason": "x"}, name=name)).problem["status"] == 404
 
 
-async def test_a_deletion_says_why(records: Records) -> None:
+async def test_a_deletion_says_why(storage: Storage) -> None:
     await call(put_freeze, body=FREEZE, name="year-end")
     assert (await call(delete_freeze, name="year-end")).paths == ["reason"]
     assert (await call(get_freeze, name="year-end")).status == 200
@@ -81,15 +82,15 @@ async def test_a_deletion_says_why(records: Records) -> None:
 
 
 async def test_a_freeze_of_five_hundred_slips_costs_no_half_second(
-    records: Records, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each hint compares one name with all policies, which are as near as names can be."""
     known = [StoredPolicy(f"patch-fleet-number-{number:05d}", {}, 1, "", datetime.now(UTC)) for number in range(500)]
 
-    async def listed(self: Records) -> list[StoredPolicy]:
+    async def listed(self: PolicyRepository) -> list[StoredPolicy]:
         return known
 
-    monkeypatch.setattr(Records, "list_policies", listed)
+    monkeypatch.setattr(PolicyRepository, "list_all", listed)
     names = [f"patch-fleet-numbre-{number:05d}" for number in range(500)]
     began = thread_time()
     refused = await call(put_freeze, body=FREEZE | {"policies": names}, name="year-end")

@@ -6,7 +6,7 @@ import pytest
 
 from patchwave.api import health
 from patchwave.settings import load_settings
-from patchwave.storage import Records, StorageUnreachable
+from patchwave.storage import Storage, StorageUnreachable
 from tests.support.http_calls import Answer, call
 
 KEY = "a-health-key-for-tests-and-no-other"
@@ -23,7 +23,7 @@ class Manager:
 
 
 @pytest.fixture
-def keyed(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+def keyed(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATCHWAVE_HEALTH_KEY", KEY)
     monkeypatch.setattr(health, "open_resource_manager", Manager)
     load_settings.cache_clear()
@@ -34,20 +34,20 @@ async def deep(key: str | None = KEY) -> Answer:
     return await call(health.health, query={"deep": "1"}, headers=headers)
 
 
-async def test_the_shallow_answer_asks_nothing_of_anybody(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_shallow_answer_asks_nothing_of_anybody(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
 
     async def check(of: object, *_: object) -> None:
         asked.append(of)
 
-    monkeypatch.setattr(Records, "check", check)
+    monkeypatch.setattr(Storage, "check", check)
     answer = await call(health.health)
     assert (answer.status, answer.json) == (200, {"status": "healthy"})
     assert asked == []
 
 
 @pytest.mark.usefixtures("keyed")
-async def test_the_deep_answer_names_every_part(records: Records) -> None:
+async def test_the_deep_answer_names_every_part(storage: Storage) -> None:
     answer = await deep()
     assert answer.status == 200
     assert answer.json == {
@@ -72,7 +72,7 @@ async def test_a_mistake_in_the_channels_is_named_before_a_notice_is_missed(monk
 
 @pytest.mark.usefixtures("keyed")
 @pytest.mark.parametrize("key", [None, "", "wrong", KEY + "x", KEY[:-1], "é"])
-async def test_the_deep_answer_needs_the_key(records: Records, key: str | None) -> None:
+async def test_the_deep_answer_needs_the_key(storage: Storage, key: str | None) -> None:
     answer = await deep(key)
     assert answer.problem["status"] == 401
     assert "storage" not in answer.json
@@ -89,7 +89,7 @@ async def test_the_health_key_counts_in_its_header_alone() -> None:
 
 @pytest.mark.parametrize("key", [None, "", "x"])
 async def test_without_a_configured_key_nobody_gets_the_deep_answer(
-    records: Records, monkeypatch: pytest.MonkeyPatch, key: str | None
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, key: str | None
 ) -> None:
     monkeypatch.delenv("PATCHWAVE_HEALTH_KEY", raising=False)
     load_settings.cache_clear()
@@ -97,11 +97,11 @@ async def test_without_a_configured_key_nobody_gets_the_deep_answer(
 
 
 @pytest.mark.usefixtures("keyed")
-async def test_a_failing_storage_is_named_without_details(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failing_storage_is_named_without_details(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(*_: object) -> None:
         raise StorageUnreachable("https://account.table.core.windows.net/ SECRET")
 
-    monkeypatch.setattr(Records, "check", fail)
+    monkeypatch.setattr(Storage, "check", fail)
     answer = await deep()
     assert answer.status == 503
     assert answer.json["storage"] != "ok"

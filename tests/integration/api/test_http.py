@@ -25,7 +25,7 @@ from patchwave.domain.core.principal import Signed
 from patchwave.domain.core.validation import Problem
 from patchwave.domain.policy.policy import PolicyError
 from patchwave.settings import load_settings
-from patchwave.storage import Records, RecordTooLarge, StorageUnreachable
+from patchwave.storage import RecordTooLarge, Storage, StorageUnreachable
 from tests.support.http_calls import POLICY, SUBSCRIPTION, Answer, Engine, call
 from triggers import webhook
 
@@ -34,7 +34,7 @@ from triggers import webhook
     "body",
     [b"", b"{", b"policy: monthly", b"\xff\xfe{}", b"[" * 100_000, b'{"policy": "monthly"', b"NaN", b'{"policy": NaN}'],
 )
-async def test_what_is_not_json_is_refused(records: Records, engine: Engine, monthly: str, body: bytes) -> None:
+async def test_what_is_not_json_is_refused(storage: Storage, engine: Engine, monthly: str, body: bytes) -> None:
     found = await call(runs.start_run, body=body, engine=engine)
     assert found.status == 400
     assert found.problem
@@ -67,7 +67,7 @@ TWICE = [
 
 @pytest.mark.parametrize(("function", "body", "name"), TWICE)
 async def test_a_key_that_is_there_twice_is_refused(
-    records: Records, engine: Engine, monthly: str, function: object, body: bytes, name: str
+    storage: Storage, engine: Engine, monthly: str, function: object, body: bytes, name: str
 ) -> None:
     route: dict[str, Any] = {"name": "monthly", "policy": "monthly", "runId": "20261110T190000Z-monthly"}
     route |= {"subscriptionId": SUBSCRIPTION, "resourceGroup": "rg", "configuration": "weekly"}
@@ -82,20 +82,20 @@ async def test_a_key_that_is_there_twice_is_refused(
 @pytest.mark.parametrize(
     "body", [b'{"description": "\\ud800"}', b'{"\\udfff": 1}', '{"a": "\ud800"}'.encode("utf-8", "surrogatepass")]
 )
-async def test_half_of_a_surrogate_pair_is_no_text(records: Records, body: bytes) -> None:
+async def test_half_of_a_surrogate_pair_is_no_text(storage: Storage, body: bytes) -> None:
     found = await call(policies.put_policy, body=body, name="monthly")
     assert found.status == 400
     assert "surrogate" in found.problem["detail"]
 
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b'"monthly"', b"7"])
-async def test_json_that_is_no_object_is_refused(records: Records, engine: Engine, body: bytes) -> None:
+async def test_json_that_is_no_object_is_refused(storage: Storage, engine: Engine, body: bytes) -> None:
     found = await call(runs.start_run, body=body, engine=engine)
     assert found.status == 400
     assert found.problem
 
 
-async def test_a_body_may_have_256_kilobytes_and_not_one_byte_more(records: Records, engine: Engine) -> None:
+async def test_a_body_may_have_256_kilobytes_and_not_one_byte_more(storage: Storage, engine: Engine) -> None:
     text = json.dumps({"policy": POLICY}).encode()
     exactly = text + b" " * (256 * 1024 - len(text))
     assert len(exactly) == MAX_BODY
@@ -141,7 +141,7 @@ async def test_storage_that_is_away_is_503_with_a_wait(
         (KeyError("SECRET"), 500),
     ],
 )
-async def test_no_answer_repeats_the_text_of_an_internal_error(records: Records, error: Exception, status: int) -> None:
+async def test_no_answer_repeats_the_text_of_an_internal_error(storage: Storage, error: Exception, status: int) -> None:
     @answered
     async def fail(req: func.HttpRequest) -> func.HttpResponse:
         raise error
@@ -156,7 +156,7 @@ async def test_no_answer_repeats_the_text_of_an_internal_error(records: Records,
     ("name", "expected"),
     [("ana@example.org", "ana@example.org"), ("", "api"), ("a\r\nb\x00", "ab"), ("x" * 5000, "x" * 200)],
 )
-@pytest.mark.usefixtures("records", "platform")
+@pytest.mark.usefixtures("storage", "platform")
 def test_the_caller_is_a_short_printable_name(name: str, expected: str) -> None:
     request = func.HttpRequest("GET", "/", headers={"x-ms-client-principal-name": name}, body=b"")
     assert caller_of(request) == Signed(by=expected, proven=expected != "api")
@@ -205,7 +205,7 @@ def test_a_large_body_is_read() -> None:
     assert parse_json(json.dumps(document).encode()) == document
 
 
-async def test_an_order_with_thousands_of_unknown_keys_tells_fifty(records: Records) -> None:
+async def test_an_order_with_thousands_of_unknown_keys_tells_fifty(storage: Storage) -> None:
     answer = await call(
         run_commands.pause_run, body=_keys(900), engine=Engine(), runId="20261110T190000Z-monthly-1a2b3c4d"
     )
@@ -213,14 +213,14 @@ async def test_an_order_with_thousands_of_unknown_keys_tells_fifty(records: Reco
     assert answer.problem["errors"][-1]["message"] == "850 more errors are not listed; mend these first"
 
 
-async def test_an_error_does_not_repeat_a_long_text_of_the_caller(records: Records) -> None:
+async def test_an_error_does_not_repeat_a_long_text_of_the_caller(storage: Storage) -> None:
     body = {"scope": {"tags": {"values": {"t" * 100_000: ["\n"] * 500}}}, "schedule": {"timeZone": "z" * 100_000}}
     answer = await call(policies.put_policy, body=body, name="monthly")
     assert answer.status == 400
     assert len(answer.text) < 60_000
 
 
-async def test_a_query_parameter_is_not_endless(records: Records) -> None:
+async def test_a_query_parameter_is_not_endless(storage: Storage) -> None:
     answer = await call(runs.list_runs, query={"cursor": "x" * 8_193})
     assert (answer.status, answer.paths) == (400, ["cursor"])
 

@@ -18,7 +18,7 @@ from patchwave.domain.runs.retention import Retention
 from patchwave.domain.workflow import contracts
 from patchwave.services.retention import purge
 from patchwave.settings import load_settings
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.integration.api.test_fleet import azure, machine_id, simulator
 from tests.integration.services.test_retention import PurgedEngine
 from tests.support.http_calls import Answer, Engine, call
@@ -127,16 +127,16 @@ async def test_a_plan_that_was_stopped_cannot_be_started(azure: httpx.AsyncClien
     assert engine.instances == {}
 
 
-async def test_a_plan_holds_for_a_day(records: Records, engine: Engine):
-    old = await stored(records, timedelta(hours=25))
+async def test_a_plan_holds_for_a_day(storage: Storage, engine: Engine):
+    old = await stored(storage, timedelta(hours=25))
     refused = await order("start", {"id": old}, engine)
     assert refused.status == 409
     assert "24 hours" in refused.problem["detail"]
-    fresh = await stored(records, timedelta(hours=23))
+    fresh = await stored(storage, timedelta(hours=23))
     assert (await order("start", {"id": fresh}, engine)).status == 202
 
 
-async def stored(records: Records, age: timedelta, state: ChangeState = ChangeState.PLANNED) -> str:
+async def stored(storage: Storage, age: timedelta, state: ChangeState = ChangeState.PLANNED) -> str:
     """A change of that age over one machine."""
     at = datetime.now(UTC) - age
     wanted = WantedSettings(patch_mode=PatchMode.AUTOMATIC_BY_PLATFORM)
@@ -152,30 +152,30 @@ async def stored(records: Records, age: timedelta, state: ChangeState = ChangeSt
         planned=Order(by="ann", at=at),
         machines=1,
     )
-    await records.create_mode_change(change, [plan_machine(machine, wanted, at)])
-    await records.audit(change.id, "mode_change_planned", by="ann", at=at)
+    await storage.patch_mode_changes.create(change, [plan_machine(machine, wanted, at)])
+    await storage.audit.add(change.id, "mode_change_planned", by="ann", at=at)
     return change.id
 
 
-async def test_changes_are_listed_newest_first(records: Records):
-    older, newer = await stored(records, timedelta(hours=2)), await stored(records, timedelta(hours=1))
+async def test_changes_are_listed_newest_first(storage: Storage):
+    older, newer = await stored(storage, timedelta(hours=2)), await stored(storage, timedelta(hours=1))
     answered = await call(patch_mode_changes.list_mode_changes, query={"limit": "1"})
     assert [each["id"] for each in answered.json["changes"]] == [newer]
     behind = await call(patch_mode_changes.list_mode_changes, query={"cursor": answered.json["cursor"]})
     assert [each["id"] for each in behind.json["changes"]] == [older]
 
 
-async def test_old_changes_go_like_runs_and_those_under_way_stay(records: Records):
+async def test_old_changes_go_like_runs_and_those_under_way_stay(storage: Storage):
     gone, busy = (
-        await stored(records, timedelta(days=500)),
-        await stored(records, timedelta(days=501), ChangeState.RUNNING),
+        await stored(storage, timedelta(days=500)),
+        await stored(storage, timedelta(days=501), ChangeState.RUNNING),
     )
-    kept = await stored(records, timedelta(days=100))
+    kept = await stored(storage, timedelta(days=100))
     retention = Retention(runs=timedelta(days=400), history=None, instances=None)
-    assert await purge(records, PurgedEngine(), retention, datetime.now(UTC)) == [gone]
-    page = await records.list_mode_changes(10, None)
+    assert await purge(storage, PurgedEngine(), retention, datetime.now(UTC)) == [gone]
+    page = await storage.patch_mode_changes.list_page(10, None)
     assert [change.id for change in page.items] == [kept, busy]
-    assert (await records.list_audit(gone, 10, None)).items == []
+    assert (await storage.audit.list_page(gone, 10, None)).items == []
 
 
 @pytest.mark.parametrize(
@@ -191,20 +191,20 @@ async def test_old_changes_go_like_runs_and_those_under_way_stay(records: Record
         ({"maxfailures": 1}, "maxfailures"),
     ],
 )
-async def test_a_request_that_is_none(records: Records, changes: dict[str, Any], path: str):
+async def test_a_request_that_is_none(storage: Storage, changes: dict[str, Any], path: str):
     answered = await call(patch_mode_changes.plan_mode_change, body=request("scenario-8", **changes))
     assert (answered.status, answered.paths) == (400, [path])
 
 
 @pytest.mark.parametrize("name", ["x", "20261121T140000Z-modes-00000000", "00000000T000000Z-modes-00000000"])
-async def test_a_change_that_there_is_not(records: Records, engine: Engine, name: str):
+async def test_a_change_that_there_is_not(storage: Storage, engine: Engine, name: str):
     for function in (patch_mode_changes.get_mode_change, patch_mode_changes.list_mode_change_machines):
         assert (await call(function, changeId=name)).status == 404
     assert (await order("start", {"id": name}, engine)).status == 404
 
 
-async def test_an_end_that_there_is_not(records: Records):
-    name = await stored(records, timedelta(hours=1))
+async def test_an_end_that_there_is_not(storage: Storage):
+    name = await stored(storage, timedelta(hours=1))
     answered = await call(patch_mode_changes.list_mode_change_machines, query={"end": "gone"}, changeId=name)
     assert (answered.status, answered.paths) == (400, ["end"])
 

@@ -21,7 +21,7 @@ from patchwave.domain.policy.policy import parse_policy
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.settings import load_settings
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.azure import Access
 from tests.support.http_calls import call
 from tests.support.simulator import as_client, running
@@ -73,7 +73,7 @@ async def azure(
     await locations.close()
 
 
-async def test_the_plan_of_an_inline_policy(azure: httpx.AsyncClient, records: Records):
+async def test_the_plan_of_an_inline_policy(azure: httpx.AsyncClient, storage: Storage):
     answered = await call(plans.plan_dry_run, body={"policy": policy()})
     assert answered.status == 200, answered.text
     plan = Plan.from_wire(answered.json)
@@ -89,8 +89,8 @@ async def test_the_plan_of_an_inline_policy(azure: httpx.AsyncClient, records: R
     # Paired regions, as the locations of the subscriptions say.
     assert sorted(plan.rings[0].phases) == [["northeurope"], ["westeurope"]]
     assert (await azure.get("/_sim/accepted")).json() == {}
-    assert (await records.list_runs(10, None)).items == []
-    assert (await records.list_policies()) == []
+    assert (await storage.runs.list_page(10, None)).items == []
+    assert (await storage.policies.list_all()) == []
 
 
 async def test_machines_outside_of_the_boundary_are_left_out_with_the_reason(
@@ -131,26 +131,26 @@ def building(mapping: dict[tuple[str, str, str], str], machine: str, region: str
     return mapping[MachineId.parse(machine).subscription_id, region, str(number % 3 + 1)]
 
 
-async def test_a_stored_policy_with_overrides(azure: httpx.AsyncClient, records: Records):
-    await records.put_policy("monthly", policy(), if_match=None, if_none_match=True, at=datetime.now(UTC))
+async def test_a_stored_policy_with_overrides(azure: httpx.AsyncClient, storage: Storage):
+    await storage.policies.put("monthly", policy(), if_match=None, if_none_match=True, at=datetime.now(UTC))
     narrowed = {"scope": {"locations": ["westeurope"]}}
     answered = await call(plans.plan_dry_run, body={"policy": "monthly", "overrides": narrowed})
     plan = Plan.from_wire(answered.json)
     assert {machine.lane for machine in plan.machines} == {"westeurope"}
 
 
-async def test_what_the_last_runs_tell_is_used(azure: httpx.AsyncClient, records: Records):
+async def test_what_the_last_runs_tell_is_used(azure: httpx.AsyncClient, storage: Storage):
     now = datetime.now(UTC)
-    await ended(records, 0, now - timedelta(hours=1), now)
-    await ended(records, 1, now - timedelta(hours=30), now)
-    await ended(records, 2, now - timedelta(hours=1), now, OutcomeKind.PATCHED)
+    await ended(storage, 0, now - timedelta(hours=1), now)
+    await ended(storage, 1, now - timedelta(hours=30), now)
+    await ended(storage, 2, now - timedelta(hours=1), now, OutcomeKind.PATCHED)
     plan = Plan.from_wire((await call(plans.plan_dry_run, body={"policy": policy()})).json)
     reasons = {machine.id: machine.reason for machine in plan.excluded}
     assert reasons.pop(machine_id(0)) == "no_pending_patches"
     assert set(reasons) == {machine_id(3), machine_id(5)}
 
 
-async def test_a_draft_judges_by_its_own_policy_what_the_last_run_found(azure: httpx.AsyncClient, records: Records):
+async def test_a_draft_judges_by_its_own_policy_what_the_last_run_found(azure: httpx.AsyncClient, storage: Storage):
     """The run took Critical and Security, and found one Other patch on each machine."""
     now = datetime.now(UTC)
     vim = PatchRecord(name="vim", version="9", classifications=["Other"], state="Available")
@@ -160,7 +160,7 @@ async def test_a_draft_judges_by_its_own_policy_what_the_last_run_found(azure: h
         patches = [vim] if number < 2 else []
         selection = select(default, summary, patches) if number else None
         found = summary.model_copy(update={"selection": selection})
-        await ended(records, number, now, now, OutcomeKind.ASSESSED, found, patches)
+        await ended(storage, number, now, now, OutcomeKind.ASSESSED, found, patches)
     drafted = await excluded(policy())
     assert drafted == {machine_id(0), machine_id(1)}, "what is counted and not listed counts as selected"
     assert await excluded(policy(install={"linux": {"classificationsToInclude": ["Other"]}})) == set()
@@ -169,14 +169,14 @@ async def test_a_draft_judges_by_its_own_policy_what_the_last_run_found(azure: h
 
 
 async def test_a_draft_reads_a_bounded_number_of_lists(
-    azure: httpx.AsyncClient, records: Records, monkeypatch: pytest.MonkeyPatch
+    azure: httpx.AsyncClient, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(plans, "MAX_LISTS", 1)
     now = datetime.now(UTC)
     vim = PatchRecord(name="vim", version="9", classifications=["Other"], state="Available")
     for number in (0, 1):
         summary = AssessmentSummary(status="Succeeded", other=1, at=now)
-        await ended(records, number, now, now, OutcomeKind.ASSESSED, summary, [vim])
+        await ended(storage, number, now, now, OutcomeKind.ASSESSED, summary, [vim])
     assert len(await excluded(policy())) == 1
 
 
@@ -187,7 +187,7 @@ async def excluded(document: dict[str, Any]) -> set[str]:
 
 
 async def ended(
-    records: Records,
+    storage: Storage,
     number: int,
     assessed: datetime,
     at: datetime,
@@ -199,7 +199,7 @@ async def ended(
     identity = MachineId.parse(machine_id(number))
     run_id = f"{RUN}-{number:08d}"
     trigger = Trigger(kind=TriggerKind.HTTP)
-    await records.create_run(
+    await storage.runs.create(
         Run(
             id=run_id, policy="monthly", mode=Mode.PATCH, state=RunState.QUEUED, trigger=trigger, created_at=at,
             policy_snapshot=policy(),
@@ -212,11 +212,11 @@ async def ended(
         subscription_id=identity.subscription_id,
         resource_group=identity.resource_group,
     )
-    await records.add_machines(run_id, [machine])
+    await storage.machines.add(run_id, [machine])
     summary = summary or AssessmentSummary(status="Succeeded", at=assessed)
-    await records.record_assessment(run_id, identity.key, summary, patches, assessed)
+    await storage.results.record_assessment(run_id, identity.key, summary, patches, assessed)
     outcome = Outcome(outcome=kind, reason=Reason.OK, message="")
-    await records.record_outcome(run_id, identity.key, outcome, at=at, installation=None, patches=[])
+    await storage.results.record_outcome(run_id, identity.key, outcome, at=at, installation=None, patches=[])
 
 
 async def test_ids_that_nobody_found(azure: httpx.AsyncClient):
@@ -271,7 +271,7 @@ async def test_a_list_that_azure_refuses(azure: httpx.AsyncClient, effect: dict[
         ({"policy": policy(), "overrides": {"maxConcurrent": 0}}, 400, ["maxConcurrent"]),
     ],
 )
-async def test_a_request_that_is_not_valid(records: Records, body: object, status: int, paths: list[str]):
+async def test_a_request_that_is_not_valid(storage: Storage, body: object, status: int, paths: list[str]):
     refused = await call(plans.plan_dry_run, body=body)
     assert refused.problem["status"] == status
     assert refused.paths == paths

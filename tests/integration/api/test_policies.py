@@ -8,11 +8,11 @@ import jsonschema
 import pytest
 
 from patchwave.api.policies import delete_policy, get_policy, get_policy_schema, list_policies, put_policy
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.http_calls import POLICY, call
 
 
-async def test_a_policy_lives(records: Records) -> None:
+async def test_a_policy_lives(storage: Storage) -> None:
     created = await call(put_policy, body=POLICY, headers={"If-None-Match": "*"}, name="monthly")
     assert created.status == 201
     assert created.json["name"] == "monthly"
@@ -35,12 +35,12 @@ async def test_a_policy_lives(records: Records) -> None:
     assert (await call(get_policy, name="monthly")).problem["status"] == 404
     assert (await call(delete_policy, name="monthly")).problem["status"] == 404
 
-    actions = [line["action"] for line in (await records.list_audit("monthly", 10, None)).items]
+    actions = [line["action"] for line in (await storage.audit.list_page("monthly", 10, None)).items]
     assert actions == ["policy_written", "policy_written", "policy_deleted"]
 
 
 async def test_the_audit_log_says_what_changed_who_changed_it_and_why(
-    records: Records, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await call(put_policy, body=POLICY, query={"by": "ana"}, name="monthly")
     changed = POLICY | {"maxConcurrent": 9, "ramp": True}
@@ -48,7 +48,7 @@ async def test_the_audit_log_says_what_changed_who_changed_it_and_why(
     monkeypatch.setattr("patchwave.api.auth.platform_signs_in", lambda: True)
     signed_in = {"x-ms-client-principal-name": "ben@example.org"}
     await call(delete_policy, query={"by": "ana", "reason": "moved"}, headers=signed_in, name="monthly")
-    first, second, third = (await records.list_audit("monthly", 10, None)).items
+    first, second, third = (await storage.audit.list_page("monthly", 10, None)).items
     assert (first["by"], first["detail"]["version"], first["detail"]["scripts"]) == ("ana (claimed)", 1, {})
     assert second["by"] == "ana (claimed)"
     assert second["detail"] | {"digest": "", "scope": "", "scripts": {}} == {
@@ -69,11 +69,11 @@ async def test_the_audit_log_says_what_changed_who_changed_it_and_why(
     ("query", "path"), [({"reason": "x" * 501}, "reason"), ({"reason": "a\nb"}, "reason"), ({"by": "x" * 201}, "by")]
 )
 async def test_a_reason_or_name_that_cannot_be_kept_is_refused(
-    records: Records, query: dict[str, str], path: str
+    storage: Storage, query: dict[str, str], path: str
 ) -> None:
     refused = await call(put_policy, body=POLICY, query=query, name="monthly")
     assert (refused.status, refused.paths) == (400, [path])
-    assert await records.get_policy("monthly") is None
+    assert await storage.policies.get("monthly") is None
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ async def test_a_reason_or_name_that_cannot_be_kept_is_refused(
         ({}, 200),
     ],
 )
-async def test_conditions_guard_a_change(records: Records, headers: dict[str, str], status: int) -> None:
+async def test_conditions_guard_a_change(storage: Storage, headers: dict[str, str], status: int) -> None:
     await call(put_policy, body=POLICY, name="monthly")
     answered = await call(put_policy, body=POLICY | {"maxConcurrent": 9}, headers=headers, name="monthly")
     assert answered.status == status
@@ -94,7 +94,7 @@ async def test_conditions_guard_a_change(records: Records, headers: dict[str, st
     assert stored == (9 if status == 200 else POLICY["maxConcurrent"])
 
 
-async def test_if_match_on_a_policy_that_does_not_exist(records: Records) -> None:
+async def test_if_match_on_a_policy_that_does_not_exist(storage: Storage) -> None:
     assert (await call(put_policy, body=POLICY, headers={"If-Match": "*"}, name="monthly")).problem["status"] == 412
     assert (await call(get_policy, name="monthly")).status == 404
 
@@ -109,7 +109,7 @@ async def test_if_match_on_a_policy_that_does_not_exist(records: Records) -> Non
         ({"scope": {"machineIds": ["x' or 'y", "../z"]}}, {"scope.machineIds[0]", "scope.machineIds[1]"}),
     ],
 )
-async def test_an_invalid_policy_is_refused_with_every_error(records: Records, body: Any, paths: set[str]) -> None:
+async def test_an_invalid_policy_is_refused_with_every_error(storage: Storage, body: Any, paths: set[str]) -> None:
     refused = await call(put_policy, body=body, name="monthly")
     assert refused.status == 400
     assert set(refused.paths) == paths
@@ -117,17 +117,17 @@ async def test_an_invalid_policy_is_refused_with_every_error(records: Records, b
 
 
 @pytest.mark.parametrize(("body", "status"), [(b"{", 400), (b"", 400), (b"\xff", 400), (b" " * (256 * 1024 + 1), 413)])
-async def test_a_body_that_cannot_be_read(records: Records, body: bytes, status: int) -> None:
+async def test_a_body_that_cannot_be_read(storage: Storage, body: bytes, status: int) -> None:
     assert (await call(put_policy, body=body, name="monthly")).problem["status"] == status
 
 
 @pytest.mark.parametrize("name", ["Monthly", "a/b", "", "schema", "x" * 49, "a'b"])
-async def test_a_name_that_no_policy_may_have(records: Records, name: str) -> None:
+async def test_a_name_that_no_policy_may_have(storage: Storage, name: str) -> None:
     assert (await call(put_policy, body=POLICY, name=name)).paths == ["name"]
     assert (await call(delete_policy, name=name)).paths == ["name"]
 
 
-async def test_the_schema_describes_what_is_stored(records: Records) -> None:
+async def test_the_schema_describes_what_is_stored(storage: Storage) -> None:
     schema = await call(get_policy_schema)
     assert schema.status == 200
     validator = jsonschema.Draft202012Validator(schema.json)

@@ -18,7 +18,7 @@ from patchwave.domain.fleet.discovery import DiscoveryQuery
 from patchwave.domain.maintenance.assignment import assignment_id
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration, read_configuration
 from patchwave.settings import load_settings
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.factories import NOW
 from tests.support.http_calls import SUBSCRIPTION, call
 
@@ -78,8 +78,8 @@ class Azure:
 
 
 @pytest.fixture
-def azure(records: Records, monkeypatch: pytest.MonkeyPatch) -> Azure:
-    del records
+def azure(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Azure:
+    del storage
     found = Azure()
     monkeypatch.setattr(policy_conversion, "open_maintenance", lambda: found)
     monkeypatch.setattr(policy_conversion, "open_resource_graph", lambda: found)
@@ -148,14 +148,14 @@ async def test_assignments_that_take_too_long_are_asked_for_again(
 
 
 @pytest.fixture
-async def weekly(records: Records) -> str:
+async def weekly(storage: Storage) -> str:
     """The name of a stored policy that a schedule can carry but for its care."""
     document = {
         "name": "weekly",
         "scope": {"subscriptions": [SUBSCRIPTION]},
         "schedule": {"recurrence": "RRULE:FREQ=WEEKLY;BYDAY=TU", "time": "22:00", "timeZone": "UTC", "window": "PT2H"},
     }
-    await records.put_policy("weekly", document, if_match=None, if_none_match=True, at=NOW)
+    await storage.policies.put("weekly", document, if_match=None, if_none_match=True, at=NOW)
     return "weekly"
 
 
@@ -178,7 +178,7 @@ async def test_what_no_schedule_can_carry_is_refused_by_key(weekly: str) -> None
     assert {error["path"] for error in answered.problem["errors"]} == {"maxConcurrent", "separateZones"}
 
 
-async def test_an_unknown_policy_and_a_wrong_request(records: Records, weekly: str) -> None:
+async def test_an_unknown_policy_and_a_wrong_request(storage: Storage, weekly: str) -> None:
     body = {"configurationId": ID, "location": "westeurope"}
     assert (await call(policy_conversion.export_policy, name="other", body=body)).status == 404
     assert (await call(policy_conversion.export_policy, name="No Name", body=body)).status == 404

@@ -13,7 +13,7 @@ from patchwave.domain.runs.run import RunState, TriggerKind
 from patchwave.domain.scheduling.freeze import parse_freeze
 from patchwave.services.scheduler import start_due_policies
 from patchwave.services.start_run import find_policy
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.factories import NOW as STORED_AT
 from tests.support.http_calls import SUBSCRIPTION, Engine, call
 
@@ -32,20 +32,20 @@ ANN = "ann (claimed)"
 
 
 @pytest.fixture
-async def nightly(records: Records) -> str:
+async def nightly(storage: Storage) -> str:
     """The name of a stored policy that runs every night."""
-    await put(records)
+    await put(storage)
     return NAME
 
 
-async def put(records: Records, **document: Any) -> None:
+async def put(storage: Storage, **document: Any) -> None:
     whole = {"name": NAME, "scope": {"subscriptions": [SUBSCRIPTION]}, "schedule": SCHEDULE} | document
-    await records.put_policy(NAME, whole, if_match=None, if_none_match=False, at=STORED_AT)
+    await storage.policies.put(NAME, whole, if_match=None, if_none_match=False, at=STORED_AT)
 
 
-async def freeze(records: Records, start: datetime, end: datetime, **fields: Any) -> None:
+async def freeze(storage: Storage, start: datetime, end: datetime, **fields: Any) -> None:
     bounds = {"from": start.isoformat(), "to": end.isoformat(), "reason": "closing"}
-    await records.put_freeze(parse_freeze(bounds | fields, name="year-end"), by="ann", at=STORED_AT)
+    await storage.freezes.put(parse_freeze(bounds | fields, name="year-end"), by="ann", at=STORED_AT)
 
 
 async def upcoming(count: int = 3) -> list[dict[str, Any]]:
@@ -54,8 +54,8 @@ async def upcoming(count: int = 3) -> list[dict[str, Any]]:
     return answer.json["occurrences"]
 
 
-async def actions(records: Records) -> list[tuple[str, str]]:
-    return [(line["action"], line["by"]) for line in (await records.list_audit(NAME, 100, None)).items]
+async def actions(storage: Storage) -> list[tuple[str, str]]:
+    return [(line["action"], line["by"]) for line in (await storage.audit.list_page(NAME, 100, None)).items]
 
 
 def instant(text: str) -> datetime:
@@ -63,7 +63,7 @@ def instant(text: str) -> datetime:
 
 
 class TestOccurrences:
-    async def test_twelve_unless_asked_otherwise(self, records: Records, nightly: str) -> None:
+    async def test_twelve_unless_asked_otherwise(self, storage: Storage, nightly: str) -> None:
         answer = await call(policy_schedule.list_occurrences, name=nightly)
         assert answer.status == 200
         assert {name: answer.json[name] for name in ("policy", "enabled", "pause")} == {
@@ -81,9 +81,9 @@ class TestOccurrences:
             assert each["runId"] == f"{instant(each['at']):%Y%m%dT%H%M%SZ}-nightly"
         assert len(await upcoming(100)) == 100
 
-    async def test_why_an_occurrence_will_not_run(self, records: Records, nightly: str) -> None:
+    async def test_why_an_occurrence_will_not_run(self, storage: Storage, nightly: str) -> None:
         second = instant((await upcoming())[1]["at"])
-        await freeze(records, second - timedelta(hours=1), second + timedelta(hours=1))
+        await freeze(storage, second - timedelta(hours=1), second + timedelta(hours=1))
         await call(policy_schedule.skip_next_occurrence, body=WHY, name=nightly)
         coming = await upcoming()
         assert [each["decision"] for each in coming] == ["skipped", "frozen", "run"]
@@ -92,35 +92,35 @@ class TestOccurrences:
         assert coming[1]["why"].endswith("by year-end: closing")
 
     async def test_a_window_that_is_open_comes_first_until_its_run_is_there(
-        self, records: Records, nightly: str
+        self, storage: Storage, nightly: str
     ) -> None:
-        policy = await find_policy(records, nightly)
+        policy = await find_policy(storage, nightly)
         now = datetime(2099, 1, 2, 3, 0, tzinfo=UTC)
 
         async def listed() -> list[tuple[str, str]]:
-            controls = await records.get_controls(nightly)
-            planned = await policy_schedule.what_comes(records, policy, controls, 2, now)
+            controls = await storage.overrides.get(nightly)
+            planned = await policy_schedule.what_comes(storage, policy, controls, 2, now)
             return [(f"{each.at:%d %H:%M}", each.decision) for each in planned]
 
         assert await listed() == [("02 01:30", "run"), ("03 01:30", "run")]
-        await freeze(records, now - timedelta(hours=1), now + timedelta(hours=1))
+        await freeze(storage, now - timedelta(hours=1), now + timedelta(hours=1))
         assert await listed() == [("02 01:30", "frozen"), ("03 01:30", "run")]
-        await records.delete_freeze("year-end", by="ann", reason="over", at=STORED_AT)
-        await start_due_policies(records, Engine(), now)
+        await storage.freezes.delete("year-end", by="ann", reason="over", at=STORED_AT)
+        await start_due_policies(storage, Engine(), now)
         assert await listed() == [("03 01:30", "run"), ("04 01:30", "run")]
 
-    async def test_a_policy_that_only_runs_on_request(self, records: Records) -> None:
-        await put(records, schedule=None)
+    async def test_a_policy_that_only_runs_on_request(self, storage: Storage) -> None:
+        await put(storage, schedule=None)
         assert await upcoming() == []
 
     @pytest.mark.parametrize("count", ["0", "101", "-1", "x", "1.5", "٣", "9" * 5_000])
-    async def test_a_count_that_is_none(self, records: Records, nightly: str, count: str) -> None:
+    async def test_a_count_that_is_none(self, storage: Storage, nightly: str, count: str) -> None:
         refused = await call(policy_schedule.list_occurrences, query={"count": count}, name=nightly)
         assert (refused.status, refused.paths) == (400, ["count"])
 
 
 class TestPause:
-    async def test_a_pause_is_shown_and_ends(self, records: Records, engine: Engine, nightly: str) -> None:
+    async def test_a_pause_is_shown_and_ends(self, storage: Storage, engine: Engine, nightly: str) -> None:
         first = await call(policy_schedule.pause_policy, body=WHY, name=nightly)
         again = await call(policy_schedule.pause_policy, body={"reason": "another", "by": "bob"}, name=nightly)
         assert (first.status, again.status) == (200, 200)
@@ -132,23 +132,23 @@ class TestPause:
             resumed = await call(policy_schedule.resume_policy, body={"reason": "done"}, engine=engine, name=nightly)
             assert (resumed.status, resumed.json["pause"]) == (200, None)
         assert [each["decision"] for each in await upcoming()] == ["run"] * 3
-        assert await actions(records) == [("policy_paused", ANN), ("policy_resumed", "api")]
+        assert await actions(storage) == [("policy_paused", ANN), ("policy_resumed", "api")]
 
     @pytest.mark.usefixtures("platform")
-    async def test_who_is_signed_in_counts_more_than_what_somebody_says(self, records: Records, nightly: str) -> None:
+    async def test_who_is_signed_in_counts_more_than_what_somebody_says(self, storage: Storage, nightly: str) -> None:
         headers = {"x-ms-client-principal-name": "ana@example.org"}
         answer = await call(policy_schedule.pause_policy, body=WHY, headers=headers, name=nightly)
         assert answer.json["pause"]["by"] == "ana@example.org"
 
     @pytest.mark.parametrize("engine_fails", [False, True])
     async def test_a_resumption_wakes_the_run_that_waits(
-        self, records: Records, engine: Engine, nightly: str, engine_fails: bool
+        self, storage: Storage, engine: Engine, nightly: str, engine_fails: bool
     ) -> None:
         waiting, ended = "20261110T013000Z-nightly", "20261109T013000Z-nightly"
         for run_id in (waiting, ended):
-            await records.carry_over(NAME, run_id, STORED_AT)
+            await storage.overrides.carry_over(NAME, run_id, STORED_AT)
             await engine.schedule_new_orchestration("patch_run", input={}, instance_id=run_id, version="1")
-        await records.end_carry_over(NAME, ended, STORED_AT + DAY)
+        await storage.overrides.end_carry_over(NAME, ended, STORED_AT + DAY)
         engine.failing = engine_fails
         await call(policy_schedule.pause_policy, body=WHY, name=nightly)
         answer = await call(policy_schedule.resume_policy, body=WHY, engine=engine, name=nightly)
@@ -157,14 +157,14 @@ class TestPause:
 
 
 class TestSkip:
-    async def test_the_same_order_means_the_same_occurrence(self, records: Records, nightly: str) -> None:
+    async def test_the_same_order_means_the_same_occurrence(self, storage: Storage, nightly: str) -> None:
         coming = await upcoming()
         for _ in range(2):
             answer = await call(policy_schedule.skip_next_occurrence, body=WHY, name=nightly)
             assert (answer.status, [skip["occurrence"] for skip in answer.json["skips"]]) == (200, [coming[0]["at"]])
-        assert await actions(records) == [("occurrence_skipped", ANN)]
+        assert await actions(storage) == [("occurrence_skipped", ANN)]
 
-    async def test_a_skip_is_taken_back(self, records: Records, nightly: str) -> None:
+    async def test_a_skip_is_taken_back(self, storage: Storage, nightly: str) -> None:
         await call(policy_schedule.skip_next_occurrence, body=WHY, name=nightly)
         for _ in range(2):
             answer = await call(
@@ -172,16 +172,16 @@ class TestSkip:
             )
             assert (answer.status, answer.json["skips"]) == (200, [])
         assert [each["decision"] for each in await upcoming()] == ["run"] * 3
-        assert await actions(records) == [("occurrence_skipped", ANN), ("occurrence_skip_removed", "bob (claimed)")]
+        assert await actions(storage) == [("occurrence_skipped", ANN), ("occurrence_skip_removed", "bob (claimed)")]
 
-    async def test_what_is_frozen_anyway_is_not_skipped(self, records: Records, nightly: str) -> None:
+    async def test_what_is_frozen_anyway_is_not_skipped(self, storage: Storage, nightly: str) -> None:
         coming = await upcoming()
-        await freeze(records, instant(coming[0]["at"]), instant(coming[0]["at"]) + timedelta(hours=1))
+        await freeze(storage, instant(coming[0]["at"]), instant(coming[0]["at"]) + timedelta(hours=1))
         answer = await call(policy_schedule.skip_next_occurrence, body=WHY, name=nightly)
         assert [skip["occurrence"] for skip in answer.json["skips"]] == [coming[1]["at"]]
 
-    async def test_there_is_nothing_to_skip(self, records: Records) -> None:
-        await put(records, schedule=None)
+    async def test_there_is_nothing_to_skip(self, storage: Storage) -> None:
+        await put(storage, schedule=None)
         refused = await call(policy_schedule.skip_next_occurrence, body=WHY, name=NAME)
         assert refused.problem["status"] == 409
         assert (await call(policy_schedule.unskip_next_occurrence, query={"reason": "x"}, name=NAME)).status == 200
@@ -194,10 +194,10 @@ class TestRunNow:
         return answer.json
 
     async def test_a_run_with_a_window_as_long_as_the_schedules(
-        self, records: Records, engine: Engine, nightly: str
+        self, storage: Storage, engine: Engine, nightly: str
     ) -> None:
         answer = await call(policy_schedule.run_policy_now, body=WHY, engine=engine, name=nightly)
-        run = await records.get_run(answer.json["id"])
+        run = await storage.runs.get(answer.json["id"])
         assert run is not None
         assert (answer.status, answer.headers["Location"]) == (202, f"/api/runs/{run.id}")
         assert (run.trigger.kind, run.trigger.by, run.trigger.detail) == (
@@ -209,28 +209,28 @@ class TestRunNow:
         assert run.window_end == run.occurrence + timedelta(hours=4)
         assert abs(run.occurrence - run.created_at) < timedelta(minutes=5)
         assert list(engine.instances) == [run.id]
-        assert await actions(records) == [("run_requested", ANN)]
+        assert await actions(storage) == [("run_requested", ANN)]
 
-    async def test_without_a_schedule_there_is_no_window(self, records: Records, engine: Engine) -> None:
-        await put(records, schedule=None)
-        run = await records.get_run((await self.run_now(engine))["id"])
+    async def test_without_a_schedule_there_is_no_window(self, storage: Storage, engine: Engine) -> None:
+        await put(storage, schedule=None)
+        run = await storage.runs.get((await self.run_now(engine))["id"])
         assert run is not None
         assert (run.occurrence, run.window_end) == (None, None)
 
-    async def test_while_a_run_lasts_the_order_means_it(self, records: Records, engine: Engine, nightly: str) -> None:
+    async def test_while_a_run_lasts_the_order_means_it(self, storage: Storage, engine: Engine, nightly: str) -> None:
         first = await self.run_now(engine)
-        await records.start_run(first["id"], STORED_AT)
+        await storage.runs.start(first["id"], STORED_AT)
         assert (await self.run_now(engine))["id"] == first["id"]
-        await records.close_run(first["id"], RunState.COMPLETED, "", STORED_AT)
+        await storage.runs.close(first["id"], RunState.COMPLETED, "", STORED_AT)
         assert (await self.run_now(engine))["id"] != first["id"]
         assert len(engine.instances) == 2
 
-    async def test_many_orders_at_once_are_one_run(self, records: Records, engine: Engine, nightly: str) -> None:
+    async def test_many_orders_at_once_are_one_run(self, storage: Storage, engine: Engine, nightly: str) -> None:
         answers = await asyncio.gather(*(self.run_now(engine) for _ in range(6)))
         assert len({each["id"] for each in answers}) == len(engine.instances) == 1
 
     async def test_an_order_that_the_engine_missed_is_made_good(
-        self, records: Records, engine: Engine, nightly: str
+        self, storage: Storage, engine: Engine, nightly: str
     ) -> None:
         engine.failing = True
         await self.run_now(engine, status=503)
@@ -238,36 +238,36 @@ class TestRunNow:
         assert list(engine.instances) == [] != [(await self.run_now(engine))["id"]] == list(engine.instances)
 
     async def test_an_old_order_that_came_to_nothing_is_forgotten(
-        self, records: Records, engine: Engine, nightly: str
+        self, storage: Storage, engine: Engine, nightly: str
     ) -> None:
         old = "20201110T190000Z-nightly-1a2b3c4d"
-        await records.order_run(NAME, old, instead_of="", by="ann", reason="x", at=STORED_AT)
+        await storage.overrides.request_run(NAME, old, instead_of="", by="ann", reason="x", at=STORED_AT)
         assert (await self.run_now(engine))["id"] != old
 
     async def test_pauses_and_skips_are_about_the_schedule(
-        self, records: Records, engine: Engine, nightly: str
+        self, storage: Storage, engine: Engine, nightly: str
     ) -> None:
-        await put(records, enabled=False)
+        await put(storage, enabled=False)
         await call(policy_schedule.pause_policy, body=WHY, name=nightly)
         await call(policy_schedule.skip_next_occurrence, body=WHY, name=nightly)
         await self.run_now(engine)
 
     async def test_a_freeze_stands_in_the_way_unless_it_holds_some_machines_only(
-        self, records: Records, engine: Engine, nightly: str
+        self, storage: Storage, engine: Engine, nightly: str
     ) -> None:
         now = datetime.now(UTC)
-        await freeze(records, now - DAY, now + DAY)
+        await freeze(storage, now - DAY, now + DAY)
         refused = await self.run_now(engine, status=409)
         assert refused["detail"].endswith("by year-end: closing")
         assert not engine.attempts
-        await freeze(records, now - DAY, now + DAY, tags={"values": {"app": ["shop"]}})
+        await freeze(storage, now - DAY, now + DAY, tags={"values": {"app": ["shop"]}})
         await self.run_now(engine)
 
 
-async def test_the_audit_log_of_a_policy_is_read_in_pages(records: Records, engine: Engine, nightly: str) -> None:
+async def test_the_audit_log_of_a_policy_is_read_in_pages(storage: Storage, engine: Engine, nightly: str) -> None:
     await call(policy_schedule.pause_policy, body=WHY, name=nightly)
     await call(policy_schedule.resume_policy, body={"reason": "done"}, engine=engine, name=nightly)
-    await records.delete_policy(nightly, if_match=None)
+    await storage.policies.delete(nightly, if_match=None)
     first = await call(policy_schedule.list_policy_audit, query={"limit": "1"}, name=nightly)
     rest = await call(policy_schedule.list_policy_audit, query={"cursor": first.json["cursor"]}, name=nightly)
     lines = [*first.json["audit"], *rest.json["audit"]]
@@ -308,12 +308,12 @@ class TestEveryOrder:
         ],
     )
     async def test_says_why(
-        self, records: Records, engine: Engine, nightly: str, order: object, body: object, paths: list[str]
+        self, storage: Storage, engine: Engine, nightly: str, order: object, body: object, paths: list[str]
     ) -> None:
         refused = await self.give(order, engine, body=body, name=nightly)
         assert (refused.status, refused.paths) == (400, paths)
-        assert await actions(records) == []
+        assert await actions(storage) == []
 
     @pytest.mark.parametrize("name", ["other", "No Policy", "", "../x"])
-    async def test_needs_a_policy(self, records: Records, engine: Engine, order: object, name: str) -> None:
+    async def test_needs_a_policy(self, storage: Storage, engine: Engine, order: object, name: str) -> None:
         assert (await self.give(order, engine, body=WHY, name=name)).problem["status"] == 404

@@ -13,7 +13,9 @@ from patchwave.api import freezes, health, policies, refused_calls, run_commands
 from patchwave.services import refusal_log
 from patchwave.services.refusal_log import MAX_LINES, REFUSED_CALLS
 from patchwave.settings import load_settings
-from patchwave.storage import Records, StorageUnreachable
+from patchwave.storage import Storage, StorageUnreachable
+from patchwave.storage.audit_log import AuditRepository
+from patchwave.storage.policies import PolicyRepository
 from tests.support.factories import RUN
 from tests.support.http_calls import POLICY, Answer, Engine, call, clock_at, signed_in
 from triggers.webhook import run_webhook
@@ -22,8 +24,8 @@ ANA = "aaaaaaaa-2222-4333-8444-555555555555"
 TEN = datetime(2026, 12, 1, 10, tzinfo=UTC)
 
 
-async def lines(records: Records) -> list[dict[str, Any]]:
-    return (await records.list_audit(REFUSED_CALLS, 1_000, None)).items
+async def lines(storage: Storage) -> list[dict[str, Any]]:
+    return (await storage.audit.list_page(REFUSED_CALLS, 1_000, None)).items
 
 
 @pytest.fixture
@@ -32,14 +34,14 @@ def at_ten(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("roles", "at_ten")
-async def test_a_call_without_a_principal_and_one_without_the_role_leave_a_line_each(records: Records) -> None:
+async def test_a_call_without_a_principal_and_one_without_the_role_leave_a_line_each(storage: Storage) -> None:
     assert (await call(runs.list_runs)).status == 401
     refused = await call(
         policies.put_policy, body=POLICY, headers=signed_in(ANA, "reader", name="ana@example.org"), name="monthly"
     )
     # What the trace says the answer does not.
     assert (refused.status, refused.problem["detail"]) == (403, "You may not do this.")
-    assert sorted(await lines(records), key=lambda line: line["detail"]["status"]) == [
+    assert sorted(await lines(storage), key=lambda line: line["detail"]["status"]) == [
         {
             "at": "2026-12-01T10:00:00.000Z",
             "action": "call_refused",
@@ -65,49 +67,49 @@ async def test_a_call_without_a_principal_and_one_without_the_role_leave_a_line_
 
 @pytest.mark.usefixtures("roles", "at_ten")
 async def test_the_same_call_is_one_line_in_an_hour_whichever_worker_refuses_it(
-    records: Records, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await asyncio.gather(*[call(runs.list_runs) for _ in range(20)])
-    assert len(await lines(records)) == 1
+    assert len(await lines(storage)) == 1
     # Another worker, or this one after a restart, has no memory of it.
     refusal_log._WRITTEN.clear()
     assert (await call(runs.list_runs)).status == 401
-    assert len(await lines(records)) == 1
+    assert len(await lines(storage)) == 1
     monkeypatch.setattr(refusal_log, "datetime", clock_at(TEN + timedelta(minutes=61)))
     assert (await call(runs.list_runs)).status == 401
-    assert [line["at"][:13] for line in await lines(records)] == ["2026-12-01T10", "2026-12-01T11"]
+    assert [line["at"][:13] for line in await lines(storage)] == ["2026-12-01T10", "2026-12-01T11"]
 
 
 @pytest.mark.usefixtures("roles", "at_ten")
-async def test_of_very_many_callers_a_bounded_number_is_kept_one_by_one(records: Records) -> None:
+async def test_of_very_many_callers_a_bounded_number_is_kept_one_by_one(storage: Storage) -> None:
     for number in range(MAX_LINES + 30):
         someone = signed_in(f"{number:08}-2222-4333-8444-555555555555", "reader")
         assert (await call(freezes.put_freeze, headers=someone, name="x")).status == 403
     assert (await call(runs.list_runs)).status == 401
-    found = await lines(records)
+    found = await lines(storage)
     assert len(found) == MAX_LINES + 2
     others = [(line["byId"], line["detail"]["status"]) for line in found if line["by"] == "others"]
     assert sorted(others) == [("", 401), ("", 403)]
 
 
 @pytest.mark.usefixtures("roles")
-async def test_what_a_caller_writes_into_a_refused_call_is_in_no_line(records: Records) -> None:
+async def test_what_a_caller_writes_into_a_refused_call_is_in_no_line(storage: Storage) -> None:
     forged = {"x-ms-client-principal-name": "MARKED", "x-ms-client-principal-id": "MARKED", "user-agent": "MARKED"}
     body = {"policy": "MARKED"}
     assert (
         await call(runs.start_run, body=body, headers=forged, query={"by": "MARKED"}, engine=Engine())
     ).status == 401
-    [line] = await lines(records)
+    [line] = await lines(storage)
     assert line["by"] == "unknown"
     assert "MARKED" not in str(line)
 
 
 @pytest.mark.usefixtures("roles")
-async def test_an_override_that_widens_is_traced_with_who_sent_it(records: Records, monthly: str) -> None:
+async def test_an_override_that_widens_is_traced_with_who_sent_it(storage: Storage, monthly: str) -> None:
     body = {"policy": monthly, "overrides": {"maxConcurrent": 1_000}}
     operator = signed_in(ANA, "operator", name="ana@example.org")
     assert (await call(runs.start_run, body=body, headers=operator, engine=Engine())).status == 403
-    [line] = await lines(records)
+    [line] = await lines(storage)
     assert (line["byId"], line["detail"]["function"], line["detail"]["status"]) == (ANA, "start_run", 403)
 
 
@@ -115,8 +117,8 @@ UNSIGNED = "The function key or the signature is missing or not valid."
 
 
 @pytest.fixture
-def signed(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    del records  # which has made the other settings
+def signed(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    del storage  # which has made the other settings
     monkeypatch.setenv("PATCHWAVE_WEBHOOK_SECRET", "a-secret-for-tests-only-and-no-other")
     load_settings.cache_clear()
 
@@ -132,30 +134,30 @@ def signed(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 async def test_a_webhook_that_is_refused_is_traced_with_policy_and_reason(
-    records: Records, monthly: str, signature: str, why: str
+    storage: Storage, monthly: str, signature: str, why: str
 ) -> None:
     headers = {"x-patchwave-signature": signature.format(now=int(time.time()))}
     answer = await call(run_webhook, body=b"{}", headers=headers, engine=Engine(), policy=monthly)
     # The reason is for the trace alone.
     assert (answer.status, answer.problem["detail"]) == (401, UNSIGNED)
-    [line] = await lines(records)
+    [line] = await lines(storage)
     assert (line["by"], line["proven"]) == ("unknown", False)
     assert line["detail"] == {"function": "run_webhook", "status": 401, "why": why, "policy": "monthly"}
 
 
 @pytest.mark.usefixtures("signed", "monthly")
 @pytest.mark.parametrize("name", ["MARKED", "marked"])
-async def test_a_policy_that_there_is_not_is_in_no_line(records: Records, name: str) -> None:
+async def test_a_policy_that_there_is_not_is_in_no_line(storage: Storage, name: str) -> None:
     assert (await call(run_webhook, body=b"{}", engine=Engine(), policy=name)).status == 401
-    [line] = await lines(records)
+    [line] = await lines(storage)
     assert line["detail"] == {"function": "run_webhook", "status": 401, "why": "the call has no signature"}
 
 
 @pytest.mark.usefixtures("roles")
-async def test_a_webhook_without_a_secret_of_the_app_is_traced(records: Records, monthly: str) -> None:
+async def test_a_webhook_without_a_secret_of_the_app_is_traced(storage: Storage, monthly: str) -> None:
     answer = await call(run_webhook, body=b"{}", engine=Engine(), policy=monthly)
     assert (answer.status, answer.problem["detail"]) == (401, UNSIGNED)
-    [line] = await lines(records)
+    [line] = await lines(storage)
     assert line["detail"]["why"] == "callers need roles, and PATCHWAVE_WEBHOOK_SECRET is not set"
 
 
@@ -168,36 +170,36 @@ async def test_a_policy_that_cannot_be_looked_up_changes_no_answer(
     async def fails(*_: Any, **__: Any) -> None:
         raise StorageUnreachable("away")
 
-    monkeypatch.setattr(Records, "get_policy", fails)
+    monkeypatch.setattr(PolicyRepository, "get", fails)
     assert (await call(run_webhook, body=b"{}", engine=Engine(), policy="monthly")).status == 401
     assert "Refused (401): run_webhook of unknown: the call has no signature" in caplog.text
 
 
-async def test_a_wrong_health_key_is_traced_and_a_shallow_look_is_not(records: Records) -> None:
+async def test_a_wrong_health_key_is_traced_and_a_shallow_look_is_not(storage: Storage) -> None:
     assert (await call(health.health)).status == 200
-    assert await lines(records) == []
+    assert await lines(storage) == []
     assert (await call(health.health, query={"deep": "1"}, headers={"x-health-key": "guessed"})).status == 401
-    [line] = await lines(records)
+    [line] = await lines(storage)
     assert (line["detail"]["function"], "guessed" in str(line)) == ("health", False)
 
 
-async def test_other_refusals_leave_no_line(records: Records, engine: Engine) -> None:
+async def test_other_refusals_leave_no_line(storage: Storage, engine: Engine) -> None:
     assert (await call(runs.get_run, runId=RUN)).status == 404
     assert (await call(runs.start_run, body={"mode": "?"}, engine=engine)).status == 400
     assert (await call(run_commands.pause_run, body=b"{", engine=engine, runId=RUN)).status == 400
-    assert await lines(records) == []
+    assert await lines(storage) == []
 
 
 @pytest.mark.usefixtures("roles")
 async def test_a_storage_that_fails_changes_no_answer(
-    records: Records, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
 
     async def fails(*_: Any, **__: Any) -> None:
         raise StorageUnreachable("away")
 
-    monkeypatch.setattr(Records, "audit", fails)
+    monkeypatch.setattr(AuditRepository, "add", fails)
     answer = await call(runs.list_runs)
     assert (answer.status, answer.problem["detail"]) == (401, "Sign in.")
     assert "Refused (401): list_runs of unknown: the request has no principal" in caplog.text
@@ -206,7 +208,7 @@ async def test_a_storage_that_fails_changes_no_answer(
 
 @pytest.mark.usefixtures("roles")
 async def test_a_storage_that_hangs_holds_one_answer_and_not_for_long(
-    records: Records, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[object] = []
 
@@ -214,7 +216,7 @@ async def test_a_storage_that_hangs_holds_one_answer_and_not_for_long(
         asked.append(None)
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(Records, "audit", hangs)
+    monkeypatch.setattr(AuditRepository, "add", hangs)
     monkeypatch.setattr(refusal_log, "_PATIENCE_SECONDS", 0.05)
     for _ in range(5):
         assert (await asyncio.wait_for(call(runs.list_runs), timeout=10)).status == 401
@@ -222,7 +224,7 @@ async def test_a_storage_that_hangs_holds_one_answer_and_not_for_long(
 
 
 @pytest.mark.usefixtures("roles")
-async def test_readers_list_refused_calls_page_by_page(records: Records) -> None:
+async def test_readers_list_refused_calls_page_by_page(storage: Storage) -> None:
     for function in (runs.list_runs, policies.list_policies, freezes.list_freezes):
         assert (await call(function)).status == 401
 

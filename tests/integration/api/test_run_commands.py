@@ -18,7 +18,7 @@ from patchwave.domain.policy.policy import Policy
 from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Run, RunState
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.factories import NOW, RUN, intent, machine, order, run
 from tests.support.http_calls import POLICY, Answer, Engine, call
 
@@ -37,39 +37,39 @@ COMMANDS = {
 
 
 @pytest.fixture
-async def live(records: Records, engine: Engine) -> Records:
+async def live(storage: Storage, engine: Engine) -> Storage:
     """Records with a run that is under way and has one machine; the engine knows its orchestration."""
-    await begin(records, engine)
-    return records
+    await begin(storage, engine)
+    return storage
 
 
-async def begin(records: Records, engine: Engine, **changes: Any) -> None:
-    await records.create_run(run(policy_snapshot=SNAPSHOT | changes))
-    await records.start_run(RUN, NOW)
-    await records.add_machines(RUN, [machine(1, ring="broad", lane="westeurope", wave=1)])
+async def begin(storage: Storage, engine: Engine, **changes: Any) -> None:
+    await storage.runs.create(run(policy_snapshot=SNAPSHOT | changes))
+    await storage.runs.start(RUN, NOW)
+    await storage.machines.add(RUN, [machine(1, ring="broad", lane="westeurope", wave=1)])
     engine.instances[RUN] = ("patch_run", {"runId": RUN})
 
 
-async def stored(records: Records, run_id: str = RUN) -> Run:
-    found = await records.get_run(run_id)
+async def stored(storage: Storage, run_id: str = RUN) -> Run:
+    found = await storage.runs.get(run_id)
     assert found
     return found
 
 
-async def lines(records: Records, run_id: str = RUN) -> list[dict[str, Any]]:
-    return (await records.list_audit(run_id, 50, None)).items
+async def lines(storage: Storage, run_id: str = RUN) -> list[dict[str, Any]]:
+    return (await storage.audit.list_page(run_id, 50, None)).items
 
 
 async def give(engine: Engine, command: str, body: object = b"", **headers: str) -> Answer:
     return await call(COMMANDS[command], body=body, headers=headers, engine=engine, runId=RUN)
 
 
-async def end_machine(records: Records, outcome: Outcome | None = None, *, run_id: str = RUN) -> None:
+async def end_machine(storage: Storage, outcome: Outcome | None = None, *, run_id: str = RUN) -> None:
     failed = Outcome(outcome=OutcomeKind.FAILED, reason=Reason.PATCHES_FAILED, message="1 patch failed.")
-    await records.record_outcome(run_id, KEY, outcome or failed, at=NOW, installation=None, patches=[])
+    await storage.results.record_outcome(run_id, KEY, outcome or failed, at=NOW, installation=None, patches=[])
 
 
-async def test_a_pause_is_written_told_and_audited_once(live: Records, engine: Engine) -> None:
+async def test_a_pause_is_written_told_and_audited_once(live: Storage, engine: Engine) -> None:
     body = {"comment": "the disks are full"}
     first = await call(run_commands.pause_run, body=body, headers=ANA, engine=engine, runId=RUN)
     second = await give(engine, "pause", {"comment": "me too", "by": "ben"})
@@ -86,8 +86,8 @@ async def test_a_pause_is_written_told_and_audited_once(live: Records, engine: E
     assert line["detail"] == {"comment": "the disks are full", "before": "running", "after": "paused"}
 
 
-async def test_a_resume_clears_gates_and_a_run_that_goes_on_needs_none(live: Records, engine: Engine) -> None:
-    await live.trip_error_budget(
+async def test_a_resume_clears_gates_and_a_run_that_goes_on_needs_none(live: Storage, engine: Engine) -> None:
+    await live.runs.trip_error_budget(
         ErrorBudgetExceeded(run_id=RUN, scope="ring:broad", failures=3, limit=2, ends_run=False), NOW
     )
     held = await call(runs.get_run, runId=RUN)
@@ -101,8 +101,8 @@ async def test_a_resume_clears_gates_and_a_run_that_goes_on_needs_none(live: Rec
     assert (line["action"], line["by"], line["detail"]["before"]) == ("run_resumed", "ben (claimed)", "held")
 
 
-async def test_an_approval_is_for_the_ring_that_the_run_waits_for(live: Records, engine: Engine) -> None:
-    await live.set_run_state(RUN, RunState.AWAITING_APPROVAL, "broad")
+async def test_an_approval_is_for_the_ring_that_the_run_waits_for(live: Storage, engine: Engine) -> None:
+    await live.runs.set_state(RUN, RunState.AWAITING_APPROVAL, "broad")
     first = await call(run_commands.approve_ring, body={"comment": "go"}, headers=ANA, engine=engine, runId=RUN)
     again = await give(engine, "approve", {"by": "ben"})
     assert (first.status, again.status) == (202, 202)
@@ -115,7 +115,7 @@ async def test_an_approval_is_for_the_ring_that_the_run_waits_for(live: Records,
     assert (line["action"], line["detail"]["ring"], line["detail"]["comment"]) == ("ring_approved", "broad", "go")
 
 
-async def test_a_rejection_names_its_ring(live: Records, engine: Engine) -> None:
+async def test_a_rejection_names_its_ring(live: Storage, engine: Engine) -> None:
     answer = await give(engine, "reject", {"ring": "broad", "by": "ben", "comment": "not this month"})
     assert answer.status == 202
     decision = (await stored(live)).decisions["broad"]
@@ -125,7 +125,7 @@ async def test_a_rejection_names_its_ring(live: Records, engine: Engine) -> None
 
 
 @pytest.mark.parametrize("body", [b"", {"ring": "canary"}, {"ring": "nobody"}])
-async def test_an_approval_of_nothing_is_refused(live: Records, engine: Engine, body: object) -> None:
+async def test_an_approval_of_nothing_is_refused(live: Storage, engine: Engine, body: object) -> None:
     answer = await give(engine, "approve", body)
     assert answer.status == 409
     assert not (await stored(live)).decisions
@@ -133,10 +133,10 @@ async def test_an_approval_of_nothing_is_refused(live: Records, engine: Engine, 
 
 
 @pytest.mark.parametrize("command", ["pause", "resume", "approve", "reject"])
-async def test_the_run_that_could_not_be_told_keeps_the_order(live: Records, engine: Engine, command: str) -> None:
-    await live.set_run_state(RUN, RunState.AWAITING_APPROVAL, "broad")
+async def test_the_run_that_could_not_be_told_keeps_the_order(live: Storage, engine: Engine, command: str) -> None:
+    await live.runs.set_state(RUN, RunState.AWAITING_APPROVAL, "broad")
     if command == "resume":
-        await live.pause_run(RUN, order())
+        await live.runs.pause(RUN, order())
     engine.failing = True
     failed = await give(engine, command)
     assert failed.status == 503
@@ -151,8 +151,8 @@ async def test_the_run_that_could_not_be_told_keeps_the_order(live: Records, eng
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-async def test_a_run_that_has_ended_takes_no_orders(live: Records, engine: Engine, command: str) -> None:
-    await live.close_run(RUN, RunState.COMPLETED, "", NOW)
+async def test_a_run_that_has_ended_takes_no_orders(live: Storage, engine: Engine, command: str) -> None:
+    await live.runs.close(RUN, RunState.COMPLETED, "", NOW)
     answer = await give(engine, command, {"ring": "broad"} if command in ("approve", "reject") else b"")
     assert answer.status == 409
     assert "completed" in answer.problem["detail"]
@@ -162,7 +162,7 @@ async def test_a_run_that_has_ended_takes_no_orders(live: Records, engine: Engin
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("run_id", ["20261110T190000Z-other", "nonsense", "../runs", "a'b", ""])
-async def test_a_run_that_is_not_there(records: Records, engine: Engine, command: str, run_id: str) -> None:
+async def test_a_run_that_is_not_there(storage: Storage, engine: Engine, command: str, run_id: str) -> None:
     assert (await call(COMMANDS[command], engine=engine, runId=run_id)).problem["status"] == 404
 
 
@@ -177,7 +177,7 @@ async def test_a_run_that_is_not_there(records: Records, engine: Engine, command
     ],
 )
 async def test_a_wrong_body_is_refused_with_every_path(
-    live: Records, engine: Engine, command: str, body: object, paths: list[str]
+    live: Storage, engine: Engine, command: str, body: object, paths: list[str]
 ) -> None:
     answer = await give(engine, command, body)
     assert answer.status == 400
@@ -185,7 +185,7 @@ async def test_a_wrong_body_is_refused_with_every_path(
     assert not engine.events
 
 
-async def test_whoever_is_signed_in_cannot_be_somebody_else(live: Records, engine: Engine) -> None:
+async def test_whoever_is_signed_in_cannot_be_somebody_else(live: Storage, engine: Engine) -> None:
     await call(run_commands.pause_run, body={"by": "root"}, headers=ANA, engine=engine, runId=RUN)
     await give(engine, "resume", {"by": "ben\n\x1b[31m"})
     steered = (await stored(live)).steered
@@ -193,41 +193,41 @@ async def test_whoever_is_signed_in_cannot_be_somebody_else(live: Records, engin
 
 
 class TestCancel:
-    async def test_it_is_written_told_and_audited_once(self, live: Records, engine: Engine) -> None:
+    async def test_it_is_written_told_and_audited_once(self, live: Storage, engine: Engine) -> None:
         first = await call(run_commands.cancel_run, body={"comment": "why"}, headers=ANA, engine=engine, runId=RUN)
         second = await give(engine, "cancel")
         assert (first.status, second.status) == (202, 202)
         assert first.json["cancelRequestedAt"] == second.json["cancelRequestedAt"] is not None
-        assert await live.is_canceled(RUN)
+        assert await live.runs.is_canceled(RUN)
         assert set(engine.events) == {(RUN, "cancel")}
         [line] = await lines(live)
         assert (line["action"], line["by"], line["detail"]["comment"]) == ("cancel_requested", "ana@example.org", "why")
 
-    async def test_it_holds_when_the_engine_is_away(self, live: Records, engine: Engine) -> None:
+    async def test_it_holds_when_the_engine_is_away(self, live: Storage, engine: Engine) -> None:
         engine.failing = True
         answer = await give(engine, "cancel")
         assert answer.status == 202
         assert "SECRET" not in answer.text
-        assert await live.is_canceled(RUN)
+        assert await live.runs.is_canceled(RUN)
 
-    async def test_a_run_that_was_never_scheduled_can_end(self, records: Records, engine: Engine) -> None:
+    async def test_a_run_that_was_never_scheduled_can_end(self, storage: Storage, engine: Engine) -> None:
         """Its starter died between the row and the engine; without an orchestration it would stay queued for ever."""
-        await records.create_run(run())
-        await records.pause_run(RUN, order())
+        await storage.runs.create(run())
+        await storage.runs.pause(RUN, order())
         assert (await give(engine, "cancel")).status == 202
         assert list(engine.instances) == [RUN]
         assert engine.events == [(RUN, "cancel")]
 
-    async def test_a_run_that_ended_by_it_says_so_again(self, live: Records, engine: Engine) -> None:
-        await live.request_cancel(RUN, order())
-        await live.close_run(RUN, RunState.CANCELED, "", NOW)
+    async def test_a_run_that_ended_by_it_says_so_again(self, live: Storage, engine: Engine) -> None:
+        await live.runs.cancel(RUN, order())
+        await live.runs.close(RUN, RunState.CANCELED, "", NOW)
         answer = await give(engine, "cancel")
         assert (answer.status, answer.json["state"]) == (202, "canceled")
         assert not engine.events
 
 
 class TestSkip:
-    async def test_it_is_written_and_audited_once(self, live: Records) -> None:
+    async def test_it_is_written_and_audited_once(self, live: Storage) -> None:
         body = {"comment": "being rebuilt"}
         first = await call(run_commands.skip_machine, body=body, headers=ANA, runId=RUN, machineKey=KEY)
         second = await call(run_commands.skip_machine, body={"by": "ben"}, runId=RUN, machineKey=KEY)
@@ -243,24 +243,24 @@ class TestSkip:
             "machine_skipped", {"machine": machine(1).id, "comment": "being rebuilt"},
         )  # fmt: skip
 
-    async def test_it_is_too_late_once_the_installation_has_begun(self, live: Records) -> None:
-        await live.declare_intent(intent(RUN))
-        await live.begin_operation(RUN, KEY, Stage.INSTALLING, NOW)
+    async def test_it_is_too_late_once_the_installation_has_begun(self, live: Storage) -> None:
+        await live.intents.declare(intent(RUN))
+        await live.machines.begin_operation(RUN, KEY, Stage.INSTALLING, NOW)
         answer = await call(run_commands.skip_machine, runId=RUN, machineKey=KEY)
         assert answer.status == 409
         assert "installing" in answer.problem["detail"]
         assert not await lines(live)
 
     async def test_in_a_run_that_assesses_the_assessment_is_the_operation(
-        self, records: Records, engine: Engine
+        self, storage: Storage, engine: Engine
     ) -> None:
-        await records.create_run(run(mode="assess", policy_snapshot=SNAPSHOT))
-        await records.add_machines(RUN, [machine(1)])
-        await records.declare_intent(intent(RUN, kind=OperationKind.ASSESS))
+        await storage.runs.create(run(mode="assess", policy_snapshot=SNAPSHOT))
+        await storage.machines.add(RUN, [machine(1)])
+        await storage.intents.declare(intent(RUN, kind=OperationKind.ASSESS))
         assert (await call(run_commands.skip_machine, runId=RUN, machineKey=KEY)).status == 409
 
     @pytest.mark.parametrize("key", ["0" * 24, "i~x", "A" * 24, "../x", ""])
-    async def test_a_machine_that_is_not_there(self, live: Records, engine: Engine, key: str) -> None:
+    async def test_a_machine_that_is_not_there(self, live: Storage, engine: Engine, key: str) -> None:
         answers = [
             await call(run_commands.skip_machine, runId=RUN, machineKey=key),
             await call(run_commands.retry_machine, engine=engine, runId=RUN, machineKey=key),
@@ -273,7 +273,7 @@ class TestRetry:
     async def retry(engine: Engine, body: object = b"") -> Answer:
         return await call(run_commands.retry_machine, body=body, headers=ANA, engine=engine, runId=RUN, machineKey=KEY)
 
-    async def test_it_is_a_run_of_its_own_by_the_same_policy(self, live: Records, engine: Engine) -> None:
+    async def test_it_is_a_run_of_its_own_by_the_same_policy(self, live: Storage, engine: Engine) -> None:
         await end_machine(live)
         answer = await self.retry(engine, {"comment": "disk cleaned"})
         assert answer.status == 202
@@ -290,18 +290,18 @@ class TestRetry:
         assert new.policy_snapshot["rings"][1]["name"] == old.policy_snapshot["rings"][1]["name"]
         assert new.mode is old.mode
 
-    async def test_a_retry_does_not_go_past_the_approval_of_its_ring(self, records: Records, engine: Engine) -> None:
-        await begin(records, engine, rings=[{"name": "canary", "percent": 5}, {"name": "broad", "approval": {}}])
-        await end_machine(records)
-        old = await records.get_machine(RUN, KEY)
-        new = await stored(records, (await self.retry(engine)).json["id"])
+    async def test_a_retry_does_not_go_past_the_approval_of_its_ring(self, storage: Storage, engine: Engine) -> None:
+        await begin(storage, engine, rings=[{"name": "canary", "percent": 5}, {"name": "broad", "approval": {}}])
+        await end_machine(storage)
+        old = await storage.machines.get(RUN, KEY)
+        new = await stored(storage, (await self.retry(engine)).json["id"])
         assert old
         policy = Policy.model_validate(new.policy_snapshot)
         alone = PlannerMachine(id=old.id, key=old.key, location="westeurope")
         assert policy.rings[choose_rings([alone], policy.rings)[KEY].number].name == old.ring == "broad"
 
     async def test_both_runs_tell_of_it_once_and_a_repetition_gives_the_same_run(
-        self, live: Records, engine: Engine
+        self, live: Storage, engine: Engine
     ) -> None:
         await end_machine(live)
         answers = await asyncio.gather(*(self.retry(engine) for _ in range(4)))
@@ -310,30 +310,30 @@ class TestRetry:
         assert [line["action"] for line in await lines(live)] == ["machine_retried"]
         told = [line for line in await lines(live, new) if line["action"] == "machine_retried"]
         assert [line["detail"]["of"] for line in told] == [RUN]
-        assert (await live.get_machine(RUN, KEY)) is not None
+        assert (await live.machines.get(RUN, KEY)) is not None
 
-    async def test_an_open_machine_is_not_retried(self, live: Records, engine: Engine) -> None:
+    async def test_an_open_machine_is_not_retried(self, live: Storage, engine: Engine) -> None:
         answer = await self.retry(engine)
         assert answer.status == 409
         assert "waiting" in answer.problem["detail"]
         assert list(engine.instances) == [RUN]
 
-    async def test_a_pinned_machine_stays_pinned(self, records: Records, engine: Engine) -> None:
-        await begin(records, engine, pinRings=True)
-        await end_machine(records)
+    async def test_a_pinned_machine_stays_pinned(self, storage: Storage, engine: Engine) -> None:
+        await begin(storage, engine, pinRings=True)
+        await end_machine(storage)
         refused = await self.retry(engine)
         assert refused.status == 409
         assert "canary" in refused.problem["detail"]
         pin = Pin(from_ring="canary", at=NOW, linux=LinuxPin(masks=["openssl=3.0.2"]))
-        await records.save_pin(RUN, pin)
+        await storage.patch_pins.save(RUN, pin)
         answer = await self.retry(engine)
         assert answer.status == 202
-        assert await records.get_pin(answer.json["id"]) == pin
+        assert await storage.patch_pins.get(answer.json["id"]) == pin
 
 
-async def test_the_audit_is_read_page_by_page_oldest_first(live: Records, engine: Engine) -> None:
+async def test_the_audit_is_read_page_by_page_oldest_first(live: Storage, engine: Engine) -> None:
     for number in range(5):
-        await live.audit(RUN, f"action_{number}", by="ana", at=NOW + timedelta(seconds=number))
+        await live.audit.add(RUN, f"action_{number}", by="ana", at=NOW + timedelta(seconds=number))
     first = await call(runs.list_run_audit, query={"limit": "3"}, runId=RUN)
     rest = await call(runs.list_run_audit, query={"limit": "3", "cursor": first.json["cursor"]}, runId=RUN)
     listed = [*first.json["audit"], *rest.json["audit"]]
@@ -343,7 +343,7 @@ async def test_the_audit_is_read_page_by_page_oldest_first(live: Records, engine
     assert (await call(runs.list_run_audit, runId="20261110T190000Z-other")).status == 404
 
 
-async def test_a_run_without_a_plan_says_so(live: Records) -> None:
+async def test_a_run_without_a_plan_says_so(live: Storage) -> None:
     answer = await call(runs.get_run_plan, runId=RUN)
     assert answer.status == 404
     assert "no plan" in answer.problem["detail"]

@@ -16,7 +16,7 @@ from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.core.patches import AssessmentSummary, PatchRecord
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Run, RunState
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.factories import NOW, intent, machine, run
 from tests.support.http_calls import POLICY, SUBSCRIPTION, Answer, Engine, call, signed_in
 
@@ -28,40 +28,40 @@ async def start(engine: Engine, body: object, **headers: str) -> Answer:
     return await call(runs.start_run, body=body, headers=named, engine=engine)
 
 
-async def stored(records: Records, answer: Answer) -> Run:
-    found = await records.get_run(answer.json["id"])
+async def stored(storage: Storage, answer: Answer) -> Run:
+    found = await storage.runs.get(answer.json["id"])
     assert found
     return found
 
 
 @pytest.mark.usefixtures("platform")
-async def test_a_start_is_accepted_and_says_where_to_look(records: Records, engine: Engine, monthly: str) -> None:
+async def test_a_start_is_accepted_and_says_where_to_look(storage: Storage, engine: Engine, monthly: str) -> None:
     answer = await start(engine, {"policy": monthly}, x_ms_client_principal_name="ana@example.org")
     run_id = answer.json["id"]
     assert answer.status == 202
     assert answer.headers["Location"] == f"/api/runs/{run_id}"
     assert int(answer.headers["Retry-After"]) > 0
     assert engine.instances == {run_id: ("patch_run", {"runId": run_id, "generation": 1})}
-    found = await stored(records, answer)
+    found = await stored(storage, answer)
     assert (found.state, found.mode.value, found.policy) == (RunState.QUEUED, "patch", "monthly")
     assert (found.trigger.kind.value, found.trigger.by) == ("http", "ana@example.org")
     assert found.policy_snapshot
     assert found.policy_snapshot["maxConcurrent"] == 3
-    [line] = (await records.list_audit(run_id, 10, None)).items
+    [line] = (await storage.audit.list_page(run_id, 10, None)).items
     assert (line["action"], line["by"]) == ("run_started", "ana@example.org")
 
 
-async def test_a_start_says_who_and_why(records: Records, engine: Engine, monthly: str) -> None:
+async def test_a_start_says_who_and_why(storage: Storage, engine: Engine, monthly: str) -> None:
     said = {"reason": "zero-day", "by": "ana"}
     answer = await call(runs.start_run, body={"policy": monthly}, query=said, engine=engine)
     assert answer.status == 202
     who = {"by": "ana (claimed)", "byId": "", "proven": False}
     assert answer.json["trigger"] == {"kind": "http", **who, "detail": "zero-day", "retryOf": "", "earlierIds": []}
-    [line] = (await records.list_audit(answer.json["id"], 10, None)).items
+    [line] = (await storage.audit.list_page(answer.json["id"], 10, None)).items
     assert (line["by"], line["detail"]["trigger"]["detail"]) == ("ana (claimed)", "zero-day")
 
 
-async def test_an_inline_policy_and_overrides_make_the_snapshot(records: Records, engine: Engine) -> None:
+async def test_an_inline_policy_and_overrides_make_the_snapshot(storage: Storage, engine: Engine) -> None:
     body = {
         "policy": POLICY,
         "mode": "assess",
@@ -69,7 +69,7 @@ async def test_an_inline_policy_and_overrides_make_the_snapshot(records: Records
     }
     answer = await start(engine, body)
     assert answer.status == 202
-    found = await stored(records, answer)
+    found = await stored(storage, answer)
     assert re.fullmatch(r"adhoc-[0-9a-f]{8}", found.policy)
     assert found.mode.value == "assess"
     assert found.policy_snapshot
@@ -77,23 +77,23 @@ async def test_an_inline_policy_and_overrides_make_the_snapshot(records: Records
     assert found.policy_snapshot["install"]["rebootSetting"] == "Never"
 
 
-async def test_two_starts_without_a_key_are_two_runs(records: Records, engine: Engine, monthly: str) -> None:
+async def test_two_starts_without_a_key_are_two_runs(storage: Storage, engine: Engine, monthly: str) -> None:
     first, second = [await start(engine, {"policy": monthly}) for _ in range(2)]
     assert first.json["id"] != second.json["id"]
     assert len(engine.instances) == 2
 
 
-async def test_a_repeated_idempotency_key_gives_the_first_run(records: Records, engine: Engine, monthly: str) -> None:
+async def test_a_repeated_idempotency_key_gives_the_first_run(storage: Storage, engine: Engine, monthly: str) -> None:
     first = await start(engine, {"policy": monthly}, idempotency_key="k-1")
     again = await start(engine, {"policy": monthly}, idempotency_key="k-1")
     other = await start(engine, {"policy": monthly}, idempotency_key="k-2")
     assert again.status == 202
     assert again.json == first.json
     assert other.json["id"] != first.json["id"]
-    assert len((await records.list_runs(10, None)).items) == 2
+    assert len((await storage.runs.list_page(10, None)).items) == 2
 
 
-async def test_the_same_key_many_times_at_once_is_one_run(records: Records, engine: Engine, monthly: str) -> None:
+async def test_the_same_key_many_times_at_once_is_one_run(storage: Storage, engine: Engine, monthly: str) -> None:
     answers = await asyncio.gather(*(start(engine, {"policy": monthly}, idempotency_key="k") for _ in range(6)))
     assert {answer.status for answer in answers} == {202}
     assert len({answer.json["id"] for answer in answers}) == 1
@@ -101,7 +101,7 @@ async def test_the_same_key_many_times_at_once_is_one_run(records: Records, engi
 
 
 async def test_an_engine_that_is_away_is_said_and_the_repetition_starts_the_run(
-    records: Records, engine: Engine, monthly: str
+    storage: Storage, engine: Engine, monthly: str
 ) -> None:
     engine.failing = True
     failed = await start(engine, {"policy": monthly}, idempotency_key="k-1")
@@ -114,9 +114,9 @@ async def test_an_engine_that_is_away_is_said_and_the_repetition_starts_the_run(
     assert list(engine.instances) == [answer.json["id"]] == list(dict.fromkeys(engine.attempts))
 
 
-async def test_a_run_that_is_live_is_not_started_again(records: Records, engine: Engine, monthly: str) -> None:
+async def test_a_run_that_is_live_is_not_started_again(storage: Storage, engine: Engine, monthly: str) -> None:
     first = await start(engine, {"policy": monthly}, idempotency_key="k-1")
-    await records.start_run(first.json["id"], NOW)
+    await storage.runs.start(first.json["id"], NOW)
     again = await start(engine, {"policy": monthly}, idempotency_key="k-1")
     assert again.json["state"] == "running"
     assert len(engine.attempts) == 1
@@ -141,16 +141,16 @@ async def test_a_run_that_is_live_is_not_started_again(records: Records, engine:
     ],
 )
 async def test_a_wrong_start_is_refused_with_its_path(
-    records: Records, engine: Engine, body: dict[str, Any], path: str
+    storage: Storage, engine: Engine, body: dict[str, Any], path: str
 ) -> None:
     answer = await start(engine, body)
     assert answer.status == 400
     assert path in answer.paths
     assert not engine.attempts
-    assert (await records.list_runs(10, None)).items == []
+    assert (await storage.runs.list_page(10, None)).items == []
 
 
-async def test_every_error_of_a_policy_is_told_at_once(records: Records, engine: Engine) -> None:
+async def test_every_error_of_a_policy_is_told_at_once(storage: Storage, engine: Engine) -> None:
     policy = {"scope": {"machineIds": ["nonsense"]}, "maxConcurrent": 0, "colour": "red"}
     answer = await start(engine, {"policy": policy})
     assert answer.status == 400
@@ -158,14 +158,14 @@ async def test_every_error_of_a_policy_is_told_at_once(records: Records, engine:
 
 
 @pytest.mark.parametrize("name", ["nobody", "", "../monthly", "Monthly'", "a/b", "é" * 100])
-async def test_an_unknown_policy_is_not_found(records: Records, engine: Engine, name: str) -> None:
+async def test_an_unknown_policy_is_not_found(storage: Storage, engine: Engine, name: str) -> None:
     answer = await start(engine, {"policy": name})
     assert answer.status == 404
     assert answer.problem
     assert not engine.attempts
 
 
-async def test_an_idempotency_key_stands_for_one_body(records: Records, engine: Engine, monthly: str) -> None:
+async def test_an_idempotency_key_stands_for_one_body(storage: Storage, engine: Engine, monthly: str) -> None:
     headers = {"idempotency-key": "k-1"}
     first = await call(runs.start_run, body=b'{"policy": "monthly", "mode": "assess"}', headers=headers, engine=engine)
     written_otherwise = b' { "mode" : "assess", "policy" : "monthly" } '
@@ -182,15 +182,15 @@ async def test_an_idempotency_key_stands_for_one_body(records: Records, engine: 
     assert list(engine.instances) == [first.json["id"]]
 
 
-async def test_a_key_of_another_policy_swallows_no_patch_run(records: Records, engine: Engine, monthly: str) -> None:
+async def test_a_key_of_another_policy_swallows_no_patch_run(storage: Storage, engine: Engine, monthly: str) -> None:
     """One build number is the key of two jobs: the assessment of one policy, and the patches of the other."""
-    await records.put_policy("weekly", {"name": "weekly", **POLICY}, if_match=None, if_none_match=True, at=NOW)
+    await storage.policies.put("weekly", {"name": "weekly", **POLICY}, if_match=None, if_none_match=True, at=NOW)
     claimed = await start(engine, {"policy": "weekly", "mode": "assess"}, idempotency_key="build-4711")
     named = {"policy": POLICY | {"name": "inline"}, "mode": "assess"}
     inline = await start(engine, named, idempotency_key="build-4711")
     patch = await start(engine, {"policy": monthly}, idempotency_key="build-4711")
     assert (claimed.status, inline.status, patch.status) == (202, 202, 202)
-    found = await records.get_run(patch.json["id"])
+    found = await storage.runs.get(patch.json["id"])
     assert found is not None
     assert (found.policy, found.mode.value) == ("monthly", "patch")
     assert len(engine.instances) == 3
@@ -199,7 +199,7 @@ async def test_a_key_of_another_policy_swallows_no_patch_run(records: Records, e
 
 
 @pytest.mark.usefixtures("roles")
-async def test_a_key_of_another_caller_is_another_key(records: Records, engine: Engine, monthly: str) -> None:
+async def test_a_key_of_another_caller_is_another_key(storage: Storage, engine: Engine, monthly: str) -> None:
     async def started_by(caller: str, mode: str) -> Answer:
         headers = signed_in(caller, "operator", "author") | {"idempotency-key": "k-1"}
         return await call(runs.start_run, body={"policy": monthly, "mode": mode}, headers=headers, engine=engine)
@@ -215,7 +215,7 @@ async def test_a_key_of_another_caller_is_another_key(records: Records, engine: 
 
 
 async def test_where_keys_do_not_tell_callers_apart_they_say_who_they_are(
-    records: Records, engine: Engine, monthly: str
+    storage: Storage, engine: Engine, monthly: str
 ) -> None:
     async def started_by(name: str, mode: str) -> Answer:
         query, headers = ({"by": name} if name else {}), {"idempotency-key": "k-1"}
@@ -226,44 +226,44 @@ async def test_where_keys_do_not_tell_callers_apart_they_say_who_they_are(
     patched = await started_by("change-4711", "patch")
     nameless = await started_by("", "patch")
     assert [each.status for each in (looked, patched, nameless)] == [202, 202, 202]
-    modes = [(await stored(records, each)).mode.value for each in (looked, patched, nameless)]
+    modes = [(await stored(storage, each)).mode.value for each in (looked, patched, nameless)]
     assert modes == ["assess", "patch", "patch"]
     assert (await started_by("change-4711", "patch")).json["id"] == patched.json["id"]
     assert len(engine.instances) == 3
 
 
-async def test_an_inline_policy_claims_no_key_of_a_stored_one(records: Records, engine: Engine, monthly: str) -> None:
+async def test_an_inline_policy_claims_no_key_of_a_stored_one(storage: Storage, engine: Engine, monthly: str) -> None:
     inline = {"policy": POLICY | {"name": "monthly"}, "mode": "assess"}
     claimed = await start(engine, inline, idempotency_key="build-4711")
     patch = await start(engine, {"policy": monthly}, idempotency_key="build-4711")
     assert (claimed.status, patch.status) == (202, 202)
-    found = await stored(records, patch)
+    found = await stored(storage, patch)
     assert (found.policy, found.mode.value) == ("monthly", "patch")
     assert len(engine.instances) == 2
 
 
-async def test_an_inline_policy_without_a_name_has_keys_too(engine: Engine, records: Records) -> None:
+async def test_an_inline_policy_without_a_name_has_keys_too(engine: Engine, storage: Storage) -> None:
     first = await start(engine, {"policy": POLICY, "mode": "assess"}, idempotency_key="k-1")
     again = await start(engine, {"policy": POLICY, "mode": "assess"}, idempotency_key="k-1")
     assert again.json["id"] == first.json["id"]
     assert (await start(engine, {"policy": POLICY | {"maxConcurrent": 1}}, idempotency_key="k-1")).status == 422
 
 
-async def test_a_key_is_unused_by_what_was_refused(records: Records, engine: Engine, monthly: str) -> None:
+async def test_a_key_is_unused_by_what_was_refused(storage: Storage, engine: Engine, monthly: str) -> None:
     for body in ({"policy": monthly, "mode": "destroy"}, {"policy": "unknown"}, {"policy": monthly, "more": 1}):
         assert (await start(engine, body, idempotency_key="k-1")).status in (400, 404)
     assert (await start(engine, {"policy": monthly}, idempotency_key="k-1")).status == 202
 
 
 @pytest.mark.parametrize("key", ["x" * 256, "a\x01b"])
-async def test_an_idempotency_key_has_bounds(records: Records, engine: Engine, monthly: str, key: str) -> None:
+async def test_an_idempotency_key_has_bounds(storage: Storage, engine: Engine, monthly: str, key: str) -> None:
     assert (await start(engine, {"policy": monthly}, idempotency_key=key)).status == 400
     assert not engine.attempts
 
 
-async def test_runs_are_listed_page_by_page_without_policies(records: Records) -> None:
+async def test_runs_are_listed_page_by_page_without_policies(storage: Storage) -> None:
     for day in range(3):
-        await records.create_run(run(NOW + timedelta(days=day)))
+        await storage.runs.create(run(NOW + timedelta(days=day)))
     first = await call(runs.list_runs, query={"limit": "2"})
     rest = await call(runs.list_runs, query={"limit": "2", "cursor": first.json["cursor"]})
     listed = [*first.json["runs"], *rest.json["runs"]]
@@ -274,54 +274,54 @@ async def test_runs_are_listed_page_by_page_without_policies(records: Records) -
 
 
 @pytest.mark.parametrize("query", [{"limit": text} for text in ("0", "-1", "1001", "x", "1e3", "٣", "99999999")])
-async def test_a_limit_out_of_bounds_is_refused(records: Records, query: dict[str, str]) -> None:
+async def test_a_limit_out_of_bounds_is_refused(storage: Storage, query: dict[str, str]) -> None:
     for function in (runs.list_runs, runs.list_run_machines):
         answer = await call(function, query=query, runId=run().id)
         assert answer.status == 400
         assert answer.paths == ["limit"]
 
 
-async def test_a_cursor_of_somewhere_else_is_refused(records: Records) -> None:
+async def test_a_cursor_of_somewhere_else_is_refused(storage: Storage) -> None:
     assert (await call(runs.list_runs, query={"cursor": "nonsense'"})).status == 400
 
 
-async def test_a_live_run_is_counted_now_and_an_ended_one_is_as_it_was(records: Records) -> None:
-    await records.create_run(run())
-    await records.add_machines(run().id, [machine(number) for number in range(3)])
-    await records.start_run(run().id, NOW)
-    await records.set_stage(run().id, machine(0).key, Stage.INSTALLING)
-    await records.record_outcomes(run().id, [machine(1).key], Outcome.canceled(), NOW)
+async def test_a_live_run_is_counted_now_and_an_ended_one_is_as_it_was(storage: Storage) -> None:
+    await storage.runs.create(run())
+    await storage.machines.add(run().id, [machine(number) for number in range(3)])
+    await storage.runs.start(run().id, NOW)
+    await storage.machines.update(run().id, machine(0).key, Stage.INSTALLING)
+    await storage.results.record_outcomes(run().id, [machine(1).key], Outcome.canceled(), NOW)
     live = await call(runs.get_run, runId=run().id)
     assert live.json["countsByStage"] == {"waiting": 1, "installing": 1, "done": 1}
     assert live.json["countsByOutcome"] == {"canceled": 1}
     assert live.json["machines"] == 3
     assert live.json["policySnapshot"]["name"] == "monthly"
-    await records.close_run(run().id, RunState.COMPLETED, "", NOW)
+    await storage.runs.close(run().id, RunState.COMPLETED, "", NOW)
     ended = await call(runs.get_run, runId=run().id)
     assert ended.json["state"] == "completed"
     assert "Retry-After" not in ended.headers
 
 
-async def test_a_machine_says_what_it_waits_for(records: Records) -> None:
-    await records.create_run(run())
-    await records.add_machines(run().id, [machine(number) for number in range(3)])
-    await records.set_stage(run().id, machine(0).key, Stage.INSTALLING)
-    await records.record_outcomes(run().id, [machine(1).key], Outcome.canceled(), NOW)
+async def test_a_machine_says_what_it_waits_for(storage: Storage) -> None:
+    await storage.runs.create(run())
+    await storage.machines.add(run().id, [machine(number) for number in range(3)])
+    await storage.machines.update(run().id, machine(0).key, Stage.INSTALLING)
+    await storage.results.record_outcomes(run().id, [machine(1).key], Outcome.canceled(), NOW)
     listed = (await call(runs.list_run_machines, runId=run().id)).json["machines"]
     waits = {one["name"]: one["waitingFor"] for one in listed}
     assert waits == {"vm-0": "", "vm-1": "", "vm-2": "its assessment"}
     one = await call(runs.get_run_machine, runId=run().id, machineKey=machine(2).key)
     assert one.json["waitingFor"] == "its assessment"
-    await records.pause_run(run().id, Order(by="ana", at=NOW))
+    await storage.runs.pause(run().id, Order(by="ana", at=NOW))
     one = await call(runs.get_run_machine, runId=run().id, machineKey=machine(2).key)
     assert one.json["waitingFor"] == "the run, which is paused, to be resumed"
 
 
-async def test_machines_are_listed_and_filtered(records: Records) -> None:
-    await records.create_run(run())
-    await records.add_machines(run().id, [machine(number) for number in range(4)])
-    await records.record_assessment(run().id, machine(0).key, SUMMARY, [], NOW)
-    await records.record_outcomes(run().id, [machine(1).key], Outcome.canceled(), NOW)
+async def test_machines_are_listed_and_filtered(storage: Storage) -> None:
+    await storage.runs.create(run())
+    await storage.machines.add(run().id, [machine(number) for number in range(4)])
+    await storage.results.record_assessment(run().id, machine(0).key, SUMMARY, [], NOW)
+    await storage.results.record_outcomes(run().id, [machine(1).key], Outcome.canceled(), NOW)
     everything = await call(runs.list_run_machines, runId=run().id)
     assert len(everything.json["machines"]) == 4
     assert {one["assessment"]["criticalAndSecurity"] for one in everything.json["machines"] if one["assessment"]} == {2}
@@ -332,13 +332,13 @@ async def test_machines_are_listed_and_filtered(records: Records) -> None:
     assert wrong.paths == ["outcome"]
 
 
-async def test_a_machine_comes_with_its_patches_and_without_operation_urls(records: Records) -> None:
-    await records.create_run(run())
-    await records.add_machines(run().id, [machine(1)])
+async def test_a_machine_comes_with_its_patches_and_without_operation_urls(storage: Storage) -> None:
+    await storage.runs.create(run())
+    await storage.machines.add(run().id, [machine(1)])
     patches = [PatchRecord(name="openssl", version="3"), PatchRecord(name="KB1", kb_id="1")]
-    await records.record_assessment(run().id, machine(1).key, SUMMARY, patches, NOW)
+    await storage.results.record_assessment(run().id, machine(1).key, SUMMARY, patches, NOW)
     url = "https://management.azure.com/subscriptions/x/op?c=SIGNATURE"
-    await records.declare_intent(intent(run().id, async_url=url, location_url=url))
+    await storage.intents.declare(intent(run().id, async_url=url, location_url=url))
     found = await call(runs.get_run_machine, runId=run().id, machineKey=machine(1).key)
     assert found.json["id"] == machine(1).id
     assert [patch["name"] for patch in found.json["patches"]] == ["openssl", "KB1"]
@@ -347,7 +347,7 @@ async def test_a_machine_comes_with_its_patches_and_without_operation_urls(recor
 
 
 @pytest.mark.parametrize("run_id", ["20261110T190000Z-other", "nonsense", "../runs", "a'b", ""])
-async def test_what_is_not_there_is_not_found(records: Records, engine: Engine, run_id: str) -> None:
+async def test_what_is_not_there_is_not_found(storage: Storage, engine: Engine, run_id: str) -> None:
     answers = [
         await call(runs.get_run, runId=run_id),
         await call(runs.list_run_machines, runId=run_id),
@@ -357,17 +357,17 @@ async def test_what_is_not_there_is_not_found(records: Records, engine: Engine, 
 
 
 @pytest.mark.parametrize("key", ["0" * 24, "i~x", "A" * 24, "../x", ""])
-async def test_a_machine_of_another_key_is_not_found(records: Records, key: str) -> None:
-    await records.create_run(run())
-    await records.add_machines(run().id, [machine(1)])
+async def test_a_machine_of_another_key_is_not_found(storage: Storage, key: str) -> None:
+    await storage.runs.create(run())
+    await storage.machines.add(run().id, [machine(1)])
     assert (await call(runs.get_run_machine, runId=run().id, machineKey=key)).status == 404
 
 
-async def test_a_run_that_cannot_be_read_is_named_beside_the_others(records: Records) -> None:
+async def test_a_run_that_cannot_be_read_is_named_beside_the_others(storage: Storage) -> None:
     kept, damaged = run(), run(NOW - timedelta(days=1))
     for one in (kept, damaged):
-        await records.create_run(one)
+        await storage.runs.create(one)
     key = RunId.parse(damaged.id).row_key
-    await records._store.runs.merge("runs", key, {"state": "perhaps"})
+    await storage._store.runs.merge("runs", key, {"state": "perhaps"})
     listed = (await call(runs.list_runs)).json
     assert ([each["id"] for each in listed["runs"]], listed["unreadable"]) == ([kept.id], [key])

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from patchwave.cli.app import app
 from patchwave.domain.core.webhook_signature import Call, policy_secret, signature_of
 from patchwave.settings import load_settings
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.factories import NOW
 from tests.support.http_calls import POLICY, Answer, Engine, call
 from triggers.webhook import run_webhook
@@ -22,7 +22,7 @@ SECRET = "a-secret-for-tests-only-and-no-other"
 
 
 @pytest.fixture
-def signed(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+def signed(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A secret is set, so that signatures are asked for."""
     monkeypatch.setenv("PATCHWAVE_WEBHOOK_SECRET", SECRET)
     load_settings.cache_clear()
@@ -46,10 +46,10 @@ async def send_signed(engine: Engine, body: bytes = b"{}", *, delivery: str = ""
     return await send(engine, body, signature=signature, delivery=delivery, policy=policy)
 
 
-async def test_a_delivery_starts_the_policy(records: Records, engine: Engine, monthly: str) -> None:
+async def test_a_delivery_starts_the_policy(storage: Storage, engine: Engine, monthly: str) -> None:
     answer = await send(engine, b'{"mode": "assess", "alert": {"of": "another system"}}', delivery="d-1")
     assert answer.status == 202
-    found = await records.get_run(answer.json["id"])
+    found = await storage.runs.get(answer.json["id"])
     assert found
     assert (found.policy, found.mode.value, found.trigger.kind.value) == ("monthly", "assess", "webhook")
     assert found.trigger.detail == "d-1"
@@ -57,7 +57,7 @@ async def test_a_delivery_starts_the_policy(records: Records, engine: Engine, mo
 
 
 @pytest.mark.parametrize("body", [b"", b"  \n"])
-async def test_an_empty_body_is_refused(records: Records, engine: Engine, monthly: str, body: bytes) -> None:
+async def test_an_empty_body_is_refused(storage: Storage, engine: Engine, monthly: str, body: bytes) -> None:
     assert (await send(engine, body, delivery="d-1")).problem["status"] == 400
     assert not engine.attempts
     # Nor has it used the delivery up.
@@ -65,13 +65,13 @@ async def test_an_empty_body_is_refused(records: Records, engine: Engine, monthl
 
 
 @pytest.mark.usefixtures("signed")
-async def test_a_signed_empty_body_is_refused(records: Records, engine: Engine, monthly: str) -> None:
+async def test_a_signed_empty_body_is_refused(storage: Storage, engine: Engine, monthly: str) -> None:
     assert (await send_signed(engine, b"")).problem["status"] == 400
     assert not engine.attempts
 
 
 @pytest.mark.parametrize("by_header", [True, False])
-async def test_a_repeated_delivery_is_one_run(records: Records, engine: Engine, monthly: str, by_header: bool) -> None:
+async def test_a_repeated_delivery_is_one_run(storage: Storage, engine: Engine, monthly: str, by_header: bool) -> None:
     async def deliver(number: int) -> Answer:
         if by_header:
             return await send(engine, delivery=f"d-{number}")
@@ -82,13 +82,13 @@ async def test_a_repeated_delivery_is_one_run(records: Records, engine: Engine, 
     assert len(engine.instances) == 2
 
 
-async def test_the_same_delivery_many_times_at_once_is_one_run(records: Records, engine: Engine, monthly: str) -> None:
+async def test_the_same_delivery_many_times_at_once_is_one_run(storage: Storage, engine: Engine, monthly: str) -> None:
     answers = await asyncio.gather(*(send(engine, delivery="d-1") for _ in range(6)))
     assert len({answer.json["id"] for answer in answers}) == 1
     assert len(engine.instances) == 1
 
 
-async def test_a_delivery_stands_for_one_start(records: Records, engine: Engine, monthly: str) -> None:
+async def test_a_delivery_stands_for_one_start(storage: Storage, engine: Engine, monthly: str) -> None:
     first = await send(engine, b'{"mode": "assess"}', delivery="d-1")
     of_other_key = await send(engine, b'{"mode": "assess", "sentAt": "later"}', delivery="d-1")
     assert of_other_key.json["id"] == first.json["id"]
@@ -102,26 +102,26 @@ async def test_a_delivery_stands_for_one_start(records: Records, engine: Engine,
 
 
 async def test_a_delivery_of_another_policy_swallows_no_patch_run(
-    records: Records, engine: Engine, monthly: str
+    storage: Storage, engine: Engine, monthly: str
 ) -> None:
-    await records.put_policy("weekly", {"name": "weekly", **POLICY}, if_match=None, if_none_match=True, at=NOW)
+    await storage.policies.put("weekly", {"name": "weekly", **POLICY}, if_match=None, if_none_match=True, at=NOW)
     claimed = await send(engine, b'{"mode": "assess"}', delivery="build-4711", policy="weekly")
     patch = await send(engine, b"{}", delivery="build-4711")
     assert (claimed.status, patch.status) == (202, 202)
-    run = await records.get_run(patch.json["id"])
+    run = await storage.runs.get(patch.json["id"])
     assert run is not None
     assert (run.policy, run.mode.value) == ("monthly", "patch")
     assert len(engine.instances) == 2
 
 
-async def test_an_unknown_policy_is_not_found(records: Records, engine: Engine) -> None:
+async def test_an_unknown_policy_is_not_found(storage: Storage, engine: Engine) -> None:
     for name in ("nobody", "../x", ""):
         assert (await send(engine, policy=name)).status == 404
     assert not engine.attempts
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b'{"mode": "install"}', b'{"mode": 7}', b'{"deliveryId": 7}'])
-async def test_a_wrong_body_is_refused(records: Records, engine: Engine, monthly: str, body: bytes) -> None:
+async def test_a_wrong_body_is_refused(storage: Storage, engine: Engine, monthly: str, body: bytes) -> None:
     assert (await send(engine, body, delivery="d-1")).problem["status"] == 400
     assert not engine.attempts
     # What was refused has used nothing up: the same delivery, corrected, is the first of its kind.
@@ -129,7 +129,7 @@ async def test_a_wrong_body_is_refused(records: Records, engine: Engine, monthly
 
 
 @pytest.mark.usefixtures("signed")
-async def test_a_good_signature_opens(records: Records, engine: Engine, monthly: str) -> None:
+async def test_a_good_signature_opens(storage: Storage, engine: Engine, monthly: str) -> None:
     body = '{"deliveryId": "ä"}'.encode()
     assert (await send(engine, body, signature=sign(body))).status == 202
 
@@ -161,7 +161,7 @@ async def test_a_good_signature_opens(records: Records, engine: Engine, monthly:
         lambda body: sign(body).encode("utf-16").decode("latin-1"),
     ],
 )
-async def test_any_other_signature_is_refused(records: Records, engine: Engine, monthly: str, make: Any) -> None:
+async def test_any_other_signature_is_refused(storage: Storage, engine: Engine, monthly: str, make: Any) -> None:
     answer = await send(engine, signature=make(b"{}"))
     assert answer.problem["status"] == 401
     assert SECRET not in answer.text
@@ -171,27 +171,27 @@ async def test_any_other_signature_is_refused(records: Records, engine: Engine, 
 @pytest.mark.usefixtures("signed")
 @pytest.mark.parametrize("seconds", [-290, 290])
 async def test_a_signature_within_the_tolerance_opens(
-    records: Records, engine: Engine, monthly: str, seconds: int
+    storage: Storage, engine: Engine, monthly: str, seconds: int
 ) -> None:
     assert (await send(engine, signature=sign(b"{}", at=time.time() + seconds))).status == 202
 
 
 @pytest.mark.usefixtures("signed")
-async def test_a_recorded_call_starts_nothing_more(records: Records, engine: Engine, monthly: str) -> None:
+async def test_a_recorded_call_starts_nothing_more(storage: Storage, engine: Engine, monthly: str) -> None:
     signature = sign(b"{}")
     first = await send(engine, signature=signature)
     again = await send(engine, signature=signature)
     assert (first.status, again.status) == (202, 202)
     assert again.json["id"] == first.json["id"]
     # Neither another delivery nor another policy makes it a new one: the signature covers both.
-    await records.put_policy("weekly", {"name": "weekly", **POLICY}, if_match=None, if_none_match=True, at=NOW)
+    await storage.policies.put("weekly", {"name": "weekly", **POLICY}, if_match=None, if_none_match=True, at=NOW)
     assert (await send(engine, signature=signature, delivery="d-2")).status == 401
     assert (await send(engine, signature=signature, policy="weekly")).status == 401
     assert len(engine.instances) == 1
 
 
 @pytest.mark.usefixtures("signed")
-async def test_a_sender_that_repeats_its_delivery_gets_its_run(records: Records, engine: Engine, monthly: str) -> None:
+async def test_a_sender_that_repeats_its_delivery_gets_its_run(storage: Storage, engine: Engine, monthly: str) -> None:
     signature = sign(b"{}", delivery="d-1")
     first = await send(engine, signature=signature, delivery="d-1")
     same = await send(engine, signature=signature, delivery="d-1")
@@ -202,7 +202,7 @@ async def test_a_sender_that_repeats_its_delivery_gets_its_run(records: Records,
 
 
 @pytest.mark.usefixtures("signed")
-async def test_a_refused_signature_costs_the_delivery_nothing(records: Records, engine: Engine, monthly: str) -> None:
+async def test_a_refused_signature_costs_the_delivery_nothing(storage: Storage, engine: Engine, monthly: str) -> None:
     assert (await send(engine, b'{"mode": "assess"}', signature=sign(b"{}"), delivery="d-1")).status == 401
     honest = await send_signed(engine, delivery="d-1")
     assert honest.status == 202
@@ -212,7 +212,7 @@ async def test_a_refused_signature_costs_the_delivery_nothing(records: Records, 
 @pytest.mark.usefixtures("signed")
 @pytest.mark.parametrize("delivery", ["", "d-1"])
 async def test_the_same_bytes_are_taken_once_the_engine_is_back(
-    records: Records, engine: Engine, monthly: str, delivery: str
+    storage: Storage, engine: Engine, monthly: str, delivery: str
 ) -> None:
     """The engine was away: a refusal has used up neither signature nor delivery."""
     signature = sign(b"{}", delivery=delivery)
@@ -225,8 +225,8 @@ async def test_the_same_bytes_are_taken_once_the_engine_is_back(
 
 
 @pytest.mark.usefixtures("signed")
-async def test_the_secret_of_a_policy_opens_that_policy_only(records: Records, engine: Engine, monthly: str) -> None:
-    await records.put_policy("weekly", {"name": "weekly", **POLICY}, if_match=None, if_none_match=True, at=NOW)
+async def test_the_secret_of_a_policy_opens_that_policy_only(storage: Storage, engine: Engine, monthly: str) -> None:
+    await storage.policies.put("weekly", {"name": "weekly", **POLICY}, if_match=None, if_none_match=True, at=NOW)
     secret = policy_secret(SECRET, "weekly")
     assert (await send(engine, signature=sign(b"{}", secret=secret))).status == 401
     assert (await send(engine, signature=sign(b"{}", policy="weekly"), policy="weekly")).status == 202
@@ -237,9 +237,9 @@ async def test_the_secret_of_a_policy_opens_that_policy_only(records: Records, e
 
 @pytest.mark.usefixtures("signed")
 async def test_a_secret_is_taken_back_by_its_number(
-    records: Records, engine: Engine, monthly: str, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, engine: Engine, monthly: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await records.put_policy("weekly", {"name": "weekly", **POLICY}, if_match=None, if_none_match=True, at=NOW)
+    await storage.policies.put("weekly", {"name": "weekly", **POLICY}, if_match=None, if_none_match=True, at=NOW)
 
     async def taken() -> list[int]:
         """The numbers of the secrets that open the policy now."""
@@ -258,7 +258,7 @@ async def test_a_secret_is_taken_back_by_its_number(
 
 @pytest.mark.parametrize("around", ["{}\n", " {}\t", "{}\r\n"])
 async def test_white_space_around_the_secret_of_the_app_changes_no_signature(
-    records: Records, engine: Engine, monthly: str, monkeypatch: pytest.MonkeyPatch, around: str
+    storage: Storage, engine: Engine, monthly: str, monkeypatch: pytest.MonkeyPatch, around: str
 ) -> None:
     """A secret of a vault that was made with `echo` ends with a line feed; the command takes none of it."""
     monkeypatch.setenv("PATCHWAVE_WEBHOOK_SECRET", around.format(SECRET))
@@ -267,5 +267,5 @@ async def test_white_space_around_the_secret_of_the_app_changes_no_signature(
     assert (await send(engine, signature=sign(b"{}", secret=made.output.strip()))).status == 202
 
 
-async def test_without_a_secret_a_signature_is_not_looked_at(records: Records, engine: Engine, monthly: str) -> None:
+async def test_without_a_secret_a_signature_is_not_looked_at(storage: Storage, engine: Engine, monthly: str) -> None:
     assert (await send(engine, signature="nonsense")).status == 202

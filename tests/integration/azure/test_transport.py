@@ -11,7 +11,7 @@ from aiohttp import web
 from patchwave.azure.transport import transport_options
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.instance_view import MachineView
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.integration.azure.test_tokens import CALLS, TOKEN, Call, Server, servers, settings_of
 
 __all__ = ["servers"]
@@ -43,8 +43,8 @@ async def test_a_password_in_netrc_takes_no_part(servers: tuple[Server, Server],
 
 
 @pytest.mark.usefixtures("_passwords")
-async def test_nor_does_it_for_tables(records: Records) -> None:
-    assert await records.get_run("20261110T190000Z-monthly") is None
+async def test_nor_does_it_for_tables(storage: Storage) -> None:
+    assert await storage.runs.get("20261110T190000Z-monthly") is None
 
 
 @pytest.fixture

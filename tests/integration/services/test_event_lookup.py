@@ -9,7 +9,7 @@ import pytest
 
 from patchwave.services import event_lookup
 from patchwave.services.event_lookup import NotKnownYet
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.azure_events import azure, deliver, machine_id, put, simulator, written
 from tests.support.http_calls import Engine
 
@@ -25,9 +25,9 @@ async def reads_of(azure: httpx.AsyncClient, name: str) -> int:
 
 
 async def test_machines_that_are_not_there_cost_few_reads_and_lose_no_other_event(
-    records: Records, engine: Engine, azure: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, engine: Engine, azure: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await put(records, "newcomers", events={"newMachine": True})
+    await put(storage, "newcomers", events={"newMachine": True})
     begin = event_lookup.monotonic()
     ghosts = [written(f"g-{number}", machine_id().replace("web-01", f"ghost-{number}")) for number in range(100)]
     ends = await asyncio.gather(*(deliver(engine, ghost) for ghost in ghosts), return_exceptions=True)
@@ -44,9 +44,9 @@ async def test_machines_that_are_not_there_cost_few_reads_and_lose_no_other_even
 
 
 async def test_a_machine_that_was_not_there_is_asked_about_again_after_minutes(
-    records: Records, engine: Engine, azure: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, engine: Engine, azure: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await put(records, "newcomers", events={"newMachine": True})
+    await put(storage, "newcomers", events={"newMachine": True})
     begin, late = event_lookup.monotonic(), machine_id().replace("web-01", "late")
     await deliver(engine, written("e-1", late))
     for number in range(2, 6):

@@ -12,7 +12,7 @@ import pytest
 from patchwave.api import drift, fleet, patch_mode_changes, plans
 from patchwave.api.http import answer, answered
 from patchwave.services.fleet_reader import MAX_READS, one_of_few
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.http_calls import Answer, call
 
 SCOPE = {"subscriptions": ["11111111-2222-4333-8444-555555555555"]}
@@ -45,7 +45,7 @@ def held() -> tuple[asyncio.Event, Callable[[], Awaitable[Answer]]]:
 @pytest.mark.usefixtures("no_identity")
 @pytest.mark.parametrize("name", READS)
 async def test_no_more_than_a_few_read_the_fleet_at_a_time(
-    records: Records, held: tuple[asyncio.Event, Callable[[], Awaitable[Answer]]], name: str
+    storage: Storage, held: tuple[asyncio.Event, Callable[[], Awaitable[Answer]]], name: str
 ) -> None:
     end, read = held
     function, given = READS[name]
@@ -60,7 +60,7 @@ async def test_no_more_than_a_few_read_the_fleet_at_a_time(
 
 
 @pytest.mark.usefixtures("no_identity")
-async def test_a_read_that_fails_gives_its_place_back(records: Records) -> None:
+async def test_a_read_that_fails_gives_its_place_back(storage: Storage) -> None:
     for _ in range(MAX_READS + 1):
         assert (await call(fleet.list_fleet_eligibility)).status == 502
     for _ in range(MAX_READS + 1):
@@ -68,7 +68,7 @@ async def test_a_read_that_fails_gives_its_place_back(records: Records) -> None:
 
 
 async def test_a_read_that_is_cancelled_gives_its_place_back(
-    records: Records, held: tuple[asyncio.Event, Callable[[], Awaitable[Answer]]]
+    storage: Storage, held: tuple[asyncio.Event, Callable[[], Awaitable[Answer]]]
 ) -> None:
     end, read = held
     under_way = [asyncio.ensure_future(read()) for _ in range(MAX_READS)]

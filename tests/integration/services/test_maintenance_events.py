@@ -14,7 +14,7 @@ from patchwave.domain.core.documents import format_instant
 from patchwave.domain.runs.run import Mode, RunState
 from patchwave.domain.workflow.contracts import Signal
 from patchwave.services.event_lookup import NotKnownYet
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.azure_events import (
     CONFIGURATION,
     START,
@@ -37,18 +37,18 @@ pytestmark = pytest.mark.usefixtures("azure")
 ID = occurrence_id()
 
 
-async def put(records: Records, name: str = "weekly", **document: Any) -> None:
-    await put_policy(records, name, **({"maintenance": {"configurations": [CONFIGURATION]}} | document))
+async def put(storage: Storage, name: str = "weekly", **document: Any) -> None:
+    await put_policy(storage, name, **({"maintenance": {"configurations": [CONFIGURATION]}} | document))
 
 
 @pytest.mark.parametrize("order", [("Pre", "Pre", "Post", "Post"), ("Post", "Pre", "Post"), ("Pre", "Post", "Pre")])
-async def test_one_run_whatever_the_order_of_events(records: Records, engine: Engine, order: tuple[str, ...]) -> None:
-    await put(records)
+async def test_one_run_whatever_the_order_of_events(storage: Storage, engine: Engine, order: tuple[str, ...]) -> None:
+    await put(storage)
     for number, kind in enumerate(order):
         await deliver(engine, maintenance(kind, cloud=bool(number % 2)))
     [(run_id, (name, _))] = engine.instances.items()
     assert name == "run_maintenance"
-    run = await records.get_run(run_id)
+    run = await storage.runs.get(run_id)
     assert run is not None
     assert (run.mode, run.state, run.trigger.detail) == (Mode.ACCOMPANY, RunState.QUEUED, ID)
     assert run.maintenance is not None
@@ -59,36 +59,36 @@ async def test_one_run_whatever_the_order_of_events(records: Records, engine: En
     assert set(engine.events) <= {(run_id, Signal.POST_MAINTENANCE)}
 
 
-async def test_only_what_a_policy_names_is_accompanied(records: Records, engine: Engine) -> None:
-    await put(records, "other", maintenance={"configurations": [CONFIGURATION.replace("weekly", "monthly")]})
-    await put(records, "disabled", enabled=False)
-    await put(records, "wrong", scope={})
-    await put(records, "plain", maintenance=None)
+async def test_only_what_a_policy_names_is_accompanied(storage: Storage, engine: Engine) -> None:
+    await put(storage, "other", maintenance={"configurations": [CONFIGURATION.replace("weekly", "monthly")]})
+    await put(storage, "disabled", enabled=False)
+    await put(storage, "wrong", scope={})
+    await put(storage, "plain", maintenance=None)
     await deliver(engine, maintenance("Pre"))
     await deliver(engine, maintenance("Pre", "not-an-id"))
     assert engine.instances == {}
-    await put(records, "one")
-    await put(records, "two")
+    await put(storage, "one")
+    await put(storage, "two")
     await deliver(engine, maintenance("Pre"))
     assert len(engine.instances) == 2
 
 
-async def test_a_post_event_finds_the_run_of_a_policy_that_is_gone(records: Records, engine: Engine) -> None:
-    await put(records)
+async def test_a_post_event_finds_the_run_of_a_policy_that_is_gone(storage: Storage, engine: Engine) -> None:
+    await put(storage)
     await deliver(engine, maintenance("Pre"))
     [run_id] = engine.instances
-    await records.start_run(run_id, NOW)
-    await records.delete_policy("weekly", if_match=None)
+    await storage.runs.start(run_id, NOW)
+    await storage.policies.delete("weekly", if_match=None)
     await deliver(engine, maintenance("Post"))
-    run = await records.get_run(run_id)
+    run = await storage.runs.get(run_id)
     assert run is not None
     assert run.maintenance is not None
     assert run.maintenance.post_event_at is not None
     assert engine.events == [(run_id, Signal.POST_MAINTENANCE)]
 
 
-async def test_an_engine_that_is_away_has_the_event_delivered_again(records: Records, engine: Engine) -> None:
-    await put(records)
+async def test_an_engine_that_is_away_has_the_event_delivered_again(storage: Storage, engine: Engine) -> None:
+    await put(storage)
     engine.failing = True
     with pytest.raises(Refusal):
         await deliver(engine, maintenance("Pre"))
@@ -97,13 +97,18 @@ async def test_an_engine_that_is_away_has_the_event_delivered_again(records: Rec
     assert len(engine.instances) == 1
 
 
-@pytest.mark.parametrize("method", ["create_run", "audit"])
+@pytest.mark.parametrize(("repository", "method"), [("runs", "create"), ("audit", "add")])
 async def test_one_policy_that_fails_keeps_no_other_from_the_scheduled_run(
-    records: Records, engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, method: str
+    storage: Storage,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    repository: str,
+    method: str,
 ) -> None:
     for name in ("a-broken", "one", "two"):
-        await put(records, name)
-    whole = getattr(records, method)
+        await put(storage, name)
+    whole = getattr(getattr(storage, repository), method)
     error = RuntimeError("no answer")
 
     async def failing(subject: Any, *args: Any, **kwargs: Any) -> Any:
@@ -112,10 +117,10 @@ async def test_one_policy_that_fails_keeps_no_other_from_the_scheduled_run(
         return await whole(subject, *args, **kwargs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(records, method, failing)
+        patched.setattr(getattr(storage, repository), method, failing)
         with pytest.raises(RuntimeError, match="no answer"):
             await deliver(engine, maintenance("Pre"))
-    policies = {run.policy for run in (await records.list_runs(10, None)).items if run.maintenance is not None}
+    policies = {run.policy for run in (await storage.runs.list_page(10, None)).items if run.maintenance is not None}
     assert policies >= {"one", "two"}
     assert len(engine.instances) == 2
     assert any(line.exc_info and line.exc_info[1] is error for line in caplog.records)
@@ -124,20 +129,20 @@ async def test_one_policy_that_fails_keeps_no_other_from_the_scheduled_run(
     assert len(engine.instances) == 3
 
 
-async def test_events_of_a_run_that_has_ended_change_nothing(records: Records, engine: Engine) -> None:
-    await put(records)
+async def test_events_of_a_run_that_has_ended_change_nothing(storage: Storage, engine: Engine) -> None:
+    await put(storage)
     await deliver(engine, maintenance("Pre"))
     [run_id] = engine.instances
-    ended = await records.close_run(run_id, RunState.COMPLETED, "", NOW)
+    ended = await storage.runs.close(run_id, RunState.COMPLETED, "", NOW)
     await deliver(engine, maintenance("Pre"))
     await deliver(engine, maintenance("Post"))
-    assert await records.get_run(run_id) == ended
+    assert await storage.runs.get(run_id) == ended
     assert len(engine.instances) == 1
 
 
-async def test_scheduled_runs_are_listed_apart_from_others(records: Records, engine: Engine) -> None:
-    await put(records)
-    await put(records, "assessor", maintenance=None, events={"beforeMaintenance": True})
+async def test_scheduled_runs_are_listed_apart_from_others(storage: Storage, engine: Engine) -> None:
+    await put(storage)
+    await put(storage, "assessor", maintenance=None, events={"beforeMaintenance": True})
     await deliver(engine, maintenance("Pre"))
     assert len(engine.instances) == 2
     listed = await call(maintenance_runs.list_maintenance_occurrences)
@@ -165,12 +170,12 @@ async def test_scheduled_runs_are_listed_apart_from_others(records: Records, eng
     ],
 )
 async def test_the_first_event_fixes_no_time_that_azure_knows(
-    records: Records, engine: Engine, claimed: dict[str, Any]
+    storage: Storage, engine: Engine, claimed: dict[str, Any]
 ) -> None:
-    await put(records)
+    await put(storage)
     await deliver(engine, maintenance("Pre", **claimed))
     [run_id] = engine.instances
-    run = await records.get_run(run_id)
+    run = await storage.runs.get(run_id)
     assert run is not None
     assert run.maintenance is not None
     known = run.maintenance
@@ -182,17 +187,17 @@ async def test_the_first_event_fixes_no_time_that_azure_knows(
 
 
 async def test_a_later_event_corrects_times_that_azure_has_changed(
-    records: Records, engine: Engine, azure: httpx.AsyncClient
+    storage: Storage, engine: Engine, azure: httpx.AsyncClient
 ) -> None:
     changed = await schedule(azure, "changed")
-    await put(records, maintenance={"configurations": [changed]})
+    await put(storage, maintenance={"configurations": [changed]})
     event = maintenance("Pre", occurrence_id(changed))
     await deliver(engine, event)
     [run_id] = engine.instances
-    first = await records.get_run(run_id)
+    first = await storage.runs.get(run_id)
     await schedule(azure, "changed", duration="03:30")
     await deliver(engine, event)
-    run = await records.get_run(run_id)
+    run = await storage.runs.get(run_id)
     assert first is not None
     assert run is not None
     assert first.maintenance is not None
@@ -204,20 +209,20 @@ async def test_a_later_event_corrects_times_that_azure_has_changed(
     assert run.maintenance.pre_event_at == first.maintenance.pre_event_at
     told = [
         line["detail"]
-        for line in (await records.list_audit(run_id, 10, None)).items
+        for line in (await storage.audit.list_page(run_id, 10, None)).items
         if line["action"] == "maintenance_event"
     ]
     assert [detail["endsAt"] for detail in told] == [format_instant(end)]
     # Once more, and nothing is news.
     await deliver(engine, event)
-    assert await records.get_run(run_id) == run
+    assert await storage.runs.get(run_id) == run
 
 
 async def test_a_start_that_the_calendar_does_not_have_is_that_of_resource_graph(
-    records: Records, engine: Engine, azure: httpx.AsyncClient
+    storage: Storage, engine: Engine, azure: httpx.AsyncClient
 ) -> None:
     monthly = await schedule(azure, "monthly", START + timedelta(days=30))
-    await put(records, maintenance={"configurations": [monthly]})
+    await put(storage, maintenance={"configurations": [monthly]})
     claimed: dict[str, Any] = {"StartDateTime": f"{START + timedelta(days=1):%Y-%m-%dT%H:%M:%SZ}"}
     # The id says one time and the event another: only a run that Azure shows has a start.
     with pytest.raises(NotKnownYet):
@@ -227,18 +232,18 @@ async def test_a_start_that_the_calendar_does_not_have_is_that_of_resource_graph
     fired = (await azure.post("/_sim/maintenance/fire", json=by_hand)).json()
     await deliver(engine, maintenance("Pre", fired["id"], **claimed))
     [run_id] = engine.instances
-    run = await records.get_run(run_id)
+    run = await storage.runs.get(run_id)
     assert run is not None
     assert run.maintenance is not None
     assert abs(run.maintenance.starts_at - datetime.fromisoformat(fired["startsAt"])) < timedelta(seconds=1)
 
 
 async def test_an_event_long_after_the_window_prepares_and_patches_up_nothing(
-    records: Records, engine: Engine, azure: httpx.AsyncClient
+    storage: Storage, engine: Engine, azure: httpx.AsyncClient
 ) -> None:
     """The script after, an assessment, the power as it was: none of it belongs to a run of last week."""
     began = START - timedelta(days=7)
-    await put(records)
+    await put(storage)
     await schedule(azure, "weekly", START)
     past = f"{began:%Y-%m-%dT%H:%M:%SZ}"
     with pytest.raises(NotKnownYet):
@@ -246,9 +251,9 @@ async def test_an_event_long_after_the_window_prepares_and_patches_up_nothing(
     assert not engine.attempts
 
 
-async def test_a_pre_event_of_a_later_run_does_not_use_up_its_work_before(records: Records, engine: Engine) -> None:
+async def test_a_pre_event_of_a_later_run_does_not_use_up_its_work_before(storage: Storage, engine: Engine) -> None:
     later = START + timedelta(days=1)
-    await put(records)
+    await put(storage)
     await deliver(engine, maintenance("Pre", occurrence_id(start=later), StartDateTime=f"{later:%Y-%m-%dT%H:%M:%SZ}"))
     assert not engine.attempts
-    assert (await records.list_runs(10, None)).items == []
+    assert (await storage.runs.list_page(10, None)).items == []

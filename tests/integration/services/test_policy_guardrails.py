@@ -9,7 +9,7 @@ import pytest
 from patchwave.api.policies import put_policy
 from patchwave.api.runs import start_run
 from patchwave.settings import load_settings
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.factories import NOW
 from tests.support.http_calls import POLICY, SUBSCRIPTION, TENANT, Engine, call, signed_in
 
@@ -19,8 +19,8 @@ WITH_SCRIPT = POLICY | {"hooks": {"before": {"linux": "exit 0"}}}
 
 
 @pytest.fixture
-def allowed(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    del records  # which has made the other settings
+def allowed(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    del storage  # which has made the other settings
     monkeypatch.setenv("PATCHWAVE_SCRIPTS", "true")
     monkeypatch.setenv("PATCHWAVE_AUTHORIZATION", "roles")
     monkeypatch.setenv("PATCHWAVE_TENANT_ID", TENANT)
@@ -28,15 +28,15 @@ def allowed(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     load_settings.cache_clear()
 
 
-async def test_a_policy_with_scripts_is_refused_while_they_are_off(records: Records) -> None:
+async def test_a_policy_with_scripts_is_refused_while_they_are_off(storage: Storage) -> None:
     refused = await call(put_policy, body=WITH_SCRIPT, name="monthly")
     assert refused.problem["status"] == 400
     assert refused.paths == ["hooks"]
     assert "PATCHWAVE_SCRIPTS" in refused.text
-    assert await records.get_policy("monthly") is None
+    assert await storage.policies.get("monthly") is None
 
 
-async def test_no_request_brings_scripts_in_another_way(records: Records, engine: Engine) -> None:
+async def test_no_request_brings_scripts_in_another_way(storage: Storage, engine: Engine) -> None:
     await call(put_policy, body=POLICY, name="monthly")
     for body in ({"policy": WITH_SCRIPT}, {"policy": "monthly", "overrides": {"hooks": WITH_SCRIPT["hooks"]}}):
         refused = await call(start_run, body=body, engine=engine)
@@ -52,7 +52,7 @@ async def test_where_scripts_are_allowed_they_are_taken(engine: Engine) -> None:
     assert (await call(start_run, body={"policy": WITH_SCRIPT}, headers=author, engine=engine)).status == 202
 
 
-async def test_a_key_alone_brings_no_scripts(records: Records, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_key_alone_brings_no_scripts(storage: Storage, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A key does not say who wrote a script, so that scripts need roles as well as their own setting."""
     monkeypatch.setenv("PATCHWAVE_SCRIPTS", "true")
     load_settings.cache_clear()
@@ -63,30 +63,30 @@ async def test_a_key_alone_brings_no_scripts(records: Records, engine: Engine, m
     for refused in answers:
         assert (refused.status, refused.paths) == (400, ["hooks"])
         assert "PATCHWAVE_AUTHORIZATION" in refused.text
-    assert (await records.get_policy("other"), engine.instances) == (None, {})
+    assert (await storage.policies.get("other"), engine.instances) == (None, {})
 
 
 async def test_a_probe_of_a_host_that_may_not_be_called_is_refused(
-    records: Records, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = POLICY | {"health": {"probe": {"url": "https://{name}.example.org/health"}}}
     refused = await call(put_policy, body=body, name="monthly")
     assert (refused.status, refused.paths) == (400, ["health.probe.url"])
     assert "{name}.example.org is not in PATCHWAVE_PROBE_HOSTS" in refused.text
-    assert await records.get_policy("monthly") is None
+    assert await storage.policies.get("monthly") is None
     monkeypatch.setenv("PATCHWAVE_PROBE_HOSTS", "*.example.org")
     load_settings.cache_clear()
     assert (await call(put_policy, body=body, name="monthly")).status == 201
 
 
-async def test_a_snapshot_in_the_group_of_its_machine_needs_nobody_s_permission(records: Records) -> None:
-    del records
+async def test_a_snapshot_in_the_group_of_its_machine_needs_nobody_s_permission(storage: Storage) -> None:
+    del storage
     body = POLICY | {"hooks": {"snapshot": {}}}
     assert (await call(put_policy, body=body, name="monthly")).status == 201
 
 
 async def test_snapshots_go_to_listed_groups_only(
-    records: Records, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hooks = {"snapshot": {"resourceGroup": "rg-loot"}}
     refused = await call(put_policy, body=POLICY | {"hooks": hooks}, name="monthly")
@@ -102,8 +102,8 @@ async def test_snapshots_go_to_listed_groups_only(
 
 
 @pytest.fixture
-def bounded(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    del records  # which has made the other settings
+def bounded(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    del storage  # which has made the other settings
     monkeypatch.setenv("PATCHWAVE_SUBSCRIPTIONS", SUBSCRIPTION.upper())
     load_settings.cache_clear()
 
@@ -127,7 +127,7 @@ def machine_in(subscription: str) -> str:
     ],
 )
 async def test_no_policy_names_what_is_outside_of_the_boundary(
-    records: Records, engine: Engine, change: dict[str, Any], path: str
+    storage: Storage, engine: Engine, change: dict[str, Any], path: str
 ) -> None:
     refused = await call(put_policy, body=POLICY | change, name="monthly")
     assert (refused.status, refused.paths) == (400, [path])
@@ -145,13 +145,13 @@ async def test_within_the_boundary_a_policy_is_taken(engine: Engine) -> None:
     assert (await call(start_run, body={"policy": {"scope": {"osTypes": ["Linux"]}}}, engine=engine)).status == 202
 
 
-async def test_a_scope_of_nothing_but_systems_needs_the_boundary(records: Records, engine: Engine) -> None:
+async def test_a_scope_of_nothing_but_systems_needs_the_boundary(storage: Storage, engine: Engine) -> None:
     everything = {"scope": {"osTypes": ["Linux", "Windows"]}}
     refused = await call(put_policy, body=everything, name="monthly")
     assert (refused.status, refused.paths) == (400, ["scope"])
     assert "PATCHWAVE_SUBSCRIPTIONS" in refused.text
     assert (await call(start_run, body={"policy": everything}, engine=engine)).paths == ["scope"]
     # One that was stored before the rule.
-    await records.put_policy("old", {"name": "old", **everything}, if_match=None, if_none_match=True, at=NOW)
+    await storage.policies.put("old", {"name": "old", **everything}, if_match=None, if_none_match=True, at=NOW)
     assert (await call(start_run, body={"policy": "old"}, engine=engine)).paths == ["scope"]
     assert engine.instances == {}

@@ -21,7 +21,8 @@ from patchwave.services import retention
 from patchwave.services.refusal_log import REFUSED_CALLS
 from patchwave.services.retention import purge, retention_of
 from patchwave.settings import Settings
-from patchwave.storage import Records
+from patchwave.storage import Storage
+from patchwave.storage.retention import RetentionRepository
 from tests.support.factories import intent, machine
 from tests.support.http_calls import Answer, call
 
@@ -51,12 +52,12 @@ def engine() -> PurgedEngine:
     return PurgedEngine()
 
 
-async def run_of(records: Records, age: timedelta, *, machines: int = 2, ended: bool = True) -> str:
+async def run_of(storage: Storage, age: timedelta, *, machines: int = 2, ended: bool = True) -> str:
     """A run of that age with machines, their patches, history, intents and a line in its audit log."""
     at = NOW - age
     run_id = RunId.of(at, "monthly", "0123abcd").text
     policy = parse_policy({"name": "monthly", "scope": {"locations": ["westeurope"]}})
-    await records.create_run(
+    await storage.runs.create(
         Run(
             id=run_id,
             policy="monthly",
@@ -67,16 +68,16 @@ async def run_of(records: Records, age: timedelta, *, machines: int = 2, ended: 
             policy_snapshot=policy.to_wire(),
         )
     )
-    await records.start_run(run_id, at)
-    await records.audit(run_id, "run_started", by="timer", at=at)
+    await storage.runs.start(run_id, at)
+    await storage.audit.add(run_id, "run_started", by="timer", at=at)
     rows = [machine(number) for number in range(machines)]
-    await records.add_machines(run_id, rows)
+    await storage.machines.add(run_id, rows)
     for number, row in enumerate(rows):
-        await records.declare_intent(intent(run_id, number, async_url=SECRET, location_url=SECRET))
+        await storage.intents.declare(intent(run_id, number, async_url=SECRET, location_url=SECRET))
         patches = [PatchRecord(name="openssl", version="3.0.2"), PatchRecord(name="curl", version="8.5.0")]
-        await records.record_outcome(run_id, row.key, PATCHED, at=at, installation=None, patches=patches)
+        await storage.results.record_outcome(run_id, row.key, PATCHED, at=at, installation=None, patches=patches)
     if ended:
-        await records.close_run(run_id, RunState.COMPLETED, "", at)
+        await storage.runs.close(run_id, RunState.COMPLETED, "", at)
     return run_id
 
 
@@ -93,8 +94,8 @@ async def evidence(run_id: str, limit: int = 500) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("limit", [1, 3, 100])
-async def test_evidence_is_everything_that_is_kept_and_nothing_signed(records: Records, limit: int) -> None:
-    run_id = await run_of(records, 2 * DAY)
+async def test_evidence_is_everything_that_is_kept_and_nothing_signed(storage: Storage, limit: int) -> None:
+    run_id = await run_of(storage, 2 * DAY)
     found = await evidence(run_id, limit)
     kinds = [record["record"] for record in found]
     assert kinds[0] == "run"
@@ -112,35 +113,37 @@ async def exported(run_id: str, received: object) -> Answer:
     return await call(retention.acknowledge_export, body={"records": received}, runId=run_id)
 
 
-async def exported_at(records: Records, run_id: str) -> datetime | None:
-    run = await records.get_run(run_id)
+async def exported_at(storage: Storage, run_id: str) -> datetime | None:
+    run = await storage.runs.get(run_id)
     assert run is not None
     return run.exported_at
 
 
-async def test_reading_evidence_changes_nothing(records: Records) -> None:
+async def test_reading_evidence_changes_nothing(storage: Storage) -> None:
     """The last page of a GET counted as an export, also for a reader that had seen no other page."""
-    run_id = await run_of(records, 2 * DAY)
+    run_id = await run_of(storage, 2 * DAY)
     before = await evidence(run_id)
     await evidence(run_id, 1)
-    assert await exported_at(records, run_id) is None
+    assert await exported_at(storage, run_id) is None
     assert await evidence(run_id) == before
 
 
-async def test_all_pages_and_a_word_of_it_are_an_export(records: Records) -> None:
-    run_id = await run_of(records, 2 * DAY)
+async def test_all_pages_and_a_word_of_it_are_an_export(storage: Storage) -> None:
+    run_id = await run_of(storage, 2 * DAY)
     answer = await exported(run_id, len(await evidence(run_id, 2)))
     assert (answer.status, answer.json["id"]) == (200, run_id)
     assert answer.json["exportedAt"]
-    assert await exported_at(records, run_id) is not None
+    assert await exported_at(storage, run_id) is not None
     [line] = [
-        each for each in (await records.list_audit(run_id, 10, None)).items if each["action"] == "evidence_exported"
+        each
+        for each in (await storage.audit.list_page(run_id, 10, None)).items
+        if each["action"] == "evidence_exported"
     ]
     assert line["detail"] == {"records": 10}
 
 
-async def test_a_repeated_acknowledgement_changes_nothing(records: Records) -> None:
-    run_id = await run_of(records, 2 * DAY)
+async def test_a_repeated_acknowledgement_changes_nothing(storage: Storage) -> None:
+    run_id = await run_of(storage, 2 * DAY)
     first = await exported(run_id, 10)
     kept = await evidence(run_id)
     for _ in range(2):
@@ -151,108 +154,108 @@ async def test_a_repeated_acknowledgement_changes_nothing(records: Records) -> N
     assert (await exported(run_id, 9)).status == 409
 
 
-async def test_some_of_the_pages_are_no_export(records: Records) -> None:
-    run_id = await run_of(records, 2 * DAY)
+async def test_some_of_the_pages_are_no_export(storage: Storage) -> None:
+    run_id = await run_of(storage, 2 * DAY)
     first = await call(retention.get_run_evidence, query={"limit": "3"}, runId=run_id)
     middle = await call(retention.get_run_evidence, query={"limit": "3", "cursor": first.json["cursor"]}, runId=run_id)
     whole = len(await evidence(run_id))
     for received in (len(middle.json["records"]), whole - 1, whole + 1):
         answer = await exported(run_id, received)
         assert (answer.status, str(whole) in answer.text) == (409, False)
-    assert await exported_at(records, run_id) is None
+    assert await exported_at(storage, run_id) is None
 
 
 @pytest.mark.parametrize("received", [0, -1, "10", 10.5, True, None])
-async def test_what_was_received_is_a_number(records: Records, received: object) -> None:
-    run_id = await run_of(records, 2 * DAY)
+async def test_what_was_received_is_a_number(storage: Storage, received: object) -> None:
+    run_id = await run_of(storage, 2 * DAY)
     answer = await exported(run_id, received)
     assert (answer.status, answer.paths) == (400, ["records"])
 
 
-async def test_a_row_that_cannot_be_read_counts(records: Records) -> None:
-    run_id = await run_of(records, 2 * DAY)
+async def test_a_row_that_cannot_be_read_counts(storage: Storage) -> None:
+    run_id = await run_of(storage, 2 * DAY)
     whole = len(await evidence(run_id))
-    await records._store.results.insert(run_id, "e~00~1", {"note": "an ending is no evidence"})
-    await records._store.results.insert(run_id, "k~odd", {"note": "{"})
+    await storage._store.results.insert(run_id, "e~00~1", {"note": "an ending is no evidence"})
+    await storage._store.results.insert(run_id, "k~odd", {"note": "{"})
     page = await call(retention.get_run_evidence, query={"limit": "500"}, runId=run_id)
     assert len(page.json["records"]) + len(page.json.get("unreadable", [])) >= whole
     last = await evidence(run_id)
     assert (await exported(run_id, len(last) + len(page.json.get("unreadable", [])))).status == 200
 
 
-async def test_evidence_of_a_run_that_goes_on_is_no_export(records: Records) -> None:
-    run_id = await run_of(records, 2 * DAY, ended=False)
+async def test_evidence_of_a_run_that_goes_on_is_no_export(storage: Storage) -> None:
+    run_id = await run_of(storage, 2 * DAY, ended=False)
     assert (await exported(run_id, len(await evidence(run_id)))).status == 409
-    assert await exported_at(records, run_id) is None
+    assert await exported_at(storage, run_id) is None
 
 
-async def test_a_cursor_of_another_list_is_refused(records: Records) -> None:
-    run_id = await run_of(records, 2 * DAY)
+async def test_a_cursor_of_another_list_is_refused(storage: Storage) -> None:
+    run_id = await run_of(storage, 2 * DAY)
     for cursor in ("x", "rä", "zm~1"):
         assert (await call(retention.get_run_evidence, query={"cursor": cursor}, runId=run_id)).status == 400
     assert (await call(retention.get_run_evidence, runId="20261110T190000Z-other")).status == 404
 
 
-async def test_old_runs_go_with_everything_about_them(records: Records, engine: PurgedEngine) -> None:
-    old, young = await run_of(records, 401 * DAY), await run_of(records, 399 * DAY)
-    assert await purge(records, engine, KEPT, NOW) == [old]
-    assert await records.get_run(old) is None
-    assert (await records.list_machines(old, outcome=None, limit=10, cursor=None)).items == []
-    assert (await records.list_audit(old, 10, None)).items == []
-    assert await records.get_run(young) is not None
-    assert len((await records.list_machines(young, outcome=None, limit=10, cursor=None)).items) == 2
+async def test_old_runs_go_with_everything_about_them(storage: Storage, engine: PurgedEngine) -> None:
+    old, young = await run_of(storage, 401 * DAY), await run_of(storage, 399 * DAY)
+    assert await purge(storage, engine, KEPT, NOW) == [old]
+    assert await storage.runs.get(old) is None
+    assert (await storage.machines.list_page(old, outcome=None, limit=10, cursor=None)).items == []
+    assert (await storage.audit.list_page(old, 10, None)).items == []
+    assert await storage.runs.get(young) is not None
+    assert len((await storage.machines.list_page(young, outcome=None, limit=10, cursor=None)).items) == 2
 
 
-async def test_a_run_that_has_not_ended_never_goes(records: Records, engine: PurgedEngine) -> None:
-    run_id = await run_of(records, 800 * DAY, ended=False)
-    assert await purge(records, engine, KEPT, NOW) == []
-    assert await records.get_run(run_id) is not None
+async def test_a_run_that_has_not_ended_never_goes(storage: Storage, engine: PurgedEngine) -> None:
+    run_id = await run_of(storage, 800 * DAY, ended=False)
+    assert await purge(storage, engine, KEPT, NOW) == []
+    assert await storage.runs.get(run_id) is not None
 
 
 async def test_each_call_removes_a_bounded_number_of_rows_and_the_next_goes_on(
-    records: Records, engine: PurgedEngine
+    storage: Storage, engine: PurgedEngine
 ) -> None:
-    run_id = await run_of(records, 401 * DAY, machines=4)
+    run_id = await run_of(storage, 401 * DAY, machines=4)
     calls = 0
-    while await records.get_run(run_id) is not None:
-        assert await purge(records, engine, KEPT, NOW, most=6) in ([], [run_id])
+    while await storage.runs.get(run_id) is not None:
+        assert await purge(storage, engine, KEPT, NOW, most=6) in ([], [run_id])
         calls += 1
         assert calls < 10
     assert calls == 3
 
 
-async def test_a_run_waits_for_its_export_where_that_is_asked_for(records: Records, engine: PurgedEngine) -> None:
-    run_id = await run_of(records, 401 * DAY)
+async def test_a_run_waits_for_its_export_where_that_is_asked_for(storage: Storage, engine: PurgedEngine) -> None:
+    run_id = await run_of(storage, 401 * DAY)
     wanted = Retention(runs=400 * DAY, history=None, instances=None, needs_export=True)
-    assert await purge(records, engine, wanted, NOW) == []
+    assert await purge(storage, engine, wanted, NOW) == []
     read = await evidence(run_id)
-    assert await purge(records, engine, wanted, NOW) == []
+    assert await purge(storage, engine, wanted, NOW) == []
     assert (await exported(run_id, len(read))).status == 200
-    assert await purge(records, engine, wanted, NOW) == [run_id]
+    assert await purge(storage, engine, wanted, NOW) == [run_id]
     assert not engine.asked
 
 
-async def test_the_history_of_machines_goes_slice_by_slice(records: Records, engine: PurgedEngine) -> None:
-    await run_of(records, 500 * DAY, machines=1)
-    await run_of(records, 10 * DAY, machines=1)
+async def test_the_history_of_machines_goes_slice_by_slice(storage: Storage, engine: PurgedEngine) -> None:
+    await run_of(storage, 500 * DAY, machines=1)
+    await run_of(storage, 10 * DAY, machines=1)
     key = machine(0).key
     only_history = Retention(runs=None, history=400 * DAY, instances=None)
     its_turn = next(at for hours in range(256) if hourly_shard(at := NOW + timedelta(hours=hours)) == int(key[:2], 16))
-    await purge(records, engine, only_history, its_turn + timedelta(hours=1))
-    assert len((await records.machine_history(key, 10, None)).items) == 2
-    await purge(records, engine, only_history, its_turn)
-    assert len((await records.machine_history(key, 10, None)).items) == 1
-    assert len((await records.fleet(10, None)).items) == 1
+    await purge(storage, engine, only_history, its_turn + timedelta(hours=1))
+    assert len((await storage.history.list_page(key, 10, None)).items) == 2
+    await purge(storage, engine, only_history, its_turn)
+    assert len((await storage.history.list_page(key, 10, None)).items) == 1
+    assert len((await storage.history.list_fleet(10, None)).items) == 1
 
 
-async def test_ended_instances_go_in_a_slice_of_time(records: Records, engine: PurgedEngine) -> None:
-    await purge(records, engine, KEPT, NOW)
+async def test_ended_instances_go_in_a_slice_of_time(storage: Storage, engine: PurgedEngine) -> None:
+    await purge(storage, engine, KEPT, NOW)
     [asked] = engine.asked
     assert asked["created_time_to"] == NOW - 30 * DAY
     assert asked["created_time_from"] < asked["created_time_to"]
     assert {status.name for status in asked["runtime_status"]} == {"COMPLETED", "FAILED", "TERMINATED"}
     engine.failing = True
-    await purge(records, engine, KEPT, NOW)
+    await purge(storage, engine, KEPT, NOW)
 
 
 def test_no_days_are_for_ever() -> None:
@@ -261,9 +264,9 @@ def test_no_days_are_for_ever() -> None:
     assert retention_of(settings) == Retention(runs=None, history=None, instances=None)
 
 
-async def test_what_a_phase_keeps_other_runs_away_from_is_evidence_with_a_name(records: Records) -> None:
-    run_id = await run_of(records, 2 * DAY)
-    await records._store.results.insert(run_id, "r~00~000", {"note": "here"})
+async def test_what_a_phase_keeps_other_runs_away_from_is_evidence_with_a_name(storage: Storage) -> None:
+    run_id = await run_of(storage, 2 * DAY)
+    await storage._store.results.insert(run_id, "r~00~000", {"note": "here"})
     [groups] = [one for one in await evidence(run_id) if one["record"] == "groups"]
     assert groups["note"] == "here"
 
@@ -271,11 +274,11 @@ async def test_what_a_phase_keeps_other_runs_away_from_is_evidence_with_a_name(r
 # --- what grows beside runs
 
 
-async def purge_slices_of(records: Records, engine: PurgedEngine, *digests: str) -> None:
+async def purge_slices_of(storage: Storage, engine: PurgedEngine, *digests: str) -> None:
     """The calls of the hours in which these keys have their turn, within eleven days."""
     first = hourly_shard(NOW)
     for number in {int(digest[:2], 16) for digest in digests}:
-        await purge(records, engine, KEPT, NOW + timedelta(hours=(number - first) % 256))
+        await purge(storage, engine, KEPT, NOW + timedelta(hours=(number - first) % 256))
 
 
 def sha(text: str) -> str:
@@ -284,51 +287,53 @@ def sha(text: str) -> str:
 
 @pytest.mark.parametrize("kind", ["idempotency-key", "delivery", "signature", "event", "new_machine", "retry"])
 async def test_claims_go_with_the_age_of_the_runs_that_they_stand_for(
-    records: Records, engine: PurgedEngine, kind: str
+    storage: Storage, engine: PurgedEngine, kind: str
 ) -> None:
-    await records.claim(kind, "old", "run-1", NOW - 412 * DAY)
-    await records.claim(kind, "young", "run-2", NOW - 398 * DAY + 11 * DAY)
-    await purge_slices_of(records, engine, sha("old"), sha("young"))
-    assert await records.claim(kind, "young", "run-3", NOW) == ("run-2", False)
-    assert await records.claim(kind, "old", "run-4", NOW) == ("run-4", True)
+    await storage.idempotency.reserve(kind, "old", "run-1", NOW - 412 * DAY)
+    await storage.idempotency.reserve(kind, "young", "run-2", NOW - 398 * DAY + 11 * DAY)
+    await purge_slices_of(storage, engine, sha("old"), sha("young"))
+    assert await storage.idempotency.reserve(kind, "young", "run-3", NOW) == ("run-2", False)
+    assert await storage.idempotency.reserve(kind, "old", "run-4", NOW) == ("run-4", True)
 
 
-async def test_a_claim_of_a_kind_that_nothing_removes_is_refused(records: Records) -> None:
-    with pytest.raises(ValueError, match="no kind of claim"):
-        await records.claim("something", "key", "value", NOW)
+async def test_a_claim_of_a_kind_that_nothing_removes_is_refused(storage: Storage) -> None:
+    with pytest.raises(ValueError, match="no kind of idempotency key"):
+        await storage.idempotency.reserve("something", "key", "value", NOW)
 
 
-async def test_packages_go_when_they_were_first_seen_long_ago(records: Records, engine: PurgedEngine) -> None:
+async def test_packages_go_when_they_were_first_seen_long_ago(storage: Storage, engine: PurgedEngine) -> None:
     for os_type in OsType:
-        await records.note_first_seen(os_type, [("openssl", "1")], NOW - 412 * DAY)
-        await records.note_first_seen(os_type, [("openssl", "2")], NOW - 300 * DAY)
-    await purge_slices_of(records, engine, sha("openssl=1"), sha("openssl=2"))
+        await storage.patch_pins.record_first_seen(os_type, [("openssl", "1")], NOW - 412 * DAY)
+        await storage.patch_pins.record_first_seen(os_type, [("openssl", "2")], NOW - 300 * DAY)
+    await purge_slices_of(storage, engine, sha("openssl=1"), sha("openssl=2"))
     for partition in ("windows", "linux"):
-        rows = [row.columns["version"] async for row in records._store.seen.scan(partition)]
+        rows = [row.columns["version"] async for row in storage._store.seen.scan(partition)]
         assert rows == ["2"]
 
 
-async def test_pauses_go_a_day_after_their_end(records: Records, engine: PurgedEngine) -> None:
-    await records.throttle("over", NOW - timedelta(hours=25))
-    await records.throttle("just over", NOW - timedelta(hours=23))
-    await purge(records, engine, Retention(runs=None, history=None, instances=None), NOW)
-    assert await records.throttled_until("over") is None
-    assert await records.throttled_until("just over") == NOW - timedelta(hours=23)
+async def test_pauses_go_a_day_after_their_end(storage: Storage, engine: PurgedEngine) -> None:
+    await storage.throttling.throttle("over", NOW - timedelta(hours=25))
+    await storage.throttling.throttle("just over", NOW - timedelta(hours=23))
+    await purge(storage, engine, Retention(runs=None, history=None, instances=None), NOW)
+    assert await storage.throttling.until("over") is None
+    assert await storage.throttling.until("just over") == NOW - timedelta(hours=23)
 
 
 async def test_latest_states_and_locks_of_machines_that_no_run_ends_any_more_go(
-    records: Records, engine: PurgedEngine
+    storage: Storage, engine: PurgedEngine
 ) -> None:
     gone, stays = machine(0), machine(1)
     old, young = RunId.of(NOW - 412 * DAY, "monthly").text, RunId.of(NOW - 300 * DAY, "monthly").text
     for one, run_id, age in ((gone, old, 412), (stays, young, 300)):
         at = NOW - age * DAY
-        await records.add_machines(run_id, [one])
-        assert await records.acquire_lease(one.key, run_id, at, at + DAY) == run_id
-        await records.record_outcome(run_id, one.key, PATCHED, at=at, installation=None, patches=[], release=False)
-    await purge_slices_of(records, engine, gone.key, stays.key)
-    assert [each["key"] for each in (await records.fleet(10, None)).items] == [stays.key]
-    leases = [row.key async for row in records._store.machines.scan("machines", first="l~", end="l~~")]
+        await storage.machines.add(run_id, [one])
+        assert await storage.leases.acquire(one.key, run_id, at, at + DAY) == run_id
+        await storage.results.record_outcome(
+            run_id, one.key, PATCHED, at=at, installation=None, patches=[], release=False
+        )
+    await purge_slices_of(storage, engine, gone.key, stays.key)
+    assert [each["key"] for each in (await storage.history.list_fleet(10, None)).items] == [stays.key]
+    leases = [row.key async for row in storage._store.machines.scan("machines", first="l~", end="l~~")]
     assert leases == [f"l~{stays.key}"]
 
 
@@ -336,66 +341,66 @@ async def test_latest_states_and_locks_of_machines_that_no_run_ends_any_more_go(
     "subject", ["monthly", "freeze~xmas", "maintenance~abc", REFUSED_CALLS, "10-days", "2nd-tuesday", "zz"]
 )
 async def test_lines_about_policies_go_and_those_of_runs_stay_with_them(
-    records: Records, engine: PurgedEngine, subject: str
+    storage: Storage, engine: PurgedEngine, subject: str
 ) -> None:
-    young_run = await run_of(records, 300 * DAY)
+    young_run = await run_of(storage, 300 * DAY)
     if subject == "2nd-tuesday":
         policy = parse_policy({"name": subject, "scope": {"locations": ["westeurope"]}})
-        await records.put_policy(subject, policy.to_wire(), if_match=None, if_none_match=False, at=NOW)
+        await storage.policies.put(subject, policy.to_wire(), if_match=None, if_none_match=False, at=NOW)
     for days in (500, 401, 399):
-        await records.audit(subject, f"done_{days}", by="ana", at=NOW - days * DAY)
-    await records.audit(young_run, "very old", by="ana", at=NOW - 500 * DAY)
-    await purge(records, engine, KEPT, NOW)
-    assert [line["action"] for line in (await records.list_audit(subject, 10, None)).items] == ["done_399"]
-    assert "very old" in [line["action"] for line in (await records.list_audit(young_run, 10, None)).items]
+        await storage.audit.add(subject, f"done_{days}", by="ana", at=NOW - days * DAY)
+    await storage.audit.add(young_run, "very old", by="ana", at=NOW - 500 * DAY)
+    await purge(storage, engine, KEPT, NOW)
+    assert [line["action"] for line in (await storage.audit.list_page(subject, 10, None)).items] == ["done_399"]
+    assert "very old" in [line["action"] for line in (await storage.audit.list_page(young_run, 10, None)).items]
 
 
 async def test_what_cannot_be_removed_is_logged_and_keeps_nothing_else(
-    records: Records, engine: PurgedEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    storage: Storage, engine: PurgedEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    old = await run_of(records, 401 * DAY)
+    old = await run_of(storage, 401 * DAY)
 
-    async def broken(self: Records, *_: object) -> int:
+    async def broken(self: RetentionRepository, *_: object) -> int:
         raise RuntimeError("a row that cannot be read")
 
-    monkeypatch.setattr(Records, "purge_claims", broken)
+    monkeypatch.setattr(RetentionRepository, "purge_idempotency_keys", broken)
     engine.failing = True
-    assert await purge(records, engine, KEPT, NOW) == [old]
+    assert await purge(storage, engine, KEPT, NOW) == [old]
     told = [each for each in caplog.records if each.exc_info]
     assert ["claims" in each.getMessage() for each in told] == [False, True]
-    assert await records.get_run(old) is None
+    assert await storage.runs.get(old) is None
 
 
 async def test_one_run_that_cannot_be_removed_keeps_no_older_one(
-    records: Records, engine: PurgedEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    storage: Storage, engine: PurgedEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    newer, older, damaged = [await run_of(records, age * DAY) for age in (401, 402, 403)]
-    await records._store.runs.merge("runs", RunId.parse(damaged).row_key, {"state": "perhaps"})
-    whole = Records.purge_run
+    newer, older, damaged = [await run_of(storage, age * DAY) for age in (401, 402, 403)]
+    await storage._store.runs.merge("runs", RunId.parse(damaged).row_key, {"state": "perhaps"})
+    whole = RetentionRepository.purge_run
 
-    async def broken(self: Records, run_id: str, most: int) -> int | None:
+    async def broken(self: RetentionRepository, run_id: str, most: int) -> int | None:
         if run_id == newer:
             raise RuntimeError("no answer")
         return await whole(self, run_id, most)
 
-    monkeypatch.setattr(Records, "purge_run", broken)
-    assert await purge(records, engine, KEPT, NOW) == [older]
+    monkeypatch.setattr(RetentionRepository, "purge_run", broken)
+    assert await purge(storage, engine, KEPT, NOW) == [older]
     told = [each.getMessage() for each in caplog.records if each.exc_info]
     assert [newer in text or damaged in text for text in told] == [True, True]
 
 
 async def test_a_call_ends_in_its_time(
-    records: Records, engine: PurgedEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    storage: Storage, engine: PurgedEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    old = await run_of(records, 401 * DAY)
+    old = await run_of(storage, 401 * DAY)
 
-    async def hangs(self: Records, *_: object) -> int:
+    async def hangs(self: RetentionRepository, *_: object) -> int:
         await asyncio.sleep(60)
         return 0
 
-    monkeypatch.setattr(Records, "purge_claims", hangs)
+    monkeypatch.setattr(RetentionRepository, "purge_idempotency_keys", hangs)
     begun = asyncio.get_running_loop().time()
-    assert await purge(records, engine, KEPT, NOW, budget=timedelta(seconds=0.5)) == []
+    assert await purge(storage, engine, KEPT, NOW, budget=timedelta(seconds=0.5)) == []
     assert asyncio.get_running_loop().time() - begun < 5
     assert "No time was left to remove claims" in caplog.text
-    assert await records.get_run(old) is not None
+    assert await storage.runs.get(old) is not None

@@ -11,7 +11,7 @@ from patchwave.azure.snapshots import Disks, open_disks
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.machine.snapshot import SnapshotId, snapshot_of, snapshot_tags
 from patchwave.services.snapshot_cleanup import delete_expired_snapshots, expired_snapshots
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.http_calls import user_function
 from tests.support.simulated_azure import azure
 from tests.support.simulator import GROUP, SUBSCRIPTION, Simulator, simulator
@@ -56,24 +56,24 @@ def exists(azure: Simulator, snapshot: SnapshotId) -> bool:
     return azure.http.get(snapshot.text, params=API).status_code == 200
 
 
-async def clean(records: Records, **limits: Any) -> list[str]:
+async def clean(storage: Storage, **limits: Any) -> list[str]:
     """The names of what was deleted."""
-    return [each.name for each in await delete_expired_snapshots(records, open_disks(), NOW, **limits)]
+    return [each.name for each in await delete_expired_snapshots(storage, open_disks(), NOW, **limits)]
 
 
-async def test_what_is_over_is_deleted_and_the_audit_log_says_so(azure: Simulator, records: Records) -> None:
+async def test_what_is_over_is_deleted_and_the_audit_log_says_so(azure: Simulator, storage: Storage) -> None:
     old, new = take(azure, NOW), take(azure, NOW + HOUR)
-    assert await clean(records) == [old.name]
+    assert await clean(storage) == [old.name]
     assert not exists(azure, old)
     assert exists(azure, new)
-    [line] = (await records.list_audit(RUN_ID, 10, None)).items
+    [line] = (await storage.audit.list_page(RUN_ID, 10, None)).items
     assert (line["action"], line["by"]) == ("snapshot_deleted", "cleanup")
     assert old.name in str(line["detail"])
-    assert await clean(records) == []
+    assert await clean(storage) == []
 
 
 async def test_one_that_fails_is_logged_with_its_traceback_and_the_others_go(
-    azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    azure: Simulator, storage: Storage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken, whole = take(azure, NOW - HOUR), take(azure, NOW)
     read = Disks.read_snapshot
@@ -84,7 +84,7 @@ async def test_one_that_fails_is_logged_with_its_traceback_and_the_others_go(
         return await read(self, snapshot)
 
     monkeypatch.setattr(Disks, "read_snapshot", failing)
-    assert await clean(records) == [whole.name]
+    assert await clean(storage) == [whole.name]
     [told] = [each for each in caplog.records if each.exc_info]
     assert broken.name in told.getMessage()
     assert exists(azure, broken)
@@ -103,28 +103,28 @@ async def test_one_that_fails_is_logged_with_its_traceback_and_the_others_go(
     ],
 )
 async def test_what_does_not_carry_our_tags_as_we_write_them_stays(
-    azure: Simulator, records: Records, changes: dict[str, str | None]
+    azure: Simulator, storage: Storage, changes: dict[str, str | None]
 ) -> None:
     one = azure.take()
     machine = MachineId.parse(one)
     tags = snapshot_tags(RUN_ID, machine.key, NOW - HOUR) | changes
     snapshot = snapshot_of(RUN_ID, machine, None)
     put(azure, one, snapshot, {key: value for key, value in tags.items() if value is not None})
-    assert await clean(records) == []
+    assert await clean(storage) == []
     assert exists(azure, snapshot)
 
 
 @pytest.mark.parametrize("name", ["golden-image", "patchwave-golden", "backup-of-patchwave"])
-async def test_tags_that_were_copied_make_no_snapshot_ours(azure: Simulator, records: Records, name: str) -> None:
+async def test_tags_that_were_copied_make_no_snapshot_ours(azure: Simulator, storage: Storage, name: str) -> None:
     one = azure.take()
     snapshot = SnapshotId(SUBSCRIPTION, "rg-sim", name)
     put(azure, one, snapshot, snapshot_tags(RUN_ID, MachineId.parse(one).key, NOW - HOUR))
-    assert await clean(records) == []
+    assert await clean(storage) == []
     assert exists(azure, snapshot)
 
 
 async def test_one_that_got_more_time_meanwhile_stays(
-    azure: Simulator, records: Records, monkeypatch: pytest.MonkeyPatch
+    azure: Simulator, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The list lags behind: what the snapshot itself says counts."""
     snapshot = take(azure, NOW - HOUR)
@@ -139,42 +139,42 @@ async def test_one_that_got_more_time_meanwhile_stays(
         return listed
 
     monkeypatch.setattr(disks, "list_expiring", stale)
-    assert await clean(records) == []
+    assert await clean(storage) == []
     assert exists(azure, snapshot)
 
 
-async def test_a_call_deletes_so_many_and_the_oldest_first(azure: Simulator, records: Records) -> None:
+async def test_a_call_deletes_so_many_and_the_oldest_first(azure: Simulator, storage: Storage) -> None:
     names = [take(azure, NOW - hours * HOUR).name for hours in (1, 3, 2)]
-    assert await clean(records, most=2) == [names[1], names[2]]
-    assert await clean(records, most=2) == [names[0]]
+    assert await clean(storage, most=2) == [names[1], names[2]]
+    assert await clean(storage, most=2) == [names[0]]
 
 
 async def test_a_group_that_is_locked_is_left_for_later(
-    azure: Simulator, records: Records, caplog: pytest.LogCaptureFixture
+    azure: Simulator, storage: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
     snapshots = [take(azure, NOW - HOUR) for _ in range(3)]
     locked = {"error": {"code": "ScopeLocked", "message": "The scope cannot perform delete operation."}}
     rule = {"match": {"method": "DELETE"}, "effect": {"status": 409, "body": locked}}
     assert azure.http.post("/_sim/faults", json=rule).status_code == 201
-    assert await clean(records) == []
+    assert await clean(storage) == []
     assert caplog.text.count("ScopeLocked") == 1, "one look is enough for the whole group"
     azure.http.delete("/_sim/faults")
-    assert len(await clean(records)) == len(snapshots)
+    assert len(await clean(storage)) == len(snapshots)
 
 
 async def test_a_list_that_cannot_be_read_is_no_error(
-    azure: Simulator, records: Records, caplog: pytest.LogCaptureFixture
+    azure: Simulator, storage: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
     take(azure, NOW - HOUR)
     rule = {"match": {"operation": "graph"}, "effect": {"status": 503}}
     assert azure.http.post("/_sim/faults", json=rule).status_code == 201
-    assert await clean(records) == []
+    assert await clean(storage) == []
     assert "could not be listed" in caplog.text
 
 
-async def test_the_function_itself(azure: Simulator, records: Records) -> None:
+async def test_the_function_itself(azure: Simulator, storage: Storage) -> None:
     """The clock is the real one here."""
-    del records
+    del storage
     over = take(azure, datetime(2020, 1, 1, tzinfo=UTC))
     kept = take(azure, datetime.now(UTC) + HOUR)
     await user_function(expired_snapshots)(timer=object())

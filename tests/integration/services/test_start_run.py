@@ -15,7 +15,7 @@ from patchwave.domain.policy.policy import parse_policy
 from patchwave.domain.runs.provenance import WrittenPolicy, written
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.services.start_run import start_run
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.factories import NOW
 from tests.support.http_calls import POLICY, Engine, call
 
@@ -29,34 +29,34 @@ def chosen() -> WrittenPolicy:
     return written(parse_policy({"name": "monthly", **POLICY}), author="cleo", author_id="", version=1)
 
 
-async def start(records: Records, engine: Engine, chosen: WrittenPolicy, mode: Mode = Mode.PATCH) -> Run:
-    return await start_run(records, engine, chosen, RUN, TIMER, mode=mode, occurrence=DUE)
+async def start(storage: Storage, engine: Engine, chosen: WrittenPolicy, mode: Mode = Mode.PATCH) -> Run:
+    return await start_run(storage, engine, chosen, RUN, TIMER, mode=mode, occurrence=DUE)
 
 
 async def test_two_triggers_of_one_occurrence_are_one_run(
-    records: Records, engine: Engine, chosen: WrittenPolicy
+    storage: Storage, engine: Engine, chosen: WrittenPolicy
 ) -> None:
     """F16: the same trigger delivered twice within a second."""
-    first, second = await asyncio.gather(*(start(records, engine, chosen) for _ in range(2)))
+    first, second = await asyncio.gather(*(start(storage, engine, chosen) for _ in range(2)))
     assert first.id == second.id == "20261110T190000Z-monthly"
     assert (first.occurrence, first.window_end) == (NOW, NOW + timedelta(hours=4))
     assert list(engine.instances) == [RUN.text]
-    assert len((await records.list_runs(10, None)).items) == 1
+    assert len((await storage.runs.list_page(10, None)).items) == 1
 
 
 async def test_a_redelivery_after_the_end_starts_nothing(
-    records: Records, engine: Engine, chosen: WrittenPolicy
+    storage: Storage, engine: Engine, chosen: WrittenPolicy
 ) -> None:
     """F17: the same trigger again, long after its run has ended."""
-    await start(records, engine, chosen)
-    ended = await records.close_run(RUN.text, RunState.COMPLETED, "", NOW)
-    again = await start(records, engine, chosen, Mode.ASSESS)
+    await start(storage, engine, chosen)
+    ended = await storage.runs.close(RUN.text, RunState.COMPLETED, "", NOW)
+    again = await start(storage, engine, chosen, Mode.ASSESS)
     assert again == ended
     assert engine.attempts == [RUN.text]
 
 
 async def test_a_starter_that_died_before_the_engine_is_made_good(
-    records: Records, engine: Engine, chosen: WrittenPolicy
+    storage: Storage, engine: Engine, chosen: WrittenPolicy
 ) -> None:
     """The row is there, the orchestration is not: the next start of the same id schedules and audits it."""
     row = Run(
@@ -69,38 +69,38 @@ async def test_a_starter_that_died_before_the_engine_is_made_good(
         policy_snapshot=chosen.policy.to_wire(),
         policy_origin=chosen.origin,
     )
-    await records.create_run(row)
-    assert await start(records, engine, chosen) == row
+    await storage.runs.create(row)
+    assert await start(storage, engine, chosen) == row
     assert list(engine.instances) == [RUN.text]
-    assert [line["action"] for line in (await records.list_audit(RUN.text, 10, None)).items] == ["run_started"]
+    assert [line["action"] for line in (await storage.audit.list_page(RUN.text, 10, None)).items] == ["run_started"]
 
 
 async def test_the_start_is_audited_once_however_often_it_is_asked_for(
-    records: Records, engine: Engine, chosen: WrittenPolicy
+    storage: Storage, engine: Engine, chosen: WrittenPolicy
 ) -> None:
     for _ in range(3):
-        await start(records, engine, chosen)
-    assert len((await records.list_audit(RUN.text, 10, None)).items) == 1
+        await start(storage, engine, chosen)
+    assert len((await storage.audit.list_page(RUN.text, 10, None)).items) == 1
 
 
 async def test_an_engine_that_is_away_leaves_a_run_that_the_next_start_schedules(
-    records: Records, engine: Engine, chosen: WrittenPolicy
+    storage: Storage, engine: Engine, chosen: WrittenPolicy
 ) -> None:
     engine.failing = True
     with pytest.raises(Refusal) as caught:
-        await start(records, engine, chosen)
+        await start(storage, engine, chosen)
     assert caught.value.status == 503
     engine.failing = False
-    assert (await start(records, engine, chosen)).state is RunState.QUEUED
+    assert (await start(storage, engine, chosen)).state is RunState.QUEUED
     assert list(engine.instances) == [RUN.text]
 
 
 async def test_a_run_that_nobody_can_ask_for_again_does_not_stay_queued(
-    records: Records, engine: Engine, monthly: str
+    storage: Storage, engine: Engine, monthly: str
 ) -> None:
     """Without an Idempotency-Key every start has an id of its own: no later start would schedule this one."""
     engine.failing = True
     assert (await call(runs.start_run, body={"policy": monthly}, engine=engine)).status == 503
-    [left] = (await records.list_runs(10, None)).items
+    [left] = (await storage.runs.list_page(10, None)).items
     assert left.state is RunState.FAILED
     assert left.reason

@@ -15,7 +15,7 @@ from patchwave.domain.core.ids import RunId
 from patchwave.domain.runs.run import RunState
 from patchwave.domain.runs.watchdog import RecoveryAction
 from patchwave.services.watchdog import Watch, look_after_runs
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.factories import NOW, run
 
 HOUR = timedelta(hours=1)
@@ -81,33 +81,33 @@ def ids(count: int) -> list[str]:
     return [RunId.of(NOW + number * HOUR, "monthly").text for number in range(count)]
 
 
-async def begin(records: Records, run_ids: Sequence[str]) -> None:
+async def begin(storage: Storage, run_ids: Sequence[str]) -> None:
     for run_id in run_ids:
-        await records.create_run(run(id=run_id))
-        await records.start_run(run_id, NOW)
+        await storage.runs.create(run(id=run_id))
+        await storage.runs.start(run_id, NOW)
 
 
-def watch(records: Records, engine: Engine, at: datetime = NOW + 9 * HOUR, **options: Any) -> Watch:
-    return Watch(records, engine, at, 30.0, pause=0.01, **options)  # pyright: ignore[reportArgumentType]
+def watch(storage: Storage, engine: Engine, at: datetime = NOW + 9 * HOUR, **options: Any) -> Watch:
+    return Watch(storage, engine, at, 30.0, pause=0.01, **options)  # pyright: ignore[reportArgumentType]
 
 
-async def test_every_run_that_has_not_ended_is_looked_after_and_no_other(records: Records, engine: Engine) -> None:
+async def test_every_run_that_has_not_ended_is_looked_after_and_no_other(storage: Storage, engine: Engine) -> None:
     ended, *live = ids(4)
-    await begin(records, [ended, *live])
-    await records.settle_run(await records.close_run(ended, RunState.COMPLETED, "", NOW))
-    done = await look_after_runs(watch(records, engine))
+    await begin(storage, [ended, *live])
+    await storage.runs.settle(await storage.runs.close(ended, RunState.COMPLETED, "", NOW))
+    done = await look_after_runs(watch(storage, engine))
     assert done == {run_id: [RecoveryAction.CONTINUE] for run_id in live}
     assert {instance_id for _, instance_id in engine.scheduled} == set(live)
     assert ended not in engine.asked
 
 
 async def test_a_run_that_fails_is_logged_with_its_traceback_and_the_others_go_on(
-    records: Records, engine: Engine, caplog: pytest.LogCaptureFixture
+    storage: Storage, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second, third = ids(3)
-    await begin(records, [first, second, third])
+    await begin(storage, [first, second, third])
     engine.broken = {second}
-    done = await look_after_runs(watch(records, engine))
+    done = await look_after_runs(watch(storage, engine))
     assert set(done) == {first, third}
     [told] = [each for each in caplog.records if each.levelno == logging.ERROR]
     assert second in told.getMessage()
@@ -116,94 +116,94 @@ async def test_a_run_that_fails_is_logged_with_its_traceback_and_the_others_go_o
 
 
 async def test_a_run_whose_row_cannot_be_read_is_logged_and_the_others_go_on(
-    records: Records, engine: Engine, caplog: pytest.LogCaptureFixture
+    storage: Storage, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second, third = ids(3)
-    await begin(records, [first, second, third])
-    await records._store.runs.merge("runs", RunId.parse(second).row_key, {"state": "perhaps"})
-    assert set(await look_after_runs(watch(records, engine))) == {first, third}
+    await begin(storage, [first, second, third])
+    await storage._store.runs.merge("runs", RunId.parse(second).row_key, {"state": "perhaps"})
+    assert set(await look_after_runs(watch(storage, engine))) == {first, third}
     [told] = [each for each in caplog.records if each.levelno == logging.ERROR]
     assert second in told.getMessage()
     assert told.exc_info is not None
 
 
-async def test_a_call_without_time_for_all_is_continued_by_the_next_one(records: Records, engine: Engine) -> None:
+async def test_a_call_without_time_for_all_is_continued_by_the_next_one(storage: Storage, engine: Engine) -> None:
     """Eight at a time hang, so that the ninth, the oldest, is not looked at; the next call begins with it."""
     oldest, *others = ids(9)
-    await begin(records, [oldest, *others])
+    await begin(storage, [oldest, *others])
     engine.slow = set(others)
     begun = asyncio.get_running_loop().time()
-    assert await look_after_runs(watch(records, engine, budget=timedelta(seconds=0.5))) == {}
+    assert await look_after_runs(watch(storage, engine, budget=timedelta(seconds=0.5))) == {}
     assert asyncio.get_running_loop().time() - begun < 3
     assert oldest not in engine.asked
-    assert await records.watchdog_place() == oldest
+    assert await storage.live_runs.get_cursor() == oldest
     engine.asked.clear()
-    done = await look_after_runs(watch(records, engine, budget=timedelta(seconds=0.5)))
+    done = await look_after_runs(watch(storage, engine, budget=timedelta(seconds=0.5)))
     assert engine.asked[0] == oldest
     assert done == {oldest: [RecoveryAction.CONTINUE]}
     engine.slow = set()
-    assert len(await look_after_runs(watch(records, engine))) == 9
-    assert await records.watchdog_place() == ""
+    assert len(await look_after_runs(watch(storage, engine))) == 9
+    assert await storage.live_runs.get_cursor() == ""
 
 
-async def test_what_is_left_of_a_run_is_ended_side_by_side(records: Records, engine: Engine) -> None:
+async def test_what_is_left_of_a_run_is_ended_side_by_side(storage: Storage, engine: Engine) -> None:
     [run_id] = ids(1)
-    await begin(records, [run_id])
+    await begin(storage, [run_id])
     engine.seconds = 0.1
     engine.below[f"{run_id}:"] = [
         instance(f"{run_id}:patch:{number:024x}", "patch_machine", OrchestrationStatus.RUNNING) for number in range(60)
     ]
     begun = asyncio.get_running_loop().time()
-    done = await look_after_runs(watch(records, engine))
+    done = await look_after_runs(watch(storage, engine))
     assert asyncio.get_running_loop().time() - begun < 4
     assert done == {run_id: [RecoveryAction.END, RecoveryAction.CONTINUE]}
     assert len(engine.terminated) == 60
     assert 16 <= engine.most_at_once <= 32
 
 
-async def test_an_end_that_was_cut_off_is_completed(records: Records, engine: Engine) -> None:
+async def test_an_end_that_was_cut_off_is_completed(storage: Storage, engine: Engine) -> None:
     [run_id] = ids(1)
-    await begin(records, [run_id])
-    await records.carry_over("monthly", run_id, NOW)
-    await records.close_run(run_id, RunState.COMPLETED, "done", NOW + HOUR)
-    soon = watch(records, engine, NOW + HOUR + timedelta(minutes=10))
+    await begin(storage, [run_id])
+    await storage.overrides.carry_over("monthly", run_id, NOW)
+    await storage.runs.close(run_id, RunState.COMPLETED, "done", NOW + HOUR)
+    soon = watch(storage, engine, NOW + HOUR + timedelta(minutes=10))
     assert await look_after_runs(soon) == {run_id: []}
-    assert len(await records.list_watched()) == 1, "its own orchestration may still be about to"
-    await look_after_runs(watch(records, engine, NOW + HOUR + timedelta(minutes=11)))
+    assert len(await storage.runs.list_watched()) == 1, "its own orchestration may still be about to"
+    await look_after_runs(watch(storage, engine, NOW + HOUR + timedelta(minutes=11)))
     assert engine.scheduled == [("send_notifications", f"{run_id}:notify:ended:1")]
-    assert await records.list_watched() == []
-    assert [each.ended_at for each in (await records.get_controls("monthly")).carry_overs] == [NOW + HOUR]
-    assert "run_ended" in [line["action"] for line in (await records.list_audit(run_id, 10, None)).items]
+    assert await storage.runs.list_watched() == []
+    assert [each.ended_at for each in (await storage.overrides.get("monthly")).carry_overs] == [NOW + HOUR]
+    assert "run_ended" in [line["action"] for line in (await storage.audit.list_page(run_id, 10, None)).items]
 
 
-async def test_people_who_were_told_of_an_end_are_not_told_again(records: Records, engine: Engine) -> None:
+async def test_people_who_were_told_of_an_end_are_not_told_again(storage: Storage, engine: Engine) -> None:
     [run_id] = ids(1)
-    await begin(records, [run_id])
-    await records.close_run(run_id, RunState.COMPLETED, "done", NOW)
+    await begin(storage, [run_id])
+    await storage.runs.close(run_id, RunState.COMPLETED, "done", NOW)
     told = f"{run_id}:notify:ended:1"
     engine.own[told] = instance(told, "send_notifications", OrchestrationStatus.COMPLETED)
-    await look_after_runs(watch(records, engine))
+    await look_after_runs(watch(storage, engine))
     assert engine.scheduled == []
-    assert await records.list_watched() == []
+    assert await storage.runs.list_watched() == []
 
 
 @pytest.mark.parametrize(("minutes", "left"), [(10, 1), (11, 0)])
 async def test_an_entry_whose_run_never_came_is_removed(
-    records: Records, engine: Engine, minutes: int, left: int
+    storage: Storage, engine: Engine, minutes: int, left: int
 ) -> None:
     run_id = RunId.of(NOW, "monthly").text
     entry = {"runId": run_id, "since": "2026-11-10T19:00:00.000Z"}
-    await records._store.runs.insert("live", RunId.parse(run_id).row_key, entry)
-    await look_after_runs(watch(records, engine, NOW + timedelta(minutes=minutes)))
-    assert len(await records.list_watched()) == left
+    await storage._store.runs.insert("live", RunId.parse(run_id).row_key, entry)
+    await look_after_runs(watch(storage, engine, NOW + timedelta(minutes=minutes)))
+    assert len(await storage.runs.list_watched()) == left
     assert engine.asked == []
 
 
-async def test_a_run_without_its_orchestration_is_known_by_its_state(records: Records, engine: Engine) -> None:
+async def test_a_run_without_its_orchestration_is_known_by_its_state(storage: Storage, engine: Engine) -> None:
     [run_id] = ids(1)
-    await begin(records, [run_id])
+    await begin(storage, [run_id])
     engine.own[run_id] = instance(run_id, "patch_run", OrchestrationStatus.SUSPENDED)
-    assert await look_after_runs(watch(records, engine)) == {run_id: []}
-    stored = await records.get_run(run_id)
+    assert await look_after_runs(watch(storage, engine)) == {run_id: []}
+    stored = await storage.runs.get(run_id)
     assert stored is not None
     assert stored.generation == 1

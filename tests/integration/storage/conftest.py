@@ -9,13 +9,13 @@ import pytest
 from pydantic import SecretStr
 
 from patchwave.settings import Settings
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from patchwave.storage.engine.store import Store
 
 
 @pytest.fixture
-async def records(azurite: str) -> AsyncIterator[Records]:
+async def storage(azurite: str) -> AsyncIterator[Storage]:
     settings = Settings(tables_connection=SecretStr(azurite), table_prefix=f"t{uuid.uuid4().hex[:12]}")
-    found = Records(Store.open(settings))
+    found = Storage(Store.open(settings))
     yield found
     await found.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from patchwave.storage import Records, RecordTooLarge
+from patchwave.storage import RecordTooLarge, Storage
 from patchwave.storage.engine.batch_codec import Refusal, read_transaction, write_transaction
 from patchwave.storage.engine.rows import Change
 
@@ -39,8 +39,8 @@ REFUSED = (
 )
 
 
-async def test_columns_arrive_as_they_were(records: Records) -> None:
-    table = records._store.results  # pyright: ignore[reportPrivateUsage]: what is tested is below the records
+async def test_columns_arrive_as_they_were(storage: Storage) -> None:
+    table = storage._store.results  # pyright: ignore[reportPrivateUsage]: what is tested is below the storage
     partition = "20261110T190000Z-it's"
     await table.apply(partition, [Change("insert", "a~'1:2", ODD), Change("replace", "b.-", {"n": 1})])
     found = await table.get(partition, "a~'1:2")
@@ -51,8 +51,8 @@ async def test_columns_arrive_as_they_were(records: Records) -> None:
     assert {row.key: row.columns["yes"] async for row in table.scan(partition)} == {"a~'1:2": False}
 
 
-async def test_a_text_that_the_service_does_not_take_is_told_as_that(records: Records) -> None:
-    table = records._store.results  # pyright: ignore[reportPrivateUsage]: likewise
+async def test_a_text_that_the_service_does_not_take_is_told_as_that(storage: Storage) -> None:
+    table = storage._store.results  # pyright: ignore[reportPrivateUsage]: likewise
     with pytest.raises(RecordTooLarge):
         await table.insert("p", "k", {"text": "x" * 40_000})
 

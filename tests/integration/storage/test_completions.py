@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.workflow.messages import MachineEnded
-from patchwave.storage import Change, RecordMissing, Records, completions, ending_change
-from patchwave.storage.completions import EndingRecords
+from patchwave.storage import Change, RecordMissing, Storage, completion_change, completions
+from patchwave.storage.completions import CompletionRepository
 from patchwave.storage.engine.rows import Conflict, Row
 from patchwave.storage.engine.store import Store
 from tests.support.factories import NOW, machine
@@ -32,93 +32,97 @@ def ended(number: int, attempt: int = 1, **fields: bool) -> MachineEnded:
     return MachineEnded(key=machine(number).key, attempt=attempt, **fields)
 
 
-async def record(records: Records, number: int, outcome: Outcome, *, second: int, phase: str = PHASE) -> Outcome:
+async def record(storage: Storage, number: int, outcome: Outcome, *, second: int, phase: str = PHASE) -> Outcome:
     at = NOW + timedelta(seconds=second)
 
     def ending(stored: Outcome) -> Change:
-        return ending_change(phase, ended(number, failed=stored.outcome is OutcomeKind.FAILED))
+        return completion_change(phase, ended(number, failed=stored.outcome is OutcomeKind.FAILED))
 
     key = machine(number).key
-    return await records.record_outcome(RUN, key, outcome, at=at, installation=None, patches=[], ending=ending)
+    return await storage.results.record_outcome(
+        RUN, key, outcome, at=at, installation=None, patches=[], completion=ending
+    )
 
 
-async def test_a_phase_is_told_what_it_has_not_heard_of(records: Records) -> None:
-    await records.add_machines(RUN, [machine(number) for number in range(4)])
-    assert await records.endings_since(RUN, PHASE, "") == ([], "")
-    await record(records, 2, PATCHED, second=1)
-    await record(records, 1, FAILED, second=2)
-    first, heard = await records.endings_since(RUN, PHASE, "")
+async def test_a_phase_is_told_what_it_has_not_heard_of(storage: Storage) -> None:
+    await storage.machines.add(RUN, [machine(number) for number in range(4)])
+    assert await storage.completions.since(RUN, PHASE, "") == ([], "")
+    await record(storage, 2, PATCHED, second=1)
+    await record(storage, 1, FAILED, second=2)
+    first, heard = await storage.completions.since(RUN, PHASE, "")
     assert sorted(first, key=str) == sorted([ended(2), ended(1, failed=True)], key=str)
-    await records.set_stage(RUN, machine(3).key, Stage.ASSESSED, ending=ending_change(PHASE, ended(3, 4, left=True)))
-    second, later = await records.endings_since(RUN, PHASE, heard)
+    await storage.machines.update(
+        RUN, machine(3).key, Stage.ASSESSED, completion=completion_change(PHASE, ended(3, 4, left=True))
+    )
+    second, later = await storage.completions.since(RUN, PHASE, heard)
     assert second == [ended(3, 4, left=True)]
-    assert await records.endings_since(RUN, PHASE, heard) == (second, later), "the look was executed twice"
-    assert await records.endings_since(RUN, PHASE, later) == ([], later)
+    assert await storage.completions.since(RUN, PHASE, heard) == (second, later), "the look was executed twice"
+    assert await storage.completions.since(RUN, PHASE, later) == ([], later)
 
 
-async def test_rows_that_were_heard_of_are_removed_by_the_hundred(records: Records) -> None:
+async def test_rows_that_were_heard_of_are_removed_by_the_hundred(storage: Storage) -> None:
     for number in range(130):
-        await records.tell_phase(RUN, ending_change(PHASE, ended(number)))
-    told, heard = await records.endings_since(RUN, PHASE, "")
+        await storage.completions.record(RUN, completion_change(PHASE, ended(number)))
+    told, heard = await storage.completions.since(RUN, PHASE, "")
     assert len(told) == len(heard.split()) == 130
-    assert (await records.endings_since(RUN, PHASE, ""))[0] == told, "nothing goes before the phase has it"
-    again, left = await records.endings_since(RUN, PHASE, heard)
+    assert (await storage.completions.since(RUN, PHASE, ""))[0] == told, "nothing goes before the phase has it"
+    again, left = await storage.completions.since(RUN, PHASE, heard)
     assert (again, len(left.split())) == ([], 30)
-    assert await records.endings_since(RUN, PHASE, heard) == ([], left)
-    assert len((await records.endings_since(RUN, PHASE, ""))[0]) == 30
+    assert await storage.completions.since(RUN, PHASE, heard) == ([], left)
+    assert len((await storage.completions.since(RUN, PHASE, ""))[0]) == 30
 
 
-async def test_four_hundred_are_told_at_a_time_and_the_others_next(records: Records) -> None:
-    changes = [ending_change(PHASE, ended(number)) for number in range(450)]
+async def test_four_hundred_are_told_at_a_time_and_the_others_next(storage: Storage) -> None:
+    changes = [completion_change(PHASE, ended(number)) for number in range(450)]
     for first in range(0, 450, 90):
-        await asyncio.gather(*(records.tell_phase(RUN, change) for change in changes[first : first + 90]))
-    told, heard = await records.endings_since(RUN, PHASE, "")
+        await asyncio.gather(*(storage.completions.record(RUN, change) for change in changes[first : first + 90]))
+    told, heard = await storage.completions.since(RUN, PHASE, "")
     assert len(told) == 400
-    rest, heard = await records.endings_since(RUN, PHASE, heard)
+    rest, heard = await storage.completions.since(RUN, PHASE, heard)
     assert len(rest) == 50
     assert {one.key for one in told} | {one.key for one in rest} == {machine(number).key for number in range(450)}
-    assert await records.endings_since(RUN, PHASE, heard) == ([], heard)
+    assert await storage.completions.since(RUN, PHASE, heard) == ([], heard)
 
 
-async def test_other_phases_and_passes_are_not_heard(records: Records) -> None:
-    await records.add_machines(RUN, [machine(1), machine(2)])
-    await record(records, 1, PATCHED, second=1, phase="patch:0.0.1")
-    await record(records, 2, PATCHED, second=1, phase="patch:0.0.10")
-    assert (await records.endings_since(RUN, "patch:0.0.1", ""))[0] == [ended(1)]
-    assert (await records.endings_since(RUN, "patch:0.0.10", ""))[0] == [ended(2)]
+async def test_other_phases_and_passes_are_not_heard(storage: Storage) -> None:
+    await storage.machines.add(RUN, [machine(1), machine(2)])
+    await record(storage, 1, PATCHED, second=1, phase="patch:0.0.1")
+    await record(storage, 2, PATCHED, second=1, phase="patch:0.0.10")
+    assert (await storage.completions.since(RUN, "patch:0.0.1", ""))[0] == [ended(1)]
+    assert (await storage.completions.since(RUN, "patch:0.0.10", ""))[0] == [ended(2)]
 
 
-async def test_a_machine_that_somebody_else_ended_is_told_with_the_outcome_that_is_stored(records: Records) -> None:
-    await records.add_machines(RUN, [machine(1)])
-    await records.record_outcomes(RUN, [machine(1).key], FAILED, NOW)
-    assert await record(records, 1, PATCHED, second=1) == FAILED
-    await records.set_stage(RUN, machine(1).key, Stage.ASSESSED, ending=ending_change(PHASE, ended(1, 2)))
-    assert (await records.endings_since(RUN, PHASE, ""))[0] == [ended(1, failed=True), ended(1, 2)]
+async def test_a_machine_that_somebody_else_ended_is_told_with_the_outcome_that_is_stored(storage: Storage) -> None:
+    await storage.machines.add(RUN, [machine(1)])
+    await storage.results.record_outcomes(RUN, [machine(1).key], FAILED, NOW)
+    assert await record(storage, 1, PATCHED, second=1) == FAILED
+    await storage.machines.update(RUN, machine(1).key, Stage.ASSESSED, completion=completion_change(PHASE, ended(1, 2)))
+    assert (await storage.completions.since(RUN, PHASE, ""))[0] == [ended(1, failed=True), ended(1, 2)]
 
 
-async def test_a_machine_that_is_not_in_the_run_has_no_ending(records: Records) -> None:
+async def test_a_machine_that_is_not_in_the_run_has_no_ending(storage: Storage) -> None:
     with pytest.raises(RecordMissing):
-        await record(records, 1, PATCHED, second=1)
-    assert (await records.endings_since(RUN, PHASE, ""))[0] == []
+        await record(storage, 1, PATCHED, second=1)
+    assert (await storage.completions.since(RUN, PHASE, ""))[0] == []
 
 
-async def test_a_machine_with_more_patches_than_a_transaction_holds_is_told_with_its_row(records: Records) -> None:
+async def test_a_machine_with_more_patches_than_a_transaction_holds_is_told_with_its_row(storage: Storage) -> None:
     from tests.integration.storage.test_run_machines import patches
 
-    await records.add_machines(RUN, [machine(1)])
+    await storage.machines.add(RUN, [machine(1)])
     for count in (98, 99, 100, 230):
         key = machine(1).key
-        outcome = await records.record_outcome(
+        outcome = await storage.results.record_outcome(
             RUN,
             key,
             PATCHED,
             at=NOW,
             installation=None,
             patches=patches(count),
-            ending=lambda _, count=count: ending_change(f"p{count}", ended(1)),
+            completion=lambda _, count=count: completion_change(f"p{count}", ended(1)),
         )
         assert outcome == PATCHED
-        assert (await records.endings_since(RUN, f"p{count}", ""))[0] == [ended(1)]
+        assert (await storage.completions.since(RUN, f"p{count}", ""))[0] == [ended(1)]
 
 
 # --- whatever comes between a write and the look that reads it
@@ -167,7 +171,7 @@ async def _told_whatever_happens(steps: list[tuple[str, int]]) -> None:
         patched.setattr(completions, "BATCH_ROWS", 3)
         patched.setattr(completions, "_MAX_TOLD", 5)
         table = Rows()
-        records = EndingRecords(cast("Store", SimpleNamespace(results=table)))
+        completion_rows = CompletionRepository(cast("Store", SimpleNamespace(results=table)))
         written: set[int] = set()
         rewritten: set[int] = set()
         told: list[str] = []
@@ -178,15 +182,15 @@ async def _told_whatever_happens(steps: list[tuple[str, int]]) -> None:
                     if number in written:
                         rewritten.add(number)
                     written.add(number)
-                    await records.tell_phase(RUN, ending_change(PHASE, ended(number)))
+                    await completion_rows.record(RUN, completion_change(PHASE, ended(number)))
                 case "look" | "look twice":
                     if what == "look twice":
                         # The answer of the first execution got lost; the second one counts.
-                        await records.endings_since(RUN, PHASE, heard)
-                    found, heard = await records.endings_since(RUN, PHASE, heard)
+                        await completion_rows.since(RUN, PHASE, heard)
+                    found, heard = await completion_rows.since(RUN, PHASE, heard)
                     told += [one.key for one in found]
                 case "lost look":
-                    await records.endings_since(RUN, PHASE, heard)
+                    await completion_rows.since(RUN, PHASE, heard)
                 case _:
                     pass
         assert {machine(number).key for number in written} == set(told)

@@ -11,7 +11,7 @@ from patchwave.domain.core.ids import RunId
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import RunState
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from patchwave.storage.engine.client import TableRequests
 from patchwave.storage.engine.rows import Change, Row
 from patchwave.storage.engine.table import Table
@@ -26,33 +26,33 @@ LEFT_RUNNING = Outcome(outcome=OutcomeKind.LEFT_RUNNING, reason=Reason.CANCELED_
 LOST = Outcome(outcome=OutcomeKind.UNKNOWN, reason=Reason.INTERNAL, message="Look at it.")
 
 
-async def started(records: Records, run_id: str = RUN) -> None:
-    await records.create_run(run(id=run_id))
-    await records.start_run(run_id, NOW)
-    await records.add_machines(run_id, [machine(1)])
-    assert await records.acquire_lease(KEY, run_id, NOW, NOW + 5 * HOUR) == run_id
+async def started(storage: Storage, run_id: str = RUN) -> None:
+    await storage.runs.create(run(id=run_id))
+    await storage.runs.start(run_id, NOW)
+    await storage.machines.add(run_id, [machine(1)])
+    assert await storage.leases.acquire(KEY, run_id, NOW, NOW + 5 * HOUR) == run_id
 
 
-async def taken_by_other(records: Records, at: timedelta = HOUR) -> str:
-    return await records.acquire_lease(KEY, OTHER, NOW + at, NOW + at + HOUR)
+async def taken_by_other(storage: Storage, at: timedelta = HOUR) -> str:
+    return await storage.leases.acquire(KEY, OTHER, NOW + at, NOW + at + HOUR)
 
 
-async def test_a_live_run_that_works_on_the_machine_keeps_its_lease(records: Records) -> None:
-    await started(records)
-    await records.set_stage(RUN, KEY, Stage.INSTALLING)
-    assert await taken_by_other(records) == RUN
+async def test_a_live_run_that_works_on_the_machine_keeps_its_lease(storage: Storage) -> None:
+    await started(storage)
+    await storage.machines.update(RUN, KEY, Stage.INSTALLING)
+    assert await taken_by_other(storage) == RUN
 
 
-async def test_a_lease_of_a_run_that_has_ended_is_none(records: Records) -> None:
-    await started(records)
-    await records.close_run(RUN, RunState.FAILED, "It failed itself.", NOW)
-    assert await taken_by_other(records) == OTHER
-    assert await records.leased([KEY], OTHER, NOW + HOUR) == {KEY}
+async def test_a_lease_of_a_run_that_has_ended_is_none(storage: Storage) -> None:
+    await started(storage)
+    await storage.runs.close(RUN, RunState.FAILED, "It failed itself.", NOW)
+    assert await taken_by_other(storage) == OTHER
+    assert await storage.leases.held([KEY], OTHER, NOW + HOUR) == {KEY}
 
 
-async def test_a_lease_of_a_machine_that_its_live_run_has_ended_is_none(records: Records) -> None:
-    await started(records)
-    await records._store.results.merge(
+async def test_a_lease_of_a_machine_that_its_live_run_has_ended_is_none(storage: Storage) -> None:
+    await started(storage)
+    await storage._store.results.merge(
         RUN,
         f"m~{KEY}",
         {
@@ -63,53 +63,53 @@ async def test_a_lease_of_a_machine_that_its_live_run_has_ended_is_none(records:
             "endedAt": "2026-11-10T19:30:00.000Z",
         },
     )
-    assert await taken_by_other(records) == OTHER
-    [told] = (await records.machine_history(KEY, 10, None)).items
+    assert await taken_by_other(storage) == OTHER
+    [told] = (await storage.history.list_page(KEY, 10, None)).items
     assert (told["runId"], told["outcome"], told["at"]) == (RUN, "patched", "2026-11-10T19:30:00.000Z")
 
 
 @pytest.mark.parametrize("is_over", [False, True])
 async def test_the_lease_of_a_machine_in_which_something_may_still_run_stays_until_it_runs_out(
-    records: Records, *, is_over: bool
+    storage: Storage, *, is_over: bool
 ) -> None:
-    await started(records)
-    await records.record_outcome(RUN, KEY, LEFT_RUNNING, at=NOW, installation=None, patches=[], release=False)
+    await started(storage)
+    await storage.results.record_outcome(RUN, KEY, LEFT_RUNNING, at=NOW, installation=None, patches=[], release=False)
     if is_over:
-        await records.close_run(RUN, RunState.CANCELED, "Cancelled on request.", NOW)
-    await records.complete_ends(RUN)
-    assert await taken_by_other(records) == RUN
-    assert await taken_by_other(records, 5 * HOUR) == OTHER
+        await storage.runs.close(RUN, RunState.CANCELED, "Cancelled on request.", NOW)
+    await storage.finalizers.complete(RUN)
+    assert await taken_by_other(storage) == RUN
+    assert await taken_by_other(storage, 5 * HOUR) == OTHER
 
 
-async def test_a_run_that_was_closed_over_an_installation_keeps_its_lease(records: Records) -> None:
-    await started(records)
-    await records.set_stage(RUN, KEY, Stage.INSTALLING)
-    await records.record_outcomes(RUN, [KEY], LOST, NOW)
-    await records.close_run(RUN, RunState.FAILED, "It failed itself.", NOW)
-    await records.complete_ends(RUN)
-    assert await taken_by_other(records) == RUN
+async def test_a_run_that_was_closed_over_an_installation_keeps_its_lease(storage: Storage) -> None:
+    await started(storage)
+    await storage.machines.update(RUN, KEY, Stage.INSTALLING)
+    await storage.results.record_outcomes(RUN, [KEY], LOST, NOW)
+    await storage.runs.close(RUN, RunState.FAILED, "It failed itself.", NOW)
+    await storage.finalizers.complete(RUN)
+    assert await taken_by_other(storage) == RUN
 
 
 @pytest.mark.parametrize("outcome", [Outcome.canceled(), Outcome.skipped(Reason.ERROR_BUDGET, "Not started.")])
 async def test_a_machine_that_nothing_was_sent_to_is_free_when_its_run_is_closed(
-    records: Records, outcome: Outcome
+    storage: Storage, outcome: Outcome
 ) -> None:
-    await started(records)
-    await records.record_outcomes(RUN, [KEY], outcome, NOW)
-    await records.complete_ends(RUN)
-    assert await records.leased([KEY], RUN, NOW) == set()
-    assert await taken_by_other(records) == OTHER
+    await started(storage)
+    await storage.results.record_outcomes(RUN, [KEY], outcome, NOW)
+    await storage.finalizers.complete(RUN)
+    assert await storage.leases.held([KEY], RUN, NOW) == set()
+    assert await taken_by_other(storage) == OTHER
 
 
-async def test_a_holder_that_is_no_run_is_believed(records: Records) -> None:
-    assert await records.acquire_lease(KEY, "run-a", NOW, NOW + 5 * HOUR) == "run-a"
-    assert await taken_by_other(records) == "run-a"
-    assert await records.acquire_lease(machine(2).key, RUN, NOW, NOW + 5 * HOUR) == RUN
-    assert await records.acquire_lease(machine(2).key, OTHER, NOW, NOW + HOUR) == RUN, "a run without a row"
+async def test_a_holder_that_is_no_run_is_believed(storage: Storage) -> None:
+    assert await storage.leases.acquire(KEY, "run-a", NOW, NOW + 5 * HOUR) == "run-a"
+    assert await taken_by_other(storage) == "run-a"
+    assert await storage.leases.acquire(machine(2).key, RUN, NOW, NOW + 5 * HOUR) == RUN
+    assert await storage.leases.acquire(machine(2).key, OTHER, NOW, NOW + HOUR) == RUN, "a run without a row"
 
 
-async def test_only_a_collision_costs_a_look_at_the_holder(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    await started(records)
+async def test_only_a_collision_costs_a_look_at_the_holder(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    await started(storage)
     reads: list[str] = []
     get = TableRequests.get
 
@@ -118,19 +118,19 @@ async def test_only_a_collision_costs_a_look_at_the_holder(records: Records, mon
         return await get(table, partition, key, select)
 
     monkeypatch.setattr(TableRequests, "get", counted)
-    assert await records.acquire_lease(machine(2).key, OTHER, NOW, NOW + HOUR) == OTHER
-    assert await records.acquire_lease(KEY, RUN, NOW, NOW + 6 * HOUR) == RUN
+    assert await storage.leases.acquire(machine(2).key, OTHER, NOW, NOW + HOUR) == OTHER
+    assert await storage.leases.acquire(KEY, RUN, NOW, NOW + 6 * HOUR) == RUN
     assert reads == []
-    assert await taken_by_other(records) == RUN
+    assert await taken_by_other(storage) == RUN
     assert reads == ["machines", RUN, "runs"]
 
 
-async def test_an_end_that_is_complete_is_not_written_again(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    await started(records)
-    await records.add_machines(RUN, [machine(number) for number in range(2, 6)])
+async def test_an_end_that_is_complete_is_not_written_again(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    await started(storage)
+    await storage.machines.add(RUN, [machine(number) for number in range(2, 6)])
     for number in range(1, 6):
         key = machine(number).key
-        await records.record_outcome(RUN, key, PATCHED, at=NOW, installation=None, patches=[], release=True)
+        await storage.results.record_outcome(RUN, key, PATCHED, at=NOW, installation=None, patches=[], release=True)
     written: list[Change] = []
     apply = Table.apply
 
@@ -139,42 +139,44 @@ async def test_an_end_that_is_complete_is_not_written_again(records: Records, mo
         return await apply(table, partition, changes)
 
     monkeypatch.setattr(Table, "apply", counted)
-    assert await records.complete_ends(RUN) == 0
+    assert await storage.finalizers.complete(RUN) == 0
     assert written == []
-    await records._store.machines.delete("machines", f"f~{KEY}", (await row_of(records, f"f~{KEY}")).etag)
+    await storage._store.machines.delete("machines", f"f~{KEY}", (await row_of(storage, f"f~{KEY}")).etag)
     written.clear()
-    assert await records.complete_ends(RUN) == 1
+    assert await storage.finalizers.complete(RUN) == 1
     assert [change.key[:2] for change in written] == ["h~", "f~"]
 
 
-async def row_of(records: Records, key: str) -> Row:
-    row = await records._store.machines.get("machines", key)
+async def row_of(storage: Storage, key: str) -> Row:
+    row = await storage._store.machines.get("machines", key)
     assert row is not None
     return row
 
 
-async def test_more_ends_than_a_page_are_completed(records: Records) -> None:
+async def test_more_ends_than_a_page_are_completed(storage: Storage) -> None:
     machines = [machine(number) for number in range(620)]
-    await records.add_machines(RUN, machines)
+    await storage.machines.add(RUN, machines)
     columns = {"stage": "done", "outcome": "canceled", "reason": "canceled_by_user", "message": "", "endedAt": AT}
     for one in machines:
-        await records._store.results.merge(RUN, f"m~{one.key}", columns)
-    assert await records.complete_ends(RUN) == 620
+        await storage._store.results.merge(RUN, f"m~{one.key}", columns)
+    assert await storage.finalizers.complete(RUN) == 620
     for number in (0, 300, 619):
-        assert len((await records.machine_history(machine(number).key, 10, None)).items) == 1
+        assert len((await storage.history.list_page(machine(number).key, 10, None)).items) == 1
 
 
 AT = "2026-11-10T19:30:00.000Z"
 
 
-async def test_a_newer_end_of_another_run_stays_the_latest_state(records: Records) -> None:
-    await started(records)
+async def test_a_newer_end_of_another_run_stays_the_latest_state(storage: Storage) -> None:
+    await started(storage)
     row = {"stage": "done", "outcome": "failed", "reason": "internal", "message": "late", "endedAt": AT}
-    await records._store.results.merge(RUN, f"m~{KEY}", row)
+    await storage._store.results.merge(RUN, f"m~{KEY}", row)
     newer = RunId.of(NOW + 24 * HOUR, "monthly").text
-    await records.add_machines(newer, [machine(1)])
-    await records.record_outcome(newer, KEY, PATCHED, at=NOW + 24 * HOUR, installation=None, patches=[], release=True)
-    assert await records.complete_ends(RUN) == 1
-    assert [each["outcome"] for each in (await records.fleet(10, None)).items] == ["patched"]
-    told = (await records.machine_history(KEY, 10, None)).items
+    await storage.machines.add(newer, [machine(1)])
+    await storage.results.record_outcome(
+        newer, KEY, PATCHED, at=NOW + 24 * HOUR, installation=None, patches=[], release=True
+    )
+    assert await storage.finalizers.complete(RUN) == 1
+    assert [each["outcome"] for each in (await storage.history.list_fleet(10, None)).items] == ["patched"]
+    told = (await storage.history.list_page(KEY, 10, None)).items
     assert [each["outcome"] for each in told] == ["patched", "failed"]

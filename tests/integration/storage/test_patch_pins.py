@@ -10,7 +10,7 @@ import pytest
 
 from patchwave.domain.machine.patch_pinning import LinuxPin, Package, Pin, WindowsPin
 from patchwave.domain.policy.scope import OsType
-from patchwave.storage import Records, RecordTooLarge
+from patchwave.storage import RecordTooLarge, Storage
 from patchwave.storage.engine.table import Table
 from tests.support.factories import NOW
 
@@ -25,9 +25,9 @@ DAY = timedelta(days=1)
 HELLO: Package = ("openssl", "3.0.2")
 
 
-def another_worker(records: Records) -> Records:
+def another_worker(storage: Storage) -> Storage:
     """The same tables, and nothing remembered."""
-    return Records(records._store)
+    return Storage(storage._store)
 
 
 @pytest.mark.parametrize(
@@ -39,57 +39,57 @@ def another_worker(records: Records) -> Records:
         PIN.model_copy(update={"linux": None, "windows": WindowsPin(kbs=["KB5000001"])}),
     ],
 )
-async def test_a_pin_is_read_back_as_it_was_stored(records: Records, pin: Pin) -> None:
-    assert await records.get_pin(RUN) is None
-    assert await records.save_pin(RUN, pin) == pin
-    assert await records.get_pin(RUN) == pin
-    assert await another_worker(records).get_pin(RUN) == pin
+async def test_a_pin_is_read_back_as_it_was_stored(storage: Storage, pin: Pin) -> None:
+    assert await storage.patch_pins.get(RUN) is None
+    assert await storage.patch_pins.save(RUN, pin) == pin
+    assert await storage.patch_pins.get(RUN) == pin
+    assert await another_worker(storage).patch_pins.get(RUN) == pin
 
 
-async def test_the_first_pin_of_a_run_counts(records: Records) -> None:
-    await records.save_pin(RUN, PIN)
+async def test_the_first_pin_of_a_run_counts(storage: Storage) -> None:
+    await storage.patch_pins.save(RUN, PIN)
     second = Pin(from_ring="broad", at=NOW + DAY)
-    assert await records.save_pin(RUN, second) == PIN
-    assert await another_worker(records).save_pin(RUN, second) == PIN
-    assert await records.get_pin("20261210T190000Z-monthly") is None
+    assert await storage.patch_pins.save(RUN, second) == PIN
+    assert await another_worker(storage).patch_pins.save(RUN, second) == PIN
+    assert await storage.patch_pins.get("20261210T190000Z-monthly") is None
 
 
-async def test_a_large_pin_is_spread_over_rows_and_comes_whole(records: Records) -> None:
+async def test_a_large_pin_is_spread_over_rows_and_comes_whole(storage: Storage) -> None:
     masks = [f"package-{number:06d}=1:{number}.0-0ubuntu1.22.04.{number}" for number in range(20_000)]
     large = PIN.model_copy(update={"linux": LinuxPin(masks=masks)})
-    await records.save_pin(RUN, large)
-    assert await another_worker(records).get_pin(RUN) == large
+    await storage.patch_pins.save(RUN, large)
+    assert await another_worker(storage).patch_pins.get(RUN) == large
 
 
-async def test_a_pin_over_one_transaction_is_refused_and_leaves_nothing(records: Records) -> None:
+async def test_a_pin_over_one_transaction_is_refused_and_leaves_nothing(storage: Storage) -> None:
     masks = [f"package-{number:06d}={'9' * 60}" for number in range(60_000)]
     with pytest.raises(RecordTooLarge):
-        await records.save_pin(RUN, PIN.model_copy(update={"linux": LinuxPin(masks=masks)}))
-    assert await another_worker(records).get_pin(RUN) is None
+        await storage.patch_pins.save(RUN, PIN.model_copy(update={"linux": LinuxPin(masks=masks)}))
+    assert await another_worker(storage).patch_pins.get(RUN) is None
 
 
-async def test_the_first_sighting_of_a_version_stays(records: Records) -> None:
+async def test_the_first_sighting_of_a_version_stays(storage: Storage) -> None:
     newer: Package = ("openssl", "3.0.3")
-    await records.note_first_seen(OsType.LINUX, [HELLO], NOW)
-    await records.note_first_seen(OsType.LINUX, [HELLO, newer], NOW + DAY)
-    await another_worker(records).note_first_seen(OsType.LINUX, [HELLO, newer], NOW + 2 * DAY)
+    await storage.patch_pins.record_first_seen(OsType.LINUX, [HELLO], NOW)
+    await storage.patch_pins.record_first_seen(OsType.LINUX, [HELLO, newer], NOW + DAY)
+    await another_worker(storage).patch_pins.record_first_seen(OsType.LINUX, [HELLO, newer], NOW + 2 * DAY)
     wanted = {HELLO: NOW, newer: NOW + DAY}
     asked: list[Package] = [HELLO, newer, ("never", "1")]
-    assert await records.first_seen(OsType.LINUX, asked) == wanted
-    assert await another_worker(records).first_seen(OsType.LINUX, asked) == wanted
-    assert await records.first_seen(OsType.WINDOWS, asked) == {}
+    assert await storage.patch_pins.first_seen(OsType.LINUX, asked) == wanted
+    assert await another_worker(storage).patch_pins.first_seen(OsType.LINUX, asked) == wanted
+    assert await storage.patch_pins.first_seen(OsType.WINDOWS, asked) == {}
 
 
-async def test_names_of_any_characters_and_equal_signs_do_not_meet(records: Records) -> None:
+async def test_names_of_any_characters_and_equal_signs_do_not_meet(storage: Storage) -> None:
     odd: list[Package] = [("a/b\\c#d?", "1"), ("ü" * 400, "1"), ("x", "1\n2"), ("x=1", "2"), ("x", "12")]
     for day, one in enumerate(odd):
-        await records.note_first_seen(OsType.LINUX, [one], NOW + day * DAY)
-    found = await another_worker(records).first_seen(OsType.LINUX, odd)
+        await storage.patch_pins.record_first_seen(OsType.LINUX, [one], NOW + day * DAY)
+    found = await another_worker(storage).patch_pins.first_seen(OsType.LINUX, odd)
     assert found == {one: NOW + day * DAY for day, one in enumerate(odd)}
 
 
 async def test_a_fleet_of_equal_machines_costs_one_machines_requests(
-    records: Records, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[str] = []
     real = Table.insert_all
@@ -101,5 +101,5 @@ async def test_a_fleet_of_equal_machines_costs_one_machines_requests(
     monkeypatch.setattr(Table, "insert_all", insert_all)
     packages = [(f"package-{number}", "1.0") for number in range(40)]
     for _ in range(50):
-        await records.note_first_seen(OsType.LINUX, packages, NOW)
+        await storage.patch_pins.record_first_seen(OsType.LINUX, packages, NOW)
     assert len(written) == 40

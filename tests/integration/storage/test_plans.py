@@ -19,7 +19,7 @@ from patchwave.domain.planning.plan import ExcludedMachine, Makespan, Plan, Plan
 from patchwave.domain.planning.plan import PlannedRing as RingOfPlan
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.workflow.messages import PlannedPhase, PlannedRing, PlannedRun
-from patchwave.storage import InvalidCursor, Records, StorageUnreachable
+from patchwave.storage import InvalidCursor, Storage, StorageUnreachable
 from patchwave.storage.engine.rows import Change
 from patchwave.storage.engine.table import Table
 from patchwave.storage.plans import HEAD
@@ -90,13 +90,13 @@ SHORT = PlannedRun(
 )
 
 
-async def keys_of(records: Records, ring: int, phase: int, limit: int = 1000) -> list[str]:
-    return [one.key for one in (await records.list_placements(RUN, ring, phase, limit, None)).items]
+async def keys_of(storage: Storage, ring: int, phase: int, limit: int = 1000) -> list[str]:
+    return [one.key for one in (await storage.plans.list_placements(RUN, ring, phase, limit, None)).items]
 
 
-async def add(records: Records, count: int) -> list[MachineRecord]:
+async def add(storage: Storage, count: int) -> list[MachineRecord]:
     machines = [machine(number) for number in range(count)]
-    await records.add_machines(RUN, machines)
+    await storage.machines.add(RUN, machines)
     return machines
 
 
@@ -133,12 +133,12 @@ def plans(draw: st.DrawFn) -> Plan:
 @settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-async def test_what_is_read_back_is_what_was_stored(records: Records, plan: Plan, data: st.DataObject) -> None:
+async def test_what_is_read_back_is_what_was_stored(storage: Storage, plan: Plan, data: st.DataObject) -> None:
     run_id = f"20261110T190000Z-p{time.monotonic_ns()}"
     placed = data.draw(st.permutations(in_order(plan)))
-    assert await records.save_plan(run_id, plan, placed, SHORT) == SHORT
-    assert await records.get_plan(run_id) == plan
-    assert await records.get_planned_run(run_id) == SHORT
+    assert await storage.plans.save(run_id, plan, placed, SHORT) == SHORT
+    assert await storage.plans.get(run_id) == plan
+    assert await storage.plans.get_summary(run_id) == SHORT
     where = {
         key_of(one): (plan.rings.index(ring), one.phase - 1)
         for ring in plan.rings
@@ -148,24 +148,24 @@ async def test_what_is_read_back_is_what_was_stored(records: Records, plan: Plan
     for ring, shown in enumerate(plan.rings):
         for phase in range(len(shown.phases)):
             wanted = [one for one in placed if where[one.key] == (ring, phase)]
-            assert (await records.list_placements(run_id, ring, phase, 100, None)).items == wanted
+            assert (await storage.plans.list_placements(run_id, ring, phase, 100, None)).items == wanted
 
 
-async def test_a_run_without_a_plan_has_none(records: Records) -> None:
-    assert await records.get_plan(RUN) is None
-    assert await records.get_planned_run(RUN) is None
-    assert await keys_of(records, 0, 0) == []
+async def test_a_run_without_a_plan_has_none(storage: Storage) -> None:
+    assert await storage.plans.get(RUN) is None
+    assert await storage.plans.get_summary(RUN) is None
+    assert await keys_of(storage, 0, 0) == []
 
 
-async def test_a_phase_is_handed_out_in_pages(records: Records) -> None:
+async def test_a_phase_is_handed_out_in_pages(storage: Storage) -> None:
     plan = make([planned_machine(number) for number in range(25)] + [planned_machine(99, phase=2)])
     placed = in_order(plan)
-    await records.save_plan(RUN, plan, placed, SHORT)
+    await storage.plans.save(RUN, plan, placed, SHORT)
     found: list[PlacedMachine] = []
     cursor: str | None = None
     sizes: list[int] = []
     while True:
-        page = await records.list_placements(RUN, 0, 0, 10, cursor)
+        page = await storage.plans.list_placements(RUN, 0, 0, 10, cursor)
         found += page.items
         sizes.append(len(page.items))
         cursor = page.cursor
@@ -174,15 +174,17 @@ async def test_a_phase_is_handed_out_in_pages(records: Records) -> None:
     assert found == placed[:25]
     assert sizes == [10, 10, 5]
     with pytest.raises(InvalidCursor):
-        await records.list_placements(RUN, 0, 1, 10, (await records.list_placements(RUN, 0, 0, 10, None)).cursor)
+        await storage.plans.list_placements(
+            RUN, 0, 1, 10, (await storage.plans.list_placements(RUN, 0, 0, 10, None)).cursor
+        )
 
 
-async def test_a_machines_own_row_shows_its_place_and_keeps_everything_else(records: Records) -> None:
-    machines = await add(records, 3)
-    await records.record_outcomes(RUN, [machines[2].key], Outcome.skipped(Reason.HOLD_TAG, "held"), NOW)
+async def test_a_machines_own_row_shows_its_place_and_keeps_everything_else(storage: Storage) -> None:
+    machines = await add(storage, 3)
+    await storage.results.record_outcomes(RUN, [machines[2].key], Outcome.skipped(Reason.HOLD_TAG, "held"), NOW)
     plan = make([planned_machine(0), planned_machine(1, ring="broad", wave=7, lane="eastus", why=["a", "b"])])
-    await records.save_plan(RUN, plan, in_order(plan), SHORT)
-    first, second, third = [await records.get_machine(RUN, one.key) for one in machines]
+    await storage.plans.save(RUN, plan, in_order(plan), SHORT)
+    first, second, third = [await storage.machines.get(RUN, one.key) for one in machines]
     place = {"ring": "broad", "phase": 1, "lane": "eastus", "wave": 7, "why": ["a", "b"]}
     assert second == machines[1].model_copy(update=place)
     assert first
@@ -191,19 +193,19 @@ async def test_a_machines_own_row_shows_its_place_and_keeps_everything_else(reco
     assert (third.ring, third.outcome) == ("", OutcomeKind.SKIPPED)
 
 
-async def test_a_whole_plan_never_changes(records: Records) -> None:
+async def test_a_whole_plan_never_changes(storage: Storage) -> None:
     first = make([planned_machine(1)])
     second = make([planned_machine(1, why=["another"]), planned_machine(2)], notes=[])
-    await records.save_plan(RUN, first, in_order(first), SHORT)
-    assert await records.save_plan(RUN, second, in_order(second), PlannedRun()) == SHORT
-    assert await records.get_plan(RUN) == first
+    await storage.plans.save(RUN, first, in_order(first), SHORT)
+    assert await storage.plans.save(RUN, second, in_order(second), PlannedRun()) == SHORT
+    assert await storage.plans.get(RUN) == first
 
 
 async def test_a_plan_that_was_cut_off_is_not_there_and_leaves_nothing_behind(
-    records: Records, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever request of the first execution is the last one to arrive."""
-    await add(records, 260)
+    await add(storage, 260)
     excluded = [ExcludedMachine(id=machine(number).id, reason="no_ring", detail="-") for number in range(250, 260)]
     first = make([planned_machine(number) for number in range(250)], excluded)
     second = make(
@@ -230,27 +232,27 @@ async def test_a_plan_that_was_cut_off_is_not_there_and_leaves_nothing_behind(
         monkeypatch.setattr(Table, "apply", apply)
         monkeypatch.setattr(Table, "insert", insert)
         with pytest.raises(StorageUnreachable):
-            await records.save_plan(run_id, first, in_order(first), SHORT)
+            await storage.plans.save(run_id, first, in_order(first), SHORT)
         monkeypatch.undo()
-        assert await records.get_plan(run_id) is None
-        assert await records.get_planned_run(run_id) is None
-        assert await records.save_plan(run_id, second, in_order(second), SHORT) == SHORT
-        assert await records.get_plan(run_id) == second
-        assert (await records.list_placements(run_id, 0, 0, 1000, None)).items == []
-        assert (await records.list_placements(run_id, 1, 0, 1000, None)).items == in_order(second)
+        assert await storage.plans.get(run_id) is None
+        assert await storage.plans.get_summary(run_id) is None
+        assert await storage.plans.save(run_id, second, in_order(second), SHORT) == SHORT
+        assert await storage.plans.get(run_id) == second
+        assert (await storage.plans.list_placements(run_id, 0, 0, 1000, None)).items == []
+        assert (await storage.plans.list_placements(run_id, 1, 0, 1000, None)).items == in_order(second)
 
 
-async def test_machines_and_places_must_be_the_same(records: Records) -> None:
+async def test_machines_and_places_must_be_the_same(storage: Storage) -> None:
     plan = make([planned_machine(1), planned_machine(2)])
     with pytest.raises(ValueError, match="not of the same machines"):
-        await records.save_plan(RUN, plan, in_order(plan)[:1], SHORT)
-    assert await records.get_planned_run(RUN) is None
+        await storage.plans.save(RUN, plan, in_order(plan)[:1], SHORT)
+    assert await storage.plans.get_summary(RUN) is None
 
 
 async def test_a_large_plan_takes_one_request_for_a_hundred_rows(
-    records: Records, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machines = await add(records, 1_000)
+    machines = await add(storage, 1_000)
     plan = make([planned_machine(number, ring="broad" if number % 4 else "canary") for number in range(1_000)])
     sent: list[int] = []
     real_apply = Table.apply
@@ -260,42 +262,44 @@ async def test_a_large_plan_takes_one_request_for_a_hundred_rows(
         return await real_apply(table, partition, changes)
 
     monkeypatch.setattr(Table, "apply", apply)
-    await records.save_plan(RUN, plan, in_order(plan), SHORT)
+    await storage.plans.save(RUN, plan, in_order(plan), SHORT)
     assert sent == [100] * 20 + [1]
-    assert await records.get_plan(RUN) == plan
-    assert len(await keys_of(records, 1, 0, 5_000)) == 750
-    assert sum([1 async for one in records.each_machine(RUN) if one.ring]) == len(machines)
+    assert await storage.plans.get(RUN) == plan
+    assert len(await keys_of(storage, 1, 0, 5_000)) == 750
+    assert sum([1 async for one in storage.machines.scan(RUN) if one.ring]) == len(machines)
 
 
-async def test_the_last_installation_of_each_machine_tells_how_long_it_takes(records: Records) -> None:
-    machines = await add(records, 3)
+async def test_the_last_installation_of_each_machine_tells_how_long_it_takes(storage: Storage) -> None:
+    machines = await add(storage, 3)
     began, patched = NOW - timedelta(minutes=40), Outcome(outcome=OutcomeKind.PATCHED, reason=Reason.OK, message="-")
     failed = patched.model_copy(update={"outcome": OutcomeKind.FAILED})
     installed = InstallationSummary(status="Succeeded", installed=3, started_at=began)
     for one, outcome in zip(machines, (patched, failed, patched), strict=True):
-        await records.record_outcome(RUN, one.key, outcome, at=NOW, installation=installed, patches=[])
-    assert await records.install_seconds() == {machines[0].key: 2400, machines[2].key: 2400}
+        await storage.results.record_outcome(RUN, one.key, outcome, at=NOW, installation=installed, patches=[])
+    assert await storage.history.install_seconds() == {machines[0].key: 2400, machines[2].key: 2400}
     later = "20261210T190000Z-monthly"
-    await records.add_machines(later, machines)
+    await storage.machines.add(later, machines)
     month = timedelta(days=30)
     installed = installed.model_copy(update={"started_at": began + month})
-    await records.record_outcome(later, machines[0].key, failed, at=NOW + month, installation=installed, patches=[])
-    assert await records.install_seconds() == {machines[2].key: 2400}
+    await storage.results.record_outcome(
+        later, machines[0].key, failed, at=NOW + month, installation=installed, patches=[]
+    )
+    assert await storage.history.install_seconds() == {machines[2].key: 2400}
 
 
-async def test_the_last_assessment_of_each_machine_is_known(records: Records) -> None:
-    machines = await add(records, 2)
-    await records.record_assessment(RUN, machines[0].key, AssessmentSummary(status="Succeeded"), [], NOW)
+async def test_the_last_assessment_of_each_machine_is_known(storage: Storage) -> None:
+    machines = await add(storage, 2)
+    await storage.results.record_assessment(RUN, machines[0].key, AssessmentSummary(status="Succeeded"), [], NOW)
     for one in machines:
-        await records.record_outcomes(RUN, [one.key], Outcome.skipped(Reason.HOLD_TAG, "held"), NOW)
-    assert await records.last_assessments() == {machines[0].key: NOW}
+        await storage.results.record_outcomes(RUN, [one.key], Outcome.skipped(Reason.HOLD_TAG, "held"), NOW)
+    assert await storage.history.last_assessments() == {machines[0].key: NOW}
 
 
-async def test_standings_tell_stage_and_end(records: Records) -> None:
-    machines = await add(records, 3)
-    await records.set_stage(RUN, machines[1].key, Stage.INSTALLED)
-    await records.record_outcomes(RUN, [machines[2].key], Outcome.skipped(Reason.HOLD_TAG, "held"), NOW)
-    standings = await records.machine_standings(RUN, [one.key for one in machines] + ["0" * 24])
+async def test_standings_tell_stage_and_end(storage: Storage) -> None:
+    machines = await add(storage, 3)
+    await storage.machines.update(RUN, machines[1].key, Stage.INSTALLED)
+    await storage.results.record_outcomes(RUN, [machines[2].key], Outcome.skipped(Reason.HOLD_TAG, "held"), NOW)
+    standings = await storage.machines.get_progress(RUN, [one.key for one in machines] + ["0" * 24])
     assert standings == {
         machines[0].key: (Stage.WAITING, None, ""),
         machines[1].key: (Stage.INSTALLED, None, ""),

@@ -14,7 +14,7 @@ from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.intent import IntentState
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import RunState
-from patchwave.storage import RecordMissing, Records
+from patchwave.storage import RecordMissing, Storage
 from tests.support.factories import NOW, RUN, intent, machine, order, run
 
 LATER = NOW + timedelta(minutes=5)
@@ -27,22 +27,22 @@ GATE = ErrorBudgetExceeded(run_id=RUN, scope="ring:broad", failures=3, limit=2, 
 
 
 @pytest.fixture
-async def live(records: Records) -> Records:
+async def live(storage: Storage) -> Storage:
     """Records with a run that has started."""
-    await records.create_run(run(policy_snapshot=POLICY))
-    await records.start_run(RUN, NOW)
-    await records.add_machines(RUN, [machine(1)])
-    await records.count_machines(RUN)
-    return records
+    await storage.runs.create(run(policy_snapshot=POLICY))
+    await storage.runs.start(RUN, NOW)
+    await storage.machines.add(RUN, [machine(1)])
+    await storage.runs.count_machines(RUN)
+    return storage
 
 
-async def test_what_is_empty_again_is_empty_in_the_row(live: Records) -> None:
-    before = await live.get_run(RUN)
-    paused = await live.pause_run(RUN, order())
-    assert await live.get_run(RUN) == paused
-    await live.trip_error_budget(GATE, NOW)
-    resumed = await live.resume_run(RUN, order(at=LATER))
-    stored = await live.get_run(RUN)
+async def test_what_is_empty_again_is_empty_in_the_row(live: Storage) -> None:
+    before = await live.runs.get(RUN)
+    paused = await live.runs.pause(RUN, order())
+    assert await live.runs.get(RUN) == paused
+    await live.runs.trip_error_budget(GATE, NOW)
+    resumed = await live.runs.resume(RUN, order(at=LATER))
+    stored = await live.runs.get(RUN)
     assert stored == resumed
     assert before
     assert stored
@@ -51,16 +51,16 @@ async def test_what_is_empty_again_is_empty_in_the_row(live: Records) -> None:
     assert stored.policy_snapshot == before.policy_snapshot
 
 
-async def test_many_orders_at_once_all_count_and_of_equal_ones_the_first(live: Records) -> None:
+async def test_many_orders_at_once_all_count_and_of_equal_ones_the_first(live: Storage) -> None:
     await asyncio.gather(
-        live.pause_run(RUN, order("ana")),
-        live.pause_run(RUN, order("ben")),
-        live.trip_error_budget(GATE, NOW),
-        live.decide_ring(RUN, "broad", order("ana"), approved=True),
-        live.request_cancel(RUN, order("eve")),
+        live.runs.pause(RUN, order("ana")),
+        live.runs.pause(RUN, order("ben")),
+        live.runs.trip_error_budget(GATE, NOW),
+        live.runs.decide_ring(RUN, "broad", order("ana"), approved=True),
+        live.runs.cancel(RUN, order("eve")),
         return_exceptions=True,
     )
-    stored = await live.get_run(RUN)
+    stored = await live.runs.get(RUN)
     assert stored
     assert stored.cancel_requested_at == NOW
     assert stored.blocked_scopes == ["ring:broad"]
@@ -68,12 +68,12 @@ async def test_many_orders_at_once_all_count_and_of_equal_ones_the_first(live: R
     assert (stored.paused_at is not None) == ("pause" in stored.steered)
 
 
-async def test_of_contrary_decisions_at_once_one_stands(live: Records) -> None:
+async def test_of_contrary_decisions_at_once_one_stands(live: Storage) -> None:
     answers = await asyncio.gather(
-        *(live.decide_ring(RUN, "broad", order(f"p{n}"), approved=n % 2 == 0) for n in range(6)),
+        *(live.runs.decide_ring(RUN, "broad", order(f"p{n}"), approved=n % 2 == 0) for n in range(6)),
         return_exceptions=True,
     )
-    stored = await live.get_run(RUN)
+    stored = await live.runs.get(RUN)
     assert stored
     decision = stored.decisions["broad"]
     refused = [answer for answer in answers if isinstance(answer, NotPossible)]
@@ -81,104 +81,104 @@ async def test_of_contrary_decisions_at_once_one_stands(live: Records) -> None:
     assert all(f"by {decision.by} at" in str(answer) for answer in refused)
 
 
-async def test_a_paused_run_that_starts_stays_paused(records: Records) -> None:
-    await records.create_run(run(policy_snapshot=POLICY))
-    await records.pause_run(RUN, order())
-    started = await records.start_run(RUN, LATER)
+async def test_a_paused_run_that_starts_stays_paused(storage: Storage) -> None:
+    await storage.runs.create(run(policy_snapshot=POLICY))
+    await storage.runs.pause(RUN, order())
+    started = await storage.runs.start(RUN, LATER)
     assert (started.state, started.paused_from_state, started.started_at) == (RunState.PAUSED, RunState.RUNNING, LATER)
-    assert await records.get_run(RUN) == started
+    assert await storage.runs.get(RUN) == started
 
 
-async def test_gates_and_states_are_shown_and_the_end_takes_them_away(live: Records) -> None:
-    await live.set_run_state(RUN, RunState.AWAITING_APPROVAL, "broad")
-    stopped = await live.stop_run(RUN, "See https://example.org/log?sig=SECRET", NOW)
+async def test_gates_and_states_are_shown_and_the_end_takes_them_away(live: Storage) -> None:
+    await live.runs.set_state(RUN, RunState.AWAITING_APPROVAL, "broad")
+    stopped = await live.runs.stop(RUN, "See https://example.org/log?sig=SECRET", NOW)
     assert stopped.stop_reason == "See https://example.org/log?***"
-    assert (await live.stop_run(RUN, "again", LATER)) == stopped
-    closed = await live.close_run(RUN, RunState.STOPPED, stopped.stop_reason, LATER)
+    assert (await live.runs.stop(RUN, "again", LATER)) == stopped
+    closed = await live.runs.close(RUN, RunState.STOPPED, stopped.stop_reason, LATER)
     assert (closed.state, closed.waiting_for, closed.stopped_at) == (RunState.STOPPED, "", NOW)
-    assert await live.get_run(RUN) == closed
+    assert await live.runs.get(RUN) == closed
 
 
-async def test_what_people_write_is_kept_without_secrets(live: Records) -> None:
-    paused = await live.pause_run(RUN, order(why="\0 Bearer abcdefghijkl, https://example.org/?code=SECRET"))
+async def test_what_people_write_is_kept_without_secrets(live: Storage) -> None:
+    paused = await live.runs.pause(RUN, order(why="\0 Bearer abcdefghijkl, https://example.org/?code=SECRET"))
     assert paused.steered["pause"].why == "\ufffd Bearer ***, https://example.org/?***"
 
 
-async def test_orders_to_a_run_that_is_not_there(records: Records) -> None:
-    for give in (records.pause_run, records.resume_run, records.request_cancel):
+async def test_orders_to_a_run_that_is_not_there(storage: Storage) -> None:
+    for give in (storage.runs.pause, storage.runs.resume, storage.runs.cancel):
         with pytest.raises(RecordMissing):
             await give(RUN, order())
     with pytest.raises(RecordMissing):
-        await records.skip_machine(RUN, machine(1).key, order(), OperationKind.INSTALL)
+        await storage.machines.skip(RUN, machine(1).key, order(), OperationKind.INSTALL)
     with pytest.raises(RecordMissing):
-        await records.begin_operation(RUN, machine(1).key, Stage.INSTALLING, NOW)
+        await storage.machines.begin_operation(RUN, machine(1).key, Stage.INSTALLING, NOW)
 
 
 class TestSkippingAMachine:
     KEY = machine(1).key
 
-    async def test_the_first_order_stays_and_keeps_the_operation_from_beginning(self, live: Records) -> None:
-        skipped = await live.skip_machine(RUN, self.KEY, order("ana", "being rebuilt"), OperationKind.INSTALL)
-        again = await live.skip_machine(RUN, self.KEY, order("ben"), OperationKind.INSTALL)
-        assert skipped == again == await live.get_machine(RUN, self.KEY)
-        await live.declare_intent(intent(RUN))
-        asked = await live.begin_operation(RUN, self.KEY, Stage.INSTALLING, NOW)
+    async def test_the_first_order_stays_and_keeps_the_operation_from_beginning(self, live: Storage) -> None:
+        skipped = await live.machines.skip(RUN, self.KEY, order("ana", "being rebuilt"), OperationKind.INSTALL)
+        again = await live.machines.skip(RUN, self.KEY, order("ben"), OperationKind.INSTALL)
+        assert skipped == again == await live.machines.get(RUN, self.KEY)
+        await live.intents.declare(intent(RUN))
+        asked = await live.machines.begin_operation(RUN, self.KEY, Stage.INSTALLING, NOW)
         assert asked == order("ana", "being rebuilt")
-        found = await live.get_machine(RUN, self.KEY)
+        found = await live.machines.get(RUN, self.KEY)
         assert found
         assert (found.stage, found.started_at) == (Stage.WAITING, None)
 
-    async def test_after_the_operation_has_begun_it_is_too_late(self, live: Records) -> None:
-        await live.declare_intent(intent(RUN))
-        assert await live.begin_operation(RUN, self.KEY, Stage.INSTALLING, NOW) is None
+    async def test_after_the_operation_has_begun_it_is_too_late(self, live: Storage) -> None:
+        await live.intents.declare(intent(RUN))
+        assert await live.machines.begin_operation(RUN, self.KEY, Stage.INSTALLING, NOW) is None
         with pytest.raises(NotPossible, match="installing"):
-            await live.skip_machine(RUN, self.KEY, order(), OperationKind.INSTALL)
-        found = await live.get_machine(RUN, self.KEY)
+            await live.machines.skip(RUN, self.KEY, order(), OperationKind.INSTALL)
+        found = await live.machines.get(RUN, self.KEY)
         assert found
         assert (found.stage, found.started_at, found.skip_command) == (Stage.INSTALLING, NOW, None)
 
-    async def test_an_assessment_does_not_hinder_a_run_that_installs(self, live: Records) -> None:
-        await live.declare_intent(intent(RUN, kind=OperationKind.ASSESS, state=IntentState.ACCEPTED))
-        await live.begin_operation(RUN, self.KEY, Stage.ASSESSING, NOW)
-        skipped = await live.skip_machine(RUN, self.KEY, order(), OperationKind.INSTALL)
+    async def test_an_assessment_does_not_hinder_a_run_that_installs(self, live: Storage) -> None:
+        await live.intents.declare(intent(RUN, kind=OperationKind.ASSESS, state=IntentState.ACCEPTED))
+        await live.machines.begin_operation(RUN, self.KEY, Stage.ASSESSING, NOW)
+        skipped = await live.machines.skip(RUN, self.KEY, order(), OperationKind.INSTALL)
         assert skipped.skip_command == order()
 
-    async def test_what_azure_refused_may_still_be_skipped(self, live: Records) -> None:
-        await live.declare_intent(intent(RUN))
-        await live.begin_operation(RUN, self.KEY, Stage.INSTALLING, NOW)
-        await live.save_intent(intent(RUN, state=IntentState.REFUSED))
-        assert (await live.skip_machine(RUN, self.KEY, order(), OperationKind.INSTALL)).skip_command == order()
-        await live.save_intent(intent(RUN, attempt=2))
-        assert await live.begin_operation(RUN, self.KEY, Stage.INSTALLING, LATER) == order()
+    async def test_what_azure_refused_may_still_be_skipped(self, live: Storage) -> None:
+        await live.intents.declare(intent(RUN))
+        await live.machines.begin_operation(RUN, self.KEY, Stage.INSTALLING, NOW)
+        await live.intents.save(intent(RUN, state=IntentState.REFUSED))
+        assert (await live.machines.skip(RUN, self.KEY, order(), OperationKind.INSTALL)).skip_command == order()
+        await live.intents.save(intent(RUN, attempt=2))
+        assert await live.machines.begin_operation(RUN, self.KEY, Stage.INSTALLING, LATER) == order()
 
-    async def test_the_start_of_a_machine_is_kept(self, live: Records) -> None:
-        await live.begin_operation(RUN, self.KEY, Stage.ASSESSING, NOW)
-        await live.begin_operation(RUN, self.KEY, Stage.INSTALLING, LATER)
-        found = await live.get_machine(RUN, self.KEY)
+    async def test_the_start_of_a_machine_is_kept(self, live: Storage) -> None:
+        await live.machines.begin_operation(RUN, self.KEY, Stage.ASSESSING, NOW)
+        await live.machines.begin_operation(RUN, self.KEY, Stage.INSTALLING, LATER)
+        found = await live.machines.get(RUN, self.KEY)
         assert found
         assert (found.stage, found.started_at) == (Stage.INSTALLING, NOW)
 
-    async def test_a_machine_that_has_ended_stays_as_it_is(self, live: Records) -> None:
-        await live.record_outcomes(RUN, [self.KEY], Outcome.canceled(), NOW)
-        assert await live.begin_operation(RUN, self.KEY, Stage.INSTALLING, LATER) is None
+    async def test_a_machine_that_has_ended_stays_as_it_is(self, live: Storage) -> None:
+        await live.results.record_outcomes(RUN, [self.KEY], Outcome.canceled(), NOW)
+        assert await live.machines.begin_operation(RUN, self.KEY, Stage.INSTALLING, LATER) is None
         with pytest.raises(NotPossible, match="canceled"):
-            await live.skip_machine(RUN, self.KEY, order(), OperationKind.INSTALL)
-        found = await live.get_machine(RUN, self.KEY)
+            await live.machines.skip(RUN, self.KEY, order(), OperationKind.INSTALL)
+        found = await live.machines.get(RUN, self.KEY)
         assert found
         assert (found.stage, found.skip_command) == (Stage.DONE, None)
 
-    async def test_of_a_skip_and_a_start_at_once_exactly_one_wins(self, records: Records) -> None:
-        await records.create_run(run(policy_snapshot=POLICY))
+    async def test_of_a_skip_and_a_start_at_once_exactly_one_wins(self, storage: Storage) -> None:
+        await storage.runs.create(run(policy_snapshot=POLICY))
         machines = [machine(number) for number in range(24)]
-        await records.add_machines(RUN, machines)
+        await storage.machines.add(RUN, machines)
 
         async def begin(number: int) -> bool:
-            await records.declare_intent(intent(RUN, number))
-            return await records.begin_operation(RUN, machine(number).key, Stage.INSTALLING, NOW) is None
+            await storage.intents.declare(intent(RUN, number))
+            return await storage.machines.begin_operation(RUN, machine(number).key, Stage.INSTALLING, NOW) is None
 
         async def skip(number: int) -> bool:
             try:
-                await records.skip_machine(RUN, machine(number).key, order(), OperationKind.INSTALL)
+                await storage.machines.skip(RUN, machine(number).key, order(), OperationKind.INSTALL)
             except NotPossible:
                 return False
             return True

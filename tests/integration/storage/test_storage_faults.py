@@ -22,7 +22,7 @@ from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.core.patches import PatchRecord
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.settings import Settings
-from patchwave.storage import Records, RecordTooLarge, StorageError, StorageUnreachable
+from patchwave.storage import RecordTooLarge, Storage, StorageError, StorageUnreachable
 from patchwave.storage.engine import store
 from patchwave.storage.engine.store import Store
 from tests.support.factories import NOW, intent, machine, order, run
@@ -99,103 +99,103 @@ async def line(azurite: str) -> AsyncIterator[Line]:
 
 
 @pytest.fixture
-async def shaky(azurite: str, line: Line, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Records]:
+async def shaky(azurite: str, line: Line, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Storage]:
     """Records over that line, with the library's retries but hardly any pause between them."""
     monkeypatch.setitem(store._PATIENCE, "retry_backoff_factor", 0.01)
     connection = re.sub(r"TableEndpoint=http://[^/]+/", f"TableEndpoint={line.url}/", azurite)
-    found = Records(Store.open(Settings(tables_connection=SecretStr(connection), table_prefix=f"f{time.time_ns()}")))
+    found = Storage(Store.open(Settings(tables_connection=SecretStr(connection), table_prefix=f"f{time.time_ns()}")))
     await found.prepare()
     yield found
     await found.close()
 
 
-async def test_a_short_outage_is_ridden_out(shaky: Records, line: Line) -> None:
+async def test_a_short_outage_is_ridden_out(shaky: Storage, line: Line) -> None:
     line.count_from_here(lambda number, _: 503 if number <= 2 else "pass")
-    assert (await shaky.create_run(run()))[1]
+    assert (await shaky.runs.create(run()))[1]
     assert len(line.seen) == 4
 
 
-async def test_a_run_whose_answer_was_lost_exists_once(shaky: Records, line: Line) -> None:
+async def test_a_run_whose_answer_was_lost_exists_once(shaky: Storage, line: Line) -> None:
     line.count_from_here(lambda number, _: "lose" if number == 1 else "pass")
-    stored, _ = await shaky.create_run(run())
+    stored, _ = await shaky.runs.create(run())
     assert stored == run()
-    assert (await shaky.list_runs(10, None)).items == [run(policy_snapshot=None)]
+    assert (await shaky.runs.list_page(10, None)).items == [run(policy_snapshot=None)]
 
 
-async def test_a_batch_whose_answer_was_lost_is_complete(shaky: Records, line: Line) -> None:
+async def test_a_batch_whose_answer_was_lost_is_complete(shaky: Storage, line: Line) -> None:
     machines = [machine(number) for number in range(120)]
     line.count_from_here(lambda number, what: "lose" if number == 1 else "pass")
-    await shaky.add_machines(RUN, machines)
-    assert await shaky.count_machines(RUN) == 120
+    await shaky.machines.add(RUN, machines)
+    assert await shaky.runs.count_machines(RUN) == 120
 
 
-async def test_an_outcome_whose_answer_was_lost_is_still_ours(shaky: Records, line: Line) -> None:
-    await shaky.add_machines(RUN, [machine(1)])
+async def test_an_outcome_whose_answer_was_lost_is_still_ours(shaky: Storage, line: Line) -> None:
+    await shaky.machines.add(RUN, [machine(1)])
     line.count_from_here(lambda number, _: "lose" if number == 1 else "pass")
-    assert await shaky.record_outcome(RUN, KEY, PATCHED, at=NOW, installation=None, patches=[]) == PATCHED
+    assert await shaky.results.record_outcome(RUN, KEY, PATCHED, at=NOW, installation=None, patches=[]) == PATCHED
     assert line.seen[0].endswith("$batch")
-    assert len((await shaky.machine_history(KEY, 10, None)).items) == 1
+    assert len((await shaky.history.list_page(KEY, 10, None)).items) == 1
 
 
-async def test_a_lease_whose_answer_was_lost_is_still_ours(shaky: Records, line: Line) -> None:
+async def test_a_lease_whose_answer_was_lost_is_still_ours(shaky: Storage, line: Line) -> None:
     line.count_from_here(lambda number, _: "lose" if number == 1 else "pass")
-    assert await shaky.acquire_lease(KEY, "run-a", NOW, NOW) == "run-a"
+    assert await shaky.leases.acquire(KEY, "run-a", NOW, NOW) == "run-a"
 
 
-async def test_a_claim_whose_answer_was_lost_is_still_ours(shaky: Records, line: Line) -> None:
+async def test_a_claim_whose_answer_was_lost_is_still_ours(shaky: Storage, line: Line) -> None:
     line.count_from_here(lambda number, _: "lose" if number == 1 else "pass")
-    assert (await shaky.claim("idempotency-key", "k", "run-1", NOW))[0] == "run-1"
+    assert (await shaky.idempotency.reserve("idempotency-key", "k", "run-1", NOW))[0] == "run-1"
 
 
-async def test_an_intent_whose_answer_was_lost_is_reported_as_there(shaky: Records, line: Line) -> None:
+async def test_an_intent_whose_answer_was_lost_is_reported_as_there(shaky: Storage, line: Line) -> None:
     """Not created is the safe answer: the caller asks Azure before it posts."""
     line.count_from_here(lambda number, _: "lose" if number == 1 else "pass")
-    assert await shaky.declare_intent(intent(RUN)) == (intent(RUN), False)
+    assert await shaky.intents.declare(intent(RUN)) == (intent(RUN), False)
 
 
-async def test_an_order_whose_answer_was_lost_counts_once(shaky: Records, line: Line) -> None:
-    await shaky.create_run(run())
-    await shaky.start_run(RUN, NOW)
-    paused = await shaky.pause_run(RUN, order())
+async def test_an_order_whose_answer_was_lost_counts_once(shaky: Storage, line: Line) -> None:
+    await shaky.runs.create(run())
+    await shaky.runs.start(RUN, NOW)
+    paused = await shaky.runs.pause(RUN, order())
     line.count_from_here(lambda number, _: "lose" if number == 2 else "pass")
-    resumed = await shaky.resume_run(RUN, order("ben"))
+    resumed = await shaky.runs.resume(RUN, order("ben"))
     assert line.seen[1].endswith("$batch")
     assert (paused.state, resumed.state, resumed.resume_count) == ("paused", "running", 1)
-    assert await shaky.get_run(RUN) == resumed
+    assert await shaky.runs.get(RUN) == resumed
 
 
 @pytest.mark.parametrize("lost", [1, 2, 3])
-async def test_a_skip_and_a_start_whose_answers_were_lost_agree(shaky: Records, line: Line, lost: int) -> None:
-    await shaky.add_machines(RUN, [machine(1)])
+async def test_a_skip_and_a_start_whose_answers_were_lost_agree(shaky: Storage, line: Line, lost: int) -> None:
+    await shaky.machines.add(RUN, [machine(1)])
     line.count_from_here(lambda number, _: "lose" if number == lost else "pass")
-    assert (await shaky.skip_machine(RUN, KEY, order(), OperationKind.INSTALL)).skip_command == order()
-    await shaky.declare_intent(intent(RUN))
-    assert await shaky.begin_operation(RUN, KEY, Stage.INSTALLING, NOW) == order()
+    assert (await shaky.machines.skip(RUN, KEY, order(), OperationKind.INSTALL)).skip_command == order()
+    await shaky.intents.declare(intent(RUN))
+    assert await shaky.machines.begin_operation(RUN, KEY, Stage.INSTALLING, NOW) == order()
 
 
-async def test_a_service_that_leaves_etags_out_of_bodies_is_understood(shaky: Records, line: Line) -> None:
+async def test_a_service_that_leaves_etags_out_of_bodies_is_understood(shaky: Storage, line: Line) -> None:
     """The service does so for minimal metadata; the ETag then comes from the time stamp of the row."""
-    await shaky.add_machines(RUN, [machine(1), machine(2)])
+    await shaky.machines.add(RUN, [machine(1), machine(2)])
     line.count_from_here(lambda number, _: "no-etags")
-    await shaky.set_stage(RUN, KEY, Stage.INSTALLING)
-    assert await shaky.record_outcomes(RUN, [machine(2).key], Outcome.canceled(), NOW) == 1
-    assert await shaky.record_outcome(RUN, KEY, PATCHED, at=NOW, installation=None, patches=[]) == PATCHED
-    assert await shaky.acquire_lease(KEY, "run-a", NOW, NOW) == "run-a"
-    assert await shaky.acquire_lease(KEY, "run-b", NOW, NOW) == "run-b"
+    await shaky.machines.update(RUN, KEY, Stage.INSTALLING)
+    assert await shaky.results.record_outcomes(RUN, [machine(2).key], Outcome.canceled(), NOW) == 1
+    assert await shaky.results.record_outcome(RUN, KEY, PATCHED, at=NOW, installation=None, patches=[]) == PATCHED
+    assert await shaky.leases.acquire(KEY, "run-a", NOW, NOW) == "run-a"
+    assert await shaky.leases.acquire(KEY, "run-b", NOW, NOW) == "run-b"
 
 
 async def test_missing_tables_are_created_on_first_use(azurite: str) -> None:
     settings = Settings(tables_connection=SecretStr(azurite), table_prefix=f"n{time.time_ns()}")
-    records = Records(Store.open(settings))
-    assert (await records.list_runs(10, None)).items == []
-    await records.check()
-    assert (await records.create_run(run()))[1]
-    await records.add_machines(RUN, [machine(1)])
-    assert await records.count_machines(RUN) == 1
-    await records.close()
+    storage = Storage(Store.open(settings))
+    assert (await storage.runs.list_page(10, None)).items == []
+    await storage.check()
+    assert (await storage.runs.create(run()))[1]
+    await storage.machines.add(RUN, [machine(1)])
+    assert await storage.runs.count_machines(RUN) == 1
+    await storage.close()
 
 
-async def test_an_outage_is_one_error_with_a_sentence(shaky: Records, line: Line) -> None:
+async def test_an_outage_is_one_error_with_a_sentence(shaky: Storage, line: Line) -> None:
     line.count_from_here(lambda number, _: "cut")
     for call in _calls(shaky):
         with pytest.raises(StorageUnreachable, match="Table storage"):
@@ -203,10 +203,10 @@ async def test_an_outage_is_one_error_with_a_sentence(shaky: Records, line: Line
 
 
 @pytest.mark.parametrize(("status", "kind"), [(403, StorageUnreachable), (400, StorageError), (413, RecordTooLarge)])
-async def test_refusals_become_our_errors(shaky: Records, line: Line, status: int, kind: type[Exception]) -> None:
+async def test_refusals_become_our_errors(shaky: Storage, line: Line, status: int, kind: type[Exception]) -> None:
     line.count_from_here(lambda number, _: status)
     with pytest.raises(kind, match=str(status) if status != 413 else "larger") as caught:
-        await shaky.create_run(run())
+        await shaky.runs.create(run())
     assert type(caught.value) is kind
 
 
@@ -214,11 +214,11 @@ async def test_nobody_listening_is_found_out_quickly_and_without_secrets(caplog:
     caplog.set_level(logging.DEBUG)
     key = "c2VjcmV0LWtleS1vZi10aGUtYWNjb3VudA=="
     connection = f"DefaultEndpointsProtocol=http;AccountName=a;AccountKey={key};TableEndpoint=http://127.0.0.1:1/a;"
-    records = Records(Store.open(Settings(tables_connection=SecretStr(connection))))
+    storage = Storage(Store.open(Settings(tables_connection=SecretStr(connection))))
     begin = time.monotonic()
     with pytest.raises(StorageUnreachable) as caught:
-        await records.check()
-    await records.close()
+        await storage.check()
+    await storage.close()
     assert time.monotonic() - begin < 5
     assert "127.0.0.1" not in str(caught.value)
     told = " ".join(record.getMessage() for record in caplog.records if record.name.startswith(("azure", "msal")))
@@ -227,18 +227,18 @@ async def test_nobody_listening_is_found_out_quickly_and_without_secrets(caplog:
 
 
 async def test_wherever_the_worker_dies_the_second_execution_completes(
-    shaky: Records, line: Line, monkeypatch: pytest.MonkeyPatch
+    shaky: Storage, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cut the line at the k-th request, for every k, run the step again, and look at what is there."""
-    await shaky.create_run(run())
+    await shaky.runs.create(run())
     patches = [PatchRecord(name=f"p{number}", state="Installed") for number in range(120)]
     for k in range(1, 40):
         one = machine(k)
 
         async def step(one: MachineRecord = one) -> None:
-            await shaky.add_machines(RUN, [one])
-            await shaky.record_outcome(RUN, one.key, PATCHED, at=NOW, installation=None, patches=patches)
-            await shaky.audit(RUN, "ended", by="run", at=NOW, detail={"key": one.key})
+            await shaky.machines.add(RUN, [one])
+            await shaky.results.record_outcome(RUN, one.key, PATCHED, at=NOW, installation=None, patches=patches)
+            await shaky.audit.add(RUN, "ended", by="run", at=NOW, detail={"key": one.key})
 
         line.count_from_here(lambda number, _, k=k: "cut" if number >= k else "pass")
         completed = True
@@ -248,18 +248,18 @@ async def test_wherever_the_worker_dies_the_second_execution_completes(
             completed = False
         line.count_from_here(lambda number, _: "pass")
         await step()
-        found = await shaky.get_machine(RUN, one.key)
+        found = await shaky.machines.get(RUN, one.key)
         assert found
         assert found.outcome is OutcomeKind.PATCHED
-        assert len(await shaky.list_patches(RUN, one.key)) == 120
-        assert len((await shaky.machine_history(one.key, 10, None)).items) == 1
+        assert len(await shaky.results.list_patches(RUN, one.key)) == 120
+        assert len((await shaky.history.list_page(one.key, 10, None)).items) == 1
         if completed:
             break
     else:
         pytest.fail("the step never completed")
-    audit = (await shaky.list_audit(RUN, 100, None)).items
+    audit = (await shaky.audit.list_page(RUN, 100, None)).items
     assert len(audit) == len({item["detail"]["key"] for item in audit}) == k
-    assert len((await shaky.fleet(100, None)).items) == k
+    assert len((await shaky.history.list_fleet(100, None)).items) == k
 
 
 # --- nothing is executed again: what the next reader does
@@ -267,34 +267,38 @@ async def test_wherever_the_worker_dies_the_second_execution_completes(
 
 @pytest.mark.parametrize("read_next", ["lease check", "recovery or close"])
 async def test_wherever_the_worker_dies_the_next_reader_completes_the_end(
-    shaky: Records, line: Line, read_next: str
+    shaky: Storage, line: Line, read_next: str
 ) -> None:
     """Cut the line at the k-th request of the last step of a machine, for every k; that step never comes again."""
     for k in range(1, 20):
         run_id = RunId.of(NOW + k * MINUTE, "monthly").text
         one = machine(k)
-        await shaky.create_run(run(id=run_id))
-        await shaky.add_machines(run_id, [one])
-        assert await shaky.acquire_lease(one.key, run_id, NOW, NOW + 600 * MINUTE) == run_id
+        await shaky.runs.create(run(id=run_id))
+        await shaky.machines.add(run_id, [one])
+        assert await shaky.leases.acquire(one.key, run_id, NOW, NOW + 600 * MINUTE) == run_id
         line.count_from_here(lambda number, _, k=k: "cut" if number >= k else "pass")
         completed = True
         try:
-            await shaky.record_outcome(run_id, one.key, PATCHED, at=NOW, installation=None, patches=[], release=True)
+            await shaky.results.record_outcome(
+                run_id, one.key, PATCHED, at=NOW, installation=None, patches=[], release=True
+            )
         except StorageUnreachable:
             completed = False
         line.count_from_here(lambda number, _: "pass")
-        stored = await shaky.get_machine(run_id, one.key)
+        stored = await shaky.machines.get(run_id, one.key)
         assert stored is not None
         if stored.outcome is None:
             continue
         if read_next == "lease check":
-            assert await shaky.acquire_lease(one.key, OTHER, NOW + MINUTE, NOW + 60 * MINUTE) == OTHER
+            assert await shaky.leases.acquire(one.key, OTHER, NOW + MINUTE, NOW + 60 * MINUTE) == OTHER
         else:
-            await shaky.complete_ends(run_id)
-        [line_of_history] = (await shaky.machine_history(one.key, 10, None)).items
+            await shaky.finalizers.complete(run_id)
+        [line_of_history] = (await shaky.history.list_page(one.key, 10, None)).items
         assert (line_of_history["runId"], line_of_history["outcome"]) == (run_id, "patched")
-        assert [each["runId"] for each in (await shaky.fleet(100, None)).items if each["key"] == one.key] == [run_id]
-        assert await shaky.leased([one.key], run_id, NOW + MINUTE) == set()
+        assert [
+            each["runId"] for each in (await shaky.history.list_fleet(100, None)).items if each["key"] == one.key
+        ] == [run_id]
+        assert await shaky.leases.held([one.key], run_id, NOW + MINUTE) == set()
         if completed:
             break
     else:
@@ -302,7 +306,7 @@ async def test_wherever_the_worker_dies_the_next_reader_completes_the_end(
     assert k > 2, "a cut between the row and what follows it was tried"
 
 
-async def test_wherever_ending_the_rest_dies_the_close_of_the_run_completes_it(shaky: Records, line: Line) -> None:
+async def test_wherever_ending_the_rest_dies_the_close_of_the_run_completes_it(shaky: Storage, line: Line) -> None:
     """The first execution is cut at the k-th request; the next one comes at another time, and for another reason."""
     outcome = Outcome.skipped(Reason.NOT_APPROVED, "Not started: the ring was not approved in time.")
     other = Outcome.skipped(Reason.INTERNAL, "Not started: the run failed.")
@@ -310,50 +314,50 @@ async def test_wherever_ending_the_rest_dies_the_close_of_the_run_completes_it(s
         run_id = RunId.of(NOW + k * MINUTE, "monthly").text
         machines = [machine(1000 * k + number) for number in range(3)]
         keys = [one.key for one in machines]
-        await shaky.add_machines(run_id, machines)
+        await shaky.machines.add(run_id, machines)
         line.count_from_here(lambda number, _, k=k: "cut" if number >= k else "pass")
         completed = True
         try:
-            await shaky.record_outcomes(run_id, keys, outcome, NOW)
+            await shaky.results.record_outcomes(run_id, keys, outcome, NOW)
         except StorageUnreachable:
             completed = False
         line.count_from_here(lambda number, _: "pass")
-        await shaky.record_outcomes(run_id, keys, other, NOW + MINUTE)
-        await shaky.complete_ends(run_id)
+        await shaky.results.record_outcomes(run_id, keys, other, NOW + MINUTE)
+        await shaky.finalizers.complete(run_id)
         for key in keys:
-            stored = await shaky.get_machine(run_id, key)
+            stored = await shaky.machines.get(run_id, key)
             assert stored is not None
-            told = (await shaky.machine_history(key, 10, None)).items
+            told = (await shaky.history.list_page(key, 10, None)).items
             assert [(each["runId"], each["reason"]) for each in told] == [(run_id, stored.reason)]
-            assert [each["reason"] for each in (await shaky.fleet(500, None)).items if each["key"] == key] == [
-                stored.reason
-            ]
+            assert [
+                each["reason"] for each in (await shaky.history.list_fleet(500, None)).items if each["key"] == key
+            ] == [stored.reason]
         if completed:
             break
     else:
         pytest.fail("the step never completed")
 
 
-async def test_ends_that_say_nothing_about_the_machine_get_their_history_too(shaky: Records, line: Line) -> None:
-    await shaky.add_machines(RUN, [machine(1), machine(2)])
+async def test_ends_that_say_nothing_about_the_machine_get_their_history_too(shaky: Storage, line: Line) -> None:
+    await shaky.machines.add(RUN, [machine(1), machine(2)])
     line.count_from_here(lambda number, what: "cut" if number > 2 else "pass")
     with pytest.raises(StorageUnreachable):
-        await shaky.record_outcomes(RUN, [machine(1).key, machine(2).key], Outcome.canceled(), NOW)
+        await shaky.results.record_outcomes(RUN, [machine(1).key, machine(2).key], Outcome.canceled(), NOW)
     line.count_from_here(lambda number, _: "pass")
-    assert await shaky.complete_ends(RUN) == 2
+    assert await shaky.finalizers.complete(RUN) == 2
     for number in (1, 2):
-        [told] = (await shaky.machine_history(machine(number).key, 10, None)).items
+        [told] = (await shaky.history.list_page(machine(number).key, 10, None)).items
         assert told["outcome"] == "canceled"
-    assert (await shaky.fleet(10, None)).items == []
+    assert (await shaky.history.list_fleet(10, None)).items == []
 
 
-def _calls(records: Records) -> list[Callable[[], Awaitable[object]]]:
+def _calls(storage: Storage) -> list[Callable[[], Awaitable[object]]]:
     return [
-        lambda: records.check(),
-        lambda: records.create_run(run()),
-        lambda: records.list_runs(1, None),
-        lambda: records.add_machines(RUN, [machine(1)]),
-        lambda: records.set_stage(RUN, KEY, Stage.ASSESSING),
-        lambda: records.claim("event", "b", "c", NOW),
-        lambda: records.list_policies(),
+        lambda: storage.check(),
+        lambda: storage.runs.create(run()),
+        lambda: storage.runs.list_page(1, None),
+        lambda: storage.machines.add(RUN, [machine(1)]),
+        lambda: storage.machines.update(RUN, KEY, Stage.ASSESSING),
+        lambda: storage.idempotency.reserve("event", "b", "c", NOW),
+        lambda: storage.policies.list_all(),
     ]

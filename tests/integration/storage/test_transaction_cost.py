@@ -18,7 +18,7 @@ from patchwave.domain.runs.intent import Intent, IntentState
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.workflow.messages import MachineEnded
 from patchwave.settings import Settings
-from patchwave.storage import Records, ending_change
+from patchwave.storage import Storage, completion_change
 from patchwave.storage.engine.batching import batching
 from patchwave.storage.engine.client import TableRequests
 from patchwave.storage.engine.row_cache import RowCache
@@ -82,26 +82,26 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Counter:
 
 
 @pytest.fixture
-async def patient(azurite: str, counter: Counter) -> AsyncIterator[Records]:
+async def patient(azurite: str, counter: Counter) -> AsyncIterator[Storage]:
     """Records whose writes wait for company as they do in production."""
     assert counter.transactions == 0
     settings = Settings(
         tables_connection=SecretStr(azurite), table_prefix=f"e{time.time_ns()}", storage_batch_delay_seconds=0.25
     )
-    found = Records(Store.open(settings))
+    found = Storage(Store.open(settings))
     yield found
     await found.close()
 
 
 @pytest.fixture
-async def worker(records: Records) -> Records:
-    return _worker_beside(records)
+async def worker(storage: Storage) -> Storage:
+    return _worker_beside(storage)
 
 
-def _worker_beside(records: Records) -> Records:
+def _worker_beside(storage: Storage) -> Storage:
     """Another worker, on the same tables."""
-    store = records._store  # pyright: ignore[reportPrivateUsage]: there is no other way to the same tables
-    return Records(Store(store._client, _prefix_of(store)))  # pyright: ignore[reportPrivateUsage]: likewise
+    store = storage._store  # pyright: ignore[reportPrivateUsage]: there is no other way to the same tables
+    return Storage(Store(store._client, _prefix_of(store)))  # pyright: ignore[reportPrivateUsage]: likewise
 
 
 def _prefix_of(store: Store) -> str:
@@ -109,184 +109,184 @@ def _prefix_of(store: Store) -> str:
     return requests._client.table_name.removesuffix("runs")  # pyright: ignore[reportPrivateUsage]: likewise
 
 
-async def _operate(records: Records, key: str, kind: OperationKind, stage: Stage) -> None:
+async def _operate(storage: Storage, key: str, kind: OperationKind, stage: Stage) -> None:
     """Lock, look, declare, send, follow: what the activities of one operation ask of the records."""
-    await records.get_run(RUN)
-    await records.current_machine(RUN, key)
-    assert await records.acquire_lease(key, RUN, NOW, LATER) == RUN
-    await records.get_run(RUN)
-    await records.current_machine(RUN, key)
-    assert await records.find_intent(RUN, key, kind) is None
-    assert await records.acquire_lease(key, RUN, NOW, LATER, lasting=LATER - timedelta(minutes=30)) == RUN
-    await records.list_freezes()
+    await storage.runs.get(RUN)
+    await storage.machines.get_validated(RUN, key)
+    assert await storage.leases.acquire(key, RUN, NOW, LATER) == RUN
+    await storage.runs.get(RUN)
+    await storage.machines.get_validated(RUN, key)
+    assert await storage.intents.find(RUN, key, kind) is None
+    assert await storage.leases.acquire(key, RUN, NOW, LATER, lasting=LATER - timedelta(minutes=30)) == RUN
+    await storage.freezes.list_all()
     declared = intent(RUN).model_copy(update={"machine_key": key, "kind": kind})
-    assert await records.declare_intent(declared) == (declared, True)
-    assert await records.begin_operation(RUN, key, stage, NOW) is None
-    await records.get_run(RUN)
+    assert await storage.intents.declare(declared) == (declared, True)
+    assert await storage.machines.begin_operation(RUN, key, stage, NOW) is None
+    await storage.runs.get(RUN)
     accepted = declared.model_copy(update={"state": IntentState.ACCEPTED, "async_url": f"https://a/{key}?s=1"})
-    await records.save_intent(accepted)
+    await storage.intents.save(accepted)
     for _ in range(3):
-        assert await records.get_intent(RUN, key, kind) == accepted
-        assert not await records.is_canceled(RUN)
+        assert await storage.intents.get(RUN, key, kind) == accepted
+        assert not await storage.runs.is_canceled(RUN)
 
 
-async def _patch(records: Records, key: str) -> None:
+async def _patch(storage: Storage, key: str) -> None:
     """One machine through both of its steps."""
-    await _operate(records, key, OperationKind.ASSESS, Stage.ASSESSING)
+    await _operate(storage, key, OperationKind.ASSESS, Stage.ASSESSING)
     summary = AssessmentSummary(status="Succeeded", critical_and_security=3, other=17)
-    await records.record_assessment(RUN, key, summary, PATCHES, NOW)
-    ending = ending_change("assess", MachineEnded(key=key))
-    await records.set_stage(RUN, key, Stage.ASSESSED, ending=ending)
-    await records.release_lease(key, RUN)
-    await _operate(records, key, OperationKind.INSTALL, Stage.INSTALLING)
+    await storage.results.record_assessment(RUN, key, summary, PATCHES, NOW)
+    ending = completion_change("assess", MachineEnded(key=key))
+    await storage.machines.update(RUN, key, Stage.ASSESSED, completion=ending)
+    await storage.leases.release(key, RUN)
+    await _operate(storage, key, OperationKind.INSTALL, Stage.INSTALLING)
     done = [patch.model_copy(update={"state": "Installed"}) for patch in PATCHES]
-    await records.record_installation(RUN, key, INSTALLED, done)
-    await records.current_machine(RUN, key)
-    stored = await records.record_outcome(
+    await storage.results.record_installation(RUN, key, INSTALLED, done)
+    await storage.machines.get_validated(RUN, key)
+    stored = await storage.results.record_outcome(
         RUN,
         key,
         PATCHED,
         at=NOW,
         installation=None,
         patches=[],
-        ending=lambda _: ending_change("patch", MachineEnded(key=key)),
+        completion=lambda _: completion_change("patch", MachineEnded(key=key)),
         release=True,
     )
     assert stored == PATCHED
 
 
-async def test_a_machine_costs_three_transactions_at_most(patient: Records, counter: Counter) -> None:
+async def test_a_machine_costs_three_transactions_at_most(patient: Storage, counter: Counter) -> None:
     machines = [machine(number) for number in range(100)]
-    await patient.create_run(run())
+    await patient.runs.create(run())
     counter.count_from_here()
-    await patient.add_machines(RUN, machines)
-    await patient.list_stages(RUN, limit=100, cursor=None)
+    await patient.machines.add(RUN, machines)
+    await patient.machines.list_stages(RUN, limit=100, cursor=None)
     with batching():
         await asyncio.gather(*(_patch(patient, one.key) for one in machines))
     assert counter.transactions <= 3 * len(machines)
     assert sum(counter.writes) >= 50 * len([rows for rows in counter.writes if rows > 1])
-    assert await patient.run_progress(RUN) == ({"patched": 100}, {"done": 100})
-    assert len((await patient.fleet(200, None)).items) == 100
-    assert len(await patient.list_patches(RUN, KEY)) == len(PATCHES)
-    assert await patient.leased([one.key for one in machines], RUN, NOW) == set()
-    assert len((await patient.endings_since(RUN, "patch", ""))[0]) == 100
+    assert await patient.runs.progress(RUN) == ({"patched": 100}, {"done": 100})
+    assert len((await patient.history.list_fleet(200, None)).items) == 100
+    assert len(await patient.results.list_patches(RUN, KEY)) == len(PATCHES)
+    assert await patient.leases.held([one.key for one in machines], RUN, NOW) == set()
+    assert len((await patient.completions.since(RUN, "patch", ""))[0]) == 100
 
 
 # --- remembered rows, and a worker that changes them
 
 
-async def test_a_machine_that_another_worker_changed_is_seen_as_it_is(records: Records, worker: Records) -> None:
-    await records.add_machines(RUN, [machine(1)])
-    await records.current_machine(RUN, KEY)
-    await worker.set_stage(RUN, KEY, Stage.INSTALLING)
-    found = await records.current_machine(RUN, KEY)
+async def test_a_machine_that_another_worker_changed_is_seen_as_it_is(storage: Storage, worker: Storage) -> None:
+    await storage.machines.add(RUN, [machine(1)])
+    await storage.machines.get_validated(RUN, KEY)
+    await worker.machines.update(RUN, KEY, Stage.INSTALLING)
+    found = await storage.machines.get_validated(RUN, KEY)
     assert found is not None
     assert found.stage is Stage.INSTALLING
 
 
-async def test_a_skip_through_another_worker_is_obeyed(records: Records, worker: Records) -> None:
-    await records.add_machines(RUN, [machine(1)])
-    await records.current_machine(RUN, KEY)
-    await worker.skip_machine(RUN, KEY, order(), OperationKind.INSTALL)
-    await records.declare_intent(intent(RUN))
-    assert await records.begin_operation(RUN, KEY, Stage.INSTALLING, NOW) == order()
+async def test_a_skip_through_another_worker_is_obeyed(storage: Storage, worker: Storage) -> None:
+    await storage.machines.add(RUN, [machine(1)])
+    await storage.machines.get_validated(RUN, KEY)
+    await worker.machines.skip(RUN, KEY, order(), OperationKind.INSTALL)
+    await storage.intents.declare(intent(RUN))
+    assert await storage.machines.begin_operation(RUN, KEY, Stage.INSTALLING, NOW) == order()
 
 
-async def test_machines_that_have_ended_otherwise_are_not_written_again(records: Records, counter: Counter) -> None:
-    await records.add_machines(RUN, [machine(1)])
-    await records.record_outcome(RUN, KEY, PATCHED, at=NOW, installation=None, patches=[])
+async def test_machines_that_have_ended_otherwise_are_not_written_again(storage: Storage, counter: Counter) -> None:
+    await storage.machines.add(RUN, [machine(1)])
+    await storage.results.record_outcome(RUN, KEY, PATCHED, at=NOW, installation=None, patches=[])
     counter.count_from_here()
-    assert await records.record_outcomes(RUN, [KEY], Outcome.canceled(), NOW) == 0
+    assert await storage.results.record_outcomes(RUN, [KEY], Outcome.canceled(), NOW) == 0
     assert counter.writes == []
 
 
-async def test_an_end_through_another_worker_stays(records: Records, worker: Records) -> None:
-    await records.add_machines(RUN, [machine(1)])
-    await records.current_machine(RUN, KEY)
-    await worker.record_outcomes(RUN, [KEY], Outcome.canceled(), NOW)
-    stored = await records.record_outcome(RUN, KEY, PATCHED, at=NOW, installation=None, patches=[])
+async def test_an_end_through_another_worker_stays(storage: Storage, worker: Storage) -> None:
+    await storage.machines.add(RUN, [machine(1)])
+    await storage.machines.get_validated(RUN, KEY)
+    await worker.results.record_outcomes(RUN, [KEY], Outcome.canceled(), NOW)
+    stored = await storage.results.record_outcome(RUN, KEY, PATCHED, at=NOW, installation=None, patches=[])
     assert stored == Outcome.canceled()
 
 
-async def test_an_intent_of_another_worker_is_found_by_the_insert(records: Records, worker: Records) -> None:
+async def test_an_intent_of_another_worker_is_found_by_the_insert(storage: Storage, worker: Storage) -> None:
     """A machine's row says that nothing has begun, and yet somebody has declared it: only one may send."""
-    await records.add_machines(RUN, [MachineRecord.model_validate({**machine(1).to_wire(), "stage": "ready"})])
-    await records.current_machine(RUN, KEY)
+    await storage.machines.add(RUN, [MachineRecord.model_validate({**machine(1).to_wire(), "stage": "ready"})])
+    await storage.machines.get_validated(RUN, KEY)
     theirs = intent(RUN).model_copy(update={"machine_key": KEY, "kind": OperationKind.INSTALL})
-    await worker.declare_intent(theirs)
+    await worker.intents.declare(theirs)
     ours = theirs.model_copy(update={"sent_at": LATER})
-    assert await records.find_intent(RUN, KEY, OperationKind.INSTALL) is None
-    assert await records.declare_intent(ours) == (theirs, False)
-    assert await records.find_intent(RUN, KEY, OperationKind.INSTALL) == theirs
+    assert await storage.intents.find(RUN, KEY, OperationKind.INSTALL) is None
+    assert await storage.intents.declare(ours) == (theirs, False)
+    assert await storage.intents.find(RUN, KEY, OperationKind.INSTALL) == theirs
 
 
-async def test_an_intent_is_followed_as_it_is(records: Records, worker: Records) -> None:
+async def test_an_intent_is_followed_as_it_is(storage: Storage, worker: Storage) -> None:
     first = intent(RUN)
-    await records.declare_intent(first)
-    await worker.save_intent(first.model_copy(update={"async_url": "https://a/2?s=2"}))
-    found = await records.get_intent(RUN, first.machine_key, first.kind)
+    await storage.intents.declare(first)
+    await worker.intents.save(first.model_copy(update={"async_url": "https://a/2?s=2"}))
+    found = await storage.intents.get(RUN, first.machine_key, first.kind)
     assert isinstance(found, Intent)
     assert found.async_url == "https://a/2?s=2"
 
 
 async def test_a_lease_that_lasts_costs_nothing_and_one_that_does_not_is_extended(
-    patient: Records, counter: Counter
+    patient: Storage, counter: Counter
 ) -> None:
-    records = patient
-    await records.acquire_lease(KEY, "run-a", NOW, LATER)
+    storage = patient
+    await storage.leases.acquire(KEY, "run-a", NOW, LATER)
     counter.count_from_here()
-    assert await records.acquire_lease(KEY, "run-a", NOW, LATER, lasting=LATER) == "run-a"
+    assert await storage.leases.acquire(KEY, "run-a", NOW, LATER, lasting=LATER) == "run-a"
     assert counter.transactions == 0
     longer = LATER + timedelta(hours=1)
-    assert await records.acquire_lease(KEY, "run-a", NOW, longer, lasting=longer) == "run-a"
+    assert await storage.leases.acquire(KEY, "run-a", NOW, longer, lasting=longer) == "run-a"
     assert (counter.reads, counter.writes) == ([], [1])
 
 
 async def test_a_lease_that_another_worker_gave_back_is_taken_by_nobody_in_secret(
-    records: Records, worker: Records
+    storage: Storage, worker: Storage
 ) -> None:
-    await records.acquire_lease(KEY, "run-a", NOW, LATER)
-    await worker.release_lease(KEY, "run-a")
-    assert await worker.acquire_lease(KEY, "run-b", NOW, LATER) == "run-b"
+    await storage.leases.acquire(KEY, "run-a", NOW, LATER)
+    await worker.leases.release(KEY, "run-a")
+    assert await worker.leases.acquire(KEY, "run-b", NOW, LATER) == "run-b"
     # A step that begins asks, whatever it remembers.
-    assert await records.acquire_lease(KEY, "run-a", NOW, LATER) == "run-b"
-    await records.release_lease(KEY, "run-a")
-    assert await records.leased([KEY], "run-b", NOW) == {KEY}
+    assert await storage.leases.acquire(KEY, "run-a", NOW, LATER) == "run-b"
+    await storage.leases.release(KEY, "run-a")
+    assert await storage.leases.held([KEY], "run-b", NOW) == {KEY}
 
 
-async def test_a_lease_that_another_worker_took_meanwhile_is_given_back(records: Records, worker: Records) -> None:
-    assert await records.acquire_lease(KEY, "run-b", NOW, LATER) == "run-b"
-    await worker.release_lease(KEY, "run-b")
-    assert await worker.acquire_lease(KEY, "run-a", NOW, LATER) == "run-a"
-    await records.release_lease(KEY, "run-a")
-    assert await worker.acquire_lease(KEY, "run-c", NOW, LATER) == "run-c"
+async def test_a_lease_that_another_worker_took_meanwhile_is_given_back(storage: Storage, worker: Storage) -> None:
+    assert await storage.leases.acquire(KEY, "run-b", NOW, LATER) == "run-b"
+    await worker.leases.release(KEY, "run-b")
+    assert await worker.leases.acquire(KEY, "run-a", NOW, LATER) == "run-a"
+    await storage.leases.release(KEY, "run-a")
+    assert await worker.leases.acquire(KEY, "run-c", NOW, LATER) == "run-c"
 
 
 async def test_a_row_that_another_worker_changed_makes_no_other_row_doubtful(
-    patient: Records, counter: Counter
+    patient: Storage, counter: Counter
 ) -> None:
     """Looks at twenty machines share a transaction, and one of them is in the wrong."""
     machines = [machine(number) for number in range(20)]
-    await patient.add_machines(RUN, machines)
+    await patient.machines.add(RUN, machines)
 
     async def look_at_all() -> None:
-        await asyncio.gather(*(patient.current_machine(RUN, each.key) for each in machines))
+        await asyncio.gather(*(patient.machines.get_validated(RUN, each.key) for each in machines))
 
     await look_at_all()
-    await _worker_beside(patient).set_stage(RUN, machines[0].key, Stage.ASSESSING)
+    await _worker_beside(patient).machines.update(RUN, machines[0].key, Stage.ASSESSING)
     await look_at_all()
     counter.count_from_here()
     await look_at_all()
     assert (counter.reads, counter.writes) == ([], [20])
 
 
-async def test_patches_of_another_worker_are_not_lost(records: Records, worker: Records) -> None:
-    await records.add_machines(RUN, [machine(1)])
+async def test_patches_of_another_worker_are_not_lost(storage: Storage, worker: Storage) -> None:
+    await storage.machines.add(RUN, [machine(1)])
     summary = AssessmentSummary(status="Succeeded", critical_and_security=1)
-    await records.record_assessment(RUN, KEY, summary, PATCHES[:2], NOW)
-    await worker.record_assessment(RUN, KEY, summary, PATCHES[:3], LATER)
-    await records.record_installation(RUN, KEY, INSTALLED, [PATCHES[3]])
-    assert [patch.patch_id for patch in await worker.list_patches(RUN, KEY)] == ["kb0", "kb1", "kb2", "kb3"]
+    await storage.results.record_assessment(RUN, KEY, summary, PATCHES[:2], NOW)
+    await worker.results.record_assessment(RUN, KEY, summary, PATCHES[:3], LATER)
+    await storage.results.record_installation(RUN, KEY, INSTALLED, [PATCHES[3]])
+    assert [patch.patch_id for patch in await worker.results.list_patches(RUN, KEY)] == ["kb0", "kb1", "kb2", "kb3"]
 
 
 # --- the parts
@@ -352,9 +352,9 @@ async def test_a_question_waits_for_company_and_goes_at_once_for_whoever_does_no
     assert await asyncio.gather(*waiting) == [2, 2, 2]
 
 
-async def test_a_lease_that_another_worker_extended_meanwhile_is_given_back(records: Records, worker: Records) -> None:
-    assert await records.acquire_lease(KEY, "run-a", NOW, LATER) == "run-a"
+async def test_a_lease_that_another_worker_extended_meanwhile_is_given_back(storage: Storage, worker: Storage) -> None:
+    assert await storage.leases.acquire(KEY, "run-a", NOW, LATER) == "run-a"
     longer = LATER + timedelta(hours=1)
-    assert await worker.acquire_lease(KEY, "run-a", NOW, longer) == "run-a"
-    await records.release_lease(KEY, "run-a")
-    assert await records.acquire_lease(KEY, "run-c", NOW, LATER) == "run-c"
+    assert await worker.leases.acquire(KEY, "run-a", NOW, longer) == "run-a"
+    await storage.leases.release(KEY, "run-a")
+    assert await storage.leases.acquire(KEY, "run-c", NOW, LATER) == "run-c"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchwave.storage import Records, StorageUnreachable
+from patchwave.storage import Storage, StorageUnreachable
 from patchwave.storage.engine.batching import batching
 from patchwave.storage.engine.rows import BATCH_ROWS, Change, Conflict
 from patchwave.storage.engine.write_batcher import WriteBatcher
@@ -243,9 +243,9 @@ async def test_whatever_waits_is_stored_before_the_end() -> None:
     assert set(service.rows) == {"a", "a-too", "late"}
 
 
-async def test_the_service_agrees(records: Records) -> None:
+async def test_the_service_agrees(storage: Storage) -> None:
     """Inserts that meet, on the real thing: each key is created by exactly one of those who asked."""
-    table = records._store.results  # pyright: ignore[reportPrivateUsage]: what is tested is below the records
+    table = storage._store.results  # pyright: ignore[reportPrivateUsage]: what is tested is below the storage
     answers = await asyncio.gather(*(table.insert("p", f"r{number % 40}", {"by": number}) for number in range(120)))
     assert sum(answers) == 40
     rows = {row.key: row.columns["by"] async for row in table.scan("p")}

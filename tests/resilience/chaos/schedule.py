@@ -30,7 +30,7 @@ from patchwave.domain.runs.provenance import written
 from patchwave.domain.runs.run import Trigger, TriggerKind
 from patchwave.services.start_run import start_run
 from patchwave.settings import Settings, load_settings
-from patchwave.storage import open_records
+from patchwave.storage import open_storage
 from patchwave.storage.engine import table
 from patchwave.storage.engine.store import Store
 from patchwave.storage.run_machines import MACHINES as MACHINES_PREFIX
@@ -170,7 +170,7 @@ async def _run(
         # A caller who is not answered starts it again; here it is started once.
         tables.fault_schedule = FaultSchedule(seed=fault_schedule.seed)
         await start_run(
-            open_records(), cluster, written(policy, author="", author_id=""), run_id, Trigger(kind=TriggerKind.HTTP)
+            open_storage(), cluster, written(policy, author="", author_id=""), run_id, Trigger(kind=TriggerKind.HTTP)
         )
         tables.fault_schedule = fault_schedule
         await _wait(lambda: cluster.has_ended(run_id.text), LONGEST)
@@ -278,14 +278,14 @@ def _installs(rows: dict[str, Json], azure: Azure) -> Iterator[str]:
 
 async def _copies(run_id: str, rows: dict[str, Json], loop: VirtualLoop) -> list[str]:
     """The lock and the history of each machine."""
-    records = open_records()
+    storage = open_storage()
     free = (OutcomeKind.PATCHED, OutcomeKind.NOTHING_TO_INSTALL, OutcomeKind.REBOOT_REQUIRED)
     ended = [key for key, row in rows.items() if row.get("outcome") in free]
-    problems = [f"{rows[key]['id']} is still locked" for key in await records.leased(ended, run_id, loop.now())]
-    expired = await records.leased(rows, run_id, loop.now() + _MAX_LEASE)
+    problems = [f"{rows[key]['id']} is still locked" for key in await storage.leases.held(ended, run_id, loop.now())]
+    expired = await storage.leases.held(rows, run_id, loop.now() + _MAX_LEASE)
     problems += [f"{rows[key]['id']} is locked for days" for key in expired]
     for key, row in rows.items():
-        ends = [end for end in (await records.machine_history(key, 10, None)).items if end["runId"] == run_id]
+        ends = [end for end in (await storage.history.list_page(key, 10, None)).items if end["runId"] == run_id]
         if len(ends) != 1:
             problems.append(f"{row['id']} has {len(ends)} rows of history")
     return problems

@@ -30,7 +30,7 @@ from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.settings import Settings
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from patchwave.storage.engine.store import Store
 from tests.resilience.chaos.effects import FOLDER, Order, Way
 from tests.support.product import Json, Product, machine_id, write_fleet
@@ -216,17 +216,17 @@ class Rig:
         return _Found(completed, lost, duplicates, double_installs, problems)
 
     async def _stored(self, run_id: str, ids: list[str]) -> _Stored:
-        records = Records(Store.open(Settings(tables_connection=SecretStr(self._product.stack.storage))))
+        storage = Storage(Store.open(Settings(tables_connection=SecretStr(self._product.stack.storage))))
         keys = [MachineId.parse(one).key for one in ids]
         try:
-            machines = [machine async for machine in records.each_machine(run_id)]
+            machines = [machine async for machine in storage.machines.scan(run_id)]
             ends: Counter[str] = Counter()
             for key in keys:
-                history = await records.machine_history(key, 100, None)
+                history = await storage.history.list_page(key, 100, None)
                 ends[key] = sum(end["runId"] == run_id for end in history.items)
-            return _Stored(machines, ends, await records.leased(keys, run_id, datetime.now(UTC)))
+            return _Stored(machines, ends, await storage.leases.held(keys, run_id, datetime.now(UTC)))
         finally:
-            await records.close()
+            await storage.close()
 
     def _counted(self) -> Counter[str]:
         """Calls of activities by what became of them, as the engine counts them."""

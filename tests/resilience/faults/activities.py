@@ -22,16 +22,16 @@ from patchwave.domain.workflow.messages import (
     StartResult,
     StartState,
 )
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.support.simulator import SUBSCRIPTION, Simulator
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
 RUN_ID = "20261121T000000Z-monthly"
 
 
-async def prepare(records: Records, one: str, *, location: str = "westeurope") -> str:
+async def prepare(storage: Storage, one: str, *, location: str = "westeurope") -> str:
     """A patch run that has this machine as well; the machine's key."""
-    await records.create_run(
+    await storage.runs.create(
         Run(
             id=RUN_ID,
             policy="monthly",
@@ -42,7 +42,7 @@ async def prepare(records: Records, one: str, *, location: str = "westeurope") -
             policy_snapshot={"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION]}},
         )
     )
-    await records.start_run(RUN_ID, AT)
+    await storage.runs.start(RUN_ID, AT)
     found = MachineId.parse(one)
     machine = MachineRecord(
         id=one,
@@ -53,7 +53,7 @@ async def prepare(records: Records, one: str, *, location: str = "westeurope") -
         location=location,
         os_type="Windows" if int(one[-3:]) % 2 else "Linux",
     )
-    await records.add_machines(RUN_ID, [machine])
+    await storage.machines.add(RUN_ID, [machine])
     return found.key
 
 
@@ -63,9 +63,9 @@ async def install(key: str) -> StartResult:
     return await install_patches(request)
 
 
-async def accepted_installation(records: Records, one: str) -> str:
+async def accepted_installation(storage: Storage, one: str) -> str:
     """An installation that Azure has accepted; the machine's key."""
-    key = await prepare(records, one)
+    key = await prepare(storage, one)
     assert (await install(key)).state is StartState.ACCEPTED
     return key
 

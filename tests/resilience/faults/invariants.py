@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from patchwave.domain.core.ids import MachineId
 from patchwave.settings import Settings
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from patchwave.storage.engine.store import Store
 from tests.conftest import HEALTH_KEY, WEBHOOK_SECRET
 from tests.support.product import Product, wait_until
@@ -89,9 +89,9 @@ def locks_of(product: Product, run_id: str) -> dict[str, datetime]:
 
 
 @asynccontextmanager
-async def records_of(product: Product) -> AsyncGenerator[Records]:
-    """The product's own records, for what has to be changed behind its back."""
-    found = Records(Store.open(Settings(tables_connection=SecretStr(product.stack.storage))))
+async def storage_of(product: Product) -> AsyncGenerator[Storage]:
+    """The product's own storage, for what has to be changed behind its back."""
+    found = Storage(Store.open(Settings(tables_connection=SecretStr(product.stack.storage))))
     try:
         yield found
     finally:

@@ -19,7 +19,7 @@ from durabletask.internal import orchestrator_service_pb2_grpc as stubs
 from local.functions_host.durable.workbench import Workbench
 from patchwave.domain.core.ids import MachineId
 from patchwave.services.watchdog import Watch, look_after_runs
-from tests.resilience.faults.invariants import ends_patched_once, histories, hold_invariants, records_of
+from tests.resilience.faults.invariants import ends_patched_once, histories, hold_invariants, storage_of
 from tests.support.product import POLL_SECONDS, Product, wait_until
 
 # --- F19: two runs, one machine
@@ -53,11 +53,11 @@ async def test_f19_the_lock_of_a_run_that_crashed_runs_out_and_lets_the_next_one
     let_in, kept_out = product.take(2)
     dead = "20200101T000000Z-crashed"
     now = datetime.now(UTC)
-    async with records_of(product) as records:
+    async with storage_of(product) as storage:
         for one, until in ((let_in, timedelta(seconds=2)), (kept_out, timedelta(hours=3))):
-            assert await records.acquire_lease(MachineId.parse(one).key, dead, now, now + until) == dead
+            assert await storage.leases.acquire(MachineId.parse(one).key, dead, now, now + until) == dead
         rows = hold_invariants(product, product.start([let_in, kept_out]), [let_in, kept_out])
-        await records.release_lease(MachineId.parse(kept_out).key, dead)
+        await storage.leases.release(MachineId.parse(kept_out).key, dead)
     assert rows[let_in.lower()]["outcome"] == "patched"
     assert (rows[kept_out.lower()]["outcome"], rows[kept_out.lower()]["reason"]) == ("skipped", "locked_by_run")
     assert dead in rows[kept_out.lower()]["message"]
@@ -120,11 +120,11 @@ def test_f20_code_that_cannot_replay_a_history_fails_loudly_and_lets_it_not_grow
 @pytest.fixture
 async def watchdog(product: Product) -> Any:
     """Calls the watchdog at a moment, on the records and the engine of the product."""
-    async with records_of(product) as records:
+    async with storage_of(product) as storage:
         engine = AsyncTaskHubGrpcClient(host_address=product.stack.engine, data_converter=FunctionsDataConverter())
 
         async def look(at: datetime) -> object:
-            return await look_after_runs(Watch(records, engine, at, POLL_SECONDS, pause=0.1))
+            return await look_after_runs(Watch(storage, engine, at, POLL_SECONDS, pause=0.1))
 
         yield look
         await engine.close()

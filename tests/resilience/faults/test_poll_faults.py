@@ -12,9 +12,9 @@ from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.runs.intent import IntentState
 from patchwave.domain.scheduling.window import REBOOT_RESERVE
 from patchwave.domain.workflow.messages import OperationState
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.resilience.faults.activities import RUN_ID, accepted_installation, fault, outcome_of, poll_to_the_end
-from tests.resilience.faults.invariants import ends_patched_once, hold_invariants, locks_of, records_of
+from tests.resilience.faults.invariants import ends_patched_once, hold_invariants, locks_of, storage_of
 from tests.support.product import Product, wait_until
 from tests.support.simulator import Simulator
 
@@ -44,11 +44,11 @@ def test_f09_a_failed_installation_stays_failed_without_its_record(product: Prod
 
 
 async def test_f09_without_any_word_of_it_the_end_is_unknown_and_never_success(
-    records: Records, azure: Simulator
+    storage: Storage, azure: Simulator
 ) -> None:
     one = azure.take()
     fault(azure, one, "install", times=1, loseOperation=True)
-    key = await accepted_installation(records, one)
+    key = await accepted_installation(storage, one)
     view = {"id": one, "name": "vm", "location": "westeurope", "properties": {"instanceView": {"statuses": []}}}
     fault(azure, one, "read", status=200, body=view)
     report, polls = await poll_to_the_end(key)
@@ -84,10 +84,10 @@ def test_f10_polls_that_say_nothing_useful_are_repeated(product: Product, answer
 
 
 async def test_f10_polls_that_never_say_anything_end_as_unknown_with_the_text_cut_and_without_marks(
-    records: Records, azure: Simulator
+    storage: Storage, azure: Simulator
 ) -> None:
     one = azure.take()
-    key = await accepted_installation(records, one)
+    key = await accepted_installation(storage, one)
     page = "<script>alert(1)</script>" + "<p>no answer</p>" * 100_000
     fault(azure, one, "poll", status=200, body=page, contentType="text/html")
     report, polls = await poll_to_the_end(key)
@@ -105,10 +105,10 @@ async def test_f10_polls_that_never_say_anything_end_as_unknown_with_the_text_cu
 
 
 async def test_f11_the_deadline_is_the_time_given_and_the_reserve_for_a_reboot(
-    records: Records, azure: Simulator
+    storage: Storage, azure: Simulator
 ) -> None:
-    key = await accepted_installation(records, azure.take(neverEnds="install"))
-    intent = await records.get_intent(RUN_ID, key, OperationKind.INSTALL)
+    key = await accepted_installation(storage, azure.take(neverEnds="install"))
+    intent = await storage.intents.get(RUN_ID, key, OperationKind.INSTALL)
     assert intent
     assert timedelta(minutes=15 + 40) == REBOOT_RESERVE
     given = intent.deadline_at - intent.sent_at - REBOOT_RESERVE
@@ -121,13 +121,13 @@ async def test_f11_an_operation_that_never_ends_times_out_keeps_its_lock_and_hol
     run_id = product.start([stuck, *others], maxConcurrent=1)
     wait_until(lambda: product.accepted(stuck).get("install") == 1)
     key = product.machines(run_id)[stuck.lower()]["key"]
-    async with records_of(product) as records:
+    async with storage_of(product) as storage:
         # Hours pass: the deadline is moved to here instead.
         for _ in range(50):
-            intent = await records.get_intent(run_id, key, OperationKind.INSTALL)
+            intent = await storage.intents.get(run_id, key, OperationKind.INSTALL)
             assert intent
             if intent.state is IntentState.ACCEPTED:
-                await records.save_intent(intent.model_copy(update={"deadline_at": intent.sent_at}))
+                await storage.intents.save(intent.model_copy(update={"deadline_at": intent.sent_at}))
                 break
         rows = hold_invariants(product, run_id, [stuck, *others])
         assert (rows[stuck.lower()]["outcome"], rows[stuck.lower()]["reason"]) == ("timed_out", "deadline")

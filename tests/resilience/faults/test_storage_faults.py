@@ -10,7 +10,7 @@ import pytest
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.core.patches import PatchRecord
 from patchwave.domain.workflow.messages import OperationState, StartState
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.resilience.faults.activities import (
     RUN_ID,
     accepted_installation,
@@ -113,53 +113,55 @@ def test_f22_what_is_too_large_is_cut_with_a_mark_and_no_row_is_lost(product: Pr
 
 
 async def test_f22_a_text_over_the_limit_of_a_property_is_cut_with_its_length(
-    records: Records, azure: Simulator
+    storage: Storage, azure: Simulator
 ) -> None:
-    key = await prepare(records, azure.take())
+    key = await prepare(storage, azure.take())
     long = ELSE.model_copy(update={"message": "z" * 100_000})
     patches = [PatchRecord(name=f"p{number}", state="Installed") for number in range(300)]
-    stored = await records.record_outcome(RUN_ID, key, long, at=datetime.now(UTC), installation=None, patches=patches)
+    stored = await storage.results.record_outcome(
+        RUN_ID, key, long, at=datetime.now(UTC), installation=None, patches=patches
+    )
     assert stored.outcome is OutcomeKind.FAILED
-    found = await records.get_machine(RUN_ID, key)
+    found = await storage.machines.get(RUN_ID, key)
     assert found
     assert found.message.endswith("… [cut: 100000 characters in all]")
-    assert len(await records.list_patches(RUN_ID, key)) == 300
+    assert len(await storage.results.list_patches(RUN_ID, key)) == 300
 
 
 # --- F23: late and repeated results
 
 
-async def test_f23_a_late_word_of_an_abandoned_attempt_changes_nothing(records: Records, azure: Simulator) -> None:
+async def test_f23_a_late_word_of_an_abandoned_attempt_changes_nothing(storage: Storage, azure: Simulator) -> None:
     """The activity was given up on, and executed again elsewhere; then the first execution goes on after all."""
     one = azure.take(installMinutes=0, rebootRequired=False)
-    key = await accepted_installation(records, one)
+    key = await accepted_installation(storage, one)
     report, _ = await poll_to_the_end(key)
     assert report.state is OperationState.ENDED
     await record(key, DONE)
-    before = await records.get_machine(RUN_ID, key)
-    patches = await records.list_patches(RUN_ID, key)
+    before = await storage.machines.get(RUN_ID, key)
+    patches = await storage.results.list_patches(RUN_ID, key)
     # Everything that may still arrive: the installation, a poll with its result, another outcome.
     assert (await install(key)).state is StartState.ACCEPTED
     assert (await poll(key)).state is OperationState.ENDED
     await record(key, ELSE, keep_lock=True)
-    after = await records.get_machine(RUN_ID, key)
+    after = await storage.machines.get(RUN_ID, key)
     assert before
     assert after
     assert (after.outcome, after.reason, after.message) == (before.outcome, before.reason, before.message)
     assert (after.stage, after.ended_at) == (before.stage, before.ended_at)
-    assert await records.list_patches(RUN_ID, key) == patches
+    assert await storage.results.list_patches(RUN_ID, key) == patches
     assert sent(azure, one) == 1
-    assert len((await records.machine_history(key, 10, None)).items) == 1
+    assert len((await storage.history.list_page(key, 10, None)).items) == 1
 
 
-async def test_f23_a_result_that_is_recorded_twice_counts_once(records: Records, azure: Simulator) -> None:
-    key = await prepare(records, azure.take())
+async def test_f23_a_result_that_is_recorded_twice_counts_once(storage: Storage, azure: Simulator) -> None:
+    key = await prepare(storage, azure.take())
     for outcome in (DONE, DONE, ELSE):
         await record(key, outcome)
-    found = await records.get_machine(RUN_ID, key)
+    found = await storage.machines.get(RUN_ID, key)
     assert found
     assert found.outcome is OutcomeKind.PATCHED
-    by_outcome, _ = await records.run_progress(RUN_ID)
+    by_outcome, _ = await storage.runs.progress(RUN_ID)
     assert by_outcome == {"patched": 1}
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrators.operation import MAX_REFUSALS
 from patchwave.domain.workflow.messages import StartState
-from patchwave.storage import Records, bucket_key
+from patchwave.storage import Storage, bucket_key
 from tests.resilience.faults.activities import fault, install, prepare, sent
 from tests.resilience.faults.invariants import ends_patched_once, hold_invariants
 from tests.support.product import Product
@@ -35,21 +35,21 @@ def test_f06_throttled_posts_wait_as_long_as_azure_asks(product: Product) -> Non
 
 
 async def test_f06_nobody_of_the_budget_asks_before_the_time_and_other_regions_do_not_wait(
-    records: Records, azure: Simulator
+    storage: Storage, azure: Simulator
 ) -> None:
     throttled, neighbour, abroad = azure.take(), azure.take(), azure.take()
     fault(azure, throttled, "install", times=1, status=429, headers={"Retry-After": "30"}, body=REFUSAL)
-    keys = [await prepare(records, one) for one in (throttled, neighbour)]
+    keys = [await prepare(storage, one) for one in (throttled, neighbour)]
     began = datetime.now(UTC)
     results = [await install(key) for key in (*keys, *keys)]
     assert [result.state for result in results] == [StartState.WAIT] * 4
     assert not any(result.counts for result in results), "attempts are not used up by being throttled"
     assert results[0].wait_seconds >= 30
     assert (sent(azure, throttled), sent(azure, neighbour)) == (1, 0), "nothing is sent to this budget meanwhile"
-    until = await records.throttled_until(bucket_key(SUBSCRIPTION, "westeurope"))
+    until = await storage.throttling.until(bucket_key(SUBSCRIPTION, "westeurope"))
     assert until
     assert until >= began + timedelta(seconds=30)
-    elsewhere = await prepare(records, abroad, location="northeurope")
+    elsewhere = await prepare(storage, abroad, location="northeurope")
     assert (await install(elsewhere)).state is StartState.ACCEPTED
 
 
@@ -115,11 +115,11 @@ def test_f08_a_date_is_waited_for(product: Product) -> None:
 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("retry_after", ["1000000000", "1e300", "Fri, 31 Dec 9999 23:59:59 GMT", "NaN"])
-async def test_f08_nobody_sleeps_for_years(records: Records, azure: Simulator, status: int, retry_after: str) -> None:
+async def test_f08_nobody_sleeps_for_years(storage: Storage, azure: Simulator, status: int, retry_after: str) -> None:
     one = azure.take()
     fault(azure, one, "install", times=1, status=status, headers={"Retry-After": retry_after}, body=REFUSAL)
-    result = await install(await prepare(records, one))
+    result = await install(await prepare(storage, one))
     assert result.state is StartState.WAIT
     assert 0 <= result.wait_seconds <= 1.1 * 3_600 + 1
-    until = await records.throttled_until(bucket_key(SUBSCRIPTION, "westeurope"))
+    until = await storage.throttling.until(bucket_key(SUBSCRIPTION, "westeurope"))
     assert until is None or until <= datetime.now(UTC) + timedelta(hours=1)

@@ -17,7 +17,7 @@ import pytest
 from patchwave.domain.core.webhook_signature import Call, policy_secret, signature_of
 from patchwave.domain.runs.run import RunState
 from patchwave.services.scheduler import scheduled_runs, start_due_policies
-from patchwave.storage import Records
+from patchwave.storage import Storage
 from tests.conftest import WEBHOOK_SECRET
 from tests.e2e.test_maintenance_run import fire, prepare
 from tests.resilience.faults.invariants import hold_invariants
@@ -175,36 +175,36 @@ def test_f17_an_event_that_comes_again_after_the_end_and_out_of_order_starts_not
         assert runs_of(product, "f17-around") == ended
 
 
-async def put(records: Records, **document: Any) -> None:
+async def put(storage: Storage, **document: Any) -> None:
     whole = {"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION]}, "schedule": SCHEDULE} | document
-    await records.put_policy("monthly", whole, if_match=None, if_none_match=False, at=STORED_AT - timedelta(days=90))
+    await storage.policies.put("monthly", whole, if_match=None, if_none_match=False, at=STORED_AT - timedelta(days=90))
 
 
-async def test_f17_a_tick_of_a_day_later_starts_nothing(records: Records, engine: Engine) -> None:
-    await put(records)
-    [run] = await start_due_policies(records, engine, OPENS)
-    await records.close_run(run.id, RunState.COMPLETED, "", OPENS + timedelta(hours=1))
+async def test_f17_a_tick_of_a_day_later_starts_nothing(storage: Storage, engine: Engine) -> None:
+    await put(storage)
+    [run] = await start_due_policies(storage, engine, OPENS)
+    await storage.runs.close(run.id, RunState.COMPLETED, "", OPENS + timedelta(hours=1))
     for later in (timedelta(hours=3), timedelta(hours=23)):
-        await start_due_policies(records, engine, OPENS + later)
+        await start_due_policies(storage, engine, OPENS + later)
     assert engine.attempts == [RUN_ID]
-    assert [each.id for each in (await records.list_runs(10, None)).items] == [RUN_ID]
+    assert [each.id for each in (await storage.runs.list_page(10, None)).items] == [RUN_ID]
 
 
 # --- F18: the timer is late by three days
 
 
 async def test_f18_a_timer_that_is_three_days_late_patches_nobody_and_says_so(
-    records: Records, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await put(records)
+    await put(storage)
     monkeypatch.setattr("patchwave.services.scheduler.datetime", clock_at(OPENS + timedelta(days=3)))
     last = {"Last": (OPENS - timedelta(minutes=5)).isoformat()}
     timer = SimpleNamespace(past_due=True, schedule_status=last)
     for _ in range(2):
         await user_function(scheduled_runs)(timer=timer, client=engine)
     assert engine.attempts == []
-    assert (await records.list_runs(10, None)).items == []
-    [line] = (await records.list_audit("monthly", 10, None)).items
+    assert (await storage.runs.list_page(10, None)).items == []
+    [line] = (await storage.audit.list_page("monthly", 10, None)).items
     assert (line["action"], line["by"]) == ("occurrence_not_started", "timer")
     assert datetime.fromisoformat(line["at"]) == OPENS
     assert line["detail"] == {
@@ -224,8 +224,8 @@ async def test_f18_a_timer_that_is_three_days_late_patches_nobody_and_says_so(
     ],
 )
 async def test_f18_a_timer_that_does_not_say_since_when_notes_nothing(
-    records: Records, engine: Engine, timer: object
+    storage: Storage, engine: Engine, timer: object
 ) -> None:
-    await put(records)
+    await put(storage)
     await user_function(scheduled_runs)(timer=timer, client=engine)
-    assert (await records.list_audit("monthly", 10, None)).items == []
+    assert (await storage.audit.list_page("monthly", 10, None)).items == []
