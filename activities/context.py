@@ -59,10 +59,10 @@ def seconds_of(duration: timedelta) -> float:
     return duration / timedelta(seconds=1) / load_settings().clock_speed
 
 
-async def lock(context: MachineContext, *, afresh: bool = False) -> str | None:
+async def acquire_lease(context: MachineContext, *, force: bool = False) -> str | None:
     """Take or extend the machine's lease for the run; the run that holds it when it is another (safety rule 6).
 
-    One that this worker knows to last is left as it is; ``afresh`` is for a step that begins.
+    One that this worker knows to last is left as it is; ``force`` is for a step that begins.
     """
     at = now()
     until = deadline(at, context.policy.install.maximum_duration)
@@ -71,18 +71,18 @@ async def lock(context: MachineContext, *, afresh: bool = False) -> str | None:
         context.run.id,
         at,
         until + _LOCK_MARGIN,
-        lasting=None if afresh else until + _LOCK_MARGIN / 2,
+        lasting=None if force else until + _LOCK_MARGIN / 2,
     )
     return None if owner == context.run.id else owner
 
 
-async def keep_lock(context: MachineContext) -> None:
+async def renew_lease(context: MachineContext) -> None:
     """Extend the lease for what is done after an installation: scripts and health may take hours more than it foresaw.
 
     A machine that has its outcome has given its lock back.
     """
     if context.machine.outcome is None:
-        await lock(context)
+        await acquire_lease(context)
 
 
 def locked_by(run_id: str) -> Outcome:

@@ -7,9 +7,9 @@ from datetime import timedelta
 from time import monotonic
 from typing import NamedTuple
 
-from activities.context import MachineContext, keep_lock, load_machine, now, seconds_of, wait_seconds
+from activities.context import MachineContext, load_machine, now, renew_lease, seconds_of, wait_seconds
 from activities.window import is_behind_window
-from patchwave.azure.bulk_status import open_sweeps
+from patchwave.azure.bulk_status import open_bulk_status
 from patchwave.azure.resource_health import open_resource_health
 from patchwave.azure.virtual_machines import open_resource_manager
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
@@ -30,7 +30,7 @@ from patchwave.domain.machine.http_probe import evaluate_probe
 from patchwave.domain.machine.resource_health import evaluate_availability
 from patchwave.domain.policy.health import AlertVeto, Health
 from patchwave.domain.runs.machine_record import HealthSummary, Signal, SignalState
-from patchwave.outbound.http_probe import Prober
+from patchwave.outbound.http_probe import HttpProbe
 from patchwave.settings import load_settings
 from patchwave.storage import open_storage
 
@@ -109,7 +109,7 @@ async def _before(context: MachineContext, health: Health, looked_for: float) ->
 
 async def _after(context: MachineContext, health: Health, looked_for: float) -> HealthResult:
     """Compare with what the machine was like."""
-    await keep_lock(context)
+    await renew_lease(context)
     before = context.machine.health_before
     summary, asked_to_wait, is_throttled = await _look(context, health, Moment.AFTER, looked_for)
     await _store(context, health_after=summary)
@@ -199,13 +199,13 @@ async def _shows_as_available(context: MachineContext) -> bool:
     Nothing has been done to it yet, so what was so a minute ago is good enough; after an installation it is not.
     """
     machine = context.machine_id
-    return machine.folded in await open_sweeps().available(machine.subscription_id, context.machine.location)
+    return machine.folded in await open_bulk_status().available(machine.subscription_id, context.machine.location)
 
 
 async def _probe(context: MachineContext, health: Health) -> _Look:
     if health.probe is None:
         return _Look({})
-    answer = await Prober(load_settings()).send(health.probe, context.machine)
+    answer = await HttpProbe(load_settings()).send(health.probe, context.machine)
     return _Look({"probe": evaluate_probe(health.probe, answer)})
 
 

@@ -10,16 +10,16 @@ from __future__ import annotations
 import uuid
 from datetime import timedelta
 
-from activities.context import MachineContext, keep_lock, load_machine, lock, locked_by, now, wait_seconds
+from activities.context import MachineContext, acquire_lease, load_machine, locked_by, now, renew_lease, wait_seconds
 from activities.window import frozen
 from patchwave.azure.run_command import open_run_commands
-from patchwave.azure.snapshots import open_disks
+from patchwave.azure.snapshots import open_snapshots
 from patchwave.azure.virtual_machines import open_resource_manager
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.azure.instance_view import MachineView
 from patchwave.domain.azure.operation import PollReading, PollState
 from patchwave.domain.core.documents import format_instant
-from patchwave.domain.machine.at_most_once import Guard, GuardedCall
+from patchwave.domain.machine.at_most_once import AtMostOnceRecord, GuardedCall
 from patchwave.domain.machine.hooks import (
     HookResult,
     HookState,
@@ -82,7 +82,7 @@ async def _take_snapshot(context: MachineContext, hook: SnapshotHook) -> HookRes
     over = terminal_outcome(context.run, context.machine)
     if over is not None:
         return HookResult.stopped(over)
-    disks = open_disks()
+    disks = open_snapshots()
     disk = await disks.read_os_disk(context.machine_id)
     if isinstance(disk, ArmFailure):
         return _refused("The OS disk could not be read", disk)
@@ -137,7 +137,7 @@ async def run_script(request: ScriptRequest) -> HookResult:
     if script is None or os_type is None or text is None:
         return _DONE
     if request.when is When.AFTER:
-        await keep_lock(context)
+        await renew_lease(context)
     return await _ScriptStep(context, request, script, os_type, text).go_on()
 
 
@@ -181,7 +181,7 @@ class _ScriptStep:
             return self._still_runs(wait_seconds())
         return await self._end(guard, script_unknown(self._request.when))
 
-    async def _reason_to_stop(self, guard: Guard | None) -> HookResult | None:
+    async def _reason_to_stop(self, guard: AtMostOnceRecord | None) -> HookResult | None:
         """The script after the installation runs in a run that was stopped too: it may undo what the first one did."""
         if self._request.when is When.AFTER:
             refused = unapproved(self._context.run, self._context.machine)
@@ -191,7 +191,7 @@ class _ScriptStep:
         over = terminal_outcome(self._context.run, self._context.machine)
         return None if over is None else HookResult.stopped(over)
 
-    async def _send(self, refused: Guard | None) -> HookResult:
+    async def _send(self, refused: AtMostOnceRecord | None) -> HookResult:
         storage = open_storage()
         what = f"The script {self._request.when} the installation was refused"
         view = await open_resource_manager().read_machine(self._context.machine_id)
@@ -200,7 +200,7 @@ class _ScriptStep:
         if view.is_being_changed:
             # Azure would refuse it; and a refusal could not be told from one that our own script caused.
             return HookResult.wait(wait_seconds(polls=2), f"{what}: another operation is running on the machine.")
-        guard = Guard(
+        guard = AtMostOnceRecord(
             run_id=self._request.run_id,
             machine_key=self._request.machine_key,
             call=self._call,
@@ -244,7 +244,7 @@ class _ScriptStep:
             return self._judged(refusal.outcome.message)
         return refusal
 
-    async def _find(self, guard: Guard) -> HookResult:
+    async def _find(self, guard: AtMostOnceRecord) -> HookResult:
         """What became of a script that was refused in a way that may follow an acceptance: never is one sent twice.
 
         The machine does not tell which script ran, only that it is being changed or was. One that shows nothing after a
@@ -263,7 +263,7 @@ class _ScriptStep:
             return self._still_runs(wait_seconds())
         return await self._end(guard, script_unknown(self._request.when, guard.failure))
 
-    async def _follow(self, guard: Guard) -> HookResult:
+    async def _follow(self, guard: AtMostOnceRecord) -> HookResult:
         when, machine = self._request.when, self._context.machine_id
         reading = await open_run_commands().poll(machine, guard.async_url, guard.location_url)
         match reading.state:
@@ -280,7 +280,7 @@ class _ScriptStep:
             case PollState.LOST | PollState.SUCCEEDED_WITHOUT_RESULT:
                 return await self._end(guard, script_unknown(when, reading.failure.text if reading.failure else ""))
 
-    async def _wait(self, guard: Guard, reading: PollReading) -> HookResult:
+    async def _wait(self, guard: AtMostOnceRecord, reading: PollReading) -> HookResult:
         at = now()
         if at >= guard.deadline_at:
             return await self._end(guard, script_overdue(self._request.when, self._script.timeout))
@@ -288,7 +288,7 @@ class _ScriptStep:
         ran_for = (at - guard.created_at).total_seconds()
         return self._still_runs(max(wait_seconds(reading.retry_after), ran_for / 10))
 
-    async def _unclear(self, guard: Guard, reading: PollReading) -> HookResult:
+    async def _unclear(self, guard: AtMostOnceRecord, reading: PollReading) -> HookResult:
         if reading.failure is not None and is_throttling(reading.failure):
             return await self._wait(guard, reading)
         polls = guard.unclear_polls + 1
@@ -299,7 +299,7 @@ class _ScriptStep:
         await open_storage().at_most_once.save(counted)
         return await self._wait(counted, reading)
 
-    async def _end(self, guard: Guard, failure: str, output: str = "") -> HookResult:
+    async def _end(self, guard: AtMostOnceRecord, failure: str, output: str = "") -> HookResult:
         """Keep what came of it: the row first, as only the guard's end says that both are written."""
         if failure and self._goes_on_after_failure:
             output = f"{failure}\n{output}".strip()
@@ -340,7 +340,7 @@ async def _reason_not_to_begin(context: MachineContext) -> HookResult | None:
     late = _too_late(context)
     if late is not None:
         return late
-    holder = await lock(context)
+    holder = await acquire_lease(context)
     return None if holder is None else HookResult.stopped(locked_by(holder))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from activities.context import MachineContext, load_machine, load_record, lock, locked_by, now, wait_seconds
+from activities.context import MachineContext, acquire_lease, load_machine, load_record, locked_by, now, wait_seconds
 from activities.window import frozen, is_behind_window
 from patchwave.azure.virtual_machines import open_resource_manager
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
@@ -56,7 +56,7 @@ async def preflight_machine(request: PreflightRequest) -> PreflightResult:
     if held is not None:
         # Before anything is done to it: started, or its disk copied.
         return _skip(held)
-    holder = await lock(context, afresh=True)
+    holder = await acquire_lease(context, force=True)
     if holder is not None:
         return _wait(locked_by(holder))
     view = await open_resource_manager().read_machine(context.machine_id, keep_for=Moment.BEFORE)
@@ -100,7 +100,7 @@ async def _go_on(context: MachineContext) -> PreflightResult:
 
     Whoever was to send it and did not is told by the intent, and decides again whether it may be.
     """
-    await lock(context)
+    await acquire_lease(context)
     return PreflightResult(
         preflight=Preflight(readiness=Readiness.READY),
         powered_on_by_run=context.machine.powered_on_by_run,

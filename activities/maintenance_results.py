@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from activities.context import load_run
 from activities.maintenance_run import occurrence_of, trouble
-from patchwave.azure.resource_graph import Page, open_resource_graph
+from patchwave.azure.resource_graph import QueryPage, open_resource_graph
 from patchwave.domain.azure.patch_results import InstalledPatch
 from patchwave.domain.core.folding import fold
 from patchwave.domain.maintenance.queries import INSTALLATIONS_PER_QUERY, installations_of_run, patches_of_installations
@@ -68,7 +68,7 @@ async def import_results(request: FindMachines) -> Copied:
     return Copied(machines=run.machines, awaited=awaited, under_way=under_way)
 
 
-async def _copy(storage: Storage, run: Run, installations: list[InstallationRow]) -> Page | None:
+async def _copy(storage: Storage, run: Run, installations: list[InstallationRow]) -> QueryPage | None:
     """Copy those that are over and not copied yet; the page that could not be read, if there was one."""
     fresh: list[tuple[InstallationRow, MachineRecord]] = []
     for each in installations:
@@ -90,7 +90,7 @@ async def _copy(storage: Storage, run: Run, installations: list[InstallationRow]
     return None
 
 
-async def _read_patches(run: Run, patches: dict[str, list[InstalledPatch]]) -> Page | None:
+async def _read_patches(run: Run, patches: dict[str, list[InstalledPatch]]) -> QueryPage | None:
     token = ""
     while True:
         query = patches_of_installations(list(patches))
@@ -113,6 +113,6 @@ def _is_news(machine: MachineRecord, found: InstallationRow) -> bool:
     return found.result.start_date_time > known.started_at
 
 
-def _failed(run: Run, page: Page, attempt: int) -> Copied:
+def _failed(run: Run, page: QueryPage, attempt: int) -> Copied:
     what = "The results of the scheduled run could not be read."
     return Copied(machines=run.machines, **trouble(page, attempt, what))

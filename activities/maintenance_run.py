@@ -13,7 +13,7 @@ from activities.context import load_run, now, wait_seconds
 from activities.discover import add_found, pause_after
 from activities.heartbeat import show_life
 from patchwave.azure.maintenance import open_maintenance
-from patchwave.azure.resource_graph import Page, open_resource_graph
+from patchwave.azure.resource_graph import QueryPage, open_resource_graph
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.core.documents import Json, format_instant, str_or_empty
 from patchwave.domain.core.outcome import Reason
@@ -148,11 +148,11 @@ async def _keep_words(storage: Storage, run: Run, updates: dict[str, Maintenance
     await asyncio.gather(*(keep(key, update) for key, update in updates.items()))
 
 
-def _trouble(page: Page, attempt: int) -> Json:
+def _trouble(page: QueryPage, attempt: int) -> Json:
     return trouble(page, attempt, "The machines of the scheduled run could not be listed.")
 
 
-def trouble(page: Page, attempt: int, what: str) -> Json:
+def trouble(page: QueryPage, attempt: int, what: str) -> Json:
     """The fields of `Found` for a page that could not be read: a passing trouble asks for a pause, which grows."""
     failure = page.failure
     if failure is None:

@@ -32,7 +32,7 @@ from patchwave.domain.notifications.messages import Announcement, approve_comman
 from patchwave.domain.policy.policy import Policy
 from patchwave.domain.runs.provenance import SHORT_DIGEST, spoken_scripts
 from patchwave.domain.runs.run import Run
-from patchwave.outbound.notifications import Sender, deliver
+from patchwave.outbound.notifications import ChannelSender, deliver
 from patchwave.settings import ChannelsError, load_settings, parse_channels
 from patchwave.storage import RecordMissing, open_storage
 
@@ -75,7 +75,7 @@ async def send_notification(request: SendNotice) -> SendResult:
 
     Executed again after a crash it may tell the channel twice; the delivery id is the same then.
     """
-    return await attempt(request, Sender())
+    return await attempt(request, ChannelSender())
 
 
 async def record_delivery(report: NoticeReport) -> None:
@@ -94,7 +94,7 @@ async def record_delivery(report: NoticeReport) -> None:
     )
 
 
-async def attempt(request: SendNotice, sender: Sender) -> SendResult:
+async def attempt(request: SendNotice, sender: ChannelSender) -> SendResult:
     """Read what there is to tell now, and tell it once."""
     notice = request.notice
     try:

@@ -6,7 +6,7 @@ import logging
 from datetime import timedelta
 
 from activities.context import now, wait_seconds
-from patchwave.azure.patch_settings import open_machine_settings
+from patchwave.azure.patch_settings import open_patch_settings
 from patchwave.domain.azure.errors import ArmFailure, is_throttling
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.fleet.patch_mode_change import (
@@ -98,7 +98,7 @@ async def _change(change: ModeChange, request: MachineChangeRef) -> ChangeProgre
 async def _step(change: ModeChange, machine: MachineChange) -> tuple[ChangeStep, float]:
     """What became of the machine in this step, and how long to wait if it has not ended."""
     identity = MachineId.parse(machine.id)
-    state = await open_machine_settings().read(identity)
+    state = await open_patch_settings().read(identity)
     if isinstance(state, ArmFailure):
         if is_throttling(state) and change.is_stopping and machine.asked_at is None:
             return _STOPPED, 0
@@ -112,7 +112,7 @@ async def _step(change: ModeChange, machine: MachineChange) -> tuple[ChangeStep,
     # Written before it is sent: whoever comes after a crash sees a change that was asked for.
     await open_storage().patch_mode_changes.update_machine(change.id, machine.key, asked_at=now())
     system = OsType.read(machine.os_type) or OsType.LINUX
-    submission = await open_machine_settings().change(identity, system, change.wanted)
+    submission = await open_patch_settings().change(identity, system, change.wanted)
     if submission.accepted:
         await open_storage().patch_mode_changes.update_machine(change.id, machine.key, is_accepted=True)
         return ChangeStep(), wait_seconds()

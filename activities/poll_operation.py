@@ -7,7 +7,7 @@ import time
 from activities.context import now, wait_seconds
 from activities.patch_pinning import note_packages, note_selection
 from activities.poll_schedule import elapsed, followed, open_looks, place_of
-from patchwave.azure.bulk_status import SWEPT_ABOVE, open_sweeps
+from patchwave.azure.bulk_status import SWEPT_ABOVE, open_bulk_status
 from patchwave.azure.virtual_machines import open_resource_manager
 from patchwave.domain.azure.errors import ArmFailure, is_throttling
 from patchwave.domain.azure.operation import OperationKind, PollReading, PollState
@@ -48,7 +48,7 @@ async def _shows_as_running(machine: MachineId, intent: Intent) -> bool:
         return False
     if open_looks().in_flight(place_of(intent), time.time()) <= SWEPT_ABOVE:
         return False
-    return intent.activity_id in await open_sweeps().running(machine.subscription_id, intent.location)
+    return intent.activity_id in await open_bulk_status().running(machine.subscription_id, intent.location)
 
 
 async def report_of(machine: MachineId, intent: Intent, reading: PollReading) -> OperationReport:

@@ -14,7 +14,7 @@ from patchwave.domain.azure.instance_view import Power
 from patchwave.domain.azure.operation import PollReading, PollState
 from patchwave.domain.core.documents import format_instant
 from patchwave.domain.core.ids import MachineId
-from patchwave.domain.machine.at_most_once import Guard, GuardedCall
+from patchwave.domain.machine.at_most_once import AtMostOnceRecord, GuardedCall
 from patchwave.domain.machine.power import (
     MAX_CHANGE_POLLS,
     SETTLES_IN_POLLS,
@@ -135,7 +135,7 @@ class _Change:
                 is_open = last is not None and last.state is not IntentState.REFUSED
                 return PowerResult(accepted=False, failure=failure, is_open=is_open)
 
-    async def _follow(self, last: Guard) -> PowerResult:
+    async def _follow(self, last: AtMostOnceRecord) -> PowerResult:
         """Azure took the call some time ago, and the machine shows nothing of it: its operation may say why."""
         location_url = "" if last.async_url else last.location_url
         reading = await open_resource_manager().poll(MachineId.parse(self._machine.id), last.async_url, location_url)
@@ -148,12 +148,12 @@ class _Change:
                 said = reading.failure.text if reading.failure and reading.state is PollState.FAILED else ""
                 return await self._send(last, last.model_copy(update={"failure": said or last.failure}))
 
-    async def _send(self, stored: Guard | None, last: Guard | None) -> PowerResult:
+    async def _send(self, stored: AtMostOnceRecord | None, last: AtMostOnceRecord | None) -> PowerResult:
         storage, machine_id = open_storage(), MachineId.parse(self._machine.id)
         if self._call is GuardedCall.START and await _may_not_start(self._request.run_id, self._machine):
             is_open = last is not None and last.state is not IntentState.REFUSED
             return PowerResult(accepted=False, left=True, is_open=is_open)
-        guard = Guard(
+        guard = AtMostOnceRecord(
             run_id=self._request.run_id,
             machine_key=self._request.machine_key,
             call=self._call,
@@ -194,7 +194,7 @@ class _Change:
         return _refused(failure)
 
     def _waiting(
-        self, last: Guard | None, retry_after: float | None = None, failure: ArmFailure | None = None
+        self, last: AtMostOnceRecord | None, retry_after: float | None = None, failure: ArmFailure | None = None
     ) -> PowerResult:
         """A tenth of the time that it has taken: what takes long does not fill the history with looks.
 
@@ -234,7 +234,7 @@ async def _may_not_begin(context: MachineContext) -> bool:
     return is_late or start_blocker(context.run, context.machine) is not None or bool(await frozen(context))
 
 
-async def _find_restart(context: MachineContext, guard: Guard) -> PowerResult | None:
+async def _find_restart(context: MachineContext, guard: AtMostOnceRecord) -> PowerResult | None:
     """What became of a restart whose answer says nothing for certain; ``None``: the machine was surely not given it.
 
     One that has an effect shows within seconds: the machine is being changed, was changed since, or its agent is away.
@@ -256,11 +256,11 @@ async def _find_restart(context: MachineContext, guard: Guard) -> PowerResult | 
     return None
 
 
-async def _ask_for_restart(context: MachineContext, known: Guard | None) -> PowerResult:
+async def _ask_for_restart(context: MachineContext, known: AtMostOnceRecord | None) -> PowerResult:
     storage = open_storage()
     # One that was put back, perhaps to another window, has all its time again.
     is_retry = known is not None and context.machine.stage is Stage.RESTARTING
-    guard = Guard(
+    guard = AtMostOnceRecord(
         run_id=context.run.id,
         machine_key=context.machine.key,
         call=GuardedCall.RESTART,
@@ -293,7 +293,7 @@ async def _ask_for_restart(context: MachineContext, known: Guard | None) -> Powe
     return refused.model_copy(update={"wait_seconds": 0}) if now() >= guard.deadline_at else refused
 
 
-async def _follow_restart(context: MachineContext, guard: Guard) -> PowerResult:
+async def _follow_restart(context: MachineContext, guard: AtMostOnceRecord) -> PowerResult:
     # Location tells nothing beside the other URL: a restart has no result.
     location_url = "" if guard.async_url else guard.location_url
     reading = await open_resource_manager().poll(context.machine_id, guard.async_url, location_url)
@@ -317,7 +317,7 @@ async def _follow_restart(context: MachineContext, guard: Guard) -> PowerResult:
             return PowerResult(accepted=False, wait_seconds=wait, counts=False)
 
 
-def _unseen_until(guard: Guard, reading: PollReading) -> datetime:
+def _unseen_until(guard: AtMostOnceRecord, reading: PollReading) -> datetime:
     """How long an operation that cannot be read is asked after. One that only cannot be read now has all its time."""
     if reading.failure is not None and is_throttling(reading.failure):
         return guard.deadline_at

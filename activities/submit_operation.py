@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime, timedelta
 
-from activities.context import MachineContext, load_machine, lock, locked_by, now, wait_seconds
+from activities.context import MachineContext, acquire_lease, load_machine, locked_by, now, wait_seconds
 from activities.patch_pinning import what_to_install
 from activities.poll_operation import report_of
 from activities.poll_schedule import first_look
@@ -188,7 +188,7 @@ async def _parameters(context: MachineContext, os_type: OsType, duration: timede
 async def _reason_not_to_send(context: MachineContext) -> StartResult | None:
     """A machine that another run works on is left alone (rule 6)."""
     # Waiting may have taken longer than the lease that the preflight took.
-    holder = await lock(context)
+    holder = await acquire_lease(context)
     if holder is not None:
         return StartResult(state=StartState.ENDED, outcome=locked_by(holder))
     return None

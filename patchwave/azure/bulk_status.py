@@ -1,4 +1,4 @@
-"""Sweeps: one query tells something of a whole region, where each machine would cost a read.
+"""BulkStatus: one query tells something of a whole region, where each machine would cost a read.
 
 Resource Graph is a minute or more behind, so it is believed only where that does no harm. Which installations run: what
 it does not show may have ended, or just begun, and is asked after at Resource Manager. Which machines are available,
@@ -30,7 +30,7 @@ class _Region(NamedTuple):
     location: str
 
 
-class Sweeps:
+class BulkStatus:
     """The newest sweeps of each region; made once per process and event loop."""
 
     def __init__(self, graph: ResourceGraph, longest_age: float) -> None:
@@ -115,9 +115,9 @@ def _available_query(location: str) -> str:
     )
 
 
-_sweeps = PerLoop(lambda settings: Sweeps(open_resource_graph(settings), settings.poll_seconds))
+_bulk_status = PerLoop(lambda settings: BulkStatus(open_resource_graph(settings), settings.poll_seconds))
 
 
-def open_sweeps(settings: Settings | None = None) -> Sweeps:
+def open_bulk_status(settings: Settings | None = None) -> BulkStatus:
     """The sweeps of this process."""
-    return _sweeps.get(settings)
+    return _bulk_status.get(settings)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from patchwave.azure.clients import PerLoop
 from patchwave.azure.credentials import open_credential
-from patchwave.azure.pipeline import Answer, ArmPipeline, lost, rate_limited, sdk_options
+from patchwave.azure.pipeline import ArmPipeline, ArmResponse, lost, rate_limited, sdk_options
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.documents import (
     Json,
@@ -200,7 +200,7 @@ class Maintenance:
             return scope.subscription_id, operations, (scope.resource_group,)
         return scope.subscription_id, client.configuration_assignments_for_subscriptions, ()
 
-    async def _send(self, method: str, subscription_id: str, call: _Call) -> Answer:
+    async def _send(self, method: str, subscription_id: str, call: _Call) -> ArmResponse:
         """Let the SDK make one call in its turn, and take Azure's own answer instead of the SDK's models."""
         return await rate_limited(self._settings, method, f"/subscriptions/{subscription_id}", lambda: _answer_of(call))
 
@@ -225,7 +225,7 @@ def open_maintenance(settings: Settings | None = None) -> Maintenance:
     return _clients.get(settings)
 
 
-async def _answer_of(call: _Call) -> Answer:
+async def _answer_of(call: _Call) -> ArmResponse:
     from azure.core.exceptions import AzureError
 
     answers: list[AsyncHttpResponse] = []
@@ -244,7 +244,7 @@ async def _answer_of(call: _Call) -> Answer:
             return lost(error)
     reply = answers[-1]
     try:
-        return Answer(reply.status_code, reply.text(), reply.headers)
+        return ArmResponse(reply.status_code, reply.text(), reply.headers)
     except (UnicodeDecodeError, ValueError) as error:
         return lost(error)
 
@@ -254,23 +254,23 @@ def _content(body: Json) -> io.BytesIO:
     return io.BytesIO(json.dumps(body).encode())
 
 
-def _unknown(answer: Answer) -> ArmFailure:
+def _unknown(answer: ArmResponse) -> ArmFailure:
     return ArmFailure(status=answer.status, message="Resource Manager answered in no known form")
 
 
-def _configuration_in(answer: Answer) -> MaintenanceConfiguration | ArmFailure:
+def _configuration_in(answer: ArmResponse) -> MaintenanceConfiguration | ArmFailure:
     if answer.status not in (200, 201):
         return answer.to_failure()
     return read_configuration(parse_object(answer.body) or {}) or _unknown(answer)
 
 
-def _assignment_in(answer: Answer) -> Assignment | ArmFailure:
+def _assignment_in(answer: ArmResponse) -> Assignment | ArmFailure:
     if answer.status not in (200, 201):
         return answer.to_failure()
     return read_assignment(parse_object(answer.body) or {}) or _unknown(answer)
 
 
-def _not_canceled(answer: Answer, run: str) -> ArmFailure | None:
+def _not_canceled(answer: ArmResponse, run: str) -> ArmFailure | None:
     """Why the answer does not say that this run is cancelled; the name in it is that of the configuration."""
     if answer.status not in (200, 201):
         return answer.to_failure()
@@ -283,12 +283,12 @@ def _not_canceled(answer: Answer, run: str) -> ArmFailure | None:
     return ArmFailure(status=answer.status, code="NotCancelled", message=message)
 
 
-def _rows_in(answer: Answer) -> list[Json] | ArmFailure:
+def _rows_in(answer: ArmResponse) -> list[Json] | ArmFailure:
     if answer.status != 200:
         return answer.to_failure()
     found = parse_object(answer.body)
     return _unknown(answer) if found is None else objects_or_empty(found.get("value"))
 
 
-def _was_there(answer: Answer) -> bool | ArmFailure:
+def _was_there(answer: ArmResponse) -> bool | ArmFailure:
     return answer.status == 200 if answer.status in (200, 204) else answer.to_failure()

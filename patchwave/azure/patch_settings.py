@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _API_VERSION = "2025-04-01"
 
 
-class MachineSettings:
+class PatchSettings:
     """One client for every subscription that the identity may see; made once per process and event loop."""
 
     def __init__(self, settings: Settings, credential: AsyncTokenCredential) -> None:
@@ -65,9 +65,9 @@ class MachineSettings:
         await self._pipeline.close()
 
 
-_clients = PerLoop(lambda settings: MachineSettings(settings, open_credential(settings)))
+_clients = PerLoop(lambda settings: PatchSettings(settings, open_credential(settings)))
 
 
-def open_machine_settings(settings: Settings | None = None) -> MachineSettings:
+def open_patch_settings(settings: Settings | None = None) -> PatchSettings:
     """The client of this process and event loop."""
     return _clients.get(settings)

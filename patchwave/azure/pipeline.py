@@ -58,7 +58,7 @@ def boundary_of(settings: Settings) -> Boundary:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ArmResponse:
     """What came back; ``status`` 0 when there was no answer, and ``body`` then holds the error of the library."""
 
     status: int
@@ -75,13 +75,15 @@ class Answer:
         return read_failure(self.status, self.body, retry_after=self.retry_after)
 
 
-async def rate_limited(settings: Settings, method: str, url: str, send: Callable[[], Awaitable[Answer]]) -> Answer:
+async def rate_limited(
+    settings: Settings, method: str, url: str, send: Callable[[], Awaitable[ArmResponse]]
+) -> ArmResponse:
     """Send when its turn has come; a request whose turn is far is not sent, and reads as throttled."""
     rate_limit = open_rate_limits(settings).of_request(method, url)
     if wait := await rate_limit.wait():
         paced = locally_throttled(wait)
         error = {"code": paced.code, "message": paced.message}
-        return Answer(paced.status, json.dumps({"error": error}), {"Retry-After": f"{wait:.3f}"})
+        return ArmResponse(paced.status, json.dumps({"error": error}), {"Retry-After": f"{wait:.3f}"})
     rate_limit.sent()
     answer = await send()
     rate_limit.answered(answer.status, answer.headers, answer.retry_after)
@@ -93,9 +95,9 @@ def encode_url(url: str) -> str:
     return url if url.isascii() else quote(url, safe=_ASCII)
 
 
-def lost(error: Exception) -> Answer:
+def lost(error: Exception) -> ArmResponse:
     """What a request reads as that the library could not finish: status 0, and its error."""
-    return Answer(0, json.dumps({"code": type(error).__name__, "message": str(error)[:_MAX_TEXT]}))
+    return ArmResponse(0, json.dumps({"code": type(error).__name__, "message": str(error)[:_MAX_TEXT]}))
 
 
 class ArmPipeline:
@@ -112,7 +114,7 @@ class ArmPipeline:
         self._transport = transport
         self._client: AsyncARMPipelineClient[Any, Any] | None = None
 
-    async def send(self, request: HttpRequest) -> Answer:
+    async def send(self, request: HttpRequest) -> ArmResponse:
         """Send once, when its turn has come; one whose turn is far reads as throttled.
 
         The URL goes out byte for byte, but for letters beyond ASCII of names in it, which are percent-encoded.
@@ -120,14 +122,14 @@ class ArmPipeline:
         request.url = encode_url(request.url)
         return await rate_limited(self._settings, request.method, request.url, lambda: self._send(request))
 
-    async def _send(self, request: HttpRequest) -> Answer:
+    async def _send(self, request: HttpRequest) -> ArmResponse:
         from azure.core.exceptions import AzureError
 
         try:
             reply = await self._open().send_request(
                 request, connection_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS
             )
-            return Answer(reply.status_code, reply.text(), cast("Mapping[str, str]", reply.headers))
+            return ArmResponse(reply.status_code, reply.text(), cast("Mapping[str, str]", reply.headers))
         except (AzureError, UnicodeDecodeError) as error:
             return lost(error)
 

@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from patchwave.azure.clients import PerLoop
 from patchwave.azure.credentials import open_credential
-from patchwave.azure.pipeline import Answer, ArmPipeline
+from patchwave.azure.pipeline import ArmPipeline, ArmResponse
 from patchwave.azure.rate_limiter import open_rate_limits
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify
 from patchwave.domain.core.documents import object_or_none, parse_object
@@ -36,7 +36,7 @@ type Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class QueryPage:
     """One page of rows, or the failure to get it.
 
     ``skip_token`` is empty after the last page. ``wait_seconds`` is how long to wait before the next query, 0 when
@@ -62,18 +62,18 @@ class ResourceGraph:
         self._url = f"{settings.manager_url}/providers/Microsoft.ResourceGraph/resources"
         self._pipeline = pipeline
 
-    async def page(self, query: str, subscriptions: Sequence[str] = (), skip_token: str = "") -> Page:
+    async def page(self, query: str, subscriptions: Sequence[str] = (), skip_token: str = "") -> QueryPage:
         """Ask once. The same query and subscriptions go with every ``skip_token``; none means all that are readable."""
         reply = await self._ask(_body(query, subscriptions, skip_token))
         open_rate_limits(self._settings).of_queries().noticed(reply.headers)
         return _page(reply)
 
-    async def page_in_turn(self, query: str, subscriptions: Sequence[str] = (), skip_token: str = "") -> Page:
+    async def page_in_turn(self, query: str, subscriptions: Sequence[str] = (), skip_token: str = "") -> QueryPage:
         """The same for a caller who waits, once there is something left of the share of such callers."""
         rate_limit = open_rate_limits(self._settings).of_queries()
         await rate_limit.wait()
         rate_limit.sent()
-        reply = Answer(0, "")
+        reply = ArmResponse(0, "")
         try:
             reply = await self._ask(_body(query, subscriptions, skip_token))
         finally:
@@ -81,7 +81,7 @@ class ResourceGraph:
             rate_limit.answered(reply.status, reply.headers, _wait_of(reply) or None)
         return _page(reply)
 
-    async def pages(self, queries: Iterable[DiscoveryQuery]) -> AsyncIterator[Page]:
+    async def pages(self, queries: Iterable[DiscoveryQuery]) -> AsyncIterator[QueryPage]:
         """Every page of every query; one that is throttled is asked for again as long as the caller's patience lasts.
 
         Raises:
@@ -107,7 +107,7 @@ class ResourceGraph:
         """Give back the connections."""
         await self._pipeline.close()
 
-    async def _ask(self, body: dict[str, Any]) -> Answer:
+    async def _ask(self, body: dict[str, Any]) -> ArmResponse:
         from azure.core.rest import HttpRequest
 
         return await self._pipeline.send(HttpRequest("POST", self._url, params={"api-version": API_VERSION}, json=body))
@@ -131,16 +131,16 @@ def _body(query: str, subscriptions: Sequence[str], skip_token: str) -> dict[str
     return body
 
 
-def _page(reply: Answer) -> Page:
+def _page(reply: ArmResponse) -> QueryPage:
     if reply.status == 200:
         return _read(reply.body, _quota_wait(reply.headers))
     failure = reply.to_failure()
     if classify(failure).kind not in (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER):
-        return Page(failure=failure)
-    return Page(wait_seconds=_wait_of(reply) or DEFAULT_WAIT_SECONDS, failure=failure)
+        return QueryPage(failure=failure)
+    return QueryPage(wait_seconds=_wait_of(reply) or DEFAULT_WAIT_SECONDS, failure=failure)
 
 
-def _wait_of(reply: Answer) -> float:
+def _wait_of(reply: ArmResponse) -> float:
     """Seconds that the answer asks to wait, 0 when it does not.
 
     The quota's own header is the better source: a 429 of Resource Graph may come without Retry-After.
@@ -148,17 +148,19 @@ def _wait_of(reply: Answer) -> float:
     return max(reply.retry_after or 0, _quota_wait(reply.headers))
 
 
-def _read(text: str, wait_seconds: float) -> Page:
+def _read(text: str, wait_seconds: float) -> QueryPage:
     answer = parse_object(text)
     data: object = answer.get("data") if answer else None
     if answer is None or not isinstance(data, list):
-        return Page(failure=ArmFailure(status=200, message="Resource Graph answered in no known form"))
+        return QueryPage(failure=ArmFailure(status=200, message="Resource Graph answered in no known form"))
     rows = [row for row in map(object_or_none, cast("list[object]", data)) if row is not None]
     token = answer.get("$skipToken")
     if not token and str(answer.get("resultTruncated", "")).lower() == "true":
         # Going on would patch a part of the fleet and call it the whole.
-        return Page(failure=ArmFailure(status=200, message="Resource Graph cut the list and gave no way to the rest"))
-    return Page(rows, token if isinstance(token, str) else "", wait_seconds)
+        return QueryPage(
+            failure=ArmFailure(status=200, message="Resource Graph cut the list and gave no way to the rest")
+        )
+    return QueryPage(rows, token if isinstance(token, str) else "", wait_seconds)
 
 
 def _quota_wait(headers: Mapping[str, str]) -> float:

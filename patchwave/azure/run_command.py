@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from patchwave.azure.clients import PerLoop
 from patchwave.azure.compute import ComputeClients, Submission, submit
 from patchwave.azure.credentials import open_credential
-from patchwave.azure.pipeline import Answer, ArmPipeline
+from patchwave.azure.pipeline import ArmPipeline, ArmResponse
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.operation import PollReading, PollState, UnsafeUrl, check_operation_url, read_operation
 from patchwave.domain.core.documents import parse_object
@@ -74,14 +74,14 @@ class RunCommands:
         await self._clients.close()
         await self._pipeline.close()
 
-    async def _get(self, machine: MachineId, url: str) -> Answer:
+    async def _get(self, machine: MachineId, url: str) -> ArmResponse:
         from azure.core.rest import HttpRequest
 
         check_operation_url(url, self._settings.manager_url, machine.subscription_id)
         return await self._pipeline.send(HttpRequest("GET", url))
 
 
-def _read_result(reply: Answer) -> PollReading:
+def _read_result(reply: ArmResponse) -> PollReading:
     """The Location of a run command: 202 while it runs, then ``{"value": [...]}`` without any status in it."""
     if reply.status == 200:
         found = parse_object(reply.body)

@@ -44,7 +44,7 @@ class SnapshotPage:
     failure: ArmFailure | None = None
 
 
-class Disks:
+class Snapshots:
     """One client for every subscription that the identity may see; made once per process and event loop."""
 
     def __init__(self, settings: Settings, credential: AsyncTokenCredential) -> None:
@@ -119,9 +119,9 @@ class Disks:
         return ArmFailure(status=0, message="Resource Manager answered in no known form") if found is None else found
 
 
-_clients = PerLoop(lambda settings: Disks(settings, open_credential(settings)))
+_clients = PerLoop(lambda settings: Snapshots(settings, open_credential(settings)))
 
 
-def open_disks(settings: Settings | None = None) -> Disks:
+def open_snapshots(settings: Settings | None = None) -> Snapshots:
     """The client of this process and event loop."""
     return _clients.get(settings)

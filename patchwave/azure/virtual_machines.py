@@ -13,7 +13,7 @@ from uuid import NAMESPACE_URL, uuid5
 from patchwave.azure.clients import PerLoop
 from patchwave.azure.compute import ComputeClients, Submission, submit
 from patchwave.azure.credentials import open_credential
-from patchwave.azure.pipeline import Answer, ArmPipeline
+from patchwave.azure.pipeline import ArmPipeline, ArmResponse
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.install_request import InstallParameters
 from patchwave.domain.azure.instance_view import MachineView
@@ -175,7 +175,7 @@ class ResourceManager:
         reading = read(reply.status, reply.body, retry_after=reply.retry_after)
         return reading.model_copy(update={"retry_after": reply.retry_after})
 
-    async def _get(self, url: str) -> Answer:
+    async def _get(self, url: str) -> ArmResponse:
         from azure.core.rest import HttpRequest
 
         return await self._pipeline.send(HttpRequest("GET", url))

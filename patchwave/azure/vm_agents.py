@@ -20,7 +20,7 @@ from patchwave.domain.core.folding import fold
 from patchwave.settings import Settings
 
 if TYPE_CHECKING:
-    from patchwave.azure.pipeline import Answer
+    from patchwave.azure.pipeline import ArmResponse
 
 _API_VERSION = "2025-04-01"
 _PATIENCE_SECONDS = 60.0
@@ -77,7 +77,7 @@ class AgentVersions:
         return ""
 
 
-def _wait_of(reply: Answer) -> float | None:
+def _wait_of(reply: ArmResponse) -> float | None:
     """Seconds until the page may be asked for again; ``None`` when that is of no use."""
     if reply.status == 200:
         return None

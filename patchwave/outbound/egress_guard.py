@@ -3,7 +3,7 @@
 The address is judged at the moment its socket is made, after the one time that the name is resolved: a name that
 changes its address between a check and the call gains nothing, as there is no earlier check.
 
->>> gate = AddressGate(private_allowed=False)
+>>> gate = EgressGuard(private_allowed=False)
 >>> connector = aiohttp.TCPConnector(socket_factory=gate.open)
 """
 
@@ -23,7 +23,7 @@ type Target = tuple[int, int, int, str, tuple[Any, ...]]
 """Family, kind, protocol, canonical name and socket address, as ``getaddrinfo`` has them."""
 
 
-class AddressGate:
+class EgressGuard:
     """Makes the sockets of one request, and remembers why it made none.
 
     Args:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from patchwave.domain.machine.http_probe import ProbeAnswer, ProbeFailure, fill_url
 from patchwave.domain.policy.http_probe import Probe, ProbeImpossible, host_of, is_listed
 from patchwave.domain.runs.machine_record import MachineRecord
-from patchwave.outbound.egress_guard import AddressGate
+from patchwave.outbound.egress_guard import EgressGuard
 from patchwave.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ MAX_BODY = 64 * 1024
 """Bytes of an answer that are searched for a text; the rest is left unread."""
 
 
-class Prober:
+class HttpProbe:
     """Sends probes.
 
     Args:
@@ -54,7 +54,7 @@ class Prober:
         import aiohttp
         from yarl import URL
 
-        gate = AddressGate(private_allowed=self._settings.probe_private, loopback_allowed=self._loopback_allowed)
+        gate = EgressGuard(private_allowed=self._settings.probe_private, loopback_allowed=self._loopback_allowed)
         try:
             async with (
                 aiohttp.ClientSession(

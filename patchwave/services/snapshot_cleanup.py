@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import azure.durable_functions as df
 import azure.functions as func
 
-from patchwave.azure.snapshots import Disks, open_disks
+from patchwave.azure.snapshots import Snapshots, open_snapshots
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.folding import fold
 from patchwave.domain.machine.snapshot import MACHINE_TAG, SnapshotId, expired_run
@@ -28,13 +28,13 @@ bp = df.Blueprint()
 @bp.timer_trigger(schedule="0 10,25,40,55 * * * *", arg_name="timer", run_on_startup=False, use_monitor=True)
 async def expired_snapshots(timer: func.TimerRequest) -> None:
     """Delete what is over. A call that is late or comes twice finds what is left."""
-    deleted = await delete_expired_snapshots(open_storage(), open_disks(), datetime.now(UTC))
+    deleted = await delete_expired_snapshots(open_storage(), open_snapshots(), datetime.now(UTC))
     if deleted:
         _LOG.info("%d snapshots were deleted: their time is over.", len(deleted))
 
 
 async def delete_expired_snapshots(
-    storage: Storage, disks: Disks, now: datetime, *, most: int = MAX_SNAPSHOTS, budget: timedelta = _BUDGET
+    storage: Storage, disks: Snapshots, now: datetime, *, most: int = MAX_SNAPSHOTS, budget: timedelta = _BUDGET
 ) -> list[SnapshotId]:
     """Delete the snapshots that carry our tags, have the name that follows from them, and whose time is over.
 
@@ -66,7 +66,7 @@ async def delete_expired_snapshots(
     return deleted
 
 
-async def _expired(disks: Disks, now: datetime) -> AsyncGenerator[SnapshotId]:
+async def _expired(disks: Snapshots, now: datetime) -> AsyncGenerator[SnapshotId]:
     """What the list calls expired and ours."""
     skip_token = ""
     while True:
@@ -82,7 +82,7 @@ async def _expired(disks: Disks, now: datetime) -> AsyncGenerator[SnapshotId]:
             return
 
 
-async def _delete(storage: Storage, disks: Disks, snapshot: SnapshotId, now: datetime) -> bool | ArmFailure:
+async def _delete(storage: Storage, disks: Snapshots, snapshot: SnapshotId, now: datetime) -> bool | ArmFailure:
     """Read it again, since the list lags behind and somebody may have given it more time, then delete it.
 
     Whether it was deleted, or why it could not be.

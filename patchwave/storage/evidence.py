@@ -8,7 +8,7 @@ from typing import Any
 from patchwave.domain.core.documents import Document, Json
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.core.patches import PatchRecord
-from patchwave.domain.machine.at_most_once import Guard
+from patchwave.domain.machine.at_most_once import AtMostOnceRecord
 from patchwave.domain.planning.plan import ExcludedMachine, PlannedMachine
 from patchwave.domain.runs.intent import Intent
 from patchwave.domain.runs.machine_record import MachineRecord
@@ -21,7 +21,7 @@ from patchwave.storage.errors import InvalidCursor
 
 _RUNS = "runs"
 _DOCUMENTS: dict[str, tuple[str, type[Document]]] = {
-    "g~": ("guard", Guard),
+    "g~": ("guard", AtMostOnceRecord),
     "i~": ("intent", Intent),
     "m~": ("machine", MachineRecord),
     "o~": ("placement", PlannedMachine),

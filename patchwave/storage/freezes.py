@@ -32,7 +32,7 @@ class FreezeRepository(Repository):
 
     async def list_all(self) -> list[Freeze]:
         """All of them, past and coming, by name. One that cannot be read is a `DamagedFreeze`."""
-        return [_freeze(row) for row in await self._store.policies.shared_scan(_PARTITION)]
+        return [_freeze(row) for row in await self._store.policies.scan_coalesced(_PARTITION)]
 
     async def get(self, name: str) -> Freeze | None:
         """The freeze, or ``None``."""

@@ -33,16 +33,16 @@ class IntentRepository(Repository):
 
     async def get(self, run_id: str, machine_key: str, kind: OperationKind) -> Intent | None:
         """The intent of an operation on a machine, or ``None``."""
-        row = await self._store.results.current(run_id, _intent_key(machine_key, kind))
+        row = await self._store.results.get_validated(run_id, _intent_key(machine_key, kind))
         return None if row is None else unpack(Intent, row.columns)
 
     def is_cached(self, run_id: str, machine_key: str, kind: OperationKind) -> bool:
         """Whether this process has seen the intent; no request is sent."""
-        return self._store.results.remembered(run_id, _intent_key(machine_key, kind)) is not None
+        return self._store.results.peek_cache(run_id, _intent_key(machine_key, kind)) is not None
 
     async def redeclare(self, known: Intent, declared: Intent) -> bool:
         """Replace an intent that was not accepted, if nobody else has since it was read; whether this call did."""
-        row = await self._store.results.known(known.run_id, _key(known))
+        row = await self._store.results.get_cached_for_update(known.run_id, _key(known))
         if row is None or unpack(Intent, row.columns) != known:
             return False
         columns = pack(declared.to_wire(), exact=_URLS)
@@ -58,7 +58,7 @@ class IntentRepository(Repository):
         ``None`` is a guess when the machine's row says that none has begun: somebody may have declared one and died
         before he changed the row. `declare_intent` finds that out, and remembers it for the next call.
         """
-        row = self._store.results.remembered(run_id, MACHINES + machine_key)
+        row = self._store.results.peek_cache(run_id, MACHINES + machine_key)
         is_untouched = row is not None and row.columns.get("stage") == _STAGE_BEFORE[kind].value
         if is_untouched and not self.is_cached(run_id, machine_key, kind):
             return None

@@ -56,7 +56,7 @@ class LeaseRepository(Repository):
         """As `acquire`, without asking what the holder does."""
         table, key = self._store.machines, LEASE + machine_key
         columns = pack({"owner": owner, "since": now, "until": until})
-        row = table.remembered(ALL_RUNS, key)
+        row = table.peek_cache(ALL_RUNS, key)
         if row is not None and row.columns["owner"] != owner:
             # The cached holder may have given it back.
             row = None
@@ -87,7 +87,7 @@ class LeaseRepository(Repository):
 
         async def is_held(key: str) -> bool:
             async with gate:
-                row = await self._store.machines.current(ALL_RUNS, LEASE + key)
+                row = await self._store.machines.get_validated(ALL_RUNS, LEASE + key)
             return row is not None and _is_held(row, owner, now)
 
         wanted = list(keys)
@@ -96,7 +96,7 @@ class LeaseRepository(Repository):
     async def release(self, machine_key: str, owner: str) -> None:
         """Give the lease back; nothing happens when another owner holds it."""
         table, key = self._store.machines, LEASE + machine_key
-        row = table.remembered(ALL_RUNS, key)
+        row = table.peek_cache(ALL_RUNS, key)
         async for _ in OptimisticRetry(f"the lease of {machine_key}"):
             if row is None or row.columns["owner"] != owner:
                 row = await table.get(ALL_RUNS, key)
@@ -108,7 +108,7 @@ class LeaseRepository(Repository):
 
     def is_cached_holder(self, machine_key: str, owner: str, now: datetime) -> bool:
         """Whether this process has seen the owner take the lease, and it lasts; no request is sent."""
-        row = self._store.machines.remembered(ALL_RUNS, LEASE + machine_key)
+        row = self._store.machines.peek_cache(ALL_RUNS, LEASE + machine_key)
         return row is not None and _is_held(row, owner, now)
 
     async def _let_go(self, machine_key: str, holder: str) -> bool:

@@ -102,7 +102,7 @@ class MachineHistoryRepository(Repository):
         latest = history.columns | _latest(run_id, machine)
         fleet, lease = FLEET + machine.key, LEASE + machine.key
         table = self._store.machines
-        held = table.remembered(ALL_RUNS, lease) if release else None
+        held = table.peek_cache(ALL_RUNS, lease) if release else None
         async for number in OptimisticRetry(f"the end of {machine.key}"):
             changes = [history]
             if says_something(machine):

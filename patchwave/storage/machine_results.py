@@ -163,7 +163,7 @@ class MachineResultRepository(Repository):
 
     async def list_patches(self, run_id: str, machine_key: str) -> list[PatchRecord]:
         """The patches of a machine in this run, in the order in which they were found."""
-        row = await self._store.results.current(run_id, MACHINES + machine_key)
+        row = await self._store.results.get_validated(run_id, MACHINES + machine_key)
         return [] if row is None else await self._patches(run_id, row)
 
     async def _patches(self, run_id: str, row: Row) -> list[PatchRecord]:

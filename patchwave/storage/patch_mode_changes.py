@@ -39,7 +39,7 @@ class PatchModeChangeRepository(Repository):
 
     async def get(self, change_id: str) -> ModeChange | None:
         """The change, or ``None``; the machines of one that has not ended are to be counted (`count_mode_ends`)."""
-        row = await self._store.runs.shared(CHANGES, RunId.parse(change_id).row_key)
+        row = await self._store.runs.get_coalesced(CHANGES, RunId.parse(change_id).row_key)
         return None if row is None else unpack(ModeChange, row.columns)
 
     async def list_page(self, limit: int, cursor: str | None) -> Page[ModeChange]:

@@ -62,7 +62,7 @@ class MachineRepository(Repository):
 
     async def get_validated(self, run_id: str, machine_key: str) -> MachineRecord | None:
         """The same, for the activities of a machine, which ask again and again: a row that is known costs no read."""
-        row = await self._store.results.current(run_id, MACHINES + machine_key)
+        row = await self._store.results.get_validated(run_id, MACHINES + machine_key)
         return None if row is None else _machine(row)
 
     async def list_page(
@@ -108,7 +108,7 @@ class MachineRepository(Repository):
 
         async def read(key: str) -> tuple[str, Row | None]:
             async with gate:
-                return key, await self._store.results.current(run_id, MACHINES + key)
+                return key, await self._store.results.get_validated(run_id, MACHINES + key)
 
         found = await asyncio.gather(*map(read, keys))
         return {key: _progress(row) for key, row in found if row is not None}
@@ -181,7 +181,7 @@ class MachineRepository(Repository):
 
 async def open_row(results: Table, run_id: str, machine_key: str) -> Row:
     """The row as it was last seen. It may be stale: a change needs its ETag, but an outcome in it is final."""
-    row = await results.known(run_id, MACHINES + machine_key)
+    row = await results.get_cached_for_update(run_id, MACHINES + machine_key)
     if row is None:
         raise RecordMissing(f"run {run_id} has no machine {machine_key}")
     return row

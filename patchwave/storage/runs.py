@@ -79,7 +79,7 @@ class RunRepository(Repository):
 
     async def get(self, run_id: str) -> Run | None:
         """The run with its policy snapshot, or ``None``."""
-        row = await self._store.runs.shared(_PARTITION, RunId.parse(run_id).row_key)
+        row = await self._store.runs.get_coalesced(_PARTITION, RunId.parse(run_id).row_key)
         if row is None:
             return None
         etag, run = self._parsed.get(run_id, ("", None))
@@ -267,7 +267,7 @@ class RunRepository(Repository):
         Those of a large run that goes on are counted once in ``machines / 500`` seconds for all callers: the row keeps
         them with ``counted_at``. So no number of watchers reads more than 500 rows a second of a run.
         """
-        row = await self._store.runs.shared(_PARTITION, RunId.parse(run_id).row_key)
+        row = await self._store.runs.get_coalesced(_PARTITION, RunId.parse(run_id).row_key)
         if row is None:
             return None
         run = _run(row.columns)

@@ -26,7 +26,7 @@ class ThrottlingRepository(Repository):
 
         All rows are read at once: there are few, and every start needs one.
         """
-        rows = await self._store.claims.shared_scan(THROTTLED_BUCKETS)
+        rows = await self._store.claims.scan_coalesced(THROTTLED_BUCKETS)
         return next((parse_instant(row.columns.get("until")) for row in rows if row.key == bucket), None)
 
 

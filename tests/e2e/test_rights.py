@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from local import ROOT
-from patchwave.azure.bulk_status import Sweeps
+from patchwave.azure.bulk_status import BulkStatus
 from patchwave.azure.resource_graph import ResourceGraph
 from patchwave.domain.maintenance.queries import patches_of_installations
 from tests.conftest import HEALTH_KEY
@@ -129,7 +129,7 @@ async def _ask_what_depends_on_time(product: Product, machine: str) -> None:
     """
     access = Access(product.stack.simulator)
     graph = ResourceGraph(access.settings, access.pipeline())
-    await Sweeps(graph, longest_age=60).running(SUBSCRIPTION, "westeurope")
+    await BulkStatus(graph, longest_age=60).running(SUBSCRIPTION, "westeurope")
     await graph.page(patches_of_installations([f"{machine}/patchInstallationResults/one"]), [SUBSCRIPTION], "")
     await graph.close()
 

@@ -24,7 +24,7 @@ class GuardedCall(StrEnum):
     STOP = "stop"
 
 
-class Guard(Document):
+class AtMostOnceRecord(Document):
     """Written before the POST, completed with what Azure answered. A refused call may be declared anew.
 
     ``token`` is of the execution that declared it: whoever finds another one was not first. The operation URLs are

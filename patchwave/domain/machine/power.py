@@ -13,7 +13,7 @@ from typing import NamedTuple
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.azure.instance_view import Power
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
-from patchwave.domain.machine.at_most_once import Guard
+from patchwave.domain.machine.at_most_once import AtMostOnceRecord
 from patchwave.domain.runs.intent import IntentState
 
 SETTLES_IN_POLLS = 4
@@ -32,7 +32,9 @@ class Next(StrEnum):
     GIVE_UP = "give_up"
 
 
-def next_step(shown: Power, last: Guard | None, now: datetime, deadline: datetime, settles_in: timedelta) -> Next:
+def next_step(
+    shown: Power, last: AtMostOnceRecord | None, now: datetime, deadline: datetime, settles_in: timedelta
+) -> Next:
     """What to do about a machine that does not show the wanted power yet.
 
     Args:
@@ -119,7 +121,7 @@ def not_started(look: Outcome, failure: ArmFailure | None) -> Outcome:
     )
 
 
-def never_done(shown: Power, last: Guard | None) -> ArmFailure:
+def never_done(shown: Power, last: AtMostOnceRecord | None) -> ArmFailure:
     """Why a change of power was given up in the state that is shown; with Azure's last reason."""
     state = f"the machine is still {_WORDS[shown]}"
     said = f"; Azure said: {last.failure}" if last is not None and last.failure else ""

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from patchwave.domain.notifications.messages import Announcement
 from patchwave.outbound.notifications.email import mail_request
-from patchwave.outbound.notifications.sender import Delivery, Outgoing, Sender
+from patchwave.outbound.notifications.sender import ChannelSender, Delivery, Outgoing
 from patchwave.outbound.notifications.slack import slack_request
 from patchwave.outbound.notifications.teams import teams_request
 from patchwave.outbound.notifications.webhook import webhook_request
@@ -39,11 +39,16 @@ def compose(channel: Channel, announcement: Announcement, *, delivery_id: str, n
 
 
 async def deliver(
-    channel: Channel, announcement: Announcement, *, delivery_id: str, now: datetime, sender: Sender | None = None
+    channel: Channel,
+    announcement: Announcement,
+    *,
+    delivery_id: str,
+    now: datetime,
+    sender: ChannelSender | None = None,
 ) -> Delivery:
     """Tell a channel once; see ``compose`` for the arguments."""
     outgoing = compose(channel, announcement, delivery_id=delivery_id, now=now)
-    return await (sender or Sender()).post(outgoing)
+    return await (sender or ChannelSender()).post(outgoing)
 
 
-__all__ = ["Delivery", "Outgoing", "Sender", "compose", "deliver"]
+__all__ = ["ChannelSender", "Delivery", "Outgoing", "compose", "deliver"]

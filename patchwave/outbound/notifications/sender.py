@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from patchwave.domain.azure.errors import parse_retry_after
 from patchwave.domain.core.documents import object_or_none
-from patchwave.outbound.egress_guard import AddressGate
+from patchwave.outbound.egress_guard import EgressGuard
 
 if TYPE_CHECKING:
     import ssl
@@ -56,7 +56,7 @@ class Delivery:
     is_throttled: bool = False
 
 
-class Sender:
+class ChannelSender:
     """Sends requests.
 
     Args:
@@ -76,7 +76,7 @@ class Sender:
 
         if urlsplit(outgoing.url).scheme != "https":
             return Delivery(sent=False, failure="The address is not https.")
-        gate = AddressGate(private_allowed=outgoing.private_allowed, loopback_allowed=self._loopback_allowed)
+        gate = EgressGuard(private_allowed=outgoing.private_allowed, loopback_allowed=self._loopback_allowed)
         try:
             async with (
                 aiohttp.ClientSession(

@@ -31,7 +31,7 @@ _INTEGERS = range(-(2**31), 2**31)
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class BatchError:
     """Nothing was stored: the service's status and its word for why, and the number of the change that it names."""
 
     status: int
@@ -53,7 +53,7 @@ def write_transaction(endpoint: str, table: str, partition: str, changes: Sequen
     return f"multipart/mixed; boundary={batch}", "".join(lines).encode("ascii")
 
 
-def read_transaction(body: bytes) -> list[str] | Refusal:
+def read_transaction(body: bytes) -> list[str] | BatchError:
     """The ETags in the answer, in the order of the changes and empty for rows that were deleted, or why not."""
     etags: list[str] = []
     starts = list(_STATUS.finditer(body))
@@ -100,10 +100,10 @@ def _key(text: str) -> str:
     return quote(text.replace("'", "''"), safe="~")
 
 
-def _refusal(status: int, part: bytes) -> Refusal:
+def _refusal(status: int, part: bytes) -> BatchError:
     text = part.decode("utf-8", "replace")
     document = parse_object(text[text.find("{") : text.rfind("}") + 1]) or {}
     error = object_or_none(document.get("odata.error")) or {}
     message = object_or_none(error.get("message")) or {}
     index = _INDEX.match(str(message.get("value", "")))
-    return Refusal(status, str(error.get("code", "")), int(index[1]) if index else 0)
+    return BatchError(status, str(error.get("code", "")), int(index[1]) if index else 0)

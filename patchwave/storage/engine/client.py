@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from patchwave.storage.engine.batch_codec import Refusal, read_transaction, write_transaction
+from patchwave.storage.engine.batch_codec import BatchError, read_transaction, write_transaction
 from patchwave.storage.engine.entity_codec import Columns
 from patchwave.storage.engine.rows import Change, Conflict, Row
 from patchwave.storage.errors import RecordTooLarge, StorageError, StorageUnreachable
@@ -159,7 +159,7 @@ class TableRequests:
             if response.status_code != 202:
                 raise _meaning(response.status_code, response.headers.get("x-ms-error-code", ""))
             etags = read_transaction(answer)
-            if isinstance(etags, Refusal):
+            if isinstance(etags, BatchError):
                 raise _meaning(etags.status, etags.code, etags.index)
             if len(etags) != len(changes):
                 raise StorageUnreachable("Table storage gave half an answer.")

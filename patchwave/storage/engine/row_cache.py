@@ -1,7 +1,7 @@
-"""The rows that this process has read or written last, with their ETags.
+"""A cache of the rows that this process has read or written last, with their ETags.
 
-Another process may have changed such a row since. So it may lead to a write under its ETag, which fails then, and
-never to an answer by itself. Where others keep changing the same rows it is of no use, and is not asked for a while.
+Another process may have changed such a row since. So a cached row may only lead to a write under its ETag, which then
+fails, and never to a response by itself. Where other processes keep changing the same rows, the cache pauses.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class RowCache:
         self._doubts: deque[float] = deque(maxlen=_DOUBTS)
 
     def get(self, partition: str, key: str) -> Row | None:
-        """The row as it was last seen here; ``None`` when it is not known, or not to be relied on."""
+        """The cached row; ``None`` when there is none, or while the cache pauses."""
         if len(self._doubts) == _DOUBTS and self._clock() - self._doubts[0] < _DOUBTFUL_SECONDS:
             return None
         found = self._rows.get((partition, key))
@@ -44,11 +44,11 @@ class RowCache:
             self._rows.popitem(last=False)
 
     def drop(self, partition: str, key: str) -> None:
-        """Nobody knows what the row is like now."""
+        """Forget the row: its state is unknown."""
         self._rows.pop((partition, key), None)
 
     def wrote(self, partition: str, change: Change, etag: str, *, keep: bool) -> None:
-        """A change was stored, and the row has this ETag since. ``keep``: remember it also when it was not known."""
+        """A change was stored, and the row has this ETag since. ``keep``: cache it also when it was not cached."""
         known = self._rows.get((partition, change.key))
         match change.verb:
             case "insert" | "replace" if keep or known is not None:
@@ -59,7 +59,7 @@ class RowCache:
                 self.drop(partition, change.key)
 
     def refused(self, partition: str, change: Change) -> None:
-        """The condition of a change did not hold, or nobody knows whether it was stored."""
+        """The condition of a change did not hold."""
         known = self._rows.pop((partition, change.key), None)
         if known is not None and change.etag == known.etag:
             self._doubts.append(self._clock())

@@ -17,12 +17,12 @@ _COLUMN = 40
 
 
 class Conflict(Exception):
-    """A condition did not hold: a row exists, is gone, or has another ETag. Handled inside these records.
+    """A condition did not hold: a row exists, is gone, or has another ETag. Handled inside this package.
 
     Attributes:
-        index: the change that the service named; it names the first one when it cannot tell.
+        index: of the change that the service named; it names the first one when it cannot tell.
         is_gone: there is no such row.
-        is_of_others: nothing was wrong with these changes, as far as is known; they shared a transaction.
+        is_of_others: another request of the same transaction failed, as far as is known.
     """
 
     def __init__(self, code: str, index: int = 0, *, is_gone: bool = False, is_of_others: bool = False) -> None:
@@ -45,7 +45,7 @@ class Row:
 class Change:
     """One change of a row. ``merge`` and ``replace`` without an ETag create the row when it is absent.
 
-    A merge of nothing under an ETag changes nothing that anybody reads: it asks whether the row is still that one.
+    An empty merge with an ETag validates a cached row (conditional no-op write).
     """
 
     verb: Literal["insert", "merge", "replace", "delete"]
@@ -54,8 +54,8 @@ class Change:
     etag: str = ""
 
     @property
-    def is_question(self) -> bool:
-        """Whether it only asks whether the row has that ETag."""
+    def is_validation(self) -> bool:
+        """Whether it only checks that the row has that ETag."""
         return self.verb == "merge" and not self.columns
 
     @property

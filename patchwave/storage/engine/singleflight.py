@@ -14,14 +14,14 @@ from typing import Any
 from patchwave.storage.engine.batching import batching_enabled
 
 _MAX_IDLE = 200
-"""Questions that are remembered for the moment of their last request."""
+"""Reads of which the time of the last request is kept."""
 
 
 @dataclass(slots=True)
-class _Asked[T]:
-    """A question that has not been sent yet: whoever asks it meanwhile gets its answer too."""
+class _Pending[T]:
+    """A read that has not been sent yet: equal reads that come meanwhile share its response."""
 
-    answer: asyncio.Future[T]
+    response: asyncio.Future[T]
     timer: asyncio.TimerHandle
 
 
@@ -35,41 +35,41 @@ class SingleFlight:
     def __init__(self, batch_delay: float = 0) -> None:
         self._batch_delay = batch_delay
         self._sent_at: dict[Hashable, float] = {}
-        self._asked: dict[Hashable, _Asked[Any]] = {}
+        self._pending: dict[Hashable, _Pending[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def read[T](self, question: Hashable, send: Callable[[], Awaitable[T]]) -> T:
-        """The answer of a ``send`` that is called after this; ``question`` says which of them ask for the same."""
+    async def read[T](self, key: Hashable, send: Callable[[], Awaitable[T]]) -> T:
+        """The response of a ``send`` that is called after this; equal reads have the same ``key``."""
         loop = asyncio.get_running_loop()
         due = loop.time()
         if batching_enabled():
-            due = max(due, self._sent_at.get(question, due - self._batch_delay) + self._batch_delay)
-        asked: _Asked[T] | None = self._asked.get(question)
-        answer: asyncio.Future[T] = loop.create_future() if asked is None else asked.answer
-        if asked is None or asked.timer.when() > due:
-            if asked is not None:
-                asked.timer.cancel()
-            self._asked[question] = _Asked(answer, loop.call_at(due, self._start, question, answer, send))
-        # Whoever is cancelled must not take the answer from the others.
-        return await asyncio.shield(answer)
+            due = max(due, self._sent_at.get(key, due - self._batch_delay) + self._batch_delay)
+        pending: _Pending[T] | None = self._pending.get(key)
+        response: asyncio.Future[T] = loop.create_future() if pending is None else pending.response
+        if pending is None or pending.timer.when() > due:
+            if pending is not None:
+                pending.timer.cancel()
+            self._pending[key] = _Pending(response, loop.call_at(due, self._start, key, response, send))
+        # A caller that is cancelled must not cancel the read of the others.
+        return await asyncio.shield(response)
 
-    def _start[T](self, question: Hashable, answer: asyncio.Future[T], send: Callable[[], Awaitable[T]]) -> None:
+    def _start[T](self, key: Hashable, response: asyncio.Future[T], send: Callable[[], Awaitable[T]]) -> None:
         loop = asyncio.get_running_loop()
-        del self._asked[question]
+        del self._pending[key]
         if len(self._sent_at) > _MAX_IDLE:
             self._sent_at = {key: at for key, at in self._sent_at.items() if at + self._batch_delay > loop.time()}
-        self._sent_at[question] = loop.time()
-        task = loop.create_task(_answer(answer, send))
+        self._sent_at[key] = loop.time()
+        task = loop.create_task(_send_once(response, send))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
 
-async def _answer[T](answer: asyncio.Future[T], send: Callable[[], Awaitable[T]]) -> None:
+async def _send_once[T](response: asyncio.Future[T], send: Callable[[], Awaitable[T]]) -> None:
     try:
-        answer.set_result(await send())
+        response.set_result(await send())
     except BaseException as error:
-        answer.set_exception(error)
-        # When all who asked are gone, nobody looks at it.
-        answer.exception()
+        response.set_exception(error)
+        # Read once, as asyncio warns of an exception that is never retrieved.
+        response.exception()
         if not isinstance(error, Exception):
             raise

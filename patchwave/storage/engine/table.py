@@ -1,7 +1,7 @@
 """One Azure table behind a small interface: insert if absent, guarded change, one-partition scan, batch.
 
-Below it, writes of a partition that come together share a transaction (``grouping``), equal reads share a request
-(``sharing``), and rows that were seen before need no read (``cache``).
+Below it, writes of a partition that come together share a transaction (``write_batcher``), equal reads share a request
+(``singleflight``), and cached rows need no read (``row_cache``).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from patchwave.storage.engine.singleflight import SingleFlight
 from patchwave.storage.engine.write_batcher import WriteBatcher
 
 BULK_ROWS_A_SECOND = 800
-"""A partition takes 2,000; the other runs and the other partitions of its server are to have theirs."""
+"""A partition takes 2,000; the rest is for other runs and for other partitions of its server."""
 
 
 async def throttled_batches(changes: Sequence[Change]) -> AsyncGenerator[Sequence[Change]]:
-    """Many changes of one partition in batches, the next one when the pace of ``BULK_ROWS_A_SECOND`` allows it."""
+    """Many changes of one partition in batches, throttled to ``BULK_ROWS_A_SECOND``."""
     loop = asyncio.get_running_loop()
     due = loop.time()
     for batch in batches(changes):
@@ -36,8 +36,8 @@ class Table:
 
     Args:
         client: the library's client of the table.
-        batch_delay: seconds in which a partition gets one transaction, and a question one request.
-        rows_kept: how many rows are remembered with their ETags.
+        batch_delay: seconds in which a partition gets one transaction, and a read one request.
+        rows_kept: how many rows are cached with their ETags.
     """
 
     def __init__(self, client: AzureTable, *, batch_delay: float = 0, rows_kept: int = 0) -> None:
@@ -51,7 +51,7 @@ class Table:
         await self._requests.create()
 
     async def drain(self) -> None:
-        """Wait until everything that was written is stored."""
+        """Wait until all writes are stored."""
         await self._writes.drain()
 
     # --- reading
@@ -65,22 +65,22 @@ class Table:
             self._cache.put(partition, row)
         return row
 
-    async def shared(self, partition: str, key: str) -> Row | None:
-        """The same, for a row that many ask for: those who ask before the request is sent get one answer."""
+    async def get_coalesced(self, partition: str, key: str) -> Row | None:
+        """The same, for a row that many callers read: reads that come before the request is sent share its response."""
         return await self._reads.read((partition, key), lambda: self.get(partition, key))
 
-    async def shared_scan(self, partition: str) -> list[Row]:
-        """All rows of a small partition, likewise."""
+    async def scan_coalesced(self, partition: str) -> list[Row]:
+        """All rows of a small partition, likewise with one request for equal reads."""
 
         async def read() -> list[Row]:
             return [row async for row in self.scan(partition)]
 
         return await self._reads.read(partition, read)
 
-    async def current(self, partition: str, key: str) -> Row | None:
-        """One row as it is now, or ``None``; whether a row that was seen before still is that one takes no read.
+    async def get_validated(self, partition: str, key: str) -> Row | None:
+        """One row as it is now, or ``None``; a cached row is validated by its ETag and costs no read.
 
-        It is asked by a merge of nothing under its ETag, which shares a transaction with other writes.
+        The validation is a conditional no-op write, which shares a transaction with other writes.
         """
         known = self._cache.get(partition, key)
         if known is not None:
@@ -89,12 +89,12 @@ class Table:
                 return Row(key, known.columns, etag)
         return await self.get(partition, key)
 
-    async def known(self, partition: str, key: str) -> Row | None:
-        """One row as it was last seen, else as it is now: for a change under its ETag, and for nothing else."""
+    async def get_cached_for_update(self, partition: str, key: str) -> Row | None:
+        """The cached row, else the row as it is now: for a change under its ETag, and for nothing else."""
         return self._cache.get(partition, key) or await self.get(partition, key)
 
-    def remembered(self, partition: str, key: str) -> Row | None:
-        """One row as it was last seen, ``None`` when it was not; no request is sent."""
+    def peek_cache(self, partition: str, key: str) -> Row | None:
+        """The cached row, or ``None``; no request is sent."""
         return self._cache.get(partition, key)
 
     async def scan(
@@ -112,7 +112,7 @@ class Table:
         """Rows of one partition in key order: from ``first``, behind ``after``, before ``end``.
 
         ``where`` compares columns for equality on the server. Values travel as parameters, so that no text can
-        become part of the query. ``keep`` remembers the rows for ``known`` and ``current``.
+        become part of the query. ``keep`` caches the rows for ``get_cached_for_update`` and ``get_validated``.
         """
         terms, values = ["PartitionKey eq @partition"], {"partition": partition}
         for term, name, value in (
@@ -183,7 +183,7 @@ class Table:
         except Conflict as conflict:
             for change in changes:
                 if conflict.is_of_others:
-                    # Asked anew all the same, as nobody knows; but no sign that somebody else changes these rows.
+                    # Dropped all the same, to be safe; but it is no sign that another process changes these rows.
                     self._cache.drop(partition, change.key)
                 else:
                     self._cache.refused(partition, change)
@@ -207,7 +207,7 @@ class Table:
             await self.apply(partition, batch)
 
     async def merge_all(self, partition: str, changes: Sequence[Change]) -> None:
-        """Merge columns into rows, whatever is there, in batches. Rows that were remembered still are afterwards."""
+        """Merge columns into rows, whatever is there, in batches. Cached rows stay cached."""
         async for batch in throttled_batches(changes):
             known = [(change, self._cache.get(partition, change.key)) for change in batch]
             guarded = [replace(change, etag=row.etag) if row is not None else change for change, row in known]

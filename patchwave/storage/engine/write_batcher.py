@@ -22,10 +22,10 @@ from patchwave.storage.errors import StorageUnreachable
 
 _LOG = logging.getLogger("patchwave.storage")
 _ROUNDS = 3
-"""Transactions that a group is given, each without those that failed; then everybody goes alone."""
+"""Transactions that are tried for a group, each without the requests that failed; then each request is sent alone."""
 _PARALLEL = 16
 _MAX_IDLE = 200
-"""Partitions that are remembered for the moment of their last transaction."""
+"""Partitions of which the time of the last transaction is kept."""
 
 type Commit = Callable[[str, Sequence[Change]], Awaitable[list[str]]]
 """Applies changes of a partition in one transaction: the ETags of the rows. Raises ``Conflict`` or ``StorageError``."""
@@ -33,37 +33,37 @@ type Commit = Callable[[str, Sequence[Change]], Awaitable[list[str]]]
 
 @dataclass(eq=False, slots=True)
 class _Request:
-    """What one caller wants done, as a whole or not at all."""
+    """The changes of one caller, applied as a whole or not at all."""
 
     changes: Sequence[Change]
-    answer: asyncio.Future[list[str]]
+    response: asyncio.Future[list[str]]
     keys: frozenset[str]
     size: int
     waits: bool
 
     @classmethod
     def of(cls, changes: Sequence[Change]) -> _Request:
-        answer: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+        response: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
         keys = frozenset(one.key for one in changes)
-        return cls(changes, answer, keys, sum(one.size for one in changes), batching_enabled())
+        return cls(changes, response, keys, sum(one.size for one in changes), batching_enabled())
 
     @property
-    def is_question(self) -> bool:
-        return all(change.is_question for change in self.changes)
+    def is_validation(self) -> bool:
+        return all(change.is_validation for change in self.changes)
 
     def succeed(self, etags: list[str]) -> None:
-        # Whoever was cancelled meanwhile does not listen any more.
-        if not self.answer.done():
-            self.answer.set_result(etags)
+        # The caller may have been cancelled meanwhile.
+        if not self.response.done():
+            self.response.set_result(etags)
 
     def fail(self, error: Exception) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(error)
+        if not self.response.done():
+            self.response.set_exception(error)
 
 
 @dataclass(eq=False, slots=True)
-class _Partition:
-    """Who waits in a partition, and which of its rows are being written."""
+class _Queue:
+    """The pending requests of a partition, and which of its rows are being written."""
 
     name: str
     sent_at: float
@@ -73,7 +73,7 @@ class _Partition:
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is no point in waiting for further company, or somebody who does not."""
+        """Whether a transaction is full, or a request does not wait."""
         rows = sum(len(request.changes) for request in self.waiting)
         is_full = rows >= BATCH_ROWS or sum(request.size for request in self.waiting) >= BATCH_BYTES
         return is_full or not all(request.waits for request in self.waiting)
@@ -81,14 +81,14 @@ class _Partition:
     def take(self) -> list[_Request]:
         """The requests that go into one transaction, first come first served, and each row once.
 
-        Two writes of one row stay in their order: the later one waits until the earlier one has its answer.
+        Two writes of one row stay in their order: the later one waits for the response to the earlier one.
         """
         group: list[_Request] = []
         left: list[_Request] = []
         taken = set(self.busy)
         rows = size = 0
         for request in self.waiting:
-            if request.answer.done():
+            if request.response.done():
                 continue
             fits = rows + len(request.changes) <= BATCH_ROWS and size + request.size <= BATCH_BYTES
             if taken.isdisjoint(request.keys) and (fits or not group):
@@ -108,7 +108,7 @@ class WriteBatcher:
     def __init__(self, commit: Commit, batch_delay: float = 0) -> None:
         self._commit = commit
         self._batch_delay = batch_delay
-        self._partitions: dict[str, _Partition] = {}
+        self._queues: dict[str, _Queue] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def write(self, partition: str, changes: Sequence[Change]) -> list[str]:
@@ -121,75 +121,75 @@ class WriteBatcher:
             Conflict: the condition of one of them did not hold.
             StorageError: the storage refused them, or cannot be used now.
         """
-        place = self._partition(partition)
+        queue = self._queue(partition)
         request = _Request.of(changes)
-        place.waiting.append(request)
-        self._schedule(place)
-        return await request.answer
+        queue.waiting.append(request)
+        self._schedule(queue)
+        return await request.response
 
     async def drain(self) -> None:
         """Send what still waits, and wait for the answers."""
         while True:
-            for place in self._partitions.values():
-                if place.timer is not None:
-                    place.timer.cancel()
-                self._send(place)
+            for queue in self._queues.values():
+                if queue.timer is not None:
+                    queue.timer.cancel()
+                self._send(queue)
             if not self._tasks:
                 return
             await asyncio.wait(self._tasks)
 
-    def _partition(self, name: str) -> _Partition:
+    def _queue(self, name: str) -> _Queue:
         now = asyncio.get_running_loop().time()
-        if len(self._partitions) > _MAX_IDLE:
-            self._partitions = {
-                key: place
-                for key, place in self._partitions.items()
-                if place.waiting or place.busy or place.sent_at + self._batch_delay > now
+        if len(self._queues) > _MAX_IDLE:
+            self._queues = {
+                key: queue
+                for key, queue in self._queues.items()
+                if queue.waiting or queue.busy or queue.sent_at + self._batch_delay > now
             }
-        place = self._partitions.get(name)
-        if place is None:
-            place = self._partitions[name] = _Partition(name, sent_at=now - self._batch_delay)
-        return place
+        queue = self._queues.get(name)
+        if queue is None:
+            queue = self._queues[name] = _Queue(name, sent_at=now - self._batch_delay)
+        return queue
 
-    def _schedule(self, place: _Partition) -> None:
-        """See to it that whoever waits is sent, with the next turn of the loop at the soonest: others may follow."""
-        if not place.waiting:
+    def _schedule(self, queue: _Queue) -> None:
+        """Schedule the next transaction, one iteration of the loop later at the soonest, so that others can join it."""
+        if not queue.waiting:
             return
         loop = asyncio.get_running_loop()
-        due = loop.time() if place.is_ready else place.sent_at + self._batch_delay
-        if place.timer is not None:
-            if place.timer.when() <= due:
+        due = loop.time() if queue.is_ready else queue.sent_at + self._batch_delay
+        if queue.timer is not None:
+            if queue.timer.when() <= due:
                 return
-            place.timer.cancel()
-        place.timer = loop.call_at(due, self._send, place)
+            queue.timer.cancel()
+        queue.timer = loop.call_at(due, self._send, queue)
 
-    def _send(self, place: _Partition) -> None:
-        place.timer = None
-        group = place.take()
+    def _send(self, queue: _Queue) -> None:
+        queue.timer = None
+        group = queue.take()
         if not group:
-            # Nobody waits, or everybody for an answer: its arrival schedules them.
+            # None is pending, or all wait for rows that are being written: that response schedules them.
             return
         loop = asyncio.get_running_loop()
-        place.sent_at = loop.time()
+        queue.sent_at = loop.time()
         for request in group:
-            place.busy |= request.keys
-        task = loop.create_task(self._write(place, group))
+            queue.busy |= request.keys
+        task = loop.create_task(self._write(queue, group))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        self._schedule(place)
+        self._schedule(queue)
 
-    async def _write(self, place: _Partition, group: list[_Request]) -> None:
+    async def _write(self, queue: _Queue, group: list[_Request]) -> None:
         try:
-            await self._settle(place.name, group, _ROUNDS)
+            await self._settle(queue.name, group, _ROUNDS)
         finally:
             for request in group:
-                place.busy -= request.keys
-                # When the loop ends in the middle of it, nobody may wait for ever.
-                request.answer.cancel()
-            self._schedule(place)
+                queue.busy -= request.keys
+                # When the loop ends in the middle of it, no caller may wait for ever.
+                request.response.cancel()
+            self._schedule(queue)
 
     async def _settle(self, partition: str, group: list[_Request], rounds: int) -> None:
-        """Tell everybody in the group what became of his changes."""
+        """Give each request of the group its own result."""
         if len(group) == 1:
             await self._settle_alone(partition, group[0])
             return
@@ -199,13 +199,13 @@ class WriteBatcher:
         try:
             etags = iter(await self._commit(partition, [change for request in group for change in request.changes]))
         except Conflict as conflict:
-            # Nothing was written. The one that is to blame finds out by itself: the service may have blamed the
-            # first for want of knowing better.
+            # Nothing was written. The request that the service blames is sent alone, as the service names the first
+            # one when it cannot tell; the others share the next transaction.
             blamed = _owner(group, conflict.index)
-            rest = [request for request in group if request is not blamed and not request.is_question]
+            rest = [request for request in group if request is not blamed and not request.is_validation]
             for request in group:
-                if request.is_question:
-                    # Told to read again: that is always right, and a doubtful row must not hold up the writes.
+                if request.is_validation:
+                    # Reading again is always right, and a doubtful row must not hold up the writes.
                     request.fail(Conflict(str(conflict), is_of_others=request is not blamed))
             again = [self._settle(partition, rest, rounds - 1)] if rest else []
             await asyncio.gather(self._settle_alone(partition, blamed), *again)
@@ -214,7 +214,7 @@ class WriteBatcher:
                 request.fail(StorageUnreachable(*error.args))
         except Exception:
             _LOG.info("A transaction of %d requests is sent again, each request alone.", len(group), exc_info=True)
-            # One of them is too large, or not what the library or the service takes: it is told so.
+            # One of them is too large or not valid: sent alone, only that one fails.
             await self._settle_each(partition, group)
         else:
             for request in group:
@@ -230,7 +230,7 @@ class WriteBatcher:
         await asyncio.gather(*map(settle, group))
 
     async def _settle_alone(self, partition: str, request: _Request) -> None:
-        if request.answer.done():
+        if request.response.done():
             return
         try:
             request.succeed(await self._commit(partition, request.changes))
@@ -239,7 +239,7 @@ class WriteBatcher:
 
 
 def _owner(group: Sequence[_Request], index: int) -> _Request:
-    """Whose change has that number in the transaction."""
+    """The request whose change has that index in the transaction."""
     for request in group:
         if index < len(request.changes):
             return request

@@ -8,7 +8,7 @@ import pytest
 
 from activities import discover
 from activities.discover import discover_machines, pause_after
-from patchwave.azure.resource_graph import Page
+from patchwave.azure.resource_graph import QueryPage
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.policy.policy import parse_policy
@@ -45,14 +45,14 @@ def row(number: int) -> dict[str, Any]:
 class Graph:
     """Pages of Resource Graph, by the token that asks for them."""
 
-    def __init__(self, pages: dict[str, Page]) -> None:
+    def __init__(self, pages: dict[str, QueryPage]) -> None:
         self.pages = pages
 
-    async def page(self, query: str, subscriptions: object = (), skip_token: str = "") -> Page:
+    async def page(self, query: str, subscriptions: object = (), skip_token: str = "") -> QueryPage:
         return self.pages[skip_token]
 
 
-async def begin(storage: Storage, monkeypatch: pytest.MonkeyPatch, pages: dict[str, Page], **scope: Any) -> None:
+async def begin(storage: Storage, monkeypatch: pytest.MonkeyPatch, pages: dict[str, QueryPage], **scope: Any) -> None:
     policy = parse_policy({"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION], **scope}})
     run = Run(
         id=RUN,
@@ -83,9 +83,9 @@ async def test_pages_add_up_and_only_the_last_one_counts_the_rows(
 ) -> None:
     """The second page tells a machine of the first one again, and the second one is executed twice."""
     pages = {
-        "": Page([row(1), row(2)], "two", 1.5),
-        "two": Page([row(2), row(3)], "three"),
-        "three": Page([row(4)]),
+        "": QueryPage([row(1), row(2)], "two", 1.5),
+        "two": QueryPage([row(2), row(3)], "three"),
+        "three": QueryPage([row(4)]),
     }
     await begin(storage, monkeypatch, pages)
     counted: list[str] = []
@@ -112,14 +112,14 @@ async def test_pages_add_up_and_only_the_last_one_counts_the_rows(
 
 
 async def test_a_cursor_of_before_is_understood(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    await begin(storage, monkeypatch, {"two": Page([row(3)])})
+    await begin(storage, monkeypatch, {"two": QueryPage([row(3)])})
     assert (await discover_page('[0, "two"]')).machines == 1
 
 
 async def test_an_id_that_nobody_found_gets_its_row_and_counts(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await begin(storage, monkeypatch, {"": Page([row(1)])}, machineIds=[vm_id(1), vm_id(9)])
+    await begin(storage, monkeypatch, {"": QueryPage([row(1)])}, machineIds=[vm_id(1), vm_id(9)])
     found = await discover_page()
     assert (found.machines, found.cursor) == (2, "")
     assert await storage.runs.progress(RUN) == ({"skipped": 1}, {"waiting": 1, "done": 1})
@@ -129,7 +129,7 @@ async def test_a_page_that_could_not_be_read_says_why_and_how_long_to_wait(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failure = ArmFailure(status=429, code="RateLimiting", message="slow down")
-    await begin(storage, monkeypatch, {"": Page(failure=failure, wait_seconds=7)})
+    await begin(storage, monkeypatch, {"": QueryPage(failure=failure, wait_seconds=7)})
     found = await discover_page()
     assert found.failure.startswith("The machines could not be listed. ")
     assert 7 <= found.wait_seconds <= 8
@@ -153,7 +153,7 @@ FORBIDDEN = ArmFailure(status=403, code="AuthorizationFailed", message="No.")
 async def test_the_answer_tells_throttled_from_failed(
     storage: Storage, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool
 ) -> None:
-    await begin(storage, monkeypatch, {"": Page(failure=failure, wait_seconds=5)})
+    await begin(storage, monkeypatch, {"": QueryPage(failure=failure, wait_seconds=5)})
     answer = await discover_page()
     assert answer.counts is counts
     assert answer.wait_seconds > 0
@@ -191,7 +191,7 @@ async def test_a_machine_outside_of_the_boundary_is_a_row_with_the_reason(
 ) -> None:
     other = row(2) | {"id": vm_id(2).replace(SUBSCRIPTION, ELSEWHERE), "subscriptionId": ELSEWHERE}
     named = {"subscriptions": [], "machineIds": [vm_id(1), other["id"]]}
-    await begin(storage, monkeypatch, {"": Page([row(1), other])}, **named)
+    await begin(storage, monkeypatch, {"": QueryPage([row(1), other])}, **named)
     monkeypatch.setenv("PATCHWAVE_SUBSCRIPTIONS", SUBSCRIPTION)
     load_settings.cache_clear()
     assert (await discover_page()).machines == 2
@@ -204,7 +204,7 @@ async def test_a_machine_outside_of_the_boundary_is_a_row_with_the_reason(
 async def test_a_stored_scope_of_nothing_but_systems_finds_nothing_without_a_boundary(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await begin(storage, monkeypatch, {"": Page([row(1)])}, subscriptions=[], osTypes=["Linux"])
+    await begin(storage, monkeypatch, {"": QueryPage([row(1)])}, subscriptions=[], osTypes=["Linux"])
     found = await discover_page()
     assert "PATCHWAVE_SUBSCRIPTIONS" in found.failure
     assert (found.wait_seconds, await shown(storage)) == (0, 0)

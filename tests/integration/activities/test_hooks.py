@@ -13,7 +13,7 @@ from activities import hooks
 from activities.hooks import run_script, take_snapshot
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import OutcomeKind, Reason
-from patchwave.domain.machine.at_most_once import Guard, GuardedCall
+from patchwave.domain.machine.at_most_once import AtMostOnceRecord, GuardedCall
 from patchwave.domain.machine.hooks import HookResult, HookState, ScriptRequest, When
 from patchwave.domain.machine.snapshot import snapshot_of
 from patchwave.domain.runs.intent import IntentState
@@ -327,7 +327,7 @@ async def test_an_execution_that_died_after_its_guard_is_not_repeated(
     key = await prepare(storage, one, {"before": LINUX})
     at = datetime.now(UTC)
     await storage.at_most_once.declare(
-        Guard(
+        AtMostOnceRecord(
             run_id=RUN_ID,
             machine_key=key,
             call=GuardedCall.BEFORE_SCRIPT,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from activities import maintenance_results
-from patchwave.azure.resource_graph import Page
+from patchwave.azure.resource_graph import QueryPage
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.documents import Json
 from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
@@ -31,14 +31,14 @@ STARTED = datetime(2026, 11, 10, 19, 10, tzinfo=UTC)
 class Graph:
     """Pages of installations by token, and one page of patches for each question about some of them."""
 
-    def __init__(self, pages: dict[str, Page]) -> None:
+    def __init__(self, pages: dict[str, QueryPage]) -> None:
         self.pages = pages
         self.asked: list[int] = []
         """Of each question about patches, how many installations it names."""
         self.queries: list[tuple[str, Sequence[str], str]] = []
-        self.patch_pages: list[Page] = []
+        self.patch_pages: list[QueryPage] = []
 
-    async def page(self, query: str, subscriptions: Sequence[str], token: str) -> Page:
+    async def page(self, query: str, subscriptions: Sequence[str], token: str) -> QueryPage:
         self.queries.append((query, tuple(subscriptions), token))
         named = re.findall(r"id startswith '([^']+)/'", query)
         if not named:
@@ -46,7 +46,7 @@ class Graph:
         self.asked.append(len(named))
         if self.patch_pages:
             return self.patch_pages.pop(0)
-        return Page(rows=[patch(one) for one in named])
+        return QueryPage(rows=[patch(one) for one in named])
 
 
 def patch(installation_id: str, name: str = "curl") -> Json:
@@ -119,8 +119,8 @@ async def test_a_page_is_copied_in_slices_of_fifty_and_patches_are_asked_for_ten
 ) -> None:
     await begin(storage, 53)
     graph.pages = {
-        "": Page(rows=[installation(number) for number in range(51)], skip_token="next", wait_seconds=3),
-        "next": Page(rows=[installation(51)]),
+        "": QueryPage(rows=[installation(number) for number in range(51)], skip_token="next", wait_seconds=3),
+        "next": QueryPage(rows=[installation(51)]),
     }
     first = await copy()
     assert (first.cursor, first.wait_seconds, first.machines) == ('["", 50]', 3.0, 53)
@@ -140,10 +140,10 @@ async def test_a_page_is_copied_in_slices_of_fifty_and_patches_are_asked_for_ten
 async def test_what_is_copied_is_kept_with_patches_and_errors(storage: Storage, graph: Graph) -> None:
     await begin(storage, 1)
     error = {"code": "1", "details": [{"code": "UA_ESM_REQUIRED", "message": "7 patches requires Ubuntu Pro"}]}
-    graph.pages = {"": Page(rows=[installation(0, errorDetails=error)])}
+    graph.pages = {"": QueryPage(rows=[installation(0, errorDetails=error)])}
     graph.patch_pages = [
-        Page(rows=[patch(installation(0)["id"].lower())], skip_token="more"),
-        Page(rows=[patch(installation(0)["id"].lower(), "vim"), patch("/other/patchInstallationResults/x")]),
+        QueryPage(rows=[patch(installation(0)["id"].lower())], skip_token="more"),
+        QueryPage(rows=[patch(installation(0)["id"].lower(), "vim"), patch("/other/patchInstallationResults/x")]),
     ]
     copied = await copy()
     assert (copied.awaited, copied.under_way) == (0, 0)
@@ -159,14 +159,14 @@ async def test_what_is_copied_is_kept_with_patches_and_errors(storage: Storage, 
 
 async def test_an_installation_without_errors_reports_none(storage: Storage, graph: Graph) -> None:
     await begin(storage, 1)
-    graph.pages = {"": Page(rows=[installation(0, errorDetails={"code": "0", "details": []})])}
+    graph.pages = {"": QueryPage(rows=[installation(0, errorDetails={"code": "0", "details": []})])}
     await copy()
     assert (await row(storage, 0)).update_manager_error == ""
 
 
 async def test_only_what_is_over_and_newer_is_news(storage: Storage, graph: Graph) -> None:
     await begin(storage, 2)
-    graph.pages = {"": Page(rows=[installation(0, status="InProgress"), installation(7), {"id": "nonsense"}])}
+    graph.pages = {"": QueryPage(rows=[installation(0, status="InProgress"), installation(7), {"id": "nonsense"}])}
     copied = await copy()
     assert (copied.awaited, graph.asked) == (2, [])
     for at, installed, expected in (
@@ -175,12 +175,12 @@ async def test_only_what_is_over_and_newer_is_news(storage: Storage, graph: Grap
         (STARTED - timedelta(minutes=1), 3, 1),
         (STARTED + timedelta(minutes=1), 4, 4),
     ):
-        graph.pages = {"": Page(rows=[installation(0, at, installedPatchCount=installed)])}
+        graph.pages = {"": QueryPage(rows=[installation(0, at, installedPatchCount=installed)])}
         await copy()
         kept = (await row(storage, 0)).installation
         assert kept
         assert kept.installed == expected
-    graph.pages = {"": Page(rows=[installation(0, startDateTime=None, installedPatchCount=9)])}
+    graph.pages = {"": QueryPage(rows=[installation(0, startDateTime=None, installedPatchCount=9)])}
     await copy()
     kept = (await row(storage, 0)).installation
     assert kept
@@ -193,8 +193,8 @@ async def test_a_page_that_cannot_be_read_says_when_to_ask_again(
 ) -> None:
     await begin(storage, 1)
     failure = ArmFailure(status=503, code="ServerBusy", message="busy")
-    bad = Page(failure=failure, wait_seconds=10)
-    graph.pages = {"": Page(rows=[installation(0)]) if of_patches else bad}
+    bad = QueryPage(failure=failure, wait_seconds=10)
+    graph.pages = {"": QueryPage(rows=[installation(0)]) if of_patches else bad}
     graph.patch_pages = [bad]
     copied = await copy()
     assert copied.failure.startswith("The results of the scheduled run could not be read. ")
@@ -202,15 +202,15 @@ async def test_a_page_that_cannot_be_read_says_when_to_ask_again(
     assert copied.wait_seconds >= 10
     assert (copied.machines, copied.cursor) == (1, "")
     assert (await row(storage, 0)).installation is None
-    final = Page(failure=ArmFailure(status=403, code="AuthorizationFailed", message="no"))
-    graph.pages, graph.patch_pages = {"": Page(rows=[installation(0)]) if of_patches else final}, [final]
+    final = QueryPage(failure=ArmFailure(status=403, code="AuthorizationFailed", message="no"))
+    graph.pages, graph.patch_pages = {"": QueryPage(rows=[installation(0)]) if of_patches else final}, [final]
     copied = await copy(attempt=1)
     assert (copied.wait_seconds, bool(copied.failure)) == (0, True)
 
 
 async def test_a_copy_that_is_repeated_changes_nothing(storage: Storage, graph: Graph) -> None:
     await begin(storage, 1)
-    graph.pages = {"": Page(rows=[installation(0)])}
+    graph.pages = {"": QueryPage(rows=[installation(0)])}
     await copy()
     before = await row(storage, 0)
     await copy()

@@ -24,7 +24,7 @@ from activities.maintenance_run import (
     summarize_maintenance_run,
 )
 from activities.power import start_machine, stop_machine
-from patchwave.azure.resource_graph import Page, ResourceGraph
+from patchwave.azure.resource_graph import QueryPage, ResourceGraph
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.machine.hooks import HookState
@@ -119,7 +119,7 @@ async def accompanied(storage: Storage, fired: Json, **policy: Any) -> str:
     return run.id
 
 
-async def pages[Page: Found](activity: Callable[[FindMachines], Awaitable[Page]], request: FindMachines) -> Page:
+async def pages[Listed: Found](activity: Callable[[FindMachines], Awaitable[Listed]], request: FindMachines) -> Listed:
     while True:
         page = await activity(request)
         assert not page.failure, page.failure
@@ -205,7 +205,9 @@ async def test_rows_about_no_virtual_machine_are_counted_and_named_once(
     arc = machine.id.replace("Microsoft.Compute/virtualMachines", "Microsoft.HybridCompute/machines")
     whole = ResourceGraph.page
 
-    async def page(self: ResourceGraph, query: str, subscriptions: Sequence[str] = (), skip_token: str = "") -> Page:
+    async def page(
+        self: ResourceGraph, query: str, subscriptions: Sequence[str] = (), skip_token: str = ""
+    ) -> QueryPage:
         read = await whole(self, query, subscriptions, skip_token)
         extra: list[Json] = [{"id": "x", "resourceId": arc, "properties": {}}, {"id": "no-id", "properties": {}}]
         return replace(read, rows=[*read.rows, *extra]) if "applyupdates" in query.lower() else read

@@ -30,7 +30,7 @@ from patchwave.domain.notifications.events import (
 )
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode, PolicyOrigin, Run, RunState, Trigger, TriggerKind
-from patchwave.outbound.notifications import Sender
+from patchwave.outbound.notifications import ChannelSender
 from patchwave.settings import load_settings
 from patchwave.storage import Storage
 from tests.support.webhook_receiver import Receiver, Reply, receiving
@@ -88,7 +88,7 @@ def notice(facts: Facts, number: int = 1) -> Notice:
 
 async def tell(receiver: Receiver, facts: Facts, *, number: int = 1, tries: int = 1) -> SendResult:
     request = SendNotice(notice=notice(facts, number), channel="hub", attempt=tries)
-    return await attempt(request, Sender(loopback_allowed=True, tls=receiver.tls))
+    return await attempt(request, ChannelSender(loopback_allowed=True, tls=receiver.tls))
 
 
 async def told(receiver: Receiver, facts: Facts) -> dict[str, Any]:

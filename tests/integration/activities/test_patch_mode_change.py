@@ -326,7 +326,7 @@ async def test_a_throttled_machine_keeps_its_time_until_the_change_is_stopped(
     azure: Simulator, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (key,) = await plan(storage, azure, [azure.take()])
-    monkeypatch.setattr(patch_mode_change, "open_machine_settings", Throttled)
+    monkeypatch.setattr(patch_mode_change, "open_patch_settings", Throttled)
     begun = await step(key)
     assert (begun.has_ended, begun.wait_seconds >= 20) == (False, True)
     for hours in (1, 12):

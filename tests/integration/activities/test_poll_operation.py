@@ -286,7 +286,7 @@ async def test_with_very_many_in_flight_an_installation_that_a_sweep_shows_needs
 ) -> None:
     sweep = Sweep(shows)
     monkeypatch.setattr(module, "SWEPT_ABOVE", -1)
-    monkeypatch.setattr(module, "open_sweeps", lambda: sweep)
+    monkeypatch.setattr(module, "open_bulk_status", lambda: sweep)
     await follow(prepared, kind, **fields)
     azure.polls = [RUNNING]
     assert (await look(kind)).state is OperationState.RUNNING
@@ -297,7 +297,7 @@ async def test_with_very_many_in_flight_an_installation_that_a_sweep_shows_needs
 async def test_a_sweep_is_asked_with_more_than_five_hundred_in_flight(
     prepared: Storage, azure: Script, monkeypatch: pytest.MonkeyPatch, in_flight: int, polls: int
 ) -> None:
-    monkeypatch.setattr(module, "open_sweeps", lambda: Sweep(OURS))
+    monkeypatch.setattr(module, "open_bulk_status", lambda: Sweep(OURS))
     monkeypatch.setattr(PollSchedule, "in_flight", lambda *_: in_flight)
     await follow(prepared)
     azure.polls = [RUNNING]
@@ -309,7 +309,7 @@ async def test_with_few_in_flight_no_sweep_is_asked(
     prepared: Storage, azure: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = Sweep(OURS)
-    monkeypatch.setattr(module, "open_sweeps", lambda: sweep)
+    monkeypatch.setattr(module, "open_bulk_status", lambda: sweep)
     await follow(prepared)
     azure.polls = [RUNNING]
     await look()

@@ -13,7 +13,7 @@ from activities.machine import preflight_machine
 from activities.power import restart_machine, start_machine, stop_machine
 from patchwave.domain.core.command import Order
 from patchwave.domain.core.outcome import Outcome, Reason
-from patchwave.domain.machine.at_most_once import Guard, GuardedCall
+from patchwave.domain.machine.at_most_once import AtMostOnceRecord, GuardedCall
 from patchwave.domain.machine.power import not_started, not_stopped
 from patchwave.domain.runs.intent import IntentState
 from patchwave.domain.runs.machine_record import Stage
@@ -518,7 +518,7 @@ async def test_a_restart_of_an_execution_that_died_is_looked_for(
     at = datetime.now(UTC)
     await storage.machines.update(RUN_ID, key, Stage.RESTARTING)
     await storage.at_most_once.declare(
-        Guard(
+        AtMostOnceRecord(
             run_id=RUN_ID,
             machine_key=key,
             call=GuardedCall.RESTART,

@@ -15,7 +15,7 @@ from patchwave.domain.azure.operation import OperationKind, PollReading, PollSta
 from patchwave.domain.core.documents import format_instant
 from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary
-from patchwave.domain.machine.at_most_once import Guard, GuardedCall
+from patchwave.domain.machine.at_most_once import AtMostOnceRecord, GuardedCall
 from patchwave.domain.machine.health import HealthRequest, HealthResult, HealthState, Moment
 from patchwave.domain.machine.hooks import HookState
 from patchwave.domain.machine.power import not_started
@@ -253,7 +253,7 @@ async def test_a_change_of_power_that_takes_long_is_looked_at_less_often(
 ) -> None:
     await prepare(storage, monkeypatch, shown("running"), BROKEN, powered_on_by_run=True)
     monkeypatch.setattr(power, "now", lambda: NOW)
-    guard = Guard(
+    guard = AtMostOnceRecord(
         run_id=RUN_ID, machine_key=KEY, call=GuardedCall.STOP, token="t", turn=format_instant(CHANGE.since),
         created_at=NOW - timedelta(minutes=minutes), deadline_at=NOW + timedelta(minutes=5),
         state=IntentState.ACCEPTED, async_url="https://a.example/op",
@@ -295,7 +295,7 @@ async def test_a_restart_that_another_execution_asks_for_is_looked_at_later(
 ) -> None:
     azure = await prepare(storage, monkeypatch, shown("running"))
 
-    async def declare(_: Storage, guard: Guard) -> Guard:
+    async def declare(_: Storage, guard: AtMostOnceRecord) -> AtMostOnceRecord:
         return guard.model_copy(update={"token": "another"})
 
     monkeypatch.setattr(AtMostOnceRepository, "declare", declare)
@@ -324,7 +324,7 @@ async def test_a_restart_whose_polls_are_throttled_is_not_taken_for_done(
     storage: Storage, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, is_over: bool
 ) -> None:
     await prepare(storage, monkeypatch, shown("running"), failure)
-    guard = Guard(
+    guard = AtMostOnceRecord(
         run_id=RUN_ID, machine_key=KEY, call=GuardedCall.RESTART, token="t", created_at=NOW - timedelta(minutes=10),
         deadline_at=NOW + timedelta(minutes=20), state=IntentState.ACCEPTED, async_url="https://a.example/op",
     )  # fmt: skip
@@ -347,7 +347,7 @@ async def test_a_restart_is_given_up_at_its_deadline(
 
     monkeypatch.setattr(azure, "poll", runs)
     deadline = NOW + timedelta(minutes=20)
-    guard = Guard(
+    guard = AtMostOnceRecord(
         run_id=RUN_ID, machine_key=KEY, call=GuardedCall.RESTART, token="t", created_at=NOW, deadline_at=deadline,
         state=IntentState.ACCEPTED, async_url="https://a.example/op",
     )  # fmt: skip
@@ -361,7 +361,7 @@ async def test_a_restart_is_given_up_at_its_deadline(
 async def test_a_restart_that_shows_is_followed_from_then_on(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     read = MachineView.read(sample("running", vmAgent={"statuses": []}))
     azure = await prepare(storage, monkeypatch, read)
-    guard = Guard(
+    guard = AtMostOnceRecord(
         run_id=RUN_ID, machine_key=KEY, call=GuardedCall.RESTART, token="t", created_at=NOW - timedelta(minutes=1),
         deadline_at=NOW + timedelta(minutes=20),
     )  # fmt: skip
@@ -381,7 +381,7 @@ async def test_a_restart_that_cannot_be_looked_for_stays_open(
     storage: Storage, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool
 ) -> None:
     azure = await prepare(storage, monkeypatch, failure)
-    guard = Guard(
+    guard = AtMostOnceRecord(
         run_id=RUN_ID, machine_key=KEY, call=GuardedCall.RESTART, token="t", created_at=NOW - timedelta(minutes=1),
         deadline_at=NOW + timedelta(minutes=20),
     )  # fmt: skip
@@ -419,7 +419,7 @@ async def test_health_is_looked_for_as_long_as_it_is_throttled(
 # --- hooks
 
 
-class Disks:
+class Snapshots:
     async def read_os_disk(self, *_: object) -> ArmFailure:
         return THROTTLED
 
@@ -429,7 +429,7 @@ async def test_a_throttled_snapshot_is_waited_for_until_no_time_is_left(
 ) -> None:
     policy = {"hooks": {"snapshot": {"keep": "PT24H"}}}
     await prepare(storage, monkeypatch, THROTTLED, window=timedelta(hours=4), policy=policy)
-    monkeypatch.setattr(hooks, "open_disks", Disks)
+    monkeypatch.setattr(hooks, "open_snapshots", Snapshots)
     waits = await hooks.take_snapshot(REF)
     assert (waits.state, waits.counts, waits.wait_seconds >= 20) == (HookState.WAIT, False, True)
     monkeypatch.setattr(hooks, "now", lambda: NOW + timedelta(hours=4))

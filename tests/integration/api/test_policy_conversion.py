@@ -11,7 +11,7 @@ import pytest
 
 from patchwave.api import policy_conversion
 from patchwave.api.policies import put_policy
-from patchwave.azure.resource_graph import Page, QueryRefused
+from patchwave.azure.resource_graph import QueryPage, QueryRefused
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.ids import ConfigurationId
 from patchwave.domain.fleet.discovery import DiscoveryQuery
@@ -66,15 +66,15 @@ class Azure:
         assert found is not None
         return found
 
-    async def pages(self, queries: Iterable[DiscoveryQuery]) -> AsyncIterator[Page]:
+    async def pages(self, queries: Iterable[DiscoveryQuery]) -> AsyncIterator[QueryPage]:
         """Two pages: one assignment, and a row that is none."""
         self.queries += [query.text for query in queries]
         await asyncio.sleep(0)
         if self.refusal is not None:
             raise self.refusal
         properties = {"maintenanceConfigurationId": ID.lower(), "resourceId": MACHINE}
-        yield Page([{"id": assignment_id(MACHINE, "weekly"), "name": "weekly", "properties": properties}], "more")
-        yield Page([{"id": "nothing of ours"}])
+        yield QueryPage([{"id": assignment_id(MACHINE, "weekly"), "name": "weekly", "properties": properties}], "more")
+        yield QueryPage([{"id": "nothing of ours"}])
 
 
 @pytest.fixture

@@ -22,12 +22,12 @@ from patchwave.azure import credentials
 from patchwave.azure.clients import PerLoop, close_clients
 from patchwave.azure.locations import Locations
 from patchwave.azure.maintenance import Maintenance
-from patchwave.azure.patch_settings import MachineSettings
+from patchwave.azure.patch_settings import PatchSettings
 from patchwave.azure.pipeline import ArmPipeline
 from patchwave.azure.resource_graph import ResourceGraph
 from patchwave.azure.resource_health import ResourceHealth
 from patchwave.azure.run_command import RunCommands
-from patchwave.azure.snapshots import Disks
+from patchwave.azure.snapshots import Snapshots
 from patchwave.azure.virtual_machines import ResourceManager
 from patchwave.azure.vm_agents import AgentVersions
 from patchwave.domain.azure.errors import ArmFailure
@@ -82,11 +82,11 @@ READS: dict[tuple[type, str], Call] = {
     (ResourceManager, "read_machine"): lambda client: client.read_machine(MACHINE),
     (ResourceManager, "poll"): lambda client: client.poll(MACHINE, "", ""),
     (ResourceManager, "check"): lambda client: client.check(),
-    (Disks, "read_os_disk"): lambda client: client.read_os_disk(MACHINE),
-    (Disks, "read_snapshot"): lambda client: client.read_snapshot(SNAPSHOT),
-    (Disks, "list_expiring"): lambda client: client.list_expiring(),
+    (Snapshots, "read_os_disk"): lambda client: client.read_os_disk(MACHINE),
+    (Snapshots, "read_snapshot"): lambda client: client.read_snapshot(SNAPSHOT),
+    (Snapshots, "list_expiring"): lambda client: client.list_expiring(),
     (RunCommands, "poll"): lambda client: client.poll(MACHINE, "", ""),
-    (MachineSettings, "read"): lambda client: client.read(MACHINE),
+    (PatchSettings, "read"): lambda client: client.read(MACHINE),
     (Maintenance, "read"): lambda client: client.read(CONFIGURATION),
     (Maintenance, "list"): lambda client: client.list(SUBSCRIPTION),
     (Maintenance, "assignments_of"): lambda client: client.assignments_of(MACHINE),
@@ -105,10 +105,12 @@ WRITES: dict[tuple[type, str], Call] = {
     (ResourceManager, "start"): lambda client: client.start(MACHINE),
     (ResourceManager, "restart"): lambda client: client.restart(MACHINE),
     (ResourceManager, "stop"): lambda client: client.stop(MACHINE, deallocate=True),
-    (Disks, "take_snapshot"): lambda client: client.take_snapshot(SNAPSHOT, snapshot_body(DISK, {}, incremental=True)),
-    (Disks, "delete_snapshot"): lambda client: client.delete_snapshot(SNAPSHOT),
+    (Snapshots, "take_snapshot"): lambda client: client.take_snapshot(
+        SNAPSHOT, snapshot_body(DISK, {}, incremental=True)
+    ),
+    (Snapshots, "delete_snapshot"): lambda client: client.delete_snapshot(SNAPSHOT),
     (RunCommands, "send"): lambda client: client.send(MACHINE, "RunShellScript", ["exit 0"]),
-    (MachineSettings, "change"): lambda client: client.change(MACHINE, OsType.LINUX, MODES),
+    (PatchSettings, "change"): lambda client: client.change(MACHINE, OsType.LINUX, MODES),
     (Maintenance, "write"): lambda client: client.write(SCHEDULE),
     (Maintenance, "remove"): lambda client: client.remove(CONFIGURATION),
     (Maintenance, "assign"): lambda client: client.assign(ASSIGNMENT),
@@ -263,7 +265,7 @@ async def test_no_dynamic_scope_is_written_outside_of_the_boundary(servers: tupl
 async def test_a_snapshot_goes_to_listed_groups_only(servers: tuple[Server, Server]) -> None:
     manager, _ = servers
     other = SnapshotId(SNAPSHOT.subscription_id, "loot", "s")
-    call = (Disks, "take_snapshot")
+    call = (Snapshots, "take_snapshot")
     body = snapshot_body(DISK, {}, incremental=True)
     answer: Any = await make(call, lambda client: client.take_snapshot(other, body), manager)
     assert manager.seen == []

@@ -18,7 +18,7 @@ from patchwave.azure.locations import Locations
 from patchwave.azure.pipeline import ArmPipeline
 from patchwave.azure.resource_graph import ResourceGraph
 from patchwave.azure.resource_health import ResourceHealth
-from patchwave.azure.snapshots import Disks
+from patchwave.azure.snapshots import Snapshots
 from patchwave.azure.virtual_machines import ResourceManager
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.operation import PollState
@@ -87,8 +87,8 @@ async def _manager(settings: Settings, call: Callable[[ResourceManager], Awaitab
         await client.close()
 
 
-async def _disks(settings: Settings, call: Callable[[Disks], Awaitable[object]]) -> object:
-    client = Disks(settings, Credential())
+async def _disks(settings: Settings, call: Callable[[Snapshots], Awaitable[object]]) -> object:
+    client = Snapshots(settings, Credential())
     try:
         return await call(client)
     finally:

@@ -12,9 +12,9 @@ from pydantic import SecretStr
 
 from patchwave.domain.machine.http_probe import ProbeFailure
 from patchwave.domain.policy.http_probe import Probe
-from patchwave.outbound.egress_guard import AddressGate
-from patchwave.outbound.http_probe import Prober
-from patchwave.outbound.notifications import Outgoing, Sender
+from patchwave.outbound.egress_guard import EgressGuard
+from patchwave.outbound.http_probe import HttpProbe
+from patchwave.outbound.notifications import ChannelSender, Outgoing
 from patchwave.settings import Settings
 from tests.support.factories import machine
 
@@ -24,7 +24,7 @@ NAME = "shop.example.org"
 async def probe(host: str) -> str:
     """Probe a host that the operator allows, in an installation that allows private addresses; why it was not sent."""
     settings = Settings(tables_connection=SecretStr("x"), probe_hosts=host, probe_private=True)
-    answer = await Prober(settings).send(Probe(url=f"http://{host}/metadata", timeout_seconds=5), machine(1))
+    answer = await HttpProbe(settings).send(Probe(url=f"http://{host}/metadata", timeout_seconds=5), machine(1))
     assert isinstance(answer, ProbeFailure)
     assert not answer.was_tried
     return answer.detail
@@ -33,7 +33,7 @@ async def probe(host: str) -> str:
 async def notify(host: str) -> str:
     """Tell a webhook of a private network; why it was not told."""
     outgoing = Outgoing(url=f"https://{host}/in", body=b"{}", headers={}, private_allowed=True)
-    delivery = await Sender().post(outgoing)
+    delivery = await ChannelSender().post(outgoing)
     assert not delivery.sent
     assert not delivery.may_pass
     return delivery.failure
@@ -130,13 +130,13 @@ def test_an_address_in_ipv6_form_is_the_one_that_it_stands_for(
 ) -> None:
     """Where private addresses may be called, the endpoint with the app's tokens was, in this form."""
     monkeypatch.setenv("IDENTITY_ENDPOINT", endpoint)
-    gate = AddressGate(private_allowed=True)
+    gate = EgressGuard(private_allowed=True)
     with pytest.raises(PermissionError, match="gets its tokens"):
         gate.open((socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, 8081, 0, 0)))
 
 
 def test_the_socket_of_an_allowed_address_is_made_for_that_address() -> None:
-    gate = AddressGate(private_allowed=False)
+    gate = EgressGuard(private_allowed=False)
     made = gate.open((socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", 443)))
     made.close()
     assert (made.family, gate.refusal) == (socket.AF_INET, "")

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from patchwave.domain.machine.http_probe import ProbeAnswer, ProbeFailure
 from patchwave.domain.policy.http_probe import Probe
-from patchwave.outbound.http_probe import MAX_BODY, Prober
+from patchwave.outbound.http_probe import MAX_BODY, HttpProbe
 from patchwave.settings import Settings
 from tests.support.factories import machine
 
@@ -76,15 +76,15 @@ async def server() -> AsyncIterator[Server]:
     await runner.cleanup()
 
 
-def prober(*, loopback_allowed: bool = True, trusts: bool = True, **settings: Any) -> Prober:
+def prober(*, loopback_allowed: bool = True, trusts: bool = True, **settings: Any) -> HttpProbe:
     fields: dict[str, Any] = {"tables_connection": SecretStr("x"), "probe_hosts": "localhost"} | settings
     tls = ssl.create_default_context()
     if trusts:
         AUTHORITY.configure_trust(tls)
-    return Prober(Settings(**fields), loopback_allowed=loopback_allowed, tls=tls)
+    return HttpProbe(Settings(**fields), loopback_allowed=loopback_allowed, tls=tls)
 
 
-async def send(url: str, using: Prober | None = None, **fields: Any) -> ProbeAnswer | ProbeFailure:
+async def send(url: str, using: HttpProbe | None = None, **fields: Any) -> ProbeAnswer | ProbeFailure:
     return await (using or prober()).send(Probe(url=url, **fields), machine(1))
 
 

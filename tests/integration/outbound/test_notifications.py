@@ -27,8 +27,8 @@ from patchwave.domain.notifications.events import (
     WindowAwaited,
 )
 from patchwave.domain.notifications.messages import Announcement
-from patchwave.outbound.egress_guard import AddressGate
-from patchwave.outbound.notifications import Delivery, Outgoing, Sender, compose, deliver, sender
+from patchwave.outbound.egress_guard import EgressGuard
+from patchwave.outbound.notifications import ChannelSender, Delivery, Outgoing, compose, deliver, sender
 from patchwave.settings import Channel, ChannelKind
 from tests.support.webhook_receiver import Received, Receiver, Reply, receiving
 
@@ -94,7 +94,7 @@ async def tell(receiver: Receiver, kind: ChannelKind, facts: Facts) -> Received:
         announcement(facts),
         delivery_id=DELIVERY,
         now=NOW,
-        sender=Sender(loopback_allowed=True, tls=receiver.tls),
+        sender=ChannelSender(loopback_allowed=True, tls=receiver.tls),
     )
     assert delivery == Delivery(sent=True)
     return receiver.received[-1]
@@ -225,7 +225,7 @@ def outgoing(url: str, *, private_allowed: bool = False) -> Outgoing:
 
 async def post(receiver: Receiver, reply: Reply) -> Delivery:
     receiver.replies.append(reply)
-    return await Sender(loopback_allowed=True, tls=receiver.tls).post(outgoing(receiver.url))
+    return await ChannelSender(loopback_allowed=True, tls=receiver.tls).post(outgoing(receiver.url))
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204])
@@ -292,7 +292,7 @@ async def test_a_connection_that_breaks_off(receiver: Receiver) -> None:
 
 
 async def test_a_certificate_that_nobody_vouches_for(receiver: Receiver) -> None:
-    delivery = await Sender(loopback_allowed=True).post(outgoing(receiver.url))
+    delivery = await ChannelSender(loopback_allowed=True).post(outgoing(receiver.url))
     assert delivery == Delivery(sent=False, failure="The certificate is not trusted.")
     assert receiver.received == []
 
@@ -300,12 +300,14 @@ async def test_a_certificate_that_nobody_vouches_for(receiver: Receiver) -> None
 async def test_nobody_listens() -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
-        delivery = await Sender(loopback_allowed=True).post(outgoing(f"https://127.0.0.1:{held.getsockname()[1]}"))
+        delivery = await ChannelSender(loopback_allowed=True).post(
+            outgoing(f"https://127.0.0.1:{held.getsockname()[1]}")
+        )
     assert delivery == Delivery(sent=False, failure="No connection could be made.", may_pass=True)
 
 
 async def test_this_machine_is_not_called(receiver: Receiver) -> None:
-    delivery = await Sender(tls=receiver.tls).post(outgoing(receiver.url, private_allowed=True))
+    delivery = await ChannelSender(tls=receiver.tls).post(outgoing(receiver.url, private_allowed=True))
     assert delivery == Delivery(sent=False, failure="The address must not be called: it is this machine itself.")
     assert receiver.received == []
 
@@ -323,7 +325,7 @@ async def test_this_machine_is_not_called(receiver: Receiver) -> None:
     ],
 )
 async def test_addresses_that_are_not_called(address: str, why: str) -> None:
-    delivery = await Sender().post(outgoing(f"https://{address}"))
+    delivery = await ChannelSender().post(outgoing(f"https://{address}"))
     assert delivery.failure.startswith(f"The address must not be called: it {why}")
     assert not delivery.may_pass
 
@@ -334,12 +336,12 @@ async def test_addresses_that_are_not_called(address: str, why: str) -> None:
 async def test_private_networks_are_for_channels_that_say_so(address: str, may_be_called: bool) -> None:
     target = (socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, 443))
     if may_be_called:
-        AddressGate(private_allowed=True).open(target).close()
+        EgressGuard(private_allowed=True).open(target).close()
     else:
         with pytest.raises(PermissionError):
-            AddressGate(private_allowed=True).open(target)
+            EgressGuard(private_allowed=True).open(target)
     with pytest.raises(PermissionError):
-        AddressGate(private_allowed=False).open(target)
+        EgressGuard(private_allowed=False).open(target)
 
 
 async def test_a_name_is_judged_by_the_address_that_is_connected_to(
@@ -354,7 +356,7 @@ async def test_a_name_is_judged_by_the_address_that_is_connected_to(
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    delivery = await Sender(tls=receiver.tls).post(outgoing(f"https://hooks.example.com:{port}"))
+    delivery = await ChannelSender(tls=receiver.tls).post(outgoing(f"https://hooks.example.com:{port}"))
     assert "is this machine itself" in delivery.failure
     assert receiver.received == []
     # Resolved once, and not again to connect.
@@ -363,7 +365,7 @@ async def test_a_name_is_judged_by_the_address_that_is_connected_to(
 
 @pytest.mark.parametrize("url", ["http://example.com", "https://" + "a" * 70 + ".example.com", "https://\ud800"])
 async def test_addresses_that_cannot_be_used(url: str) -> None:
-    delivery = await Sender().post(outgoing(url))
+    delivery = await ChannelSender().post(outgoing(url))
     assert (delivery.sent, delivery.may_pass) == (False, False)
     assert "SECRET" not in delivery.failure
 

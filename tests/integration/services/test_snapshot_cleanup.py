@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from patchwave.azure.snapshots import Disks, open_disks
+from patchwave.azure.snapshots import Snapshots, open_snapshots
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.machine.snapshot import SnapshotId, snapshot_of, snapshot_tags
 from patchwave.services.snapshot_cleanup import delete_expired_snapshots, expired_snapshots
@@ -58,7 +58,7 @@ def exists(azure: Simulator, snapshot: SnapshotId) -> bool:
 
 async def clean(storage: Storage, **limits: Any) -> list[str]:
     """The names of what was deleted."""
-    return [each.name for each in await delete_expired_snapshots(storage, open_disks(), NOW, **limits)]
+    return [each.name for each in await delete_expired_snapshots(storage, open_snapshots(), NOW, **limits)]
 
 
 async def test_what_is_over_is_deleted_and_the_audit_log_says_so(azure: Simulator, storage: Storage) -> None:
@@ -76,14 +76,14 @@ async def test_one_that_fails_is_logged_with_its_traceback_and_the_others_go(
     azure: Simulator, storage: Storage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken, whole = take(azure, NOW - HOUR), take(azure, NOW)
-    read = Disks.read_snapshot
+    read = Snapshots.read_snapshot
 
-    async def failing(self: Disks, snapshot: SnapshotId) -> object:
+    async def failing(self: Snapshots, snapshot: SnapshotId) -> object:
         if snapshot.name == broken.name:
             raise RuntimeError("no answer")
         return await read(self, snapshot)
 
-    monkeypatch.setattr(Disks, "read_snapshot", failing)
+    monkeypatch.setattr(Snapshots, "read_snapshot", failing)
     assert await clean(storage) == [whole.name]
     [told] = [each for each in caplog.records if each.exc_info]
     assert broken.name in told.getMessage()
@@ -128,7 +128,7 @@ async def test_one_that_got_more_time_meanwhile_stays(
 ) -> None:
     """The list lags behind: what the snapshot itself says counts."""
     snapshot = take(azure, NOW - HOUR)
-    disks = open_disks()
+    disks = open_snapshots()
     listed = await disks.list_expiring()
     one = azure.http.get(snapshot.text, params=API).json()["properties"]["creationData"]["sourceResourceId"]
     machine = one.rsplit("/", 1)[1].removesuffix("_OsDisk")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from patchwave.domain.azure.operation import OperationKind
-from patchwave.domain.machine.at_most_once import Guard, GuardedCall
+from patchwave.domain.machine.at_most_once import AtMostOnceRecord, GuardedCall
 from patchwave.domain.runs.intent import IntentState
 from patchwave.storage import PreconditionFailed, RecordTooLarge, Storage
 from tests.support.factories import NOW, intent, machine
@@ -203,7 +203,7 @@ async def test_policies_are_listed_by_name_and_large_ones_kept_whole(storage: St
         await storage.policies.put("weekly", {"x": "é" * 500_000}, if_match=None, if_none_match=False, at=NOW)
 
 
-def guard(**changes: Any) -> Guard:
+def guard(**changes: Any) -> AtMostOnceRecord:
     fields: dict[str, Any] = {
         "run_id": RUN,
         "machine_key": KEY,
@@ -212,7 +212,7 @@ def guard(**changes: Any) -> Guard:
         "created_at": NOW,
         "deadline_at": NOW + HOUR,
     }
-    return Guard(**{**fields, **changes})
+    return AtMostOnceRecord(**{**fields, **changes})
 
 
 async def test_of_many_executions_one_declares_the_guard(storage: Storage) -> None:

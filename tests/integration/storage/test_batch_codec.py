@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from patchwave.storage import RecordTooLarge, Storage
-from patchwave.storage.engine.batch_codec import Refusal, read_transaction, write_transaction
+from patchwave.storage.engine.batch_codec import BatchError, read_transaction, write_transaction
 from patchwave.storage.engine.rows import Change
 
 ODD = {
@@ -68,6 +68,6 @@ def test_answers_are_read_in_order() -> None:
 
 
 def test_a_refusal_names_status_reason_and_change() -> None:
-    assert read_transaction(REFUSED) == Refusal(412, "UpdateConditionNotSatisfied", 17)
-    assert read_transaction(b"HTTP/1.1 500 Oops\r\n\r\nnot JSON") == Refusal(500, "", 0)
+    assert read_transaction(REFUSED) == BatchError(412, "UpdateConditionNotSatisfied", 17)
+    assert read_transaction(b"HTTP/1.1 500 Oops\r\n\r\nnot JSON") == BatchError(500, "", 0)
     assert read_transaction(b"") == []

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from patchwave.outbound.notifications import Delivery, Outgoing, Sender, sender
+from patchwave.outbound.notifications import ChannelSender, Delivery, Outgoing, sender
 from tests.resilience.faults.invariants import hold_invariants
 from tests.support.product import Product
 from tests.support.webhook_receiver import Receiver, Reply, receiving
@@ -135,4 +135,4 @@ async def test_f25_a_receiver_that_fails_is_told_of_and_tried_again_by_others(st
 async def post(receiver: Receiver) -> Delivery:
     """One attempt to tell a receiver."""
     message = Outgoing(url=f"{receiver.url}/in", body=b"{}", headers={}, private_allowed=False)
-    return await Sender(loopback_allowed=True, tls=receiver.tls).post(message)
+    return await ChannelSender(loopback_allowed=True, tls=receiver.tls).post(message)

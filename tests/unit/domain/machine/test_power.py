@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.instance_view import Power
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
-from patchwave.domain.machine.at_most_once import Guard, GuardedCall
+from patchwave.domain.machine.at_most_once import AtMostOnceRecord, GuardedCall
 from patchwave.domain.machine.power import (
     Next,
     NotRestored,
@@ -32,8 +32,8 @@ DEADLINE = NOW + timedelta(minutes=10)
 URL = "https://management.azure.com/subscriptions/s/operations/o"
 
 
-def call(state: IntentState, ago: timedelta = timedelta(0), *, url: str = URL, failure: str = "") -> Guard:
-    return Guard(
+def call(state: IntentState, ago: timedelta = timedelta(0), *, url: str = URL, failure: str = "") -> AtMostOnceRecord:
+    return AtMostOnceRecord(
         run_id="r",
         machine_key="m",
         call=GuardedCall.STOP,
@@ -67,7 +67,7 @@ JUST_BEFORE = SETTLES - timedelta(seconds=1)
         (Power.STOPPED, call(IntentState.ACCEPTED, SETTLES), Next.FOLLOW),
     ],
 )
-def test_what_a_look_leads_to(shown: Power, last: Guard | None, expected: Next) -> None:
+def test_what_a_look_leads_to(shown: Power, last: AtMostOnceRecord | None, expected: Next) -> None:
     assert next_step(shown, last, NOW, DEADLINE, SETTLES) is expected
 
 
@@ -203,7 +203,7 @@ def test_another_reason_of_the_look_stays() -> None:
         ),
     ],
 )
-def test_why_it_was_given_up(last: Guard | None, text: str) -> None:
+def test_why_it_was_given_up(last: AtMostOnceRecord | None, text: str) -> None:
     assert never_done(Power.CHANGING, last).text == text
 
 
