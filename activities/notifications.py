@@ -52,7 +52,7 @@ async def list_channels(notice: Notice) -> NoticeChannels:
     """The channels that the run's policy wants told.
 
     A channel that is not configured, or a setting that cannot be read, counts as a failure of each channel. One
-    that was told of the same thing before, by an generation that has ended, is left out.
+    that was told of the same thing before, by a generation that has ended, is left out.
     """
     try:
         _, policy = await load_run(notice.run_id)

@@ -157,7 +157,7 @@ class _Run:
         self._generation = generation
         self._cancel = receive(context, Signal.CANCEL)
         self._steer = receive(context, Signal.CONTROL)
-        # Names of phases and machines' instances are never those of an generation before.
+        # Names of phases and machines' instances are never those of a generation before.
         self._passes = (generation - 1) * PASSES_PER_GENERATION
         self._attempts = (generation - 1) * ATTEMPTS_PER_GENERATION
         self._turns = (generation - 1) * TURNS_PER_GENERATION

@@ -1,6 +1,6 @@
-"""When to look at an operation: first near its expected end, then ever less often, and never many at once.
+"""When to poll an operation: first near its expected end, then ever less often, and never many at once.
 
-Azure does not tell when an operation ends, and every look costs a read. An assessment takes two minutes, an
+Azure does not tell when an operation ends, and every poll costs a read. An assessment takes two minutes, an
 installation anything up to hours, but on one machine about as long as the last time, and on its likes as long as on
 each other. Moments are seconds of one clock, given by the caller.
 """
@@ -17,15 +17,15 @@ from patchwave.domain.azure.operation import OperationKind
 NEAR_THE_END = 0.9
 """Of the time that the machine's last installation took, which includes what was done after it."""
 _DEFAULT_POLLS = {OperationKind.ASSESS: 5, OperationKind.INSTALL: 12}
-"""Poll intervals to the first look while nothing is known: two and a half minutes, and six."""
+"""Poll intervals to the first poll without an estimate: two and a half minutes, and six."""
 _GROWTH = 0.3
-"""Of the time that an operation has taken so far: the wait to the next look."""
+"""Of the time that an operation has taken so far: the wait to the next poll."""
 _SPARE_LOOKS = 4
 """With few in flight, reads are there to spare: no wait is so many times as long as all of them together need."""
 MAX_POLLS = 20
 """The longest wait in poll intervals: so long an operation goes on unseen after its run was stopped."""
 _LOOKS_SHARE = 0.5
-"""Of the reads that are ours: for looks at operations. The rest is for looks at machines."""
+"""Share of our reads for polls of operations. The rest is for reads of machines."""
 _GRAINS_PER_POLL = 10
 _REMEMBERED = 50
 
@@ -41,7 +41,7 @@ class TrackedOperation:
 
 
 class _PollSlots:
-    """Which moments are taken, in grains of time that hold as many looks as there are reads for."""
+    """Which moments are taken, in grains of time that hold as many polls as there are reads for."""
 
     def __init__(self, grain: float, looks_per_second: float) -> None:
         self._grain = grain
@@ -68,9 +68,9 @@ class _PollSlots:
 
 
 class _InFlight:
-    """Operations that run as far as is known, each until a moment by which it would have been looked at again.
+    """Operations that run as far as is known, each until it would have been polled again.
 
-    They are counted at every look, which a heap of the moments keeps from being a walk over all of them.
+    They are counted at every poll; a heap of the moments avoids a walk over all of them.
     """
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class PollSchedule:
     """What one worker knows of operations in flight, and how long those took that it saw end.
 
     Args:
-        poll_seconds: the shortest time between two looks at one operation.
+        poll_seconds: the shortest time between two polls of one operation.
         reads_per_second: how many reads are ours.
     """
 
@@ -108,7 +108,7 @@ class PollSchedule:
         self._took: dict[tuple[OperationKind, str], deque[float]] = {}
 
     def first(self, operation: TrackedOperation, now: float, elapsed: float, known: float | None) -> float:
-        """Seconds to the first look at an operation that was accepted.
+        """Seconds to the first poll of an operation that was accepted.
 
         Args:
             elapsed: how long ago that was.
@@ -117,14 +117,14 @@ class PollSchedule:
         return self._follow(operation, now, self._expected(operation, known) - elapsed)
 
     def following(self, operation: TrackedOperation, now: float, elapsed: float) -> float:
-        """Seconds to the next look at an operation that runs."""
+        """Seconds to the next poll of an operation that runs."""
         all_once = self.in_flight(operation.place, now) / self._looks_per_second
-        # It may have begun when nothing was known of its likes.
+        # No duration estimate may have existed when the operation started.
         wait = max(elapsed * _GROWTH, self._median(operation, 0) - elapsed)
         return self._follow(operation, now, min(wait, all_once * _SPARE_LOOKS))
 
     def ended(self, operation: TrackedOperation, seconds: float | None = None) -> None:
-        """It needs no look any more; ``seconds`` is how long it took, when that is known."""
+        """It needs no poll any more; ``seconds`` is how long it took, when that is known."""
         if operation.place in self._in_flight:
             self._in_flight[operation.place].drop(operation.name)
         if seconds is not None and seconds > 0:
@@ -132,7 +132,7 @@ class PollSchedule:
             took.append(seconds)
 
     def in_flight(self, place: str, now: float) -> int:
-        """Operations in a region that this worker has seen run. Others look at some of them, and see them end."""
+        """Operations in a region that this worker has seen run. Other workers poll some of them, and see them end."""
         return self._in_flight[place].count(now) if place in self._in_flight else 0
 
     def _expected(self, operation: TrackedOperation, known: float | None) -> float:
@@ -150,8 +150,8 @@ class PollSchedule:
         if calendar is None:
             calendar = _PollSlots(self._poll_seconds / _GRAINS_PER_POLL, self._looks_per_second)
             self._calendars[operation.place] = calendar
-        # A look that finds no turn is an execution and a replay for nothing: each has its moment from the beginning.
+        # A poll without a rate-limit reservation is an execution and a replay for nothing: each gets its slot at once.
         moment = calendar.book(now, min(now + max(self._poll_seconds, wait), latest), latest)
-        # Whoever looks next may be another worker: by then this one has to forget it.
+        # The next poll may be another worker's: by then this one has to forget the operation.
         self._in_flight.setdefault(operation.place, _InFlight()).put(operation.name, moment + 2 * self._poll_seconds)
         return moment - now

@@ -41,7 +41,7 @@ class Document(BaseModel):
 
 
 class ExternalDocument(BaseModel):
-    """A document of somebody else's: unknown keys are ignored, absent keys take a default."""
+    """A document from outside, such as Azure's: unknown keys are ignored, absent keys take a default."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
 
@@ -147,4 +147,4 @@ LenientDatetime = Annotated[
     BeforeValidator(parse_instant),
     PlainSerializer(lambda value: value and format_instant(value), when_used="json"),
 ]
-"""A time that somebody else wrote: ``None`` when it is missing, year 1 or unreadable."""
+"""A time in a document from outside: ``None`` when it is missing, year 1 or unreadable."""

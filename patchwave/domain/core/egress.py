@@ -1,4 +1,4 @@
-"""Which network addresses a request may go to when somebody outside of the code chose its target.
+"""Which network addresses a request may go to when a user or a policy chose its target.
 
 Some answer every process on the machine and hand out secrets: the instance metadata service, Azure's platform
 endpoint, the identity endpoint of the function host. A name can be made to point at them, so the check is made on the
@@ -15,7 +15,7 @@ OTHER_METADATA = frozenset(ipaddress.ip_address(text) for text in ("fd00:ec2::25
 """Instance metadata of other clouds, in ranges that count as private: a machine on Azure may have a way to them."""
 
 _GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")
-"""All that is given out to anybody (RFC 4291). What Python calls global includes site-local addresses (fec0::/10) and
+"""All addresses that are allocated (RFC 4291). What Python calls global includes site-local addresses (fec0::/10) and
 the outdated forms that hold an IPv4 address, such as ``::169.254.169.254``."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _PRIVATE = [

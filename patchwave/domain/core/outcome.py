@@ -25,7 +25,7 @@ class OutcomeKind(StrEnum):
 
     @property
     def needs_person(self) -> bool:
-        """Whether somebody has to look at the machine."""
+        """Whether a person has to look at the machine."""
         return self not in _QUIET
 
 
@@ -35,7 +35,7 @@ _QUIET = frozenset(
 
 
 class Reason(StrEnum):
-    """Why a machine ended as it did: stable codes for filters and alerts; the sentence beside them is for people."""
+    """Why a machine ended as it did: stable codes for filters and alerts."""
 
     OK = "ok"
     NO_PENDING_PATCHES = "no_pending_patches"

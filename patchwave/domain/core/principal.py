@@ -88,7 +88,7 @@ class Principal(Document):
         return ", ".join(sorted(self.roles)) or "none"
 
     def may(self, role: Role) -> bool:
-        """Whether the principal has the role, by itself or as a part of another one. Every role includes reader."""
+        """Whether the principal has the role, itself or through another one. Every role implies ``reader``."""
         if role is Role.READER:
             return bool(self.roles)
         return any(role is each or role in _ALSO.get(each, ()) for each in self.roles)
@@ -99,11 +99,11 @@ def read_principal(encoded: str, directory: str) -> Principal:
 
     Args:
         encoded: the value of the header.
-        directory: the tenant whose principals count. Whoever runs another tenant can give roles of a multi-tenant
-            application to whom they like.
+        directory: the tenant whose principals count. The administrator of another tenant can assign roles of a
+            multi-tenant application there.
 
     Raises:
-        InvalidPrincipal: it is too long, garbled, not of Entra or not of the tenant, or names nobody.
+        InvalidPrincipal: it is too long, garbled, not of Entra or not of the tenant, or names no principal.
     """
     if len(encoded) > MAX_HEADER:
         raise InvalidPrincipal(f"it is longer than {MAX_HEADER} characters")

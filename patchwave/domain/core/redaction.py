@@ -132,4 +132,4 @@ def _bare_word(found: re.Match[str], name: str, value: str) -> str:
 
 
 type RedactedText = Annotated[str, AfterValidator(redact)]
-"""A text that somebody else wrote, in a document of ours."""
+"""A text from outside in a document of ours, redacted."""

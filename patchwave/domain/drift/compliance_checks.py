@@ -1,4 +1,4 @@
-"""Machines of which nobody knows what they miss, and machines that miss what a schedule said it had brought."""
+"""Machines whose missing updates are not known, and machines that miss what a schedule reported as installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
 from patchwave.domain.policy.scope import OsType
 
 BELIEVED_FOR = timedelta(hours=36)
-"""How long an assessment speaks of the run before it on Linux, where nobody tells when an update was published; Azure
+"""How long an assessment speaks of the run before it on Linux, where updates have no publication date; Azure
 assesses every 24 hours."""
 _BY_DEFAULT = ("critical", "security")
 """What a schedule brings whose configuration does not say, or is not there any more."""
@@ -46,7 +46,7 @@ def _last_known(index: FleetIndex, known: LastAssessment | None) -> str:
 
 
 def _power(machine: FleetMachine) -> str:
-    """A machine that is off cannot be assessed; Resource Graph knows, and so should whoever reads this."""
+    """A machine that is off cannot be assessed; the finding says so."""
     word = machine.found.power_state.rpartition("/")[2]
     if word in ("", "running"):
         return ""

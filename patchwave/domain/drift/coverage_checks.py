@@ -1,4 +1,4 @@
-"""Machines that nobody patches, that two patch, or whose schedule fails on them."""
+"""Machines without a patch source or with several, and machines on which a schedule fails."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from patchwave.domain.fleet.patch_mode import PatchMode, PatchSource, WantedSett
 
 
 def check_patchers(index: FleetIndex) -> Iterator[Finding]:
-    """At most one finding for each machine, for each of them names everybody who patches it."""
+    """At most one finding for each machine: it names all patch sources."""
     for standing in index.coverages:
         if finding := _check(index, standing):
             yield finding

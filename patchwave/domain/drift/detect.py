@@ -42,7 +42,7 @@ def examine(facts: DriftInputs, now: datetime, stale_days: int) -> DriftReport:
 
 def _notes(index: FleetIndex) -> list[str]:
     unread = [
-        f"Nobody can say when the configuration {each.id} runs: {each.unreadable}."
+        f"It is not known when the configuration {each.id} runs: {each.unreadable}."
         for each in index.schedules
         if each.unreadable
     ]

@@ -1,4 +1,4 @@
-"""What the doctor finds: what silently goes wrong in a fleet, how it shows, and the command that mends it."""
+"""Findings: what silently goes wrong in a fleet, the evidence, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FindingKind(StrEnum):
     MULTIPLE_PATCHERS = "multiple_patchers"
     """A policy patches the machine, and so does a schedule, Azure or Windows Update, outside of the policy's window."""
     INEFFECTIVE_SCHEDULE = "ineffective_schedule"
-    """A schedule is attached that the machine's settings make fail; somebody else patches the machine."""
+    """A schedule is attached that the machine's settings make fail; another source patches the machine."""
     SAME_START = "same_start"
     """Two schedules of the machine start at the same moment, of which Azure fires only one."""
     STALE_ASSIGNMENT = "stale_assignment"
@@ -31,7 +31,7 @@ class FindingKind(StrEnum):
     NO_PATCH_MODE = "no_patch_mode"
     """A configuration for guests without InGuestPatchMode, which patches nothing."""
     STALE_ASSESSMENT = "stale_assessment"
-    """Nobody has looked for a while which updates the machine misses."""
+    """The last assessment of the machine is old, or there is none."""
     REPORTED_DONE_BUT_MISSING = "reported_done_but_missing"
     """A schedule reported the machine done; an assessment after that still counts updates it should have brought."""
     UNMANAGEABLE = "unmanageable"

@@ -199,7 +199,7 @@ def _state_of(configuration: MaintenanceConfiguration, now: datetime) -> _State:
     if not configuration.in_guest_patch_mode:
         return _State(None, f"{configuration.name} has no InGuestPatchMode")
     if configuration.unreadable:
-        # Nobody can say when it runs, which is no reason to say that it does not.
+        # When it runs is not known, which is no reason to say that it does not.
         return _State(now)
     following = configuration.next_occurrence(now)
     if following is None:

@@ -54,7 +54,7 @@ class LastAssessment:
     excuses: tuple[ExcludedPatch, ...] = ()
 
     def missing_since(self, moment: datetime) -> dict[str, int]:
-        """What was to be had at a moment and is still missing; of Linux nobody tells when it was published."""
+        """Updates that were available at a moment and are still missing. Linux updates have no publication date."""
         left = dict(self.missing)
         for excuse in self.excuses:
             if excuse.published_at is None or excuse.published_at > moment:

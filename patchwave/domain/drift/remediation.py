@@ -1,4 +1,4 @@
-"""The commands that mend what the doctor finds: real lines for a POSIX shell, with every name filled in."""
+"""Commands that fix findings: complete lines for a POSIX shell."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class PatchMode(StrEnum):
 
 
 class AssessmentMode(StrEnum):
-    """``patchSettings.assessmentMode``: AutomaticByPlatform assesses every 24 hours, whoever patches."""
+    """``patchSettings.assessmentMode``: AutomaticByPlatform assesses every 24 hours, whatever patches the machine."""
 
     AUTOMATIC_BY_PLATFORM = "AutomaticByPlatform"
     IMAGE_DEFAULT = "ImageDefault"
@@ -98,7 +98,7 @@ def _word[Word: StrEnum](words: type[Word], text: object, by_default: Word) -> W
     return next((word for word in words if word.value.casefold() == str(text).casefold()), None)
 
 
-# --- who patches it --------------------------------------------------------------------------------------------
+# --- what patches it --------------------------------------------------------------------------------------------
 
 
 class AttachedSchedule(Document):
@@ -114,7 +114,7 @@ class AttachedSchedule(Document):
 
 
 class PatchSource(StrEnum):
-    """What will patch a machine without anybody's asking."""
+    """What patches a machine without a request."""
 
     SCHEDULE = "schedule"
     PLATFORM = "platform"

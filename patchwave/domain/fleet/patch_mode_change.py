@@ -1,4 +1,4 @@
-"""A change of patch modes over a part of the fleet: first a plan that changes nothing, then, when somebody starts it, a
+"""A change of patch modes over a part of the fleet: first a plan that changes nothing, then, when a person starts it, a
 durable run in waves. Each machine ends exactly once.
 
 Machines that need nothing, or that Azure would refuse, end with the plan; so what is left open is what will be asked of
@@ -51,7 +51,7 @@ class ChangeState(StrEnum):
     RUNNING = "running"
     COMPLETED = "completed"
     STOPPED = "stopped"
-    """By somebody, or because too many machines failed."""
+    """By a person, or because too many machines failed."""
 
     @property
     def is_final(self) -> bool:
@@ -215,7 +215,7 @@ def stop(change: ModeChange, order: Order) -> ModeChange:
         return change
     if change.state.is_final:
         raise NotPossible("The change has ended.")
-    # Nobody follows a plan that was never started.
+    # A plan that was never started has no orchestration.
     is_over = change.started is None
     return change.model_copy(
         update={"stopped": order} | ({"state": ChangeState.STOPPED, "ended_at": order.at} if is_over else {})

@@ -1,4 +1,4 @@
-"""Azure Monitor alerts as a veto: a machine that somebody should look at anyway is not patched on top of it.
+"""Azure Monitor alerts as a veto: a machine with a firing alert is not patched.
 
 Source: "Alerts - Get All" of Microsoft.AlertsManagement.
 """
@@ -56,7 +56,7 @@ class Alert(ExternalDocument):
         return self.essentials.alert_rule.rstrip("/").rpartition("/")[2] or self.name
 
     def is_firing(self, machine_id: str, veto: AlertVeto, now: datetime) -> bool:
-        """Whether it counts: it fires, on this machine, as the veto describes, and nobody has closed it.
+        """Whether it counts: it fires, on this machine, as the veto describes, and is not closed.
 
         What the answer leaves out counts: silence must not make a veto disappear.
         """
@@ -90,7 +90,7 @@ def evaluate_alerts(alerts: Sequence[Alert], machine_id: str, veto: AlertVeto, n
 
 
 def alerts_unknown(failure: ArmFailure) -> Outcome:
-    """The outcome of a machine of which nobody can tell whether an alert fires: a "no" is never guessed."""
+    """The outcome of a machine whose alerts could not be read: a "no" is never guessed."""
     return Outcome.skipped(
         classify(failure).reason,
         "Not patched: the policy asks whether an alert fires, and Azure Monitor could not be asked. The identity"

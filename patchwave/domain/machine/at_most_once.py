@@ -27,7 +27,8 @@ class GuardedCall(StrEnum):
 class AtMostOnceRecord(Document):
     """Written before the POST, completed with what Azure answered. A refused call may be declared anew.
 
-    ``token`` is of the execution that declared it: whoever finds another one was not first. The operation URLs are
+    ``token`` is of the execution that declared it: an execution that finds another token was not first. The operation
+    URLs are
     signed: they stay in this row.
     """
 

@@ -90,7 +90,7 @@ def summarize(signals: Mapping[str, Signal], at: datetime) -> HealthSummary:
 def evaluate_change(before: HealthSummary | None, after: HealthSummary) -> Outcome | None:
     """The outcome of a machine that became unhealthy; ``None`` when the run may go on.
 
-    When nobody could tell how it was before, an unhealthy machine has become so: the gate closes when in doubt.
+    When its health before is not known, an unhealthy machine counts as changed: the gate closes when in doubt.
     """
     if after.healthy is not False or (before is not None and before.healthy is False):
         return None
@@ -103,7 +103,7 @@ def evaluate_change(before: HealthSummary | None, after: HealthSummary) -> Outco
 
 
 def is_settled(before: HealthSummary | None, after: HealthSummary) -> bool:
-    """Whether another look could not change what `evaluate_change` says in the machine's favour, or tell more."""
+    """Whether another check could not improve what `evaluate_change` says, or tell more."""
     if evaluate_change(before, after) is not None:
         return False
     if before is None or after.healthy is False:
@@ -117,12 +117,12 @@ def is_settled(before: HealthSummary | None, after: HealthSummary) -> bool:
 
 
 def next_look(looked_for: float, shortest: float, patience: float) -> float:
-    """Seconds until the next look: the longer it lasts the rarer, so that histories stay short. The last is at the end.
+    """Seconds until the next check: ever longer, so that histories stay short. The last is at the end.
 
     Args:
-        looked_for: seconds since the first look.
-        shortest: seconds between the first two looks.
-        patience: seconds after which looking ends.
+        looked_for: seconds since the first check.
+        shortest: seconds between the first two checks.
+        patience: seconds after which checks end.
     """
     left = patience - looked_for
     return round(max(min(max(shortest, looked_for * _GROWTH), left), _MIN_PAUSE), 3)

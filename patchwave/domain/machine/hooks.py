@@ -100,7 +100,7 @@ def script_failure(when: When, end: ScriptEnd, timeout: timedelta) -> str:
         case 0:
             return ""
         case None:
-            return f"The script {when} the installation left no exit code: nobody knows whether it ran to its end."
+            return f"The script {when} the installation left no exit code: it is not known whether it ran to its end."
         case code if code == TIMED_OUT_CODE:
             return f"The script {when} the installation took longer than {format_duration(timeout)} and was ended."
         case code:
@@ -108,7 +108,7 @@ def script_failure(when: When, end: ScriptEnd, timeout: timedelta) -> str:
 
 
 def script_unknown(when: When, why: str = "") -> str:
-    """Nobody saw what Azure answered, or what became of the script; it is not sent again."""
+    """The answer of Azure, or the end of the script, was not seen; it is not sent again."""
     return (
         f"It is not known whether the script {when} the installation ran, and it is never run twice:"
         f" look at the machine.{f' ({why})' if why else ''}"

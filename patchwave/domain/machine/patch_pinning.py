@@ -344,7 +344,7 @@ def pin_missing(ring: str) -> Outcome:
 
 
 def package_list_unknown() -> Outcome:
-    """The outcome of a machine whose pending packages nobody can name, where only named ones may be installed."""
+    """The outcome of a machine whose package list is not known, where only named packages may be installed."""
     return Outcome.skipped(
         Reason.APPROVAL_DELAY,
         "Azure told how many patches are pending, but not which, so their age is not known. The next run assesses the "

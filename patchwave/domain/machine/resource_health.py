@@ -55,7 +55,7 @@ def evaluate_availability(found: Availability | ArmFailure) -> Signal:
     detail = f"Resource Health says {word}: {said.summary or said.title or 'without a reason'}"
     if state is SignalState.UNHEALTHY and _is_by_people(said):
         # A stop or restart, ours included, is shown for some minutes after it is over; the power state is nearer.
-        return Signal(state=SignalState.UNKNOWN, detail=_sentence(f"{detail} (because somebody did that)"))
+        return Signal(state=SignalState.UNKNOWN, detail=_sentence(f"{detail} (because a person did that)"))
     return Signal(state=state, detail=_sentence(detail))
 
 

@@ -3,7 +3,8 @@
 The run-command call of Azure does not tell how a script ended: it reports success for ``exit 123`` on Linux
 (azure-cli issue 14425) and, since 2024, for ``exit 1`` on Windows (issue 29750), and it may run its own sample script
 instead of the one that was sent (issue 32286). So the script is wrapped: the wrapper prints the exit code as its last
-line, which survives because Azure keeps the last 4,096 bytes of the output. No such line means: nobody knows.
+line, which survives because Azure keeps the last 4,096 bytes of the output. No such line means that the end of the
+script is not known.
 """
 
 from __future__ import annotations

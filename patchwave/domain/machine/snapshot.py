@@ -185,7 +185,7 @@ class SnapshotView(ExternalDocument):
 
 
 def snapshot_body(disk: OsDisk, tags: Mapping[str, str], *, incremental: bool) -> Json:
-    """The body of the PUT. Nobody may export the copy of a disk over the network: it holds all that the disk holds."""
+    """The body of the PUT. Export over the network is off: the snapshot holds all that the disk holds."""
     return {
         "location": disk.location,
         "tags": dict(tags),

@@ -230,7 +230,7 @@ class MaintenanceConfiguration(Document):
 
     @cached_property
     def unreadable(self) -> str:
-        """Why nobody can say when it runs; empty when that can be said."""
+        """Why its occurrences cannot be computed; empty when they can."""
         if self.window is None:
             return "it has no maintenance window"
         try:

@@ -1,7 +1,8 @@
 """A maintenance configuration with its assignments of a policy, or every reason why there can be none.
 
 When, where and what a policy patches is carried exactly or the policy is refused. How carefully it does that has no
-place in a schedule, which starts all of its machines at once: whoever exports gives up each such key by its name.
+place in a schedule, which starts all of its machines at once: the export needs consent to the loss of each such key by
+its name.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ CARE: Mapping[str, str] = {
     "health": "checks machines in a way of its own; a schedule checks none",
     "events": "assesses on events of Azure; a schedule does not",
     "maintenance": "accompanies runs of schedules; the policy goes on doing that",
-    "notifications": "tells people about its runs; a schedule tells nobody",
+    "notifications": "tells people about its runs; a schedule notifies no channel",
     "schedule.continueInNextWindow": "goes on in the next window; a schedule begins anew each time",
     "install.maximumDuration": "lets a machine take less than the window; a schedule gives it all of it",
     "install.linux.maintenanceRunId": "names the run to the Linux agent; a schedule does so itself",

@@ -1,7 +1,7 @@
 """Policies of a maintenance configuration and its assignments: the same moments, the same machines, the same patches.
 
 A schedule of Azure starts all of its machines at the same time. So do the policies; what Patchwave never gives up are
-its rules for paired regions and availability sets. Everybody may make them more careful afterwards.
+its rules for paired regions and availability sets. They can be made more careful afterwards.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _STAYS = {
     "tags": "A policy has no tags.",
     "systemData": "Who wrote a policy, and when, is in its audit log.",
     "properties.namespace": "It says nothing about patches.",
-    "properties.visibility": "Whoever may use the service sees its policies.",
+    "properties.visibility": "Every user of the service sees its policies.",
 }
 
 
@@ -144,7 +144,7 @@ def _kind(configuration: MaintenanceConfiguration, moved: ConversionReport) -> N
 def _schedule(configuration: MaintenanceConfiguration, moved: ConversionReport) -> Schedule | None:
     window = configuration.window
     if window is None:
-        moved.lost(_WINDOW, "is missing: nobody can say when the schedule runs")
+        moved.lost(_WINDOW, "is missing: it is not known when the schedule runs")
         return None
     try:
         start = window.start
@@ -185,7 +185,7 @@ def _install(configuration: MaintenanceConfiguration, moved: ConversionReport) -
     """The install section, and for which systems the configuration installs anything that a policy can say."""
     patches = configuration.install_patches
     if patches is None:
-        moved.lost(_PATCHES, "is missing: nobody can say what the schedule installs")
+        moved.lost(_PATCHES, "is missing: it is not known what the schedule installs")
         return {}, frozenset()
     install: Json = {}
     reboot = RebootSetting.read(patches.reboot_setting)

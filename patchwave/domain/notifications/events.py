@@ -1,6 +1,6 @@
 """Telling people about a run: what a policy asks for, what there is to tell, and the messages that carry it.
 
-Nearly every text in here was typed by somebody: names of machines and policies, reasons, messages of Azure. A
+Nearly every text in here comes from outside: names of machines and policies, reasons, messages of Azure. A
 ``Fact`` is such a text on one line, without characters that disguise it, and short; each channel escapes it again for
 its own medium.
 """
@@ -44,7 +44,7 @@ Fact = Annotated[str, AfterValidator(one_line)]
 
 
 # --- facts --------------------------------------------------------------------------------------------------------
-# Whoever announces gives the facts that it has at hand; what is left at its default is read from the run's rows when
+# The announcing orchestrator gives the facts that it has; what is left at its default is read from the run's rows when
 # the notice is sent.
 
 
@@ -109,7 +109,7 @@ class RunAwaited(Document):
 
 
 class MachineNote(Document):
-    """A machine that somebody has to look at, in short."""
+    """A machine that needs a person, in short."""
 
     name: Fact
     resource_group: Fact
@@ -128,7 +128,7 @@ class RunEnded(Document):
     counts_by_outcome: dict[str, int] = Field(default_factory=dict[str, int])
     duration_seconds: float = 0
     needs_person: int = 0
-    """How many machines somebody has to look at; ``notes`` names the first of them."""
+    """How many machines need a person; ``notes`` names the first of them."""
     notes: list[MachineNote] = Field(default_factory=list[MachineNote], max_length=MAX_NOTES)
 
 

@@ -27,7 +27,7 @@ VERSION = 1
 MAX_TITLE = 120
 
 _NEXT = {
-    "hold": "Nothing more starts there until somebody resumes or cancels the run.",
+    "hold": "Nothing more starts there until a person resumes or cancels the run.",
     "end": "Nothing more starts; the run ends when the machines under way have ended.",
 }
 

@@ -4,11 +4,11 @@ Every separation rule is a group with a capacity. A machine takes a *permit* in 
 on, and may start when each of them has room:
 
 - a permit without a slot is a unit of its own: ``run`` with capacity 20 lets 20 machines run;
-- a permit with a slot is shared by everybody in the same slot: ``zones:westeurope`` with capacity 1 lets any number of
-  machines run as long as all of them are in one zone.
+- a permit with a slot is shared by all machines in the same slot: ``zones:westeurope`` with capacity 1 lets any number
+  of machines run as long as all of them are in one zone.
 
 The planner asks with predicted ends and so draws the timeline; the orchestrator asks with real ends and so follows
-the same rules. There is no clock here: whoever asks says what has ended.
+the same rules. There is no clock here: the caller says what has ended.
 """
 
 from __future__ import annotations
@@ -199,7 +199,8 @@ class Admission:
         Args:
             ramp: the run's capacity grows 1, 2, 4, … with the number of machines that have ``ended``.
             ended: machines of the ring that have ended before.
-            wave_barrier: a wave of a lane starts when the wave before it has ended; otherwise nobody waits for waves.
+            wave_barrier: a wave of a lane starts when the wave before it has ended; otherwise no machine waits for
+                waves.
         """
         self._is_ramping = ramp
         self._ended = ended
@@ -253,7 +254,7 @@ class Admission:
             self._make_ready(number)
 
     def start(self, most: int = sys.maxsize) -> list[Admitted]:
-        """Start everybody who may start now, in order, up to ``most``; they hold their permits until `end`."""
+        """Start all machines that may start now, in order, up to ``most``; they hold their permits until `end`."""
         started: list[Admitted] = []
         while self._ready and len(started) < most:
             turn = heapq.heappop(self._ready)
@@ -332,7 +333,7 @@ class Admission:
             group = self._group(permit.group)
             group.take(permit.slot)
             if permit.slot and group.slots[permit.slot] == 1:
-                # Whoever waits for this very slot may share it now.
+                # Machines that wait for this very slot may share it now.
                 for number in group.parked_for(permit.slot):
                     self._queues[number].is_queued = False
                     self._make_ready(number)

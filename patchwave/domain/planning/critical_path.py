@@ -1,8 +1,8 @@
 """Who goes first, and how short a run could be: both follow from the chains that the rules make.
 
 Machines that may not run together form a chain: the zones of a region, the update domains of a set, the nodes of a
-cluster. A run is as short as its longest chain allows if that chain never waits, so whoever has most behind it goes
-first. That is the critical-path rule of scheduling theory; nothing here decides who *may* start.
+cluster. A run is as short as its longest chain allows if that chain never waits, so the machine with most behind it
+goes first. That is the critical-path rule of scheduling theory; nothing here decides who *may* start.
 """
 
 from __future__ import annotations

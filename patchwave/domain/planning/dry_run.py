@@ -1,7 +1,7 @@
-"""Drafts: what a run of a policy would do on machines as they are known now, without touching one.
+"""Dry runs: what a run of a policy would do on machines as they are known now, without touching one.
 
-A run plans after it has looked at each machine. A draft knows what Resource Graph or an exported file tells, so it
-plans every machine of which nothing says that a run would leave it out.
+A run plans after it has assessed each machine. A dry run knows Resource Graph or an exported file only, so it plans
+every machine unless something says that a run would leave it out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from patchwave.domain.policy.scope import OsType
 
 @dataclass(frozen=True, slots=True)
 class FoundMachine:
-    """A machine as it was found, with what else is known of it; ``None`` where nobody says."""
+    """A machine as it was found, with what else is known of it; ``None`` where it is not known."""
 
     machine: DiscoveredMachine
     update_domain: int | None = None

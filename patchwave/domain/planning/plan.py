@@ -81,4 +81,4 @@ class Plan(Document):
     excluded: list[ExcludedMachine] = Field(default_factory=list[ExcludedMachine])
     makespan: Makespan
     notes: list[str] = Field(default_factory=list[str])
-    """What whoever reads the plan should know: rings that take nothing, update domains that nobody knows, …"""
+    """Notes for readers of the plan: rings that take nothing, unknown update domains, …"""

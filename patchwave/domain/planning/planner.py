@@ -150,7 +150,7 @@ def _exclusion(
 
 def _notes(policy: Policy, seconds: float, unused_tags: Iterable[str]) -> list[str]:
     """What is true of the whole plan, which takes so many seconds; ``unused_tags`` may well be misspelt."""
-    notes = [f"No machine has the tag {tag}, so its limit keeps nobody apart." for tag in unused_tags]
+    notes = [f"No machine has the tag {tag}, so its limit has no effect." for tag in unused_tags]
     if policy.reboot_mode is RebootMode.SEPARATE:
         notes.append("The times are those of the installations; each ring restarts afterwards, by the same rules.")
     schedule = policy.schedule

@@ -55,7 +55,7 @@ def draw_timeline(
         if not events:
             return slices
         at = events[0][0]
-        # Everything that happens at one moment is known before anybody starts.
+        # Everything that happens at one moment is known before a machine starts.
         while events and events[0][0] == at:
             _, key, lane = heapq.heappop(events)
             if not key:

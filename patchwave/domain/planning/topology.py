@@ -30,7 +30,7 @@ class PlannerMachine:
     power_state: str = ""
     """``running``, or as Resource Graph writes it, ``PowerState/running``."""
     pending: int | None = None
-    """Installable patches of the latest assessment; ``None`` when nobody has assessed the machine."""
+    """Installable patches of the latest assessment; ``None`` when the machine has not been assessed."""
     predicted_seconds: float | None = None
     """How long an installation took before; ``None`` without a history."""
 
@@ -79,7 +79,7 @@ class Topology:
         return {region: frozenset(others) for region, others in found.items()}
 
     def conflicts(self, region: str) -> frozenset[str]:
-        """The regions that must not be patched beside this one: its pair, and whoever has it as a pair."""
+        """The regions that must not be patched beside this one: its pair, and regions that have it as their pair."""
         return self._conflicts.get(region, frozenset())
 
     def physical_zone(self, subscription: str, region: str, zone: str) -> str:

@@ -35,7 +35,7 @@ class Approval(Document):
     require_second_person: bool = Field(
         default=False,
         title="Require a second person",
-        description="A second person has to approve: neither the author of the policy nor anybody who started or"
+        description="A second person has to approve: neither the author of the policy nor a person who started or"
         " retried the run. Needs PATCHWAVE_AUTHORIZATION=roles, an app setting: a function key does not say who calls.",
     )
 
@@ -44,7 +44,7 @@ class OnExceeded(StrEnum):
     """What happens to the run when an error budget is used up."""
 
     HOLD = "hold"
-    """The scope, and whatever comes behind it, starts nothing more until somebody resumes or cancels the run."""
+    """The scope, and whatever comes behind it, starts nothing more until a person resumes or cancels the run."""
     END = "end"
     """The run starts nothing more and ends when the machines under way have ended."""
 
@@ -63,7 +63,7 @@ class ErrorBudget(Document):
     on_exceeded: OnExceeded = Field(
         default=OnExceeded.HOLD,
         title="On exceeded",
-        description="hold: start nothing more there, nor in the waves, phases and rings behind it, until somebody"
+        description="hold: start nothing more there, nor in the waves, phases and rings behind it, until a person"
         " resumes or cancels the run; end: end the run.",
     )
 

@@ -51,7 +51,7 @@ class AlertVeto(Document):
     fired_within: Annotated[Duration, AfterValidator(_check_age)] = Field(
         default=timedelta(hours=24),
         title="Fired within",
-        description="Alerts that fired longer ago do not count: those of stateless rules stay fired until somebody"
+        description="Alerts that fired longer ago do not count: those of stateless rules stay fired until a person"
         " closes them. At most PT720H.",
         examples=["PT24H"],
         json_schema_extra={"default": "PT24H"},

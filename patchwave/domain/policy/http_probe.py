@@ -2,7 +2,7 @@
 
 The policy names the address, so the author of a policy chooses where requests go. Two rules bound that: hosts must be
 on the installation's list, and addresses are checked when they are called (`patchwave.domain.core.egress`).
-Placeholders take values from machines, whose tags anybody with a role on the machine may set: they are encoded, and a
+Placeholders take values from machines, whose tags can be set with a role on the machine alone: they are encoded, and a
 value never changes scheme, host list, port or path.
 """
 

@@ -28,7 +28,7 @@ def _check_different(ids: list[str]) -> list[str]:
 
 
 class MaintenanceHooks(Document):
-    """Which scheduled runs the policy accompanies."""
+    """Pre and post maintenance tasks around scheduled runs of Update Manager."""
 
     configurations: Annotated[
         list[Annotated[str, AfterValidator(_check_configuration)]], AfterValidator(_check_different)
@@ -53,5 +53,5 @@ class MaintenanceHooks(Document):
     )
 
     def names(self, configuration: ConfigurationId) -> bool:
-        """Whether the policy accompanies the runs of this configuration."""
+        """Whether the policy has tasks around the runs of this configuration."""
         return any(fold(text) == configuration.folded for text in self.configurations)

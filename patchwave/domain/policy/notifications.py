@@ -43,7 +43,7 @@ class Notifications(Document):
         default_factory=list[ChannelName],
         max_length=MAX_CHANNELS,
         title="Channels",
-        description="Names of channels of the app setting PATCHWAVE_CHANNELS; nobody is told unless given.",
+        description="Names of channels of the app setting PATCHWAVE_CHANNELS; no notifications unless given.",
         examples=[["ops"]],
     )
     # Not "on", which is a word for true in the YAML that people write policies in.
@@ -56,7 +56,7 @@ class Notifications(Document):
 
     @property
     def is_wanted(self) -> bool:
-        """Whether anybody is told anything; a run of another policy need not even look."""
+        """Whether the policy notifies at all."""
         return bool(self.channels and self.events)
 
     def channels_for(self, event: Event) -> list[str]:

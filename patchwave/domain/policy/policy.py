@@ -226,9 +226,10 @@ class Policy(Document):
     events: Events = Field(default=Events(), title="Events", description="Which events of Azure start an assessment.")
     maintenance: MaintenanceHooks | None = Field(
         default=None,
-        title="Around scheduled runs",
-        description="Schedules of Update Manager whose runs the policy accompanies: before them it starts stopped"
-        " machines and runs its hooks, afterwards it puts power back and keeps the results. None unless given.",
+        title="Pre and post maintenance",
+        description="Schedules of Update Manager with pre and post maintenance tasks: before their runs the policy"
+        " starts stopped machines and runs its hooks, afterwards it restores their power state and keeps the results."
+        " None unless given.",
     )
     notifications: Notifications = Field(
         default=Notifications(), title="Notifications", description="Who is told about the runs."

@@ -21,7 +21,7 @@ def rollout_problems(
 ) -> list[Problem]:
     """Everything that is wrong with the order and the limits of a policy, each with its path and the fix.
 
-    Only what is certain without looking at Azure: a ring whose tag nobody has is found by the plan.
+    Only what is certain without looking at Azure: a ring whose tag no machine has is found by the plan.
 
     Args:
         rings: of the policy, as are the next three.

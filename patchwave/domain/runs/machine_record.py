@@ -94,7 +94,7 @@ class MachineRecord(Document):
     powered_on_by_run: bool = False
     snapshot_id: str = ""
     skip_command: Order | None = None
-    """Somebody wants the machine left out: it ends as skipped when its turn comes."""
+    """The command of a person to leave the machine out: it ends as skipped when its turn comes."""
     rollback_instructions: str = ""
     """How the machine is put back to before the run, for people: which snapshot, and the commands."""
     pre_script_output: str = ""

@@ -164,7 +164,11 @@ def _without_result(machine: MachineRecord) -> Outcome:
             message=f"Update Manager reported {status} without an installation, and nothing is missing.",
         )
     if word in _DONE:
-        found = f"the machine misses {missing} critical and security patches" if missing else "nobody saw the machine"
+        found = (
+            f"the machine misses {missing} critical and security patches"
+            if missing
+            else "the machine was not assessed afterwards"
+        )
         return Outcome(
             outcome=OutcomeKind.FAILED,
             reason=Reason.STATUS_MISMATCH,

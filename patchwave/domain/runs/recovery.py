@@ -1,4 +1,4 @@
-"""What the records tell an generation of a run about the one before it: what was under way, and what failed."""
+"""What the records tell about the generation before: what was in progress, and what failed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NOT_TOUCHED = (OutcomeKind.SKIPPED, OutcomeKind.CANCELED, OutcomeKind.NOTHING_T
 
 
 def step_under_way(machine: MachineRecord, *, is_locked: bool) -> Step | None:
-    """The step that somebody was taking the machine through; ``None`` when nobody was.
+    """The step that was in progress on the machine; ``None`` when none was.
 
     Args:
         machine: one that the plan has.

@@ -12,7 +12,7 @@ from patchwave.domain.runs.run import Run
 class Retention:
     """Ages after which things are removed; ``None`` keeps them for ever.
 
-    ``needs_export``: a run goes only after somebody has downloaded its evidence.
+    ``needs_export``: a run is purged only after its evidence was downloaded.
     """
 
     runs: timedelta | None

@@ -33,9 +33,9 @@ class RunState(StrEnum):
     RUNNING = "running"
     AWAITING_APPROVAL = "awaiting_approval"
     PAUSED = "paused"
-    """Somebody paused it: nothing starts until somebody resumes it."""
+    """A person paused it: nothing starts until it is resumed."""
     HELD = "held"
-    """A gate holds it, or a part of it, until somebody resumes or cancels it."""
+    """A gate holds it, or a part of it, until it is resumed or cancelled."""
     AWAITING_WINDOW = "awaiting_window"
     """It goes on in the next window of its policy."""
     AWAITING_RUN = "awaiting_run"
@@ -143,9 +143,9 @@ class Run(Document):
     window_end: UtcDatetime | None = None
     cancel_requested_at: UtcDatetime | None = None
     paused_at: UtcDatetime | None = None
-    """Since when a person keeps the run from starting anything; empty when nobody does."""
+    """Since when the run is paused; empty when it is not."""
     paused_from_state: RunState | None = None
-    """What the run shows again once nobody pauses it."""
+    """The state to which a resume returns."""
     resumed_at: UtcDatetime | None = None
     resume_count: int = 0
     """How often a person said "go on": after a pause, or to a gate that held."""
@@ -180,7 +180,7 @@ class Run(Document):
     heartbeat_deadline: UtcDatetime | None = None
     """Until then nothing has to be heard of the run; later the watchdog looks after it."""
     exported_at: UtcDatetime | None = None
-    """When somebody last downloaded all of its evidence, after it had ended."""
+    """When all of its evidence was last downloaded, after it had ended."""
     maintenance: MaintenanceOccurrence | None = None
     """The scheduled run of Update Manager that it accompanies."""
 
@@ -201,6 +201,6 @@ class RunControls(Document):
     stop_reason: str = ""
     resume_count: int = 0
     blocked_scopes: list[str] = Field(default_factory=list[str])
-    """Scopes of error budgets that are used up, until somebody resumes the run."""
+    """Scopes of error budgets that are used up, until the run is resumed."""
     decided: dict[str, bool] = Field(default_factory=dict[str, bool])
     """Ring by name: whether it was approved."""

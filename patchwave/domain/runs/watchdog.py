@@ -21,7 +21,7 @@ HEARTBEAT_TIMEOUT = 3 * MAX_PAUSE
 PATIENCE = timedelta(minutes=30)
 """How long a silent run is woken, again and again, before it is taken for dead."""
 STARTING = timedelta(minutes=10)
-"""Whoever created a run may still be about to start it."""
+"""The request that created a run may still be about to start it."""
 MAX_GENERATIONS = 5
 """A run that dies so often dies of something that another start does not mend."""
 STUCK_AFTER = timedelta(hours=1)
@@ -39,7 +39,7 @@ class EngineStatus(StrEnum):
     FAILED = "failed"
     """It failed itself, or another version of the app could not replay it."""
     TERMINATED = "terminated"
-    """Somebody ended it in the engine."""
+    """It was terminated in the engine."""
     ENDED = "ended"
     """The watchdog ended it."""
 
@@ -49,9 +49,9 @@ class RecoveryAction(StrEnum):
 
     NOTHING = "nothing"
     WAKE = "wake"
-    """Raise an event: whoever waits for a timer that got lost reads the rows and goes on."""
+    """Raise an event: an orchestration whose timer was lost reads the rows and goes on."""
     STOP = "stop"
-    """Nothing more may start in the run: somebody wanted it to end."""
+    """Nothing more may start in the run: it was terminated on purpose."""
     END = "end"
     """End the instances that are left of the run."""
     CONTINUE = "continue"

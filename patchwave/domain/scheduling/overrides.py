@@ -45,10 +45,10 @@ class ScheduleOverrides(Document):
     skips: list[Skip] = Field(default_factory=list[Skip])
     carry_overs: list[WindowReservation] = Field(default_factory=list[WindowReservation])
     ordered_run: str = ""
-    """The run that somebody ordered last: while it is under way, the same order means this run."""
+    """The run that was requested last: while it is in progress, the same request means this run."""
 
     def paused(self, pause: Pause) -> Self:
-        """Paused, by whoever was first."""
+        """Paused; the first command stays."""
         return self if self.pause else self.model_copy(update={"pause": pause})
 
     def resumed(self) -> Self:
@@ -99,5 +99,5 @@ class ScheduleOverrides(Document):
         return self.model_copy(update={"carry_overs": ended})
 
     def ordering(self, run_id: str, *, instead_of: str) -> Self:
-        """The run is ordered, unless somebody else ordered another one since ``instead_of`` was read."""
+        """The run is requested, unless another one was since ``instead_of`` was read."""
         return self if self.ordered_run != instead_of else self.model_copy(update={"ordered_run": run_id})

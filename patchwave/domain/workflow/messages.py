@@ -68,7 +68,7 @@ class UnderWay(Document):
 
 
 class Stock(Document):
-    """What an generation finds of the one before it.
+    """What a generation finds of the one before it.
 
     ``ring``: the furthest that machines were begun in; those before it are done with. ``ended``: how many of its
     machines have ended, for the ramp, and ``ended_at`` when the newest of them did, for its bake time. ``failures`` and

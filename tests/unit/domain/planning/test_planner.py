@@ -166,10 +166,10 @@ def test_a_limit_of_a_tag_that_nobody_has_is_told() -> None:
     machines = [make_machine(number, tags={"Cluster": "sql", "app": ""}) for number in range(3)]
     limits = {"tags": [{"tag": "app", "maxConcurrent": 1}, {"tag": "tier", "maxConcurrent": 1}]}
     assert make_plan(machines, make_policy(mutuallyExclusiveTag="cluster", limits=limits), PAIRS).plan.notes == [
-        "No machine has the tag tier, so its limit keeps nobody apart."
+        "No machine has the tag tier, so its limit has no effect."
     ]
     notes = make_plan(machines, make_policy(mutuallyExclusiveTag="clutser"), PAIRS).plan.notes
-    assert notes == ["No machine has the tag clutser, so its limit keeps nobody apart."]
+    assert notes == ["No machine has the tag clutser, so its limit has no effect."]
     assert make_plan([], make_policy(mutuallyExclusiveTag="clutser"), PAIRS).plan.notes[1:] == []
 
 
