@@ -163,7 +163,7 @@ class _ScriptStep:
 
     async def _step(self) -> HookResult:
         settings = load_settings()
-        if not settings.runs_scripts:
+        if not settings.scripts_enabled:
             return self._judged(scripts_are_off(only_roles_miss=settings.scripts))
         guard = await open_storage().at_most_once.get(self._request.run_id, self._request.machine_key, self._call)
         if guard is not None and guard.ended_at is not None:

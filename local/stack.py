@@ -30,9 +30,9 @@ _START_SECONDS = 60.0
 _LIMITS = {"patchOperations": (200, 600), "reads": (1_500, 250), "writes": (600, 200), "queries": (180, 15)}
 """The simulator's buckets: refill in a simulated minute, and burst."""
 _MAINTENANCE_SECONDS = {
-    "PATCHWAVE_MAINTENANCE_CUTOFF_SECONDS": 600,
-    "PATCHWAVE_MAINTENANCE_PREPARE_SECONDS": 1200,
-    "PATCHWAVE_MAINTENANCE_POST_SECONDS": 3600,
+    "PATCHWAVE_MAINTENANCE_CANCEL_CUTOFF_SECONDS": 600,
+    "PATCHWAVE_MAINTENANCE_PRE_TIMEOUT_SECONDS": 1200,
+    "PATCHWAVE_MAINTENANCE_POST_TIMEOUT_SECONDS": 3600,
 }
 """The app's own times around scheduled runs, which are simulated ones here."""
 

@@ -399,4 +399,4 @@ async def _canceled_at_azure(
 
 def cutoff() -> timedelta:
     """How long before its start a run can be cancelled last."""
-    return timedelta(seconds=load_settings().maintenance_cutoff_seconds)
+    return timedelta(seconds=load_settings().maintenance_cancel_cutoff_seconds)

@@ -54,7 +54,7 @@ class HttpProbe:
         import aiohttp
         from yarl import URL
 
-        gate = EgressGuard(private_allowed=self._settings.probe_private, loopback_allowed=self._loopback_allowed)
+        gate = EgressGuard(private_allowed=self._settings.probe_allow_private, loopback_allowed=self._loopback_allowed)
         try:
             async with (
                 aiohttp.ClientSession(

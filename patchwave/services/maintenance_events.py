@@ -86,9 +86,9 @@ async def accompany(storage: Storage, client: DurableClient, event: AzureEvent, 
 def patience_of(settings: Settings) -> EventTimeouts:
     """The times around scheduled runs."""
     return EventTimeouts(
-        prepare=timedelta(seconds=settings.maintenance_prepare_seconds),
-        cutoff=timedelta(seconds=settings.maintenance_cutoff_seconds),
-        post=timedelta(seconds=settings.maintenance_post_seconds),
+        prepare=timedelta(seconds=settings.maintenance_pre_timeout_seconds),
+        cutoff=timedelta(seconds=settings.maintenance_cancel_cutoff_seconds),
+        post=timedelta(seconds=settings.maintenance_post_timeout_seconds),
     )
 
 

@@ -30,7 +30,7 @@ def check_permitted(policy: Policy) -> Policy:
     problems: list[Problem] = [*scope_problems(policy.scope), *_snapshot_problems(policy)]
     around = policy.maintenance.configurations if policy.maintenance is not None else []
     problems += _outside("maintenance.configurations", [ConfigurationId.parse(text).subscription_id for text in around])
-    if policy.hooks.has_scripts and not settings.runs_scripts:
+    if policy.hooks.has_scripts and not settings.scripts_enabled:
         message = scripts_are_off(only_roles_miss=settings.scripts)
         problems.append(Problem(path="hooks", message=message))
     probe = policy.health.probe

@@ -149,7 +149,7 @@ def retention_of(settings: Settings) -> Retention:
         runs=age(settings.keep_runs_days),
         history=age(settings.keep_history_days),
         instances=age(settings.keep_instances_days),
-        needs_export=settings.purge_needs_export,
+        needs_export=settings.purge_requires_export,
     )
 
 

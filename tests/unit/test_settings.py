@@ -61,7 +61,7 @@ def test_another_manager_is_asked_for_its_own_token(monkeypatch: pytest.MonkeyPa
         ("PROBE_HOSTS", "*"),
         ("PROBE_HOSTS", "good.example.org, https://example.org"),
         ("PROBE_HOSTS", "*example.org"),
-        ("PROBE_PRIVATE", "perhaps"),
+        ("PROBE_ALLOW_PRIVATE", "perhaps"),
         ("WEBHOOK_ROTATIONS", "monthly"),
         ("WEBHOOK_ROTATIONS", "monthly=0"),
         ("WEBHOOK_ROTATIONS", "monthly=1+2+3"),

@@ -23,7 +23,7 @@ NAME = "shop.example.org"
 
 async def probe(host: str) -> str:
     """Probe a host that the operator allows, in an installation that allows private addresses; why it was not sent."""
-    settings = Settings(tables_connection=SecretStr("x"), probe_hosts=host, probe_private=True)
+    settings = Settings(tables_connection=SecretStr("x"), probe_hosts=host, probe_allow_private=True)
     answer = await HttpProbe(settings).send(Probe(url=f"http://{host}/metadata", timeout_seconds=5), machine(1))
     assert isinstance(answer, ProbeFailure)
     assert not answer.was_tried

@@ -153,7 +153,7 @@ async def test_hosts_that_are_not_listed_are_not_called(server: Server, hosts: s
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "0x7f.1", "2130706433"])
 async def test_this_machine_is_not_called_under_any_name(server: Server, host: str) -> None:
     url = server.url.replace("localhost", host)
-    answer = await send(f"{url}/ready", prober(loopback_allowed=False, probe_hosts=host, probe_private=True))
+    answer = await send(f"{url}/ready", prober(loopback_allowed=False, probe_hosts=host, probe_allow_private=True))
     assert isinstance(answer, ProbeFailure)
     assert not answer.was_tried
     assert server.seen == []
