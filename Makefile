@@ -50,12 +50,13 @@ bench-full: setup ## The same with 10,000 machines too (32 minutes)
 bench-plan: setup ## Measure the planner: its slope up to 100,000 machines and its makespans, as JSON; fails when a bar is missed
 	@.venv/bin/python -m benchmarks.plan
 
-lint: setup ## Check style, formatting, types, imports and the requirements
+lint: setup ## Check style, formatting, types, imports, requirements, words and generated pages
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/node node_modules/pyright/index.js --warnings
 	@.venv/bin/lint-imports --no-logo
 	@.venv/bin/python scripts/check_requirements.py
+	@.venv/bin/python scripts/check_words.py
 	@.venv/bin/python scripts/policy_docs.py --check
 	@.venv/bin/python scripts/rollout_docs.py --check
 	@.venv/bin/python scripts/cli_docs.py --check
