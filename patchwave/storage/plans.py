@@ -124,7 +124,7 @@ class PlanRepository(Repository):
         await self._store.results.apply_all(run_id, leftovers)
 
 
-_PLACED = ["key", "lane", "wave", "waveSize", "places"]
+_PLACED = ["key", "lane", "wave", "waveSize", "permits"]
 
 
 def _placements(plan: Plan, placed: Sequence[PlacedMachine]) -> dict[str, Columns]:
