@@ -1,1 +1,5 @@
 """What starts work beside the API: timers, the webhook, Event Grid."""
+
+from triggers import event_grid, timers, webhook
+
+__all__ = ["event_grid", "timers", "webhook"]

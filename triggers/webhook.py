@@ -12,8 +12,9 @@ import azure.durable_functions as df
 import azure.functions as func
 from pydantic import Field
 
-from patchwave.api.endpoint import LOCATION, NO_POLICY, RETRY_AFTER, Answer, Body, Parameter, described
-from patchwave.api.http import Refusal, answered, caller_of, header_of, parse_json, read_body, route_of
+from patchwave.api.endpoint import LOCATION, NO_POLICY, RETRY_AFTER, ParameterSpec, RequestBody, ResponseSpec, route
+from patchwave.api.http import caller_of, header_of, read_body, route_of
+from patchwave.api.problems import ApiProblem
 from patchwave.api.runs import ListedRun, accepted
 from patchwave.domain.core.documents import ExternalDocument, object_or_none
 from patchwave.domain.core.webhook_signature import FIRST_ROTATION, Call, SignatureRefused, policy_secret, verify
@@ -26,14 +27,13 @@ from patchwave.services.start_run import (
     new_run_id,
     start_run,
 )
+from patchwave.services.strict_json import parse_json
 from patchwave.settings import Authorization, load_settings
 from patchwave.storage import open_storage
 
 SIGNATURE_HEADER = "x-patchwave-signature"
 DELIVERY_HEADER = "x-patchwave-delivery"
 _LOG = logging.getLogger("patchwave.webhook")
-
-bp = df.Blueprint()
 
 
 class Delivery(ExternalDocument):
@@ -43,12 +43,12 @@ class Delivery(ExternalDocument):
     delivery_id: str | None = Field(default=None, min_length=1, max_length=MAX_KEY)
 
 
-_SIGNATURE_GIVEN = Parameter(
+_SIGNATURE_GIVEN = ParameterSpec(
     "X-Patchwave-Signature",
     {"type": "string", "pattern": r"^t=[0-9]{1,12},v2=[0-9a-f]{64}$"},
     "Needed with a secret: hex of HMAC-SHA256 over time, method, path, delivery and body, with the policy's secret.",
 )
-_DELIVERY_GIVEN = Parameter(
+_DELIVERY_GIVEN = ParameterSpec(
     "X-Patchwave-Delivery",
     {"type": "string", "minLength": 1, "maxLength": MAX_KEY},
     "The same delivery of the same policy and mode gives the first run; in another mode it is refused.",
@@ -56,17 +56,17 @@ _DELIVERY_GIVEN = Parameter(
 _UNSIGNED = "The function key or the signature is missing or not valid."
 
 
-@bp.route(route="webhooks/{policy}", methods=["POST"])
-@bp.durable_client_input(client_name="client")
-@described(
-    Answer(202, ListedRun, headers=(LOCATION, RETRY_AFTER)),
-    body=Body(Delivery, {"assess": {"mode": "assess", "deliveryId": "build-4711"}}),
+@route(
+    "POST",
+    "webhooks/{policy}",
+    ResponseSpec(202, ListedRun, headers=(LOCATION, RETRY_AFTER)),
+    role=None,
+    body=RequestBody(Delivery, {"assess": {"mode": "assess", "deliveryId": "build-4711"}}),
     headers=[_SIGNATURE_GIVEN, _DELIVERY_GIVEN],
-    refuses={400: "The body is no JSON object, or says something else than a start.", 401: _UNSIGNED}
+    problems={400: "The body is no JSON object, or says something else than a start.", 401: _UNSIGNED}
     | NO_POLICY
     | {422: "The delivery was used in another mode."},
 )
-@answered
 async def run_webhook(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
     """Start a run of a stored policy: 202. The same delivery, or the same signed call, gives the first run."""
     body, name = read_body(req), route_of(req, "policy")
@@ -76,10 +76,10 @@ async def run_webhook(req: func.HttpRequest, client: df.DurableFunctionsClient) 
     fields = _fields(body)
     mode = fields.get("mode", Mode.PATCH.value)
     if mode not in (Mode.PATCH.value, Mode.ASSESS.value):
-        raise Refusal(400, "mode must be patch or assess.")
+        raise ApiProblem(400, "mode must be patch or assess.")
     named = fields.get("deliveryId")
     if named is not None and not isinstance(named, str):
-        raise Refusal(400, "deliveryId must be a text.")
+        raise ApiProblem(400, "deliveryId must be a text.")
     delivery = given or named
     if delivery is not None:
         check_key(delivery)
@@ -101,7 +101,7 @@ def _check_signature(header: str | None, call: Call, now: datetime) -> str:
     """What names the signature, when one is asked for.
 
     Raises:
-        Refusal: 401. What exactly is wrong is for the trace alone, so that nothing is learnt from trying.
+        ApiProblem: 401. What exactly is wrong is for the trace alone, so that nothing is learnt from trying.
     """
     settings = load_settings()
     master = settings.webhook_secret.get_secret_value()
@@ -111,24 +111,24 @@ def _check_signature(header: str | None, call: Call, now: datetime) -> str:
         # Every caller has a function key; one without the role to start a run would come in here.
         why = "callers need roles, and PATCHWAVE_WEBHOOK_SECRET is not set"
         _LOG.warning("A webhook was refused: %s.", why)
-        raise Refusal(401, _UNSIGNED, why=why)
+        raise ApiProblem(401, _UNSIGNED, why=why)
     rotations = settings.listed_rotations.get(call.policy, (FIRST_ROTATION,))
     secrets = [policy_secret(master, call.policy, rotation) for rotation in rotations]
     try:
         return verify(header or "", call, secrets, now.timestamp())
     except SignatureRefused as refused:
-        raise Refusal(401, _UNSIGNED, why=str(refused)) from None
+        raise ApiProblem(401, _UNSIGNED, why=str(refused)) from None
 
 
 def _fields(body: bytes) -> dict[str, object]:
     """The body as an object; keys of other systems are passed over.
 
     Raises:
-        Refusal: 400 when it is none. A body that got lost on its way must not start a run.
+        ApiProblem: 400 when it is none. A body that got lost on its way must not start a run.
     """
     if not body.strip():
-        raise Refusal(400, "The body is empty: send an object, {} at least.")
+        raise ApiProblem(400, "The body is empty: send an object, {} at least.")
     fields = object_or_none(parse_json(body))
     if fields is None:
-        raise Refusal(400, "The body is not a JSON object.")
+        raise ApiProblem(400, "The body is not a JSON object.")
     return fields

@@ -1,1 +1,45 @@
-"""The HTTP API: one file per resource."""
+"""The HTTP API: one file per resource; each route is registered on the one blueprint, `bp`."""
+
+from patchwave.api import (
+    drift,
+    evidence,
+    fleet,
+    freezes,
+    health,
+    maintenance_assignments,
+    maintenance_configurations,
+    maintenance_runs,
+    maintenance_upcoming_runs,
+    openapi,
+    patch_mode_changes,
+    plans,
+    policies,
+    policy_conversion,
+    policy_schedule,
+    refused_calls,
+    run_commands,
+    runs,
+)
+from patchwave.api.endpoint import bp
+
+__all__ = [
+    "bp",
+    "drift",
+    "evidence",
+    "fleet",
+    "freezes",
+    "health",
+    "maintenance_assignments",
+    "maintenance_configurations",
+    "maintenance_runs",
+    "maintenance_upcoming_runs",
+    "openapi",
+    "patch_mode_changes",
+    "plans",
+    "policies",
+    "policy_conversion",
+    "policy_schedule",
+    "refused_calls",
+    "run_commands",
+    "runs",
+]

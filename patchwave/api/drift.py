@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-import azure.durable_functions as df
 import azure.functions as func
 
-from patchwave.api.endpoint import Answer, Parameter, described
-from patchwave.api.http import Refusal, answer, answered, number_of, query_of, words_of
+from patchwave.api.endpoint import ParameterSpec, ResponseSpec, route
+from patchwave.api.http import json_response, number_of, query_of, words_of
+from patchwave.api.problems import ApiProblem
+from patchwave.api.requests import FLEET_PROBLEMS
 from patchwave.azure.resource_graph import QueryRefused
+from patchwave.domain.core.principal import Role
 from patchwave.domain.drift.detect import examine
 from patchwave.domain.drift.findings import DriftReport, FindingKind
 from patchwave.domain.drift.inputs import (
@@ -30,7 +32,7 @@ from patchwave.domain.maintenance.assignment import read_assignment
 from patchwave.domain.maintenance.configuration import read_configuration
 from patchwave.domain.maintenance.queries import all_assignments, all_configurations
 from patchwave.domain.policy.scope import Scope
-from patchwave.services.fleet_reader import FLEET_REFUSES, one_of_few, read_each, read_fleet, read_policies, read_rows
+from patchwave.services.fleet_reader import one_of_few, read_each, read_fleet, read_policies, read_rows
 from patchwave.storage import Storage, open_storage
 
 DEFAULT_STALE_DAYS = 7
@@ -41,27 +43,25 @@ MAX_FINDINGS = 20_000
 MAX_SECONDS = 180.0
 """Azure cuts an HTTP answer off after 230 seconds; reading has to end before, and judging takes a few more."""
 
-bp = df.Blueprint()
-
 _QUERY = (
-    Parameter(
+    ParameterSpec(
         "staleDays",
         {"type": "integer", "minimum": 1, "maximum": MAX_STALE_DAYS, "default": DEFAULT_STALE_DAYS},
         "Assessments older than so many days are stale.",
     ),
-    Parameter(
+    ParameterSpec(
         "kind",
         {"type": "string", "maxLength": 300},
         f"Only these kinds of findings, separated by commas: {', '.join(FindingKind)}.",
         "unpatched,same_start",
     ),
-    Parameter(
+    ParameterSpec(
         "subject",
         {"type": "string", "maxLength": 1_000},
         "Only findings on a machine or configuration whose id holds this text, such as a name or a resource group.",
         "rg-web",
     ),
-    Parameter(
+    ParameterSpec(
         "limit",
         {"type": "integer", "minimum": 1, "maximum": MAX_FINDINGS, "default": MAX_FINDINGS},
         "How many findings at most; the counts are of all that the other parameters ask for.",
@@ -69,13 +69,14 @@ _QUERY = (
 )
 
 
-@bp.route(route="fleet/doctor", methods=["GET"])
-@described(
-    Answer(200, DriftReport),
+@route(
+    "GET",
+    "fleet/doctor",
+    ResponseSpec(200, DriftReport),
+    role=Role.READER,
     query=_QUERY,
-    refuses={400: "The query is not valid."} | FLEET_REFUSES,
+    problems={400: "The query is not valid."} | FLEET_PROBLEMS,
 )
-@answered
 @one_of_few
 async def examine_fleet(req: func.HttpRequest) -> func.HttpResponse:
     """Drift over the whole fleet: what silently patches nothing, or twice, and the command that mends it."""
@@ -87,16 +88,16 @@ async def examine_fleet(req: func.HttpRequest) -> func.HttpResponse:
         async with asyncio.timeout(MAX_SECONDS):
             facts = await _gather(open_storage(), now)
     except QueryRefused as refusal:
-        raise Refusal(502, f"The fleet could not be read. {refusal}") from refusal
+        raise ApiProblem(502, f"The fleet could not be read. {refusal}") from refusal
     except TimeoutError:
-        raise Refusal(
+        raise ApiProblem(
             503,
             f"The fleet could not be read in {MAX_SECONDS:.0f} seconds; repeat the request.",
             headers={"Retry-After": "60"},
         ) from None
 
     def report() -> func.HttpResponse:
-        return answer(examine(facts, now, stale_days).only(kinds, subject, limit).to_wire())
+        return json_response(examine(facts, now, stale_days).only(kinds, subject, limit).to_wire())
 
     # Seconds of pure computing for a large fleet: other requests of this process go on meanwhile.
     return await asyncio.to_thread(report)
@@ -107,7 +108,7 @@ async def _gather(storage: Storage, now: datetime) -> DriftInputs:
 
     Raises:
         QueryRefused: Resource Graph refuses one of the tables.
-        Refusal: there are too many machines, or they cannot be listed.
+        ApiProblem: there are too many machines, or they cannot be listed.
     """
     policies, notes = await read_policies(storage)
     own = await storage.history.last_assessments()

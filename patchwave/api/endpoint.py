@@ -1,29 +1,38 @@
-"""What a route promises, said next to it: the bodies it takes, the answers it gives, and how it refuses.
+"""One decorator says all of a route: method, path, role, body, query, headers, responses and problems.
 
-`patchwave.api.openapi` makes the document of the API of it. A route without a description is in no document, so that
-the document is refused as a whole: none can be forgotten.
+It registers the function, checks the role, answers errors with problem details, and feeds the document of the API.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial, wraps
+from inspect import signature
 from typing import Any, cast
 
-from pydantic import Field, GetJsonSchemaHandler
+import azure.durable_functions as df
+import azure.functions as func
+from pydantic import Field, GetJsonSchemaHandler, TypeAdapter, create_model
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from patchwave.api.http import DEFAULT_LIMIT, MAX_LIMIT
-from patchwave.domain.core.documents import Document, Json, UtcDatetime
+from patchwave.api.auth import check_role, signed_in
+from patchwave.api.http import DEFAULT_LIMIT, MAX_LIMIT, json_response, read_model, route_of
+from patchwave.api.problems import to_problem
+from patchwave.domain.core.documents import Document, Json
 from patchwave.domain.core.ids import MACHINE_KEY_PATTERN, POLICY_NAME_PATTERN, RUN_ID_PATTERN
+from patchwave.domain.core.principal import Role
 from patchwave.domain.policy.scope import RESOURCE_GROUP_PATTERN, SUBSCRIPTION_PATTERN
+from patchwave.services.refusal_log import TRACED, note_refused
+from patchwave.storage import Page
 
-_ATTRIBUTE = "__patchwave_promise__"
+type Handler = Callable[..., Awaitable[func.HttpResponse]]
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
+class SchemaTweaks:
     """Marks a model whose JSON form differs a little: keys that are left out, and keys that may be."""
 
     without: tuple[str, ...] = ()
@@ -40,7 +49,18 @@ class Keys:
 
 
 @dataclass(frozen=True, slots=True)
-class Parameter:
+class SchemaOf:
+    """Documents a value by another type, such as JSON that is validated later."""
+
+    shape: Any
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The schema of the other type."""
+        return handler(TypeAdapter(self.shape).core_schema)
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterSpec:
     """A parameter of the query, the route or the headers, which may be left out unless it is part of the route."""
 
     name: str
@@ -50,7 +70,7 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ResponseSpec:
     """What a request that goes well is answered with.
 
     ``shape`` is the type whose JSON the body is, ``None`` without a body, or a JSON Schema. ``as_given``: documents
@@ -59,12 +79,12 @@ class Answer:
 
     status: int
     shape: Any = None
-    headers: tuple[Parameter, ...] = ()
+    headers: tuple[ParameterSpec, ...] = ()
     as_given: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
+class RequestBody:
     """The JSON that a request takes, with examples that work, by name."""
 
     shape: Any
@@ -73,71 +93,109 @@ class Body:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Promise:
-    """All that a route promises beside what every route does: 401 of the host, 413 with a body, 500."""
+class RouteSpec:
+    """All that is said of a route. Beside it every route has 401 of the host, 413 with a body, and 500."""
 
-    answers: tuple[Answer, ...]
-    body: Body | None = None
-    query: tuple[Parameter, ...] = ()
-    headers: tuple[Parameter, ...] = ()
-    refuses: Mapping[int, str] = field(default_factory=dict[int, str])
+    name: str
+    """Of the function."""
+    method: str
+    path: str
+    """Without the prefix of all routes; the names of its parts in braces."""
+    role: Role | None
+    """``None``: the route has an authentication of its own."""
+    is_open: bool
+    """The host asks for no function key."""
+    responses: tuple[ResponseSpec, ...]
+    body: RequestBody | None
+    query: tuple[ParameterSpec, ...]
+    headers: tuple[ParameterSpec, ...]
+    problems: Mapping[int, str]
     """Statuses of problem documents, each with when it is given."""
-    uses_storage: bool = True
+    uses_storage: bool
     """Whether it answers 503 when the storage cannot be reached."""
+    handler: Handler
+    """Behind the check of the role."""
 
 
-def described[Handler: Callable[..., Any]](
-    *answers: Answer,
-    body: Body | None = None,
-    query: Sequence[Parameter] = (),
-    headers: Sequence[Parameter] = (),
-    refuses: Mapping[int, str] | None = None,
+bp = df.Blueprint()
+"""All routes of the API."""
+ROUTES: dict[str, RouteSpec] = {}
+"""The same, by the names of their functions; filled by `route`."""
+
+
+def route(
+    method: str,
+    path: str,
+    *responses: ResponseSpec,
+    role: Role | None,
+    is_open: bool = False,
+    body: RequestBody | None = None,
+    query: Sequence[ParameterSpec] = (),
+    headers: Sequence[ParameterSpec] = (),
+    problems: Mapping[int, str] | None = None,
     uses_storage: bool = True,
-) -> Callable[[Handler], Handler]:
-    """Say what a route promises; its docstring becomes the text of the document."""
-    promise = Promise(
-        answers=answers,
-        body=body,
-        query=tuple(query),
-        headers=tuple(headers),
-        refuses=dict(refuses or {}),
-        uses_storage=uses_storage,
-    )
+) -> Callable[[Handler], Any]:
+    """Register an HTTP function, and describe it; its docstring is its text in the document of the API.
 
-    def describe(handler: Handler) -> Handler:
-        setattr(handler, _ATTRIBUTE, promise)
-        return handler
-
-    return describe
-
-
-def promise_of(handler: object) -> Promise:
-    """What a route promises.
-
-    Raises:
-        LookupError: nobody has described it.
+    The role is checked before the handler runs, and what the handler raises is answered with a problem. A handler with
+    a parameter ``client`` gets the durable client, one with ``body`` the parsed body.
     """
-    # The durable client's decorator keeps the function that it wraps here.
-    inner = getattr(handler, "client_function", handler)
-    promise = getattr(inner, _ATTRIBUTE, None)
-    if promise is None:
-        raise LookupError(
-            f"The route {getattr(inner, '__name__', inner)} has no description: see patchwave/api/endpoint.py."
+
+    def register(handler: Handler) -> Any:
+        spec = RouteSpec(
+            name=handler.__name__,
+            method=method,
+            path=path,
+            role=role,
+            is_open=is_open,
+            responses=responses,
+            body=body,
+            query=tuple(query),
+            headers=tuple(headers),
+            problems=dict(problems or {}),
+            uses_storage=uses_storage,
+            handler=guarded(handler, role, body),
         )
-    return cast(Promise, promise)
+        assert spec.name not in ROUTES, f"two routes are named {spec.name}"
+        ROUTES[spec.name] = spec
+        bound: Any = spec.handler
+        if "client" in signature(handler).parameters:
+            bound = bp.durable_client_input(client_name="client")(bound)
+        level = func.AuthLevel.ANONYMOUS if is_open else None
+        return bp.route(route=path, methods=[method], auth_level=level)(bound)
+
+    return register
 
 
-class AuditLine(Document):
-    """One line of an audit log; ``detail`` is a text when it was too long to be kept whole."""
+def guarded(handler: Handler, role: Role | None, body: RequestBody | None = None) -> Handler:
+    """The handler behind the check of its role; what it raises becomes a problem.
 
-    at: UtcDatetime
-    action: str
-    by: str
-    by_id: str
-    """Object id of the signed-in principal; empty where none was."""
-    proven: bool
-    """Whether the platform names them; a name that a caller typed ends with "(claimed)"."""
-    detail: Json | str | None
+    A handler with a parameter ``body`` gets the body, parsed to its shape.
+    """
+    name = handler.__name__
+    parameters = [each for each in signature(handler).parameters.values() if each.name != "body"]
+    parsed = body if "body" in signature(handler).parameters else None
+
+    @wraps(handler)
+    async def handle(*args: Any, **kwargs: Any) -> func.HttpResponse:
+        # The library hands it over by name, and beside a durable client by place.
+        request = cast("func.HttpRequest", kwargs["req"] if "req" in kwargs else args[0])
+        try:
+            check_role(name, role, request.headers)
+            if parsed is not None:
+                # Beside the event loop: it may have 256 KB.
+                kwargs["body"] = await asyncio.to_thread(read_model, request, parsed.shape, required=parsed.required)
+            return await handler(*args, **kwargs)
+        except Exception as error:
+            problem = to_problem(error)
+            if problem.status in TRACED:
+                caller = partial(signed_in, request.headers)
+                await note_refused(name, caller, problem.status, str(error), route_of(request, "policy"))
+            return problem.to_response()
+
+    # What the host binds; it reads the signature.
+    handle.__signature__ = signature(handler).replace(parameters=parameters)  # type: ignore[attr-defined]
+    return handle
 
 
 class ListPage(Document):
@@ -150,10 +208,23 @@ class ListPage(Document):
     )
 
 
-class AuditPage(ListPage):
-    """Lines of an audit log, oldest first."""
+class PageSpec:
+    """A page of a stored list: the key of its items in the response, and their type."""
 
-    audit: list[AuditLine]
+    def __init__(self, name: str, key: str, item: Any, text: str) -> None:
+        self._key = key
+        fields: dict[str, Any] = {key: (list[item], ...)}
+        self.shape = create_model(name, __base__=ListPage, __doc__=text, **fields)
+
+    @property
+    def response(self) -> ResponseSpec:
+        """What a route says that it responds."""
+        return ResponseSpec(200, self.shape)
+
+    def respond(self, items: Sequence[object], page: Page[Any]) -> func.HttpResponse:
+        """The response with the items as JSON. Damaged rows of the page are named, and hide no other row."""
+        body: dict[str, object] = {self._key: items, "cursor": page.cursor}
+        return json_response(body | {"unreadable": page.unreadable} if page.unreadable else body)
 
 
 # --- what several routes share ------------------------------------------------------------------------------
@@ -166,54 +237,54 @@ NO_CONFIGURATION = {404: "There is no such maintenance configuration."}
 INVALID_QUERY = {400: "The query is not valid, or the cursor is of another list."}
 INVALID_BODY = {400: "The body is no JSON, or of another form; every error at once."}
 
-LIMIT = Parameter(
+LIMIT = ParameterSpec(
     "limit",
     {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
     "How many at most.",
 )
-CURSOR = Parameter("cursor", {"type": "string", "maxLength": 300}, "Of the page before; opaque.")
+CURSOR = ParameterSpec("cursor", {"type": "string", "maxLength": 300}, "Of the page before; opaque.")
 PAGED = (LIMIT, CURSOR)
 
-LOCATION = Parameter("Location", {"type": "string"}, "Where to look at it.")
-RETRY_AFTER = Parameter("Retry-After", {"type": "integer", "minimum": 1}, "Seconds to wait before the next look.")
-ETAG = Parameter("ETag", {"type": "string", "pattern": '^"[0-9]+-[0-9a-f]{12}"$'}, "Of the stored version.")
-IF_MATCH = Parameter("If-Match", {"type": "string"}, "Change it only if its ETag is one of these; `*` is any.")
+LOCATION = ParameterSpec("Location", {"type": "string"}, "Where to look at it.")
+RETRY_AFTER = ParameterSpec("Retry-After", {"type": "integer", "minimum": 1}, "Seconds to wait before the next look.")
+ETAG = ParameterSpec("ETag", {"type": "string", "pattern": '^"[0-9]+-[0-9a-f]{12}"$'}, "Of the stored version.")
+IF_MATCH = ParameterSpec("If-Match", {"type": "string"}, "Change it only if its ETag is one of these; `*` is any.")
 
 _NAME: Json = {"type": "string", "pattern": POLICY_NAME_PATTERN, "maxLength": 32}
 ROUTE = {
-    "runId": Parameter(
+    "runId": ParameterSpec(
         "runId",
         {"type": "string", "pattern": f"^{RUN_ID_PATTERN}$", "maxLength": 58},
         "The id of a run.",
         "20261110T190000Z-monthly",
     ),
-    "machineKey": Parameter(
+    "machineKey": ParameterSpec(
         "machineKey",
         {"type": "string", "pattern": f"^{MACHINE_KEY_PATTERN}$"},
         "The key of a machine in the run.",
         "a1b2c3d4e5f6a1b2c3d4e5f6",
     ),
-    "changeId": Parameter(
+    "changeId": ParameterSpec(
         "changeId",
         {"type": "string", "pattern": f"^{RUN_ID_PATTERN}$", "maxLength": 58},
         "The id of a change of patch modes.",
         "20261110T190000Z-modes-1a2b3c4d",
     ),
-    "name": Parameter("name", _NAME, "The name of it.", "monthly"),
-    "policy": Parameter("policy", _NAME, "The name of a stored policy.", "monthly"),
-    "subscriptionId": Parameter(
+    "name": ParameterSpec("name", _NAME, "The name of it.", "monthly"),
+    "policy": ParameterSpec("policy", _NAME, "The name of a stored policy.", "monthly"),
+    "subscriptionId": ParameterSpec(
         "subscriptionId",
         {"type": "string", "pattern": SUBSCRIPTION_PATTERN},
         "The subscription of a maintenance configuration.",
         "11111111-2222-4333-8444-555555555555",
     ),
-    "resourceGroup": Parameter(
+    "resourceGroup": ParameterSpec(
         "resourceGroup",
         {"type": "string", "pattern": RESOURCE_GROUP_PATTERN, "maxLength": 90},
         "The resource group of a maintenance configuration.",
         "rg-schedules",
     ),
-    "configuration": Parameter(
+    "configuration": ParameterSpec(
         "configuration",
         {"type": "string", "pattern": r"^[A-Za-z0-9_.()-]+$", "maxLength": 127},
         "The name of a maintenance configuration.",

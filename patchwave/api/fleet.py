@@ -6,28 +6,24 @@ import asyncio
 from collections.abc import Sequence
 from datetime import date
 
-import azure.durable_functions as df
 import azure.functions as func
 
-from patchwave.api.endpoint import INVALID_QUERY, Answer, Parameter, described
-from patchwave.api.http import answer, answered, number_of, words_of
+from patchwave.api.endpoint import INVALID_QUERY, ParameterSpec, ResponseSpec, route
+from patchwave.api.http import json_response, number_of, words_of
+from patchwave.api.requests import FLEET_PROBLEMS, SCOPE_QUERY, read_scope
 from patchwave.domain.core.documents import Document
+from patchwave.domain.core.principal import Role
 from patchwave.domain.drift.patch_mode_report import MachineModes, PatchModeCounts, PatchSource, count, describe
 from patchwave.domain.fleet.eligibility import Eligibility
 from patchwave.domain.fleet.machine import FleetMachine
 from patchwave.domain.fleet.supported_images import DOCUMENT_DATE, READ_ON
 from patchwave.services.fleet_reader import (
-    FLEET_REFUSES,
     MAX_MACHINES,
-    SCOPE_QUERY,
     one_of_few,
     read_index,
-    read_scope,
     read_with_agents,
 )
 from patchwave.storage import open_storage
-
-bp = df.Blueprint()
 
 
 class FleetModes(Document):
@@ -68,23 +64,24 @@ class FleetEligibility(Document):
     notes: list[str]
 
 
-_LIMIT = Parameter(
+_LIMIT = ParameterSpec(
     "limit",
     {"type": "integer", "minimum": 1, "maximum": MAX_MACHINES, "default": MAX_MACHINES},
     "How many machines at most; the counts are of all.",
 )
-_PATCHED_BY = Parameter(
+_PATCHED_BY = ParameterSpec(
     "patchedBy", {"type": "string", "maxLength": 100}, f"Only these, separated by commas: {', '.join(PatchSource)}."
 )
 
 
-@bp.route(route="fleet/modes", methods=["GET"])
-@described(
-    Answer(200, FleetModes),
+@route(
+    "GET",
+    "fleet/modes",
+    ResponseSpec(200, FleetModes),
+    role=Role.READER,
     query=[*SCOPE_QUERY, _PATCHED_BY, _LIMIT],
-    refuses={400: INVALID_QUERY[400]} | FLEET_REFUSES,
+    problems={400: INVALID_QUERY[400]} | FLEET_PROBLEMS,
 )
-@answered
 @one_of_few
 async def list_fleet_modes(req: func.HttpRequest) -> func.HttpResponse:
     """Per machine the patch and assessment mode, what will patch it and when, and whether nothing will."""
@@ -95,27 +92,28 @@ async def list_fleet_modes(req: func.HttpRequest) -> func.HttpResponse:
     def report() -> func.HttpResponse:
         machines = [describe(standing) for standing in index.coverages]
         shown = [machine for machine in machines if not wanted or machine.patched_by in wanted]
-        return answer(FleetModes(counts=count(machines), machines=shown[:limit], notes=notes).to_wire())
+        return json_response(FleetModes(counts=count(machines), machines=shown[:limit], notes=notes).to_wire())
 
     # Seconds of pure computing for a large fleet: other requests of this process go on meanwhile.
     return await asyncio.to_thread(report)
 
 
-@bp.route(route="fleet/eligibility", methods=["GET"])
-@described(
-    Answer(200, FleetEligibility),
+@route(
+    "GET",
+    "fleet/eligibility",
+    ResponseSpec(200, FleetEligibility),
+    role=Role.READER,
     query=[*SCOPE_QUERY, _LIMIT],
-    refuses={400: INVALID_QUERY[400]} | FLEET_REFUSES,
+    problems={400: INVALID_QUERY[400]} | FLEET_PROBLEMS,
     uses_storage=False,
 )
-@answered
 @one_of_few
 async def list_fleet_eligibility(req: func.HttpRequest) -> func.HttpResponse:
     """The machines that Azure's guest patching does not take, and why not."""
     scope, limit = read_scope(req), number_of(req, "limit", MAX_MACHINES, MAX_MACHINES)
     fleet, notes = await read_with_agents(scope)
     # As long as the fleet is large: other requests of this process go on meanwhile.
-    return await asyncio.to_thread(lambda: answer(_eligibility(fleet, limit, notes).to_wire()))
+    return await asyncio.to_thread(lambda: json_response(_eligibility(fleet, limit, notes).to_wire()))
 
 
 def _eligibility(fleet: Sequence[FleetMachine], limit: int, notes: list[str]) -> FleetEligibility:

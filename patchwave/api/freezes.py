@@ -5,23 +5,29 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated
 
-import azure.durable_functions as df
 import azure.functions as func
 
-from patchwave.api.endpoint import INVALID_QUERY, NO_FREEZE, PAGED, Answer, AuditPage, Body, Keys, described
-from patchwave.api.http import answer, answered, caller_of, no_such, page_of, paged, query_of, read_json, route_of
+from patchwave.api.audit import audit_route
+from patchwave.api.endpoint import (
+    NO_FREEZE,
+    RequestBody,
+    ResponseSpec,
+    SchemaTweaks,
+    route,
+)
+from patchwave.api.http import caller_of, json_response, query_of, read_json, route_of
+from patchwave.api.problems import no_such
 from patchwave.api.requests import BY, ORDER_QUERY, read_order
 from patchwave.domain.core.documents import Document, Json
 from patchwave.domain.core.ids import ADHOC_POLICY, is_policy_name
+from patchwave.domain.core.principal import Role
 from patchwave.domain.core.validation import Problem, suggest
 from patchwave.domain.scheduling.freeze import Freeze, FreezeError, parse_freeze
 from patchwave.storage import Storage, audit_subject, open_storage
 
 _MAX_HINTS = 5
 
-bp = df.Blueprint()
-
-type NamedFreeze = Annotated[Freeze, Keys(optional=("name",))]
+type NamedFreeze = Annotated[Freeze, SchemaTweaks(optional=("name",))]
 """A freeze whose name is in the address."""
 
 
@@ -39,43 +45,40 @@ _EXAMPLE: Json = {
 }
 
 
-@bp.route(route="freezes", methods=["GET"])
-@described(Answer(200, FreezeList, as_given=True))
-@answered
+@route("GET", "freezes", ResponseSpec(200, FreezeList, as_given=True), role=Role.READER)
 async def list_freezes(req: func.HttpRequest) -> func.HttpResponse:
     """All freezes, past and coming, by name."""
     del req
-    return answer({"freezes": [freeze.to_wire() for freeze in await open_storage().freezes.list_all()]})
+    return json_response({"freezes": [freeze.to_wire() for freeze in await open_storage().freezes.list_all()]})
 
 
-@bp.route(route="freezes/{name}", methods=["GET"])
-@described(Answer(200, Freeze, as_given=True), refuses=NO_FREEZE)
-@answered
+@route("GET", "freezes/{name}", ResponseSpec(200, Freeze, as_given=True), role=Role.READER, problems=NO_FREEZE)
 async def get_freeze(req: func.HttpRequest) -> func.HttpResponse:
     """One freeze."""
     name = route_of(req, "name")
     freeze = await open_storage().freezes.get(name) if is_policy_name(name) else None
     if freeze is None:
         raise no_such("freeze")
-    return answer(freeze.to_wire())
+    return json_response(freeze.to_wire())
 
 
-@bp.route(route="freezes/{name}", methods=["PUT"])
-@described(
-    Answer(200, Freeze, as_given=True),
-    Answer(201, Freeze, as_given=True),
-    body=Body(NamedFreeze, {"year-end": _EXAMPLE}),
+@route(
+    "PUT",
+    "freezes/{name}",
+    ResponseSpec(200, Freeze, as_given=True),
+    ResponseSpec(201, Freeze, as_given=True),
+    role=Role.OPERATOR,
+    body=RequestBody(NamedFreeze, {"year-end": _EXAMPLE}),
     query=[BY],
-    refuses={400: "The name or the freeze is not valid; every error at once."},
+    problems={400: "The name or the freeze is not valid; every error at once."},
 )
-@answered
 async def put_freeze(req: func.HttpRequest) -> func.HttpResponse:
     """Create or replace a freeze: 201 or 200. It counts from the next start of a machine on."""
     freeze = parse_freeze(read_json(req), name=route_of(req, "name"))
     storage = open_storage()
     await _check_policies(storage, freeze)
     is_new = await storage.freezes.put(freeze, **caller_of(req, claimed=query_of(req, "by")).who, at=datetime.now(UTC))
-    return answer(freeze.to_wire(), status=201 if is_new else 200)
+    return json_response(freeze.to_wire(), status=201 if is_new else 200)
 
 
 async def _check_policies(storage: Storage, freeze: Freeze) -> None:
@@ -94,9 +97,14 @@ async def _check_policies(storage: Storage, freeze: Freeze) -> None:
         raise FreezeError(problems)
 
 
-@bp.route(route="freezes/{name}", methods=["DELETE"])
-@described(Answer(204), query=ORDER_QUERY, refuses={400: "No reason is given."} | NO_FREEZE)
-@answered
+@route(
+    "DELETE",
+    "freezes/{name}",
+    ResponseSpec(204),
+    role=Role.OPERATOR,
+    query=ORDER_QUERY,
+    problems={400: "No reason is given."} | NO_FREEZE,
+)
 async def delete_freeze(req: func.HttpRequest) -> func.HttpResponse:
     """Delete a freeze: 204. Machines that it kept out of a run stay out of that run."""
     name = route_of(req, "name")
@@ -108,14 +116,17 @@ async def delete_freeze(req: func.HttpRequest) -> func.HttpResponse:
     return func.HttpResponse(status_code=204)
 
 
-@bp.route(route="freezes/{name}/audit", methods=["GET"])
-@described(Answer(200, AuditPage), query=PAGED, refuses=INVALID_QUERY | {404: "No freeze can have this name."})
-@answered
-async def list_freeze_audit(req: func.HttpRequest) -> func.HttpResponse:
-    """Who changed a freeze, and why; also of one that is gone."""
-    name = route_of(req, "name")
-    if not is_policy_name(name):
+async def _audit_subject(storage: Storage, req: func.HttpRequest) -> str:
+    del storage  # also the log of one that is gone
+    if not is_policy_name(name := route_of(req, "name")):
         raise no_such("freeze")
-    limit, cursor = page_of(req)
-    page = await open_storage().audit.list_page(audit_subject(name), limit, cursor)
-    return answer(paged("audit", page.items, page))
+    return audit_subject(name)
+
+
+list_freeze_audit = audit_route(
+    "list_freeze_audit",
+    "freezes/{name}/audit",
+    _audit_subject,
+    text="Who changed a freeze, and why; also of one that is gone.",
+    problems={404: "No freeze can have this name."},
+)

@@ -7,12 +7,12 @@ import logging
 from functools import lru_cache
 from typing import Annotated
 
-import azure.durable_functions as df
 import azure.functions as func
 from pydantic import Field, ValidationError
 
-from patchwave.api.endpoint import Answer, Parameter, described
-from patchwave.api.http import Refusal, answer, answered, header_of, query_of
+from patchwave.api.endpoint import ParameterSpec, ResponseSpec, route
+from patchwave.api.http import header_of, json_response, query_of
+from patchwave.api.problems import ApiProblem
 from patchwave.azure.virtual_machines import open_resource_manager
 from patchwave.settings import ChannelsError, Settings, load_settings, parse_channels, read_health_key
 from patchwave.storage import StorageError, open_storage
@@ -21,23 +21,23 @@ HEALTH_KEY_HEADER = "x-health-key"
 
 _LOG = logging.getLogger("patchwave.health")
 
-bp = df.Blueprint()
-
-type HealthAnswer = Annotated[dict[str, str], Field(json_schema_extra={"required": ["status"]})]
+type HealthStatus = Annotated[dict[str, str], Field(json_schema_extra={"required": ["status"]})]
 """``status``, and in the deep check the state of each part."""
 
-_DEEP = Parameter("deep", {"type": "string"}, "`1` checks storage, identity, Resource Manager and channels.")
+_DEEP = ParameterSpec("deep", {"type": "string"}, "`1` checks storage, identity, Resource Manager and channels.")
 
 
-@bp.route(route="health", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
-@described(
-    Answer(200, HealthAnswer),
-    Answer(503, HealthAnswer),
+@route(
+    "GET",
+    "health",
+    ResponseSpec(200, HealthStatus),
+    ResponseSpec(503, HealthStatus),
+    role=None,
+    is_open=True,
     query=[_DEEP],
-    refuses={401: "The deep check needs the health key."},
+    problems={401: "The deep check needs the health key."},
     uses_storage=False,
 )
-@answered
 async def health(req: func.HttpRequest) -> func.HttpResponse:
     """200 when the app can work. ``?deep=1`` needs the health key and names the part that fails: 503."""
     is_deep = query_of(req, "deep") in ("1", "true")
@@ -50,12 +50,14 @@ async def health(req: func.HttpRequest) -> func.HttpResponse:
         _note_wrong(wrong)
         # Which settings those are says what is turned on, and what is not guarded.
         found = f"not valid: {wrong}" if is_deep else "not valid"
-        return answer({"status": "unhealthy", "settings": found}, status=503)
+        return json_response({"status": "unhealthy", "settings": found}, status=503)
     if not is_deep:
-        return answer({"status": "healthy"})
+        return json_response({"status": "healthy"})
     parts = {"storage": await _storage(), **await _azure(), "channels": _channels(settings)}
     is_healthy = all(word == "ok" for word in parts.values())
-    return answer({"status": "healthy" if is_healthy else "unhealthy", **parts}, status=200 if is_healthy else 503)
+    return json_response(
+        {"status": "healthy" if is_healthy else "unhealthy", **parts}, status=200 if is_healthy else 503
+    )
 
 
 @lru_cache(maxsize=1)
@@ -68,7 +70,7 @@ def _check_key(given: str) -> None:
     """The host checks no key of an anonymous function, so the deep check has one of its own."""
     wanted = read_health_key().get_secret_value()
     if not wanted or not hmac.compare_digest(wanted.encode(), given.encode()):
-        raise Refusal(401, "The deep check needs the health key (PATCHWAVE_HEALTH_KEY) in the header X-Health-Key.")
+        raise ApiProblem(401, "The deep check needs the health key (PATCHWAVE_HEALTH_KEY) in the header X-Health-Key.")
 
 
 def _channels(settings: Settings) -> str:

@@ -13,24 +13,21 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Annotated
 
-import azure.durable_functions as df
 import azure.functions as func
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from patchwave.api.azure_problems import AZURE_REFUSES, BOUNDARY_REFUSES, refused
-from patchwave.api.endpoint import INVALID_QUERY, Answer, Body, Parameter, described
-from patchwave.api.http import (
-    Refusal,
-    answer,
-    answered,
-    caller_of,
+from patchwave.api.endpoint import INVALID_QUERY, ParameterSpec, RequestBody, ResponseSpec, route
+from patchwave.api.http import caller_of, json_response, query_of
+from patchwave.api.maintenance_configurations import audit_subject_of
+from patchwave.api.problems import (
+    AZURE_PROBLEMS,
+    BOUNDARY_PROBLEMS,
+    ApiProblem,
+    azure_problem,
     invalid_body,
     invalid_query,
     no_such,
-    query_of,
-    read_json,
 )
-from patchwave.api.maintenance_configurations import audit_subject_of
 from patchwave.api.requests import BY, ORDER_QUERY, read_order
 from patchwave.azure.maintenance import open_maintenance
 from patchwave.azure.resource_graph import QueryRefused, open_resource_graph
@@ -39,8 +36,8 @@ from patchwave.domain.core.command import Order
 from patchwave.domain.core.documents import Document, Json, UtcDatetime
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import ConfigurationId, MachineId
-from patchwave.domain.core.principal import Signed
-from patchwave.domain.core.validation import Problem, explain
+from patchwave.domain.core.principal import Role, Signed
+from patchwave.domain.core.validation import Problem
 from patchwave.domain.fleet.discovery import DiscoveredMachine, DiscoveryQuery, build_queries, select_machines
 from patchwave.domain.maintenance.assignment import (
     MAX_ASSOCIATIONS,
@@ -68,8 +65,6 @@ from patchwave.storage import Storage, open_storage
 MAX_SECONDS = 120.0
 """Azure cuts an HTTP answer off after 230 seconds."""
 _NO_ROW = "Resource Graph does not know this machine: it is new, gone, or cannot be read; dynamic scopes are left out."
-
-bp = df.Blueprint()
 
 
 class AssignmentRequest(Document):
@@ -136,19 +131,20 @@ _EXAMPLES: dict[str, Json] = {
     },
 }
 _ID: Json = {"type": "string", "maxLength": 1_000}
-_MACHINE_ID = Parameter("machine", _ID, "ARM id of a machine.")
-_CONFIGURATION_ID = Parameter("configuration", _ID, "ARM id of a maintenance configuration.")
-_ASSIGNMENT_ID = Parameter("assignment", _ID, "ARM id of one assignment, instead of machine and configuration.")
+_MACHINE_ID = ParameterSpec("machine", _ID, "ARM id of a machine.")
+_CONFIGURATION_ID = ParameterSpec("configuration", _ID, "ARM id of a maintenance configuration.")
+_ASSIGNMENT_ID = ParameterSpec("assignment", _ID, "ARM id of one assignment, instead of machine and configuration.")
 
 
-@bp.route(route="maintenance/assignments", methods=["GET"])
-@described(
-    Answer(200, AssignmentList, as_given=True),
+@route(
+    "GET",
+    "maintenance/assignments",
+    ResponseSpec(200, AssignmentList, as_given=True),
+    role=Role.READER,
     query=[_MACHINE_ID, _CONFIGURATION_ID],
-    refuses=INVALID_QUERY | AZURE_REFUSES,
+    problems=INVALID_QUERY | AZURE_PROBLEMS,
     uses_storage=False,
 )
-@answered
 async def list_assignments(req: func.HttpRequest) -> func.HttpResponse:
     """What a machine is assigned to, directly and by dynamic scopes; or what a configuration is assigned to."""
     named = query_of(req, "machine"), query_of(req, "configuration")
@@ -156,66 +152,68 @@ async def list_assignments(req: func.HttpRequest) -> func.HttpResponse:
         raise invalid_query("machine", "give machine or configuration, one of them")
     async with _in_time():
         if named[0]:
-            return answer((await _of_machine(_machine(named[0]))).to_wire())
+            return json_response((await _of_machine(_machine(named[0]))).to_wire())
         identity = _configuration(named[1])
         found = await _assignments(assignments_of_configuration(identity))
-        return answer((await _list(found, [])).to_wire())
+        return json_response((await _list(found, [])).to_wire())
 
 
-@bp.route(route="maintenance/assignments", methods=["PUT"])
-@described(
-    Answer(200, AssignedSchedule, as_given=True),
-    body=Body(AssignmentRequest, _EXAMPLES),
+@route(
+    "PUT",
+    "maintenance/assignments",
+    ResponseSpec(200, AssignedSchedule, as_given=True),
+    role=Role.AUTHOR,
+    body=RequestBody(AssignmentRequest, _EXAMPLES),
     query=[BY],
-    refuses=AZURE_REFUSES
-    | BOUNDARY_REFUSES
+    problems=AZURE_PROBLEMS
+    | BOUNDARY_PROBLEMS
     | {
         400: "The request is not valid, or a limit would be passed; all of it at once.",
         404: "There is no such machine or maintenance configuration.",
         409: "An assignment of this name is for another configuration, or Azure refuses it as things are.",
     },
 )
-@answered
-async def put_assignment(req: func.HttpRequest) -> func.HttpResponse:
+async def put_assignment(req: func.HttpRequest, body: AssignmentRequest) -> func.HttpResponse:
     """Assign a configuration to a machine or a dynamic scope, or change the filter of a scope. May be repeated.
 
     The answer says how many machines a dynamic scope matches now. The same machines under another spelling of the
     filter are the same assignment.
     """
-    now, given, storage = datetime.now(UTC), _read(read_json(req)), open_storage()
-    wanted = _parse(given)
-    if problems := [*check_assignment(wanted), *_check_width(wanted, given)]:
+    now, storage = datetime.now(UTC), open_storage()
+    wanted = _parse(body)
+    if problems := [*check_assignment(wanted), *_check_width(wanted, body)]:
         raise invalid_body(*problems)
     identity = ConfigurationId.parse(wanted.maintenance_configuration_id)
     configuration = await open_maintenance().read(identity)
     if isinstance(configuration, ArmFailure):
-        raise refused(configuration, "maintenance configuration")
+        raise azure_problem(configuration, "maintenance configuration")
     if not wanted.location:
         wanted = wanted.model_copy(update={"location": configuration.location})
     async with _in_time():
         others = await _assignments(assignments_of_configuration(identity))
-        if not given.name:
+        if not body.name:
             wanted = _under_its_name(wanted, others)
         await _check_name(wanted)
         matching = await _check_limits(wanted, others)
     made = await open_maintenance().assign(wanted)
     if isinstance(made, ArmFailure):
-        raise refused(made, "machine, resource group or subscription")
+        raise azure_problem(made, "machine, resource group or subscription")
     by = caller_of(req, claimed=query_of(req, "by"))
     await _note(storage, "assignment_written", made, by, now)
     view = _assigned(made, configuration, now)
     if matching == 0:
         view.notes.append("No machine matches now.")
-    return answer(view.model_copy(update={"matching": matching}).to_wire())
+    return json_response(view.model_copy(update={"matching": matching}).to_wire())
 
 
-@bp.route(route="maintenance/assignments", methods=["DELETE"])
-@described(
-    Answer(200, RemovedAssignments, as_given=True),
+@route(
+    "DELETE",
+    "maintenance/assignments",
+    ResponseSpec(200, RemovedAssignments, as_given=True),
+    role=Role.AUTHOR,
     query=[_MACHINE_ID, _CONFIGURATION_ID, _ASSIGNMENT_ID, *ORDER_QUERY],
-    refuses=INVALID_QUERY | {404: "There is no such assignment."} | AZURE_REFUSES | BOUNDARY_REFUSES,
+    problems=INVALID_QUERY | {404: "There is no such assignment."} | AZURE_PROBLEMS | BOUNDARY_PROBLEMS,
 )
-@answered
 async def remove_assignments(req: func.HttpRequest) -> func.HttpResponse:
     """Remove a machine from a configuration, under whatever names it is assigned to it; or remove one assignment."""
     order, storage = read_order(req, datetime.now(UTC)), open_storage()
@@ -230,7 +228,7 @@ async def remove_assignments(req: func.HttpRequest) -> func.HttpResponse:
         removed = [each.id for each in found if await _remove(storage, each, order)]
     if not removed and not still:
         raise no_such("assignment")
-    return answer(RemovedAssignments(removed=removed, still_assigned=still).to_wire())
+    return json_response(RemovedAssignments(removed=removed, still_assigned=still).to_wire())
 
 
 async def _of_machine(machine: MachineId) -> AssignmentList:
@@ -247,7 +245,7 @@ async def _naming(machine: MachineId, configuration: ConfigurationId | None = No
     exact = await open_maintenance().assignments_of(machine)
     if isinstance(exact, ArmFailure):
         if exact.status != 404:
-            raise refused(exact, "machine")
+            raise azure_problem(exact, "machine")
         exact = []
     known = {each.folded: each for each in [*found, *exact]}
     return [each for each in known.values() if configuration in (None, each.configuration_id)]
@@ -311,9 +309,9 @@ async def _check_name(wanted: Assignment) -> None:
     found = await open_maintenance().read_assignment(wanted.resource_id, wanted.name)
     if isinstance(found, ArmFailure):
         if found.status != 404:
-            raise refused(found, "assignment")
+            raise azure_problem(found, "assignment")
     elif found.configuration_id != wanted.configuration_id:
-        raise Refusal(
+        raise ApiProblem(
             409,
             f"The assignment {wanted.name} is there for {found.maintenance_configuration_id}: give another name, or"
             " remove it first.",
@@ -352,7 +350,7 @@ async def _check_limits(wanted: Assignment, known: Iterable[Assignment]) -> int 
     What would pass the limits of a schedule is refused, as far as Resource Graph shows what it has already.
 
     Raises:
-        Refusal: 400 with each limit.
+        ApiProblem: 400 with each limit.
     """
     together = [*(each for each in known if each.folded != wanted.folded), wanted]
     in_scope: int | None = None
@@ -385,7 +383,7 @@ async def _one(text: str) -> Assignment:
     if isinstance(exact, Assignment):
         return exact
     if exact.status != 404:
-        raise refused(exact, "assignment")
+        raise azure_problem(exact, "assignment")
     found = await _assignments(assignment_with_id(named.id))
     if not found:
         raise no_such("assignment")
@@ -395,7 +393,7 @@ async def _one(text: str) -> Assignment:
 async def _remove(storage: Storage, assignment: Assignment, order: Order) -> bool:
     was_there = await open_maintenance().unassign(assignment.resource_id, assignment.name)
     if isinstance(was_there, ArmFailure):
-        raise refused(was_there, "assignment")
+        raise azure_problem(was_there, "assignment")
     if was_there:
         await _note(storage, "assignment_removed", assignment, order, order.at, order.why)
     return was_there
@@ -421,20 +419,13 @@ async def _in_time() -> AsyncGenerator[None]:
         async with asyncio.timeout(MAX_SECONDS):
             yield
     except TimeoutError:
-        raise Refusal(
+        raise ApiProblem(
             503,
             f"Azure could not be asked in {MAX_SECONDS:.0f} seconds; repeat the request.",
             headers={"Retry-After": "60"},
         ) from None
     except QueryRefused as error:
-        raise Refusal(502, f"The assignments could not be looked up. {error}") from error
-
-
-def _read(body: object) -> AssignmentRequest:
-    try:
-        return AssignmentRequest.from_wire(body)
-    except ValidationError as error:
-        raise invalid_body(*explain(error, AssignmentRequest)) from error
+        raise ApiProblem(502, f"The assignments could not be looked up. {error}") from error
 
 
 def _parse(given: AssignmentRequest) -> Assignment:

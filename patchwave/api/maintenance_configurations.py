@@ -10,35 +10,27 @@ import asyncio
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
-import azure.durable_functions as df
 import azure.functions as func
 from pydantic import ValidationError
 
-from patchwave.api.azure_problems import AZURE_REFUSES, BOUNDARY_REFUSES, refused
+from patchwave.api.audit import audit_route
 from patchwave.api.endpoint import (
     INVALID_QUERY,
     NO_CONFIGURATION,
-    PAGED,
-    Answer,
-    AuditPage,
-    Body,
-    Parameter,
-    described,
+    ParameterSpec,
+    RequestBody,
+    ResponseSpec,
+    route,
 )
-from patchwave.api.http import (
-    Refusal,
-    answer,
-    answered,
-    caller_of,
-    header_of,
+from patchwave.api.http import caller_of, header_of, json_response, query_of, read_json, route_of
+from patchwave.api.problems import (
+    AZURE_PROBLEMS,
+    BOUNDARY_PROBLEMS,
+    ApiProblem,
+    azure_problem,
     invalid_body,
     invalid_query,
     no_such,
-    page_of,
-    paged,
-    query_of,
-    read_json,
-    route_of,
 )
 from patchwave.api.requests import BY, ORDER_QUERY, read_order
 from patchwave.azure.maintenance import open_maintenance
@@ -47,6 +39,7 @@ from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.documents import Document, Json, object_or_none, str_or_empty
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import ConfigurationId
+from patchwave.domain.core.principal import Role
 from patchwave.domain.core.validation import Problem, explain
 from patchwave.domain.fleet.discovery import DiscoveryQuery
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration, read_configuration
@@ -65,8 +58,6 @@ MAX_CANCELED = 100
 """Coming runs among which the first one is looked for that is not cancelled."""
 _MAX_CURSOR = 4_096
 _LOOK_UP_SECONDS = 30.0
-
-bp = df.Blueprint()
 
 
 class ConfigurationView(Document):
@@ -105,33 +96,34 @@ _EXAMPLE: Json = {
     },
 }
 _CHANGE: Json = {"properties": {"maintenanceWindow": {"duration": "03:00"}}}
-_ONLY_CREATE = Parameter("If-None-Match", {"type": "string", "enum": ["*"]}, "* creates, and never replaces.")
-CONFIGURATION_REFUSES = (
-    {400: "The configuration or its address is not valid; every limit at once."} | NO_CONFIGURATION | AZURE_REFUSES
+_ONLY_CREATE = ParameterSpec("If-None-Match", {"type": "string", "enum": ["*"]}, "* creates, and never replaces.")
+CONFIGURATION_PROBLEMS = (
+    {400: "The configuration or its address is not valid; every limit at once."} | NO_CONFIGURATION | AZURE_PROBLEMS
 )
 _IN_SUBSCRIPTION = (
-    Parameter(
+    ParameterSpec(
         "subscription",
         {"type": "string", "pattern": SUBSCRIPTION_PATTERN},
         "Only of this subscription, as they are this moment; without it those that Resource Graph shows, minutes late.",
     ),
-    Parameter(
+    ParameterSpec(
         "resourceGroup",
         {"type": "string", "pattern": RESOURCE_GROUP_PATTERN, "maxLength": 90},
         "Only of this resource group of the subscription.",
     ),
-    Parameter("cursor", {"type": "string", "maxLength": _MAX_CURSOR}, "Of the page before; opaque."),
+    ParameterSpec("cursor", {"type": "string", "maxLength": _MAX_CURSOR}, "Of the page before; opaque."),
 )
 
 
-@bp.route(route="maintenance/configurations", methods=["GET"])
-@described(
-    Answer(200, ConfigurationPage, as_given=True),
+@route(
+    "GET",
+    "maintenance/configurations",
+    ResponseSpec(200, ConfigurationPage, as_given=True),
+    role=Role.READER,
     query=_IN_SUBSCRIPTION,
-    refuses=AZURE_REFUSES | INVALID_QUERY | {404: "There is no such subscription."},
+    problems=AZURE_PROBLEMS | INVALID_QUERY | {404: "There is no such subscription."},
     uses_storage=False,
 )
-@answered
 async def list_configurations(req: func.HttpRequest) -> func.HttpResponse:
     """The configurations that patch inside machines, each with its next run."""
     subscription, group = query_of(req, "subscription"), query_of(req, "resourceGroup")
@@ -142,68 +134,74 @@ async def list_configurations(req: func.HttpRequest) -> func.HttpResponse:
             raise invalid_query("subscription", "give the id of a subscription, and the name of a group of it")
         found = await open_maintenance().list(place.subscription_id, group)
         if isinstance(found, ArmFailure):
-            raise refused(found, "subscription")
+            raise azure_problem(found, "subscription")
     else:
         given = query_of(req, "cursor")
         if len(given) > _MAX_CURSOR:
-            raise Refusal(400, "The cursor is not one that this list gave.")
+            raise ApiProblem(400, "The cursor is not one that this list gave.")
         page = await open_resource_graph().page_in_turn(all_configurations(), skip_token=given)
         if page.failure is not None:
-            raise refused(page.failure, "list of configurations")
+            raise azure_problem(page.failure, "list of configurations")
         found, cursor = list(filter(None, map(read_configuration, page.rows))), page.skip_token
     now = datetime.now(UTC)
     guests = [each for each in found if each.patches_guests]
     canceled, note = await _canceled_at_azure() if guests else ({}, "")
     views = [_view(each, now, canceled.get(each.configuration_id, ()), note) for each in guests]
-    return answer(ConfigurationPage(configurations=views, cursor=cursor or None).to_wire())
+    return json_response(ConfigurationPage(configurations=views, cursor=cursor or None).to_wire())
 
 
-@bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}", methods=["GET"])
-@described(Answer(200, ConfigurationView, as_given=True), refuses=CONFIGURATION_REFUSES)
-@answered
+@route(
+    "GET",
+    "maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}",
+    ResponseSpec(200, ConfigurationView, as_given=True),
+    role=Role.READER,
+    problems=CONFIGURATION_PROBLEMS,
+)
 async def get_configuration(req: func.HttpRequest) -> func.HttpResponse:
     """One configuration, as it is this moment, and its next run."""
     identity, storage, now = configuration_of(req), open_storage(), datetime.now(UTC)
     found = await read_existing(identity)
-    return answer(_view(found, now, *await canceled_runs_of(storage, identity)).to_wire())
+    return json_response(_view(found, now, *await canceled_runs_of(storage, identity)).to_wire())
 
 
-@bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}", methods=["PUT"])
-@described(
-    Answer(200, ConfigurationView, as_given=True),
-    Answer(201, ConfigurationView, as_given=True),
-    body=Body(MaintenanceConfiguration, {"second-tuesday": _EXAMPLE}),
+@route(
+    "PUT",
+    "maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}",
+    ResponseSpec(200, ConfigurationView, as_given=True),
+    ResponseSpec(201, ConfigurationView, as_given=True),
+    role=Role.AUTHOR,
+    body=RequestBody(MaintenanceConfiguration, {"second-tuesday": _EXAMPLE}),
     query=[BY],
     headers=[_ONLY_CREATE],
-    refuses=CONFIGURATION_REFUSES
-    | BOUNDARY_REFUSES
+    problems=CONFIGURATION_PROBLEMS
+    | BOUNDARY_PROBLEMS
     | {412: "There is such a configuration, and the request asked to create it only."},
 )
-@answered
 async def put_configuration(req: func.HttpRequest) -> func.HttpResponse:
     """Create or replace a configuration: 201 or 200. The body is Azure's own. ``If-None-Match: *`` only creates."""
     identity, storage = configuration_of(req), open_storage()
     condition = header_of(req, "if-none-match")
     if condition not in (None, "*"):
-        raise Refusal(400, "If-None-Match can only be *: create the configuration unless it exists.")
+        raise ApiProblem(400, "If-None-Match can only be *: create the configuration unless it exists.")
     wanted = _parse(read_json(req), identity)
     found = await open_maintenance().read(identity)
     if isinstance(found, ArmFailure) and found.status != 404:
-        raise refused(found, WHAT)
+        raise azure_problem(found, WHAT)
     existing = None if isinstance(found, ArmFailure) else found
     if existing is not None and condition is not None:
-        raise Refusal(412, f"There is a maintenance configuration {existing.id}; nothing was changed.")
+        raise ApiProblem(412, f"There is a maintenance configuration {existing.id}; nothing was changed.")
     return await _write(req, storage, wanted, existing)
 
 
-@bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}", methods=["PATCH"])
-@described(
-    Answer(200, ConfigurationView, as_given=True),
-    body=Body(Json, {"shorter": _CHANGE}),
+@route(
+    "PATCH",
+    "maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}",
+    ResponseSpec(200, ConfigurationView, as_given=True),
+    role=Role.AUTHOR,
+    body=RequestBody(Json, {"shorter": _CHANGE}),
     query=[BY],
-    refuses=CONFIGURATION_REFUSES | BOUNDARY_REFUSES,
+    problems=CONFIGURATION_PROBLEMS | BOUNDARY_PROBLEMS,
 )
-@answered
 async def change_configuration(req: func.HttpRequest) -> func.HttpResponse:
     """Change parts of a configuration: a JSON merge patch (RFC 7396) of Azure's body."""
     identity, storage = configuration_of(req), open_storage()
@@ -218,16 +216,21 @@ async def change_configuration(req: func.HttpRequest) -> func.HttpResponse:
     return await _write(req, storage, _parse(wanted, identity), existing)
 
 
-@bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}", methods=["DELETE"])
-@described(Answer(204), query=ORDER_QUERY, refuses=CONFIGURATION_REFUSES | BOUNDARY_REFUSES)
-@answered
+@route(
+    "DELETE",
+    "maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}",
+    ResponseSpec(204),
+    role=Role.AUTHOR,
+    query=ORDER_QUERY,
+    problems=CONFIGURATION_PROBLEMS | BOUNDARY_PROBLEMS,
+)
 async def delete_configuration(req: func.HttpRequest) -> func.HttpResponse:
     """Delete a configuration: 204. Nothing patches its machines by schedule any more."""
     identity, storage = configuration_of(req), open_storage()
     order = read_order(req, datetime.now(UTC))
     was_there = await open_maintenance().remove(identity)
     if isinstance(was_there, ArmFailure):
-        raise refused(was_there, WHAT)
+        raise azure_problem(was_there, WHAT)
     if not was_there:
         raise no_such(WHAT)
     await storage.audit.add(
@@ -236,14 +239,18 @@ async def delete_configuration(req: func.HttpRequest) -> func.HttpResponse:
     return func.HttpResponse(status_code=204)
 
 
-@bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}/audit", methods=["GET"])
-@described(Answer(200, AuditPage), query=PAGED, refuses=INVALID_QUERY | {404: "No configuration can have this name."})
-@answered
-async def list_configuration_audit(req: func.HttpRequest) -> func.HttpResponse:
-    """Who changed a configuration and its assignments here, and why; also of one that is gone."""
-    limit, cursor = page_of(req)
-    page = await open_storage().audit.list_page(audit_subject_of(configuration_of(req)), limit, cursor)
-    return answer(paged("audit", page.items, page))
+async def _audit_subject(storage: Storage, req: func.HttpRequest) -> str:
+    del storage  # also the log of one that is gone
+    return audit_subject_of(configuration_of(req))
+
+
+list_configuration_audit = audit_route(
+    "list_configuration_audit",
+    "maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}/audit",
+    _audit_subject,
+    text="Who changed a configuration and its assignments here, and why; also of one that is gone.",
+    problems={404: "No configuration can have this name."},
+)
 
 
 def audit_subject_of(configuration: ConfigurationId) -> str:
@@ -255,7 +262,7 @@ def configuration_of(request: func.HttpRequest) -> ConfigurationId:
     """The configuration of the route.
 
     Raises:
-        Refusal: 404 when there can be none of this name.
+        ApiProblem: 404 when there can be none of this name.
     """
     identity = _identity(*(route_of(request, name) for name in ("subscriptionId", "resourceGroup", "configuration")))
     if identity is None:
@@ -278,11 +285,11 @@ async def read_existing(identity: ConfigurationId) -> MaintenanceConfiguration:
     """A configuration as Azure has it this moment.
 
     Raises:
-        Refusal: there is none, or Azure refuses.
+        ApiProblem: there is none, or Azure refuses.
     """
     found = await open_maintenance().read(identity)
     if isinstance(found, ArmFailure):
-        raise refused(found, WHAT)
+        raise azure_problem(found, WHAT)
     return found
 
 
@@ -297,21 +304,21 @@ async def _write(
     if existing is None and not problems:
         others = await open_maintenance().list(identity.subscription_id)
         if isinstance(others, ArmFailure):
-            raise refused(others, "subscription")
+            raise azure_problem(others, "subscription")
         problems = check_number(wanted, others)
     if problems:
-        raise Refusal(400, "The configuration is not valid.", errors=problems)
+        raise ApiProblem(400, "The configuration is not valid.", errors=problems)
     made = await open_maintenance().write(wanted)
     if isinstance(made, ArmFailure):
         # What is missing for a PUT is the place of it.
-        raise refused(made, "resource group" if made.status == 404 else WHAT)
+        raise azure_problem(made, "resource group" if made.status == 404 else WHAT)
     by = caller_of(request, claimed=query_of(request, "by"))
     await storage.audit.add(
         audit_subject_of(identity), "configuration_written", **by.who, at=now, detail=wanted.to_azure()
     )
     if existing is None:
-        return answer(_view(made, now).to_wire(), status=201)
-    return answer(_view(made, now, *await canceled_runs_of(storage, identity)).to_wire())
+        return json_response(_view(made, now).to_wire(), status=201)
+    return json_response(_view(made, now, *await canceled_runs_of(storage, identity)).to_wire())
 
 
 def _parse(body: object, identity: ConfigurationId) -> MaintenanceConfiguration:
@@ -333,7 +340,7 @@ def _parse(body: object, identity: ConfigurationId) -> MaintenanceConfiguration:
         raise invalid_body(*explain(error, MaintenanceConfiguration)) from error
 
 
-def _too_deep() -> Refusal:
+def _too_deep() -> ApiProblem:
     return invalid_body(Problem(path="$", message="is nested too deeply"))
 
 

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-import azure.durable_functions as df
 import azure.functions as func
 
-from patchwave.api.endpoint import INVALID_QUERY, NO_RUN, PAGED, Answer, ListPage, Parameter, described
-from patchwave.api.http import Refusal, answer, answered, no_such, page_of, paged, query_of, run_id_of
+from patchwave.api.endpoint import (
+    INVALID_QUERY,
+    NO_RUN,
+    PAGED,
+    PageSpec,
+    ParameterSpec,
+    ResponseSpec,
+    route,
+)
+from patchwave.api.http import json_response, page_of, query_of, run_id_of
+from patchwave.api.problems import ApiProblem, no_such
 from patchwave.domain.core.documents import Document, Json, UtcDatetime
 from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary
+from patchwave.domain.core.principal import Role
 from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.maintenance_results import is_contradicted
 from patchwave.domain.runs.run import Mode, Run, RunState
 from patchwave.storage import Storage, open_storage
 
-bp = df.Blueprint()
-
-_CONTRADICTED = Parameter(
+_CONTRADICTED = ParameterSpec(
     "contradicted",
     {"type": "boolean"},
     "true: only machines that Update Manager called done and that are not; a page may then hold fewer, or none.",
@@ -42,10 +49,7 @@ class AccompaniedRun(Document):
     occurrence: MaintenanceOccurrence
 
 
-class AccompaniedRuns(ListPage):
-    """Some of them; no ``cursor`` after the last page."""
-
-    occurrences: list[AccompaniedRun]
+_RUNS = PageSpec("AccompaniedRuns", "occurrences", AccompaniedRun, "Some of them; no `cursor` after the last page.")
 
 
 class AccompaniedMachine(Document):
@@ -71,47 +75,54 @@ class AccompaniedMachine(Document):
     contradicted: bool
 
 
-class AccompaniedMachines(ListPage):
-    """Some of its machines; no ``cursor`` after the last page."""
+_MACHINES = PageSpec(
+    "AccompaniedMachines", "machines", AccompaniedMachine, "Some of its machines; no `cursor` after the last page."
+)
 
-    machines: list[AccompaniedMachine]
 
-
-@bp.route(route="maintenance/occurrences", methods=["GET"])
-@described(Answer(200, AccompaniedRuns), query=PAGED, refuses=INVALID_QUERY)
-@answered
+@route(
+    "GET",
+    "maintenance/occurrences",
+    _RUNS.response,
+    role=Role.READER,
+    query=PAGED,
+    problems=INVALID_QUERY,
+)
 async def list_maintenance_occurrences(req: func.HttpRequest) -> func.HttpResponse:
     """Scheduled runs that a policy accompanied, newest first, a page at a time."""
     limit, cursor = page_of(req)
     page = await open_storage().runs.list_page(limit, cursor, Mode.ACCOMPANY)
-    return answer(paged("occurrences", [view for run in page.items if (view := _view(run))], page))
+    return _RUNS.respond([view for run in page.items if (view := _view(run))], page)
 
 
-@bp.route(route="maintenance/occurrences/{runId}", methods=["GET"])
-@described(Answer(200, AccompaniedRun), refuses=NO_RUN)
-@answered
+@route("GET", "maintenance/occurrences/{runId}", ResponseSpec(200, AccompaniedRun), role=Role.READER, problems=NO_RUN)
 async def get_maintenance_occurrence(req: func.HttpRequest) -> func.HttpResponse:
     """One scheduled run, by the id of the run around it; the counts of one that goes on are at most seconds old."""
     storage = open_storage()
     run = await _find(storage, run_id_of(req))
     counted = await storage.runs.get_counted(run.id, datetime.now(UTC))
-    return answer(_view(counted or run) or {})
+    return json_response(_view(counted or run) or {})
 
 
-@bp.route(route="maintenance/occurrences/{runId}/machines", methods=["GET"])
-@described(Answer(200, AccompaniedMachines), query=[_CONTRADICTED, *PAGED], refuses=INVALID_QUERY | NO_RUN)
-@answered
+@route(
+    "GET",
+    "maintenance/occurrences/{runId}/machines",
+    _MACHINES.response,
+    role=Role.READER,
+    query=[_CONTRADICTED, *PAGED],
+    problems=INVALID_QUERY | NO_RUN,
+)
 async def list_maintenance_occurrence_machines(req: func.HttpRequest) -> func.HttpResponse:
     """The machines of a scheduled run with their results, a page at a time."""
     limit, cursor = page_of(req)
     word = query_of(req, "contradicted") or "false"
     if word not in ("true", "false"):
-        raise Refusal(400, "contradicted must be true or false.")
+        raise ApiProblem(400, "contradicted must be true or false.")
     storage = open_storage()
     run = await _find(storage, run_id_of(req))
     page = await storage.machines.list_page(run.id, outcome=None, limit=limit, cursor=cursor)
     wanted = [machine for machine in page.items if word == "false" or is_contradicted(machine)]
-    return answer(paged("machines", [_machine(machine) for machine in wanted], page))
+    return _MACHINES.respond([_machine(machine) for machine in wanted], page)
 
 
 async def _find(storage: Storage, run_id: str) -> Run:

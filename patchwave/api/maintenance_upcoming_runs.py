@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import UTC, datetime
 
-import azure.durable_functions as df
 import azure.functions as func
 
-from patchwave.api.azure_problems import BOUNDARY_REFUSES, refused
-from patchwave.api.endpoint import Answer, Parameter, described
-from patchwave.api.http import Refusal, answer, answered, invalid_query, number_of, query_of
+from patchwave.api.endpoint import ParameterSpec, ResponseSpec, route
+from patchwave.api.http import json_response, number_of, query_of
 from patchwave.api.maintenance_configurations import (
-    CONFIGURATION_REFUSES,
+    CONFIGURATION_PROBLEMS,
     RUN_CANCELED,
     audit_subject_of,
     canceled_runs_of,
@@ -21,10 +19,12 @@ from patchwave.api.maintenance_configurations import (
     notes_on,
     read_existing,
 )
+from patchwave.api.problems import BOUNDARY_PROBLEMS, ApiProblem, azure_problem, invalid_query
 from patchwave.api.requests import ORDER, ORDER_QUERY, read_order
 from patchwave.azure.maintenance import open_maintenance
 from patchwave.domain.calendar.schedule import Occurrence
 from patchwave.domain.core.documents import Document
+from patchwave.domain.core.principal import Role
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
 from patchwave.domain.maintenance.upcoming_run import ComingRun, coming_run, coming_runs, parse_run
 from patchwave.domain.maintenance.validation import MAX_WINDOW
@@ -32,19 +32,17 @@ from patchwave.storage import open_storage
 
 DEFAULT_COUNT = 12
 MAX_COUNT = 100
-_COUNT = Parameter(
+_COUNT = ParameterSpec(
     "count",
     {"type": "integer", "minimum": 1, "maximum": MAX_COUNT, "default": DEFAULT_COUNT},
     "How many runs.",
 )
-_RUN = Parameter(
+_RUN = ParameterSpec(
     "run",
     {"type": "string", "maxLength": 600},
     "The run: its start in UTC as yyyyMMddHHmmss, or the correlation id of an event; the next one unless given.",
     "20270112210000",
 )
-
-bp = df.Blueprint()
 
 
 class ComingRuns(Document):
@@ -64,9 +62,14 @@ class CanceledRun(Document):
     """It was cancelled before this request, which has changed nothing."""
 
 
-@bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}/runs", methods=["GET"])
-@described(Answer(200, ComingRuns), query=[_COUNT], refuses=CONFIGURATION_REFUSES)
-@answered
+@route(
+    "GET",
+    "maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}/runs",
+    ResponseSpec(200, ComingRuns),
+    role=Role.READER,
+    query=[_COUNT],
+    problems=CONFIGURATION_PROBLEMS,
+)
 async def list_coming_runs(req: func.HttpRequest) -> func.HttpResponse:
     """When a configuration runs next, until when each run can be cancelled, and which are."""
     count = number_of(req, "count", DEFAULT_COUNT, MAX_COUNT)
@@ -75,17 +78,20 @@ async def list_coming_runs(req: func.HttpRequest) -> func.HttpResponse:
     canceled, note = await canceled_runs_of(storage, identity)
     notes = [*notes_on(found, now, canceled), *filter(None, [note])]
     runs = coming_runs(found, now, count, cutoff(), canceled)
-    return answer(ComingRuns(configuration=found.id, runs=runs, notes=notes).to_wire())
+    return json_response(ComingRuns(configuration=found.id, runs=runs, notes=notes).to_wire())
 
 
-@bp.route(route="maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}/cancel", methods=["POST"])
-@described(
-    Answer(200, CanceledRun),
+@route(
+    "POST",
+    "maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}/cancel",
+    ResponseSpec(200, CanceledRun),
+    role=Role.OPERATOR,
     body=ORDER,
     query=[_RUN, *ORDER_QUERY],
-    refuses=CONFIGURATION_REFUSES | BOUNDARY_REFUSES | {409: "It is too late for that run, or there is none to come."},
+    problems=CONFIGURATION_PROBLEMS
+    | BOUNDARY_PROBLEMS
+    | {409: "It is too late for that run, or there is none to come."},
 )
-@answered
 async def cancel_scheduled_run(req: func.HttpRequest) -> func.HttpResponse:
     """Cancel one coming run for all of its machines; it cannot be taken back. Later runs stay. May be repeated."""
     identity, storage = configuration_of(req), open_storage()
@@ -94,10 +100,10 @@ async def cancel_scheduled_run(req: func.HttpRequest) -> func.HttpResponse:
     canceled, _ = await canceled_runs_of(storage, identity)
     run = _run_to_cancel(found, query_of(req, "run"), order.at, canceled)
     if run.canceled:
-        return answer(CanceledRun(configuration=found.id, run=run, already=True).to_wire())
+        return json_response(CanceledRun(configuration=found.id, run=run, already=True).to_wire())
     failure = await open_maintenance().cancel(identity, run.run)
     if failure is not None:
-        raise refused(failure, "cancellation")
+        raise azure_problem(failure, "cancellation")
     await storage.audit.add(
         audit_subject_of(identity),
         RUN_CANCELED,
@@ -106,7 +112,7 @@ async def cancel_scheduled_run(req: func.HttpRequest) -> func.HttpResponse:
         detail={"reason": order.why, "run": run.run},
     )
     run = run.model_copy(update={"canceled": True})
-    return answer(CanceledRun(configuration=found.id, run=run, already=False).to_wire())
+    return json_response(CanceledRun(configuration=found.id, run=run, already=False).to_wire())
 
 
 def _run_to_cancel(
@@ -115,7 +121,7 @@ def _run_to_cancel(
     """The run to cancel, which may be cancelled already.
 
     Raises:
-        Refusal: 400 for a name that is none, 409 when there is none to come or its last moment has passed.
+        ApiProblem: 400 for a name that is none, 409 when there is none to come or its last moment has passed.
     """
     if named:
         try:
@@ -128,12 +134,12 @@ def _run_to_cancel(
     else:
         following = coming_runs(configuration, now, 1, cutoff(), canceled)
         if not following:
-            raise Refusal(409, " ".join(["There is no run to come.", *notes_on(configuration, now)]))
+            raise ApiProblem(409, " ".join(["There is no run to come.", *notes_on(configuration, now)]))
         run = following[0]
     if now >= run.cancel_deadline and not (run.canceled and now < run.starts_at):
         later = [each for each in coming_runs(configuration, now, 2, cutoff()) if now < each.cancel_deadline]
         hint = f" The one after it, {later[0].run}, can still be cancelled." if later else ""
-        raise Refusal(
+        raise ApiProblem(
             409,
             f"Too late: the run that starts at {run.starts_at:%Y-%m-%d %H:%M:%S}Z could be cancelled until"
             f" {run.cancel_deadline:%Y-%m-%d %H:%M:%S}Z.{hint}",

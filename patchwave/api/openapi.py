@@ -1,51 +1,27 @@
-"""get_openapi: the OpenAPI 3.1 document of this API, made of its routes and of what each promises.
+"""The OpenAPI 3.1 document of this API, made of its routes.
 
 ``docs/openapi.json`` is the same document; ``make docs`` writes it, and `make lint` says when it is out of date.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from http import HTTPStatus
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
-import azure.durable_functions as df
 import azure.functions as func
-from azure.functions.decorators.function_app import Function
-from azure.functions.decorators.http import HttpTrigger
 from pydantic import TypeAdapter
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaMode
 
-from patchwave.api import (
-    drift,
-    fleet,
-    freezes,
-    health,
-    maintenance_assignments,
-    maintenance_configurations,
-    maintenance_runs,
-    maintenance_upcoming_runs,
-    patch_mode_changes,
-    plans,
-    policies,
-    policy_conversion,
-    policy_schedule,
-    refused_calls,
-    run_commands,
-    runs,
-)
-from patchwave.api.auth import ROLES
-from patchwave.api.endpoint import RETRY_AFTER, ROUTE, Answer, Parameter, Promise, described, promise_of
+from patchwave.api.endpoint import RETRY_AFTER, ROUTE, ROUTES, ParameterSpec, ResponseSpec, RouteSpec, route
 from patchwave.api.health import HEALTH_KEY_HEADER
-from patchwave.api.http import MAX_BODY, answer, answered
+from patchwave.api.http import MAX_BODY, json_response
 from patchwave.domain.core.documents import Document, Json
 from patchwave.domain.core.principal import Role
 from patchwave.domain.core.validation import Problem
 from patchwave.domain.policy.policy import policy_schema
-from patchwave.services import retention
-from triggers import webhook
 
 API_VERSION = "0.1.0"
 PREFIX = "/api/"
@@ -76,8 +52,6 @@ _SCHEMES: Json = {
     },
 }
 
-bp = df.Blueprint()
-
 
 class ProblemDetails(Document):
     """What went wrong (RFC 9457)."""
@@ -90,27 +64,21 @@ class ProblemDetails(Document):
     """Everything that is wrong with the request, each with its path and the fix."""
 
 
-@bp.route(route="openapi.json", methods=["GET"])
-@described(Answer(200, Json), uses_storage=False)
-@answered
+@route("GET", "openapi.json", ResponseSpec(200, Json), role=Role.READER, uses_storage=False)
 async def get_openapi(req: func.HttpRequest) -> func.HttpResponse:
     """This document."""
     del req
-    return answer(openapi())
+    return json_response(openapi())
 
 
 @cache
 def openapi() -> Json:
-    """The document.
-
-    Raises:
-        LookupError: a route has no description.
-    """
+    """The document."""
     found = routes()
-    schemas, components = _schemas([route.promise for route in found])
+    schemas, components = _schemas(found)
     paths: dict[str, Json] = {}
-    for route in found:
-        paths.setdefault(route.path, {})[route.method] = _operation(route, schemas)
+    for spec in found:
+        paths.setdefault(path_of(spec), {})[spec.method.lower()] = _operation(spec, schemas)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -126,110 +94,45 @@ def openapi() -> Json:
     }
 
 
-class Route(NamedTuple):
-    """An HTTP function: its name, where it answers, and to whom."""
-
-    name: str
-    template: str
-    method: str
-    is_open: bool
-    handler: Callable[..., object]
-
-    @property
-    def path(self) -> str:
-        """Its address, with the names of its parts in braces."""
-        return PREFIX + self.template
-
-    @property
-    def operation_id(self) -> str:
-        """Its name in the document."""
-        return to_camel(self.name)
-
-    @property
-    def promise(self) -> Promise:
-        """What it promises.
-
-        Raises:
-            LookupError: nobody has described it.
-        """
-        return promise_of(self.handler)
-
-    @property
-    def role(self) -> Role | None:
-        """The role that it needs where roles count."""
-        return ROLES[self.name]
+def routes() -> list[RouteSpec]:
+    """The routes of the API, by name."""
+    return [ROUTES[name] for name in sorted(ROUTES)]
 
 
-def routes() -> list[Route]:
-    """The HTTP functions of the API, by name, as an app of their own registers them."""
-    app = df.DFApp(http_auth_level=func.AuthLevel.FUNCTION)
-    for part in (
-        runs,
-        retention,
-        refused_calls,
-        run_commands,
-        policies,
-        plans,
-        policy_schedule,
-        freezes,
-        maintenance_configurations,
-        maintenance_upcoming_runs,
-        maintenance_runs,
-        maintenance_assignments,
-        fleet,
-        patch_mode_changes,
-        drift,
-        policy_conversion,
-        webhook,
-        health,
-    ):
-        app.register_functions(part.bp)
-    app.register_functions(bp)
-    functions: list[Function] = app.get_functions()
-    found: list[Route] = []
-    for function in functions:
-        trigger = function.get_trigger()
-        if isinstance(trigger, HttpTrigger):
-            [method] = trigger.methods or []
-            is_open = trigger.auth_level is func.AuthLevel.ANONYMOUS
-            handler = cast(Callable[..., object], function.get_user_function())
-            found.append(
-                Route(str(function.get_function_name()), str(trigger.route), method.value.lower(), is_open, handler)
-            )
-    return sorted(found, key=lambda route: route.name)
+def path_of(spec: RouteSpec) -> str:
+    """The address of a route, with the names of its parts in braces."""
+    return PREFIX + spec.path
 
 
-def _operation(route: Route, schemas: Mapping[int, Json]) -> Json:
-    promise = route.promise
-    text = " ".join((route.handler.__doc__ or "").replace("``", "`").split())
-    parts = [part[1:-1] for part in route.template.split("/") if part.startswith("{")]
+def _operation(spec: RouteSpec, schemas: Mapping[int, Json]) -> Json:
+    text = " ".join((spec.handler.__doc__ or "").replace("``", "`").split())
+    parts = [part[1:-1] for part in spec.path.split("/") if part.startswith("{")]
     parameters = [_parameter(ROUTE[name], "path") for name in parts]
-    parameters += [_parameter(each, "query") for each in promise.query]
-    parameters += [_parameter(each, "header") for each in promise.headers]
-    needs = f" Needs the role {route.role.value} where roles count." if route.role else ""
+    parameters += [_parameter(each, "query") for each in spec.query]
+    parameters += [_parameter(each, "header") for each in spec.headers]
+    needs = f" Needs the role {spec.role.value} where roles count." if spec.role else ""
     operation: Json = {
-        "operationId": route.operation_id,
+        "operationId": to_camel(spec.name),
         "summary": text.split(". ")[0].split(": ")[0].rstrip("."),
         "description": text + needs,
-        "tags": [route.template.split("/")[0].split(".")[0]],
+        "tags": [spec.path.split("/")[0].split(".")[0]],
         "parameters": parameters,
-        "responses": _responses(route, schemas),
+        "responses": _responses(spec, schemas),
     }
-    if route.is_open:
+    if spec.is_open:
         operation["security"] = [{}, {"healthKey": []}]
-    if promise.body is not None:
-        examples = {each: {"value": value} for each, value in promise.body.examples.items()}
+    if spec.body is not None:
+        examples = {each: {"value": value} for each, value in spec.body.examples.items()}
         operation["requestBody"] = {
-            "required": promise.body.required,
-            "content": {"application/json": {"schema": schemas[id(promise.body)], "examples": examples}},
+            "required": spec.body.required,
+            "content": {"application/json": {"schema": schemas[id(spec.body)], "examples": examples}},
         }
     return operation
 
 
-def _responses(route: Route, schemas: Mapping[int, Json]) -> Json:
-    promise = route.promise
+def _responses(spec: RouteSpec, schemas: Mapping[int, Json]) -> Json:
     responses: dict[int, Json] = {}
-    for good in promise.answers:
+    for good in spec.responses:
         response: Json = {"description": HTTPStatus(good.status).phrase}
         if good.headers:
             response["headers"] = {each.name: _header(each) for each in good.headers}
@@ -237,24 +140,24 @@ def _responses(route: Route, schemas: Mapping[int, Json]) -> Json:
             response["content"] = {"application/json": {"schema": schemas[id(good)]}}
         responses[good.status] = response
     refusals = {500: "Patchwave failed on this request; its log has the reason."}
-    if promise.body is not None:
+    if spec.body is not None:
         refusals[413] = f"The body is larger than {MAX_BODY // 1024} KB, or cannot be stored."
-    if promise.uses_storage:
+    if spec.uses_storage:
         refusals[503] = "The storage of the records cannot be reached."
-    if route.role is not None:
-        refusals[403] = f"Roles count, and the caller does not have the role {route.role.value}."
-    for status, why in (refusals | dict(promise.refuses)).items():
+    if spec.role is not None:
+        refusals[403] = f"Roles count, and the caller does not have the role {spec.role.value}."
+    for status, why in (refusals | dict(spec.problems)).items():
         problem: Json = {"description": why, "content": {_PROBLEM: {"schema": _reference(ProblemDetails.__name__)}}}
         if status == 503:
             problem["headers"] = {RETRY_AFTER.name: _header(RETRY_AFTER)}
         responses.setdefault(status, problem)
-    if not route.is_open:
+    if not spec.is_open:
         # Without a body where the host refuses, with one where the function does.
         responses.setdefault(401, {"description": "The function key is missing or not valid."})
     return {str(status): responses[status] for status in sorted(responses)}
 
 
-def _parameter(given: Parameter, place: str) -> Json:
+def _parameter(given: ParameterSpec, place: str) -> Json:
     parameter: Json = {
         "name": given.name,
         "in": place,
@@ -265,17 +168,17 @@ def _parameter(given: Parameter, place: str) -> Json:
     return parameter if given.example is None else parameter | {"example": given.example}
 
 
-def _header(given: Parameter) -> Json:
+def _header(given: ParameterSpec) -> Json:
     return {"description": given.description, "required": True, "schema": given.schema}
 
 
-def _schemas(promises: Sequence[Promise]) -> tuple[dict[int, Json], Json]:
+def _schemas(routes: Sequence[RouteSpec]) -> tuple[dict[int, Json], Json]:
     """The schema of every body and answer, by the identity of its description, and those that they refer to."""
     wanted: list[tuple[int, JsonSchemaMode, TypeAdapter[Any]]] = [(0, "validation", TypeAdapter(ProblemDetails))]
-    for promise in promises:
-        if promise.body is not None:
-            wanted.append((id(promise.body), "validation", TypeAdapter(promise.body.shape)))
-        for good in promise.answers:
+    for spec in routes:
+        if spec.body is not None:
+            wanted.append((id(spec.body), "validation", TypeAdapter(spec.body.shape)))
+        for good in spec.responses:
             mode: JsonSchemaMode = "validation" if good.as_given else "serialization"
             if good.shape is not None:
                 wanted.append((id(good), mode, TypeAdapter(good.shape)))

@@ -13,37 +13,33 @@ from typing import Annotated
 import azure.durable_functions as df
 import azure.functions as func
 import grpc
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from patchwave.api.audit import audit_route
 from patchwave.api.endpoint import (
     INVALID_BODY,
     INVALID_QUERY,
     LOCATION,
     PAGED,
-    Answer,
-    AuditPage,
-    Body,
-    ListPage,
-    Parameter,
-    described,
+    PageSpec,
+    ParameterSpec,
+    RequestBody,
+    ResponseSpec,
+    route,
 )
 from patchwave.api.http import (
-    Refusal,
-    answer,
-    answered,
     caller_of,
-    invalid_body,
-    no_such,
+    json_response,
     page_of,
-    paged,
-    read_json,
     route_of,
     word_of,
 )
-from patchwave.api.requests import MAX_REASON, ORDER, read_order
+from patchwave.api.problems import ApiProblem, invalid_body, no_such
+from patchwave.api.requests import FLEET_PROBLEMS, MAX_REASON, ORDER, read_order
 from patchwave.domain.core.command import Order
 from patchwave.domain.core.documents import Json
-from patchwave.domain.core.validation import Problem, explain
+from patchwave.domain.core.principal import Role
+from patchwave.domain.core.validation import Problem
 from patchwave.domain.fleet.discovery import missing_ids
 from patchwave.domain.fleet.machine import within_boundary
 from patchwave.domain.fleet.patch_mode import WantedSettings
@@ -61,7 +57,7 @@ from patchwave.domain.fleet.patch_mode_change import (
 )
 from patchwave.domain.policy.scope import Scope
 from patchwave.domain.workflow import contracts
-from patchwave.services.fleet_reader import FLEET_REFUSES, one_of_few, read_fleet
+from patchwave.services.fleet_reader import one_of_few, read_fleet
 from patchwave.services.policy_guardrails import boundary, scope_problems
 from patchwave.services.start_run import DurableClient
 from patchwave.storage import Storage, open_storage
@@ -78,8 +74,6 @@ _EXAMPLE: Json = {
     "bypass": True,
     "reason": "Patchwave patches these machines.",
 }
-
-bp = df.Blueprint()
 
 
 class ChangeRequest(WantedSettings):
@@ -101,44 +95,38 @@ class ChangeRequest(WantedSettings):
     )
 
 
-class ChangePage(ListPage):
-    """Changes, newest first."""
-
-    changes: list[ModeChange]
+_CHANGES = PageSpec("ChangePage", "changes", ModeChange, "Changes, newest first.")
 
 
-class MachineChangePage(ListPage):
-    """Machines of a change."""
-
-    machines: list[MachineChange]
+_MACHINES = PageSpec("MachineChangePage", "machines", MachineChange, "Machines of a change.")
 
 
-_END = Parameter("end", {"type": "string", "enum": list(ChangeEnd)}, "Only machines that ended like this.")
+_END = ParameterSpec("end", {"type": "string", "enum": list(ChangeEnd)}, "Only machines that ended like this.")
 
 
-@bp.route(route="fleet/mode-changes", methods=["POST"])
-@described(
-    Answer(201, ModeChange, headers=(LOCATION,)),
-    body=Body(ChangeRequest, {"to Patchwave": _EXAMPLE}),
-    refuses=INVALID_BODY | FLEET_REFUSES,
+@route(
+    "POST",
+    "fleet/mode-changes",
+    ResponseSpec(201, ModeChange, headers=(LOCATION,)),
+    role=Role.OPERATOR,
+    body=RequestBody(ChangeRequest, {"to Patchwave": _EXAMPLE}),
+    problems=INVALID_BODY | FLEET_PROBLEMS,
 )
-@answered
 @one_of_few
-async def plan_mode_change(req: func.HttpRequest) -> func.HttpResponse:
+async def plan_mode_change(req: func.HttpRequest, body: ChangeRequest) -> func.HttpResponse:
     """Plan a change of patch modes: what becomes of each machine of the scope, without changing anything.
 
     Machines that are set so already, and those for which Azure would refuse it, have their end in the plan; the rest
     is what `start` changes.
     """
-    # Beside the event loop: it may have 256 KB.
-    request, wanted = await asyncio.to_thread(_read, read_json(req))
+    wanted = await asyncio.to_thread(_wanted, body)
     storage = open_storage()
-    found = await read_fleet(request.scope)
+    found = await read_fleet(body.scope)
     at = datetime.now(UTC)
     within = within_boundary(found, boundary())
 
     def plan() -> list[MachineChange]:
-        missing = missing_ids(request.scope, (machine.found.machine_id for machine in found))
+        missing = missing_ids(body.scope, (machine.found.machine_id for machine in found))
         planned = [plan_machine(machine, wanted, at) for machine in within]
         return planned + [missing_machine(identity, at) for identity in missing]
 
@@ -148,14 +136,14 @@ async def plan_mode_change(req: func.HttpRequest) -> func.HttpResponse:
     for machine in machines:
         if machine.end is not None:
             ends[machine.end] = ends.get(machine.end, 0) + 1
-    order = Order(**caller_of(req, claimed=request.by).who, why=request.reason, at=at)
+    order = Order(**caller_of(req, claimed=body.by).who, why=body.reason, at=at)
     change = ModeChange(
         id=change_id(at, secrets.token_hex(4)),
         state=ChangeState.PLANNED,
         wanted=wanted,
-        scope=request.scope,
-        max_concurrent=request.max_concurrent,
-        max_failures=request.max_failures,
+        scope=body.scope,
+        max_concurrent=body.max_concurrent,
+        max_failures=body.max_failures,
         planned=order,
         machines=len(machines),
         to_change=len(machines) - sum(ends.values()),
@@ -165,31 +153,32 @@ async def plan_mode_change(req: func.HttpRequest) -> func.HttpResponse:
     await storage.audit.add(
         change.id, "mode_change_planned", **order.who, at=at, detail={"wanted": wanted.to_wire(), "why": order.why}
     )
-    return answer(change.to_wire(), status=201, headers={"Location": f"/api/fleet/mode-changes/{change.id}"})
+    return json_response(change.to_wire(), status=201, headers={"Location": f"/api/fleet/mode-changes/{change.id}"})
 
 
-@bp.route(route="fleet/mode-changes", methods=["GET"])
-@described(Answer(200, ChangePage), query=PAGED, refuses=INVALID_QUERY)
-@answered
+@route("GET", "fleet/mode-changes", _CHANGES.response, role=Role.READER, query=PAGED, problems=INVALID_QUERY)
 async def list_mode_changes(req: func.HttpRequest) -> func.HttpResponse:
     """Changes of patch modes, newest first, a page at a time."""
     limit, cursor = page_of(req)
     page = await open_storage().patch_mode_changes.list_page(limit, cursor)
-    return answer(paged("changes", [change.to_wire() for change in page.items], page))
+    return _CHANGES.respond([change.to_wire() for change in page.items], page)
 
 
-@bp.route(route="fleet/mode-changes/{changeId}", methods=["GET"])
-@described(Answer(200, ModeChange), refuses=NO_CHANGE)
-@answered
+@route("GET", "fleet/mode-changes/{changeId}", ResponseSpec(200, ModeChange), role=Role.READER, problems=NO_CHANGE)
 async def get_mode_change(req: func.HttpRequest) -> func.HttpResponse:
     """One change; the ends of one that is under way are counted now."""
     storage = open_storage()
-    return answer((await _counted(storage, await _find(storage, req))).to_wire())
+    return json_response((await _counted(storage, await _find(storage, req))).to_wire())
 
 
-@bp.route(route="fleet/mode-changes/{changeId}/machines", methods=["GET"])
-@described(Answer(200, MachineChangePage), query=[_END, *PAGED], refuses=INVALID_QUERY | NO_CHANGE)
-@answered
+@route(
+    "GET",
+    "fleet/mode-changes/{changeId}/machines",
+    _MACHINES.response,
+    role=Role.READER,
+    query=[_END, *PAGED],
+    problems=INVALID_QUERY | NO_CHANGE,
+)
 async def list_mode_change_machines(req: func.HttpRequest) -> func.HttpResponse:
     """The machines of a change, a page at a time, of one end or of all; one without an end is still to be changed."""
     limit, cursor = page_of(req)
@@ -197,29 +186,30 @@ async def list_mode_change_machines(req: func.HttpRequest) -> func.HttpResponse:
     storage = open_storage()
     change = await _find(storage, req)
     page = await storage.patch_mode_changes.list_machines(change.id, end=end, limit=limit, cursor=cursor)
-    return answer(paged("machines", [machine.to_wire() for machine in page.items], page))
+    return _MACHINES.respond([machine.to_wire() for machine in page.items], page)
 
 
-@bp.route(route="fleet/mode-changes/{changeId}/audit", methods=["GET"])
-@described(Answer(200, AuditPage), query=PAGED, refuses=INVALID_QUERY | NO_CHANGE)
-@answered
-async def list_mode_change_audit(req: func.HttpRequest) -> func.HttpResponse:
-    """Who planned, started and stopped a change, oldest first."""
-    limit, cursor = page_of(req)
-    storage = open_storage()
-    change = await _find(storage, req)
-    page = await storage.audit.list_page(change.id, limit, cursor)
-    return answer(paged("audit", page.items, page))
+async def _audit_subject(storage: Storage, req: func.HttpRequest) -> str:
+    return (await _find(storage, req)).id
 
 
-@bp.route(route="fleet/mode-changes/{changeId}/start", methods=["POST"])
-@bp.durable_client_input(client_name="client")
-@described(
-    Answer(202, ModeChange, headers=(LOCATION,)),
-    body=ORDER,
-    refuses=INVALID_BODY | NO_CHANGE | {409: "It was stopped, or its plan is older than 24 hours."},
+list_mode_change_audit = audit_route(
+    "list_mode_change_audit",
+    "fleet/mode-changes/{changeId}/audit",
+    _audit_subject,
+    text="Who planned, started and stopped a change, oldest first.",
+    problems=NO_CHANGE,
 )
-@answered
+
+
+@route(
+    "POST",
+    "fleet/mode-changes/{changeId}/start",
+    ResponseSpec(202, ModeChange, headers=(LOCATION,)),
+    role=Role.OPERATOR,
+    body=ORDER,
+    problems=INVALID_BODY | NO_CHANGE | {409: "It was stopped, or its plan is older than 24 hours."},
+)
 async def start_mode_change(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
     """Carry out a plan. Repeating it changes nothing, and takes up a change whose worker was lost for good."""
     storage = open_storage()
@@ -234,13 +224,14 @@ async def start_mode_change(req: func.HttpRequest, client: df.DurableFunctionsCl
     return _accepted(await _counted(storage, change))
 
 
-@bp.route(route="fleet/mode-changes/{changeId}/stop", methods=["POST"])
-@described(
-    Answer(202, ModeChange, headers=(LOCATION,)),
+@route(
+    "POST",
+    "fleet/mode-changes/{changeId}/stop",
+    ResponseSpec(202, ModeChange, headers=(LOCATION,)),
+    role=Role.OPERATOR,
     body=ORDER,
-    refuses=INVALID_BODY | NO_CHANGE | {409: "It has ended."},
+    problems=INVALID_BODY | NO_CHANGE | {409: "It has ended."},
 )
-@answered
 async def stop_mode_change(req: func.HttpRequest) -> func.HttpResponse:
     """Ask Azure for nothing more. What it has taken is followed to its end."""
     storage = open_storage()
@@ -250,11 +241,7 @@ async def stop_mode_change(req: func.HttpRequest) -> func.HttpResponse:
     return _accepted(await _counted(storage, change))
 
 
-def _read(body: object) -> tuple[ChangeRequest, WantedSettings]:
-    try:
-        request = ChangeRequest.from_wire(body)
-    except ValidationError as error:
-        raise invalid_body(*explain(error, ChangeRequest)) from None
+def _wanted(request: ChangeRequest) -> WantedSettings:
     if not request.scope.has_selector:
         message = (
             "selects nothing; name at least one of subscriptions, resourceGroups, locations, osTypes, tags, machineIds"
@@ -262,14 +249,14 @@ def _read(body: object) -> tuple[ChangeRequest, WantedSettings]:
         raise invalid_body(Problem(path="scope", message=message))
     if problems := scope_problems(request.scope):
         raise invalid_body(*problems)
-    return request, WantedSettings.model_validate(request.model_dump(include=set(WantedSettings.model_fields)))
+    return WantedSettings.model_validate(request.model_dump(include=set(WantedSettings.model_fields)))
 
 
 async def _find(storage: Storage, request: func.HttpRequest) -> ModeChange:
     """The change of the route.
 
     Raises:
-        Refusal: 404 when there is none.
+        ApiProblem: 404 when there is none.
     """
     try:
         found = await storage.patch_mode_changes.get(route_of(request, "changeId"))
@@ -293,7 +280,7 @@ async def _schedule(client: DurableClient, change: str) -> None:
     """Start the orchestration of a change; one that runs already is as good.
 
     Raises:
-        Refusal: 503, the durable engine did not take it.
+        ApiProblem: 503, the durable engine did not take it.
     """
     try:
         await client.schedule_new_orchestration(
@@ -305,10 +292,10 @@ async def _schedule(client: DurableClient, change: str) -> None:
     except grpc.RpcError as error:
         # Engines word this refusal differently, so its being there decides.
         if await client.get_orchestration_state(change) is None:
-            raise Refusal(
+            raise ApiProblem(
                 503, "The change could not be scheduled; repeat the request.", headers={"Retry-After": "15"}
             ) from error
 
 
 def _accepted(change: ModeChange) -> func.HttpResponse:
-    return answer(change.to_wire(), status=202, headers={"Location": f"/api/fleet/mode-changes/{change.id}"})
+    return json_response(change.to_wire(), status=202, headers={"Location": f"/api/fleet/mode-changes/{change.id}"})

@@ -10,28 +10,34 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-import azure.durable_functions as df
 import azure.functions as func
 
-from patchwave.api.endpoint import INVALID_BODY, Answer, Body, described
-from patchwave.api.http import Refusal, answer, answered, invalid_body, read_json
+from patchwave.api.endpoint import INVALID_BODY, RequestBody, ResponseSpec, route
+from patchwave.api.http import json_response
+from patchwave.api.problems import ApiProblem
+from patchwave.api.requests import TOO_MANY_READS, PlanRequest
 from patchwave.azure.locations import read_topology
 from patchwave.azure.resource_graph import QueryRefused, open_resource_graph
 from patchwave.domain.azure.install_request import LinuxParameters, WindowsParameters
 from patchwave.domain.core.documents import object_or_none
 from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.core.patches import AssessmentSummary
-from patchwave.domain.core.validation import Problem, unknown_keys
-from patchwave.domain.fleet.discovery import DiscoveredMachine, build_queries, evaluate_boundary, select_machines
+from patchwave.domain.core.principal import Role
+from patchwave.domain.fleet.discovery import (
+    DiscoveredMachine,
+    build_queries,
+    evaluate_boundary,
+    select_machines,
+)
 from patchwave.domain.machine.patch_selection import rule_of, select, wanted_on
 from patchwave.domain.planning import dry_run
 from patchwave.domain.planning.dry_run import FoundMachine
 from patchwave.domain.planning.plan import Plan
 from patchwave.domain.policy.policy import Policy
 from patchwave.domain.policy.scope import OsType, Scope
-from patchwave.services.fleet_reader import TOO_MANY_READS, one_of_few
+from patchwave.services.fleet_reader import one_of_few
 from patchwave.services.policy_guardrails import boundary
-from patchwave.services.start_run import PlanRequest, requested_policy
+from patchwave.services.start_run import requested_policy
 from patchwave.storage import Storage, open_storage
 
 MAX_MACHINES = 5_000
@@ -46,14 +52,14 @@ _FLEET_PAGE = 1_000
 _PARALLEL = 50
 _NOTHING_DONE = (OutcomeKind.ASSESSED, OutcomeKind.NOTHING_TO_INSTALL, OutcomeKind.SKIPPED, OutcomeKind.CANCELED)
 
-bp = df.Blueprint()
 
-
-@bp.route(route="plans", methods=["POST"])
-@described(
-    Answer(200, Plan),
-    body=Body(PlanRequest, {"stored": {"policy": "monthly"}}),
-    refuses=INVALID_BODY
+@route(
+    "POST",
+    "plans",
+    ResponseSpec(200, Plan),
+    role=Role.READER,
+    body=RequestBody(PlanRequest, {"stored": {"policy": "monthly"}}),
+    problems=INVALID_BODY
     | {
         404: "There is no policy of this name.",
         422: f"The policy is for more than {MAX_MACHINES} machines.",
@@ -62,12 +68,12 @@ bp = df.Blueprint()
     }
     | TOO_MANY_READS,
 )
-@answered
 @one_of_few
-async def plan_dry_run(req: func.HttpRequest) -> func.HttpResponse:
+async def plan_dry_run(req: func.HttpRequest, body: PlanRequest) -> func.HttpResponse:
     """The plan of a run of a stored or an inline policy, starting now (docs/explanation/rollout-planning.md)."""
+    del req
     storage = open_storage()
-    policy = await _read(storage, read_json(req))
+    policy = (await requested_policy(storage, body.policy, body.overrides)).policy
     try:
         async with asyncio.timeout(MAX_SECONDS):
             found = await _find(policy.scope)
@@ -77,7 +83,7 @@ async def plan_dry_run(req: func.HttpRequest) -> func.HttpResponse:
                 read_topology({machine.subscription_id for machine in found if not machine.problem}),
             )
     except TimeoutError:
-        raise Refusal(
+        raise ApiProblem(
             503,
             f"The fleet could not be read in {MAX_SECONDS:.0f} seconds; repeat the request, or narrow the scope.",
             headers={"Retry-After": "60"},
@@ -88,7 +94,7 @@ async def plan_dry_run(req: func.HttpRequest) -> func.HttpResponse:
     ]
 
     def plan() -> func.HttpResponse:
-        return answer(dry_run.plan_dry_run(machines, policy, topology).plan.to_wire())
+        return json_response(dry_run.plan_dry_run(machines, policy, topology).plan.to_wire())
 
     # Seconds of pure computing for a large fleet: other requests of this process go on meanwhile.
     return await asyncio.to_thread(plan)
@@ -98,7 +104,7 @@ async def _find(scope: Scope) -> Sequence[DiscoveredMachine]:
     """The machines of a scope.
 
     Raises:
-        Refusal: 422 when there are more than one answer can hold, 502 when Resource Graph refuses.
+        ApiProblem: 422 when there are more than one answer can hold, 502 when Resource Graph refuses.
     """
     found: dict[str, DiscoveredMachine] = {}
     try:
@@ -107,13 +113,13 @@ async def _find(scope: Scope) -> Sequence[DiscoveredMachine]:
             for machine in evaluate_boundary(select_machines(scope, page.rows), boundary()):
                 found.setdefault(machine.machine_id.folded, machine)
             if len(found) > MAX_MACHINES:
-                raise Refusal(
+                raise ApiProblem(
                     422,
                     f"The policy is for more than {MAX_MACHINES:,} machines, which is more than one answer holds:"
                     " narrow its scope with overrides, or plan an exported fleet with `patchwave plan --fleet`.",
                 )
     except QueryRefused as refusal:
-        raise Refusal(502, f"The machines could not be listed. {refusal}") from refusal
+        raise ApiProblem(502, f"The machines could not be listed. {refusal}") from refusal
     return [found[folded] for folded in sorted(found)]
 
 
@@ -172,18 +178,3 @@ async def _judge(storage: Storage, assessed: Sequence[_Assessed]) -> dict[str, i
         return one.key, select(one.wanted, one.summary, patches).installable
 
     return dict(await asyncio.gather(*map(judge, assessed)))
-
-
-async def _read(storage: Storage, body: object) -> Policy:
-    """The policy of the request's body.
-
-    Raises:
-        Refusal: 400 for a body of another form, 404 for an unknown policy.
-        PolicyError: the policy, or what the overrides make of it, is not valid.
-    """
-    fields = object_or_none(body)
-    if fields is None:
-        raise invalid_body(Problem(path="$", message="must be an object with policy, and optionally overrides"))
-    if unknown := unknown_keys(fields, ("policy", "overrides"), "is not known; a draft has policy and overrides"):
-        raise invalid_body(*unknown)
-    return (await requested_policy(storage, fields)).policy

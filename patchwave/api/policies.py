@@ -6,28 +6,35 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Annotated
 
-import azure.durable_functions as df
 import azure.functions as func
 
-from patchwave.api.endpoint import ETAG, IF_MATCH, NO_POLICY, Answer, Body, Keys, Parameter, described
-from patchwave.api.http import Refusal, answer, answered, header_of, no_such, read_json, route_of
+from patchwave.api.endpoint import (
+    ETAG,
+    IF_MATCH,
+    NO_POLICY,
+    ParameterSpec,
+    RequestBody,
+    ResponseSpec,
+    SchemaTweaks,
+    route,
+)
+from patchwave.api.http import header_of, json_response, read_json, route_of
+from patchwave.api.problems import ApiProblem, no_such
 from patchwave.api.requests import SAID_QUERY, read_said
 from patchwave.domain.core.document_diff import changes_in_words
 from patchwave.domain.core.documents import Document, Json, object_or_none
 from patchwave.domain.core.ids import POLICY_NAME_PATTERN, is_adhoc_name, is_policy_name
-from patchwave.domain.core.principal import Signed
+from patchwave.domain.core.principal import Role, Signed
 from patchwave.domain.core.validation import Problem
 from patchwave.domain.policy.policy import Policy, parse_policy, policy_schema
 from patchwave.domain.runs.provenance import policy_digest, rules_in_short
 from patchwave.services.policy_guardrails import check_permitted
 from patchwave.storage import Storage, StoredPolicy, open_storage
 
-bp = df.Blueprint()
-
 _SCHEMA = "schema"
 """Not a policy: ``/api/policies/schema`` is the JSON Schema of all of them."""
 
-type NamedPolicy = Annotated[Policy, Keys(optional=("name",))]
+type NamedPolicy = Annotated[Policy, SchemaTweaks(optional=("name",))]
 """A policy whose name is in the address."""
 
 
@@ -41,62 +48,63 @@ _EXAMPLE: Json = {
     "scope": {"subscriptions": ["11111111-2222-4333-8444-555555555555"], "tags": {"values": {"env": ["test"]}}},
     "schedule": {"recurrence": "second Tuesday", "time": "22:00", "timeZone": "Europe/Berlin", "window": "PT3H"},
 }
-_IF_NONE_MATCH = Parameter("If-None-Match", {"type": "string", "enum": ["*"]}, "Create it unless it exists.")
+_IF_NONE_MATCH = ParameterSpec("If-None-Match", {"type": "string", "enum": ["*"]}, "Create it unless it exists.")
 _CHANGED = "The policy is not the one that the header names."
 
 
-@bp.route(route="policies", methods=["GET"])
-@described(Answer(200, PolicyList, as_given=True))
-@answered
+@route("GET", "policies", ResponseSpec(200, PolicyList, as_given=True), role=Role.READER)
 async def list_policies(req: func.HttpRequest) -> func.HttpResponse:
     """All policies, by name."""
     del req
-    return answer({"policies": [stored.document for stored in await open_storage().policies.list_all()]})
+    return json_response({"policies": [stored.document for stored in await open_storage().policies.list_all()]})
 
 
-@bp.route(route="policies/{name}", methods=["GET"])
-@described(Answer(200, Policy, headers=(ETAG,), as_given=True), refuses=NO_POLICY)
-@answered
+@route(
+    "GET",
+    "policies/{name}",
+    ResponseSpec(200, Policy, headers=(ETAG,), as_given=True),
+    role=Role.READER,
+    problems=NO_POLICY,
+)
 async def get_policy(req: func.HttpRequest) -> func.HttpResponse:
     """One policy with its ETag."""
     name = route_of(req, "name")
     stored = await open_storage().policies.get(name) if is_policy_name(name) else None
     if stored is None:
         raise no_such("policy")
-    return answer(stored.document, headers={"ETag": stored.etag})
+    return json_response(stored.document, headers={"ETag": stored.etag})
 
 
-@bp.route(route="policies/schema", methods=["GET"])
-@described(Answer(200, Json), uses_storage=False)
-@answered
+@route("GET", "policies/schema", ResponseSpec(200, Json), role=Role.READER, uses_storage=False)
 async def get_policy_schema(req: func.HttpRequest) -> func.HttpResponse:
     """The JSON Schema of policies, for editors."""
     del req
-    return answer(policy_schema())
+    return json_response(policy_schema())
 
 
-@bp.route(route="policies/{name}", methods=["PUT"])
-@described(
-    Answer(200, Policy, headers=(ETAG,), as_given=True),
-    Answer(201, Policy, headers=(ETAG,), as_given=True),
-    body=Body(NamedPolicy, {"monthly": _EXAMPLE}),
+@route(
+    "PUT",
+    "policies/{name}",
+    ResponseSpec(200, Policy, headers=(ETAG,), as_given=True),
+    ResponseSpec(201, Policy, headers=(ETAG,), as_given=True),
+    role=Role.AUTHOR,
+    body=RequestBody(NamedPolicy, {"monthly": _EXAMPLE}),
     query=SAID_QUERY,
     headers=[IF_MATCH, _IF_NONE_MATCH],
-    refuses={400: "The name or the policy is not valid; every error at once.", 412: _CHANGED},
+    problems={400: "The name or the policy is not valid; every error at once.", 412: _CHANGED},
 )
-@answered
 async def put_policy(req: func.HttpRequest) -> func.HttpResponse:
     """Create or replace a policy: 201 or 200. ``If-Match`` and ``If-None-Match: *`` guard the change."""
     name = _name_to_write(req)
     if is_adhoc_name(name):
         problem = Problem(path="name", message="is for policies that come in requests; choose another name")
-        raise Refusal(400, "The name of the policy is not valid.", errors=[problem])
+        raise ApiProblem(400, "The name of the policy is not valid.", errors=[problem])
     document = read_json(req)
     # Beside the event loop: it may have 256 KB.
     policy = await asyncio.to_thread(lambda: check_permitted(parse_policy(document, name=name)))
     none_match = header_of(req, "if-none-match")
     if none_match not in (None, "*"):
-        raise Refusal(400, "If-None-Match can only be *: create the policy unless it exists.")
+        raise ApiProblem(400, "If-None-Match can only be *: create the policy unless it exists.")
     at = datetime.now(UTC)
     said = read_said(req, at)
     storage = open_storage()
@@ -120,7 +128,7 @@ async def put_policy(req: func.HttpRequest) -> func.HttpResponse:
     elif not await _is_audited(storage, stored):
         wrote = Signed(by=stored.author or said.by, by_id=stored.author_id, proven=bool(stored.author_id))
         await storage.audit.add(name, "policy_written", **wrote.who, at=stored.updated_at, detail=detail)
-    return answer(stored.document, status=201 if is_new else 200, headers={"ETag": stored.etag})
+    return json_response(stored.document, status=201 if is_new else 200, headers={"ETag": stored.etag})
 
 
 async def _is_audited(storage: Storage, stored: StoredPolicy) -> bool:
@@ -132,14 +140,15 @@ async def _is_audited(storage: Storage, stored: StoredPolicy) -> bool:
     return False
 
 
-@bp.route(route="policies/{name}", methods=["DELETE"])
-@described(
-    Answer(204),
+@route(
+    "DELETE",
+    "policies/{name}",
+    ResponseSpec(204),
+    role=Role.AUTHOR,
     query=SAID_QUERY,
     headers=[IF_MATCH],
-    refuses={400: "The name is not valid."} | NO_POLICY | {412: _CHANGED},
+    problems={400: "The name is not valid."} | NO_POLICY | {412: _CHANGED},
 )
-@answered
 async def delete_policy(req: func.HttpRequest) -> func.HttpResponse:
     """Delete a policy. Its runs and their records stay."""
     name = _name_to_write(req)
@@ -156,5 +165,5 @@ def _name_to_write(req: func.HttpRequest) -> str:
     name = route_of(req, "name")
     if not is_policy_name(name) or name == _SCHEMA:
         problem = Problem(path="name", message=f"must match {POLICY_NAME_PATTERN} and not be {_SCHEMA}")
-        raise Refusal(400, "The name of the policy is not valid.", errors=[problem])
+        raise ApiProblem(400, "The name of the policy is not valid.", errors=[problem])
     return name

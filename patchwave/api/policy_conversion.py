@@ -8,19 +8,19 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-import azure.durable_functions as df
 import azure.functions as func
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from patchwave.api.azure_problems import AZURE_REFUSES, refused
-from patchwave.api.endpoint import INVALID_BODY, NO_CONFIGURATION, NO_POLICY, Answer, Body, described
-from patchwave.api.http import Refusal, answer, answered, invalid_body, no_such, read_json, route_of
+from patchwave.api.endpoint import INVALID_BODY, NO_CONFIGURATION, NO_POLICY, RequestBody, ResponseSpec, route
+from patchwave.api.http import json_response, route_of
+from patchwave.api.problems import AZURE_PROBLEMS, ApiProblem, azure_problem, invalid_body, no_such
 from patchwave.azure.maintenance import open_maintenance
 from patchwave.azure.resource_graph import QueryRefused, open_resource_graph
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.documents import Document, Json
 from patchwave.domain.core.ids import ConfigurationId, check_policy_name, is_policy_name
-from patchwave.domain.core.validation import Problem, explain
+from patchwave.domain.core.principal import Role
+from patchwave.domain.core.validation import Problem
 from patchwave.domain.fleet.discovery import DiscoveryQuery
 from patchwave.domain.maintenance.assignment import Assignment, read_assignment
 from patchwave.domain.maintenance.conversion_report import NotConvertible
@@ -34,8 +34,6 @@ from patchwave.storage import open_storage
 
 MAX_SECONDS = 120.0
 """Azure cuts an HTTP answer off after 230 seconds."""
-
-bp = df.Blueprint()
 
 
 class ImportRequest(Document):
@@ -68,56 +66,58 @@ _EXPORT: Json = {
 }
 
 
-@bp.route(route="policies/import", methods=["POST"])
-@described(
-    Answer(200, ImportResult, as_given=True),
-    body=Body(ImportRequest, {"configuration": {"configurationId": _CONFIGURATION}}),
-    refuses=INVALID_BODY | NO_CONFIGURATION | AZURE_REFUSES,
+@route(
+    "POST",
+    "policies/import",
+    ResponseSpec(200, ImportResult, as_given=True),
+    role=Role.READER,
+    body=RequestBody(ImportRequest, {"configuration": {"configurationId": _CONFIGURATION}}),
+    problems=INVALID_BODY | NO_CONFIGURATION | AZURE_PROBLEMS,
     uses_storage=False,
 )
-@answered
-async def import_policy(req: func.HttpRequest) -> func.HttpResponse:
+async def import_policy(req: func.HttpRequest, body: ImportRequest) -> func.HttpResponse:
     """What a maintenance configuration and its assignments are as policies, disabled. Nothing is stored: PUT what you
     like, and enable it when the schedule does not patch the machines any more.
 
     ``problems`` says what would not mean the same, and what this app does not take; without any, times, machines and
     patches are those of the schedule, and all of the policies can be put.
     """
-    given, identity = _read(ImportRequest, req)
+    identity = _configuration(body.configuration_id)
     try:
-        name = given.name and check_policy_name(given.name)
+        name = body.name and check_policy_name(body.name)
     except ValueError as error:
         raise invalid_body(Problem(path="name", message=str(error))) from None
     configuration = await open_maintenance().read(identity)
     if isinstance(configuration, ArmFailure):
-        raise refused(configuration, "maintenance configuration")
+        raise azure_problem(configuration, "maintenance configuration")
     moved = policies_of(configuration, await _assignments(identity), name)
-    return answer(moved.model_copy(update={"problems": [*moved.problems, *_refused_when_put(moved)]}).to_wire())
+    return json_response(moved.model_copy(update={"problems": [*moved.problems, *_refused_when_put(moved)]}).to_wire())
 
 
-@bp.route(route="policies/{name}/export", methods=["POST"])
-@described(
-    Answer(200, ExportResult, as_given=True),
-    body=Body(ExportRequest, {"given-up": _EXPORT}),
-    refuses=INVALID_BODY | NO_POLICY | {422: "Schedules cannot carry all of the policy; every key with the reason."},
+@route(
+    "POST",
+    "policies/{name}/export",
+    ResponseSpec(200, ExportResult, as_given=True),
+    role=Role.READER,
+    body=RequestBody(ExportRequest, {"given-up": _EXPORT}),
+    problems=INVALID_BODY | NO_POLICY | {422: "Schedules cannot carry all of the policy; every key with the reason."},
 )
-@answered
-async def export_policy(req: func.HttpRequest) -> func.HttpResponse:
+async def export_policy(req: func.HttpRequest, body: ExportRequest) -> func.HttpResponse:
     """A stored policy as a maintenance configuration with its assignments. Nothing is changed in Azure.
 
     What a schedule cannot carry is refused, key by key; how carefully a policy works may be given up by name.
     """
-    given, identity = _read(ExportRequest, req)
+    identity = _configuration(body.configuration_id)
     name = route_of(req, "name")
     stored = await open_storage().policies.get(name) if is_policy_name(name) else None
     if stored is None:
         raise no_such("policy")
     policy = parse_stored_policy(stored.document, name=name)
     try:
-        moved = configuration_of(policy, identity, given.location, datetime.now(UTC), given.give_up)
+        moved = configuration_of(policy, identity, body.location, datetime.now(UTC), body.give_up)
     except NotConvertible as error:
-        raise Refusal(422, "A schedule cannot carry all of the policy.", errors=error.problems) from None
-    return answer(moved.to_wire())
+        raise ApiProblem(422, "A schedule cannot carry all of the policy.", errors=error.problems) from None
+    return json_response(moved.to_wire())
 
 
 def _refused_when_put(moved: ImportResult) -> list[Problem]:
@@ -131,20 +131,14 @@ def _refused_when_put(moved: ImportResult) -> list[Problem]:
     return problems
 
 
-def _read[Request: (ImportRequest, ExportRequest)](
-    form: type[Request], request: func.HttpRequest
-) -> tuple[Request, ConfigurationId]:
-    """The body and the configuration that it names.
+def _configuration(text: str) -> ConfigurationId:
+    """The configuration that a body names.
 
     Raises:
-        Refusal: 400 with every error.
+        ApiProblem: 400, it is the id of none.
     """
     try:
-        given = form.from_wire(read_json(request))
-    except ValidationError as error:
-        raise invalid_body(*explain(error, form)) from None
-    try:
-        return given, ConfigurationId.parse(given.configuration_id)
+        return ConfigurationId.parse(text)
     except ValueError as error:
         raise invalid_body(Problem(path="configurationId", message=str(error))) from None
 
@@ -153,7 +147,7 @@ async def _assignments(configuration: ConfigurationId) -> list[Assignment]:
     """All assignments of a configuration, as Resource Graph shows them.
 
     Raises:
-        Refusal: 502 when it refuses, 503 when it takes too long.
+        ApiProblem: 502 when it refuses, 503 when it takes too long.
     """
     query = DiscoveryQuery(text=assignments_of_configuration(configuration))
     try:
@@ -161,7 +155,7 @@ async def _assignments(configuration: ConfigurationId) -> list[Assignment]:
             rows = [row async for page in open_resource_graph().pages([query]) for row in page.rows]
     except TimeoutError:
         message = f"The assignments could not be read in {MAX_SECONDS:.0f} seconds; repeat the request."
-        raise Refusal(503, message, headers={"Retry-After": "60"}) from None
+        raise ApiProblem(503, message, headers={"Retry-After": "60"}) from None
     except QueryRefused as error:
-        raise Refusal(502, f"The assignments could not be looked up. {error}") from error
+        raise ApiProblem(502, f"The assignments could not be looked up. {error}") from error
     return list(filter(None, map(read_assignment, rows)))

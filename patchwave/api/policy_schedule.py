@@ -10,25 +10,25 @@ from datetime import UTC, datetime, timedelta
 import azure.durable_functions as df
 import azure.functions as func
 
+from patchwave.api.audit import audit_route
 from patchwave.api.endpoint import (
     INVALID_BODY,
-    INVALID_QUERY,
     LOCATION,
     NO_POLICY,
-    PAGED,
     RETRY_AFTER,
-    Answer,
-    AuditPage,
-    Parameter,
-    described,
+    ParameterSpec,
+    ResponseSpec,
+    route,
 )
-from patchwave.api.http import Refusal, answer, answered, no_such, number_of, page_of, paged, route_of
+from patchwave.api.http import json_response, number_of, route_of
+from patchwave.api.problems import ApiProblem, no_such
 from patchwave.api.requests import ORDER, ORDER_QUERY, read_order
 from patchwave.api.runs import ListedRun, accepted
 from patchwave.domain.calendar.schedule import Occurrence, due_occurrence
 from patchwave.domain.core.command import Order
 from patchwave.domain.core.documents import Document
 from patchwave.domain.core.ids import RunId, is_policy_name
+from patchwave.domain.core.principal import Role
 from patchwave.domain.policy.policy import Policy
 from patchwave.domain.runs.run import Trigger, TriggerKind
 from patchwave.domain.scheduling.freeze import active_freeze
@@ -49,8 +49,6 @@ MAX_COUNT = 100
 _START_TIME = timedelta(minutes=10)
 """After this a run that was ordered and never stored will not be stored any more."""
 
-bp = df.Blueprint()
-
 
 class Agenda(Document):
     """What comes next for a policy."""
@@ -67,16 +65,21 @@ class PolicyControls(ScheduleOverrides):
     policy: str
 
 
-_COUNT = Parameter(
+_COUNT = ParameterSpec(
     "count",
     {"type": "integer", "minimum": 1, "maximum": MAX_COUNT, "default": DEFAULT_COUNT},
     "How many occurrences.",
 )
 
 
-@bp.route(route="policies/{name}/occurrences", methods=["GET"])
-@described(Answer(200, Agenda), query=[_COUNT], refuses={400: "The query is not valid."} | NO_POLICY)
-@answered
+@route(
+    "GET",
+    "policies/{name}/occurrences",
+    ResponseSpec(200, Agenda),
+    role=Role.READER,
+    query=[_COUNT],
+    problems={400: "The query is not valid."} | NO_POLICY,
+)
 async def list_occurrences(req: func.HttpRequest) -> func.HttpResponse:
     """What happens next, with the reason wherever nothing will."""
     count = number_of(req, "count", DEFAULT_COUNT, MAX_COUNT)
@@ -85,7 +88,7 @@ async def list_occurrences(req: func.HttpRequest) -> func.HttpResponse:
     controls = await storage.overrides.get(policy.name)
     planned = await what_comes(storage, policy, controls, count, datetime.now(UTC))
     shown = Agenda(policy=policy.name, enabled=policy.enabled, pause=controls.pause, occurrences=planned)
-    return answer(shown.to_wire())
+    return json_response(shown.to_wire())
 
 
 async def what_comes(
@@ -101,9 +104,15 @@ async def what_comes(
     return list_upcoming(policy, controls, await storage.freezes.list_all(), after, count, now=now)
 
 
-@bp.route(route="policies/{name}/pause", methods=["POST"])
-@described(Answer(200, PolicyControls), body=ORDER, query=ORDER_QUERY, refuses=INVALID_BODY | NO_POLICY)
-@answered
+@route(
+    "POST",
+    "policies/{name}/pause",
+    ResponseSpec(200, PolicyControls),
+    role=Role.OPERATOR,
+    body=ORDER,
+    query=ORDER_QUERY,
+    problems=INVALID_BODY | NO_POLICY,
+)
 async def pause_policy(req: func.HttpRequest) -> func.HttpResponse:
     """Start nothing by the schedule until somebody resumes the policy."""
     storage, policy, order = await _read(req)
@@ -111,10 +120,15 @@ async def pause_policy(req: func.HttpRequest) -> func.HttpResponse:
     return _shown(policy, await storage.overrides.pause(policy.name, pause))
 
 
-@bp.route(route="policies/{name}/resume", methods=["POST"])
-@bp.durable_client_input(client_name="client")
-@described(Answer(200, PolicyControls), body=ORDER, query=ORDER_QUERY, refuses=INVALID_BODY | NO_POLICY)
-@answered
+@route(
+    "POST",
+    "policies/{name}/resume",
+    ResponseSpec(200, PolicyControls),
+    role=Role.OPERATOR,
+    body=ORDER,
+    query=ORDER_QUERY,
+    problems=INVALID_BODY | NO_POLICY,
+)
 async def resume_policy(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
     """Let the schedule go on. An occurrence whose window is still open starts at the next look of the timer."""
     storage, policy, order = await _read(req)
@@ -123,14 +137,15 @@ async def resume_policy(req: func.HttpRequest, client: df.DurableFunctionsClient
     return _shown(policy, controls)
 
 
-@bp.route(route="policies/{name}/skip-next", methods=["POST"])
-@described(
-    Answer(200, PolicyControls),
+@route(
+    "POST",
+    "policies/{name}/skip-next",
+    ResponseSpec(200, PolicyControls),
+    role=Role.OPERATOR,
     body=ORDER,
     query=ORDER_QUERY,
-    refuses=INVALID_BODY | NO_POLICY | {409: "Nothing is scheduled that could be skipped."},
+    problems=INVALID_BODY | NO_POLICY | {409: "Nothing is scheduled that could be skipped."},
 )
-@answered
 async def skip_next_occurrence(req: func.HttpRequest) -> func.HttpResponse:
     """Leave out the next occurrence; while it has not begun, the same order means the same occurrence."""
     storage, policy, order = await _read(req)
@@ -138,19 +153,20 @@ async def skip_next_occurrence(req: func.HttpRequest) -> func.HttpResponse:
     if pending_skip(policy, controls, order.at) is None:
         occurrence = occurrence_to_skip(policy, await storage.freezes.list_all(), order.at)
         if occurrence is None:
-            raise Refusal(409, "The policy has no coming occurrence that would run, so there is nothing to skip.")
+            raise ApiProblem(409, "The policy has no coming occurrence that would run, so there is nothing to skip.")
         skip = Skip(occurrence=occurrence.at_utc, **order.who, reason=order.why, at=order.at)
         controls = await storage.overrides.skip(policy.name, skip)
     return _shown(policy, controls)
 
 
-@bp.route(route="policies/{name}/skip-next", methods=["DELETE"])
-@described(
-    Answer(200, PolicyControls),
+@route(
+    "DELETE",
+    "policies/{name}/skip-next",
+    ResponseSpec(200, PolicyControls),
+    role=Role.OPERATOR,
     query=ORDER_QUERY,
-    refuses={400: "No reason is given."} | NO_POLICY,
+    problems={400: "No reason is given."} | NO_POLICY,
 )
-@answered
 async def unskip_next_occurrence(req: func.HttpRequest) -> func.HttpResponse:
     """Take back that the next occurrence is left out."""
     storage, policy, order = await _read(req)
@@ -162,15 +178,15 @@ async def unskip_next_occurrence(req: func.HttpRequest) -> func.HttpResponse:
     return _shown(policy, controls)
 
 
-@bp.route(route="policies/{name}/run-now", methods=["POST"])
-@bp.durable_client_input(client_name="client")
-@described(
-    Answer(202, ListedRun, headers=(LOCATION, RETRY_AFTER)),
+@route(
+    "POST",
+    "policies/{name}/run-now",
+    ResponseSpec(202, ListedRun, headers=(LOCATION, RETRY_AFTER)),
+    role=Role.OPERATOR,
     body=ORDER,
     query=ORDER_QUERY,
-    refuses=INVALID_BODY | NO_POLICY | {409: "The policy is frozen."},
+    problems=INVALID_BODY | NO_POLICY | {409: "The policy is frozen."},
 )
-@answered
 async def run_policy_now(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
     """Run the policy now, in a window as long as the schedule's: 202. While that run lasts, the order means this run.
 
@@ -186,17 +202,20 @@ async def run_policy_now(req: func.HttpRequest, client: df.DurableFunctionsClien
     return accepted(await start_run(storage, client, chosen, run_id, trigger, occurrence=window))
 
 
-@bp.route(route="policies/{name}/audit", methods=["GET"])
-@described(Answer(200, AuditPage), query=PAGED, refuses=INVALID_QUERY | {404: "No policy can have this name."})
-@answered
-async def list_policy_audit(req: func.HttpRequest) -> func.HttpResponse:
-    """Who changed and ordered what about a policy, and why the timer did not start it; also when the policy is gone."""
-    name = route_of(req, "name")
-    if not is_policy_name(name):
+async def _audit_subject(storage: Storage, req: func.HttpRequest) -> str:
+    del storage  # also the log of one that is gone
+    if not is_policy_name(name := route_of(req, "name")):
         raise no_such("policy")
-    limit, cursor = page_of(req)
-    page = await open_storage().audit.list_page(name, limit, cursor)
-    return answer(paged("audit", page.items, page))
+    return name
+
+
+list_policy_audit = audit_route(
+    "list_policy_audit",
+    "policies/{name}/audit",
+    _audit_subject,
+    text="Who changed and ordered what about a policy, and why the timer did not start it; also of one that is gone.",
+    problems={404: "No policy can have this name."},
+)
 
 
 async def _ordered_run(storage: Storage, policy: Policy, order: Order) -> RunId:
@@ -205,7 +224,7 @@ async def _ordered_run(storage: Storage, policy: Policy, order: Order) -> RunId:
         return RunId.parse(known)
     freeze = active_freeze(await storage.freezes.list_all(), policy.name, {}, order.at)
     if freeze is not None:
-        raise Refusal(409, f"The policy is {freeze.sentence}")
+        raise ApiProblem(409, f"The policy is {freeze.sentence}")
     controls = await storage.overrides.request_run(
         policy.name, new_run_id(policy).text, instead_of=known, **order.who, reason=order.why, at=order.at
     )
@@ -234,4 +253,4 @@ async def _read(req: func.HttpRequest) -> tuple[Storage, Policy, Order]:
 
 
 def _shown(policy: Policy, controls: ScheduleOverrides) -> func.HttpResponse:
-    return answer(PolicyControls(policy=policy.name, **dict(controls)).to_wire())
+    return json_response(PolicyControls(policy=policy.name, **dict(controls)).to_wire())

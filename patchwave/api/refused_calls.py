@@ -1,23 +1,22 @@
-"""The API of refused calls: who was not let in, at which function, and why."""
+"""Refused calls (401 and 403): which function refused which caller, and why."""
 
 from __future__ import annotations
 
-import azure.durable_functions as df
 import azure.functions as func
 
-from patchwave.api.endpoint import INVALID_QUERY, PAGED, Answer, AuditPage, described
-from patchwave.api.http import answer, answered, page_of, paged
+from patchwave.api.audit import audit_route
 from patchwave.services.refusal_log import REFUSED_CALLS
-from patchwave.storage import open_storage
-
-bp = df.Blueprint()
+from patchwave.storage import Storage
 
 
-@bp.route(route="audit/refused", methods=["GET"])
-@described(Answer(200, AuditPage), query=PAGED, refuses=INVALID_QUERY)
-@answered
-async def list_refused_calls(req: func.HttpRequest) -> func.HttpResponse:
-    """Calls that were refused with 401 or 403, oldest first: one line for each hour, function, caller and reason."""
-    limit, cursor = page_of(req)
-    page = await open_storage().audit.list_page(REFUSED_CALLS, limit, cursor)
-    return answer(paged("audit", page.items, page))
+async def _audit_subject(storage: Storage, req: func.HttpRequest) -> str:
+    del storage, req
+    return REFUSED_CALLS
+
+
+list_refused_calls = audit_route(
+    "list_refused_calls",
+    "audit/refused",
+    _audit_subject,
+    text="Calls that were refused with 401 or 403, oldest first: one line for each hour, function, caller and reason.",
+)

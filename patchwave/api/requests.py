@@ -2,35 +2,89 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, cast
 
 import azure.functions as func
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, StringConstraints, ValidationError
 
-from patchwave.api.endpoint import Body, Parameter
-from patchwave.api.http import caller_of, invalid_body, invalid_query, query_of, read_body, read_json
+from patchwave.api.endpoint import ParameterSpec, RequestBody, SchemaOf, SchemaTweaks
+from patchwave.api.http import caller_of, query_of, read_body, read_model
+from patchwave.api.problems import ApiProblem, invalid_body, invalid_query
 from patchwave.domain.core.command import Order
-from patchwave.domain.core.documents import Document, object_or_none
-from patchwave.domain.core.validation import Problem, unknown_keys
+from patchwave.domain.core.documents import Document, Json
+from patchwave.domain.core.validation import explain
+from patchwave.domain.policy.policy import Policy
+from patchwave.domain.policy.scope import Scope
+from patchwave.domain.runs.run import Mode, StartableMode
+from patchwave.services.fleet_reader import MAX_MACHINES, MAX_READS
+from patchwave.services.start_run import MAX_KEY
 
 MAX_REASON = 500
 _MAX_NAME = 200
 
 
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must have printable characters only")
+    return text
+
+
+CallerName = Annotated[str, StringConstraints(strip_whitespace=True, max_length=_MAX_NAME), AfterValidator(_printable)]
+"""The name that a caller gives. It counts only where the platform does not know who calls."""
+
+
 class CalendarOrder(Document):
     """Who asks for it, and why."""
 
-    reason: Annotated[str, Field(min_length=1, max_length=MAX_REASON)]
-    by: Annotated[str, Field(max_length=_MAX_NAME)] = ""
+    reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_REASON)]
+    by: CallerName = ""
 
 
-ORDER = Body(CalendarOrder, {"said": {"reason": "The data centre moves.", "by": "ana@example.org"}}, required=False)
-BY = Parameter(
+type InlinePolicy = Annotated[Policy, SchemaTweaks(optional=("name",))]
+"""A policy in a request, which runs as ``adhoc-`` and its own name, or a digest of it."""
+
+
+def _name_or_policy(value: object) -> object:
+    if not isinstance(value, str | dict):
+        raise ValueError("must be the name of a policy, or a policy")
+    return cast("object", value)
+
+
+class PlanRequest(Document):
+    """A policy, by name or as it is, and a merge patch over it (RFC 7396)."""
+
+    policy: Annotated[str | Json, BeforeValidator(_name_or_policy), SchemaOf(str | InlinePolicy)]
+    overrides: Json | None = None
+
+
+class StartRequest(PlanRequest):
+    """What starts a run."""
+
+    mode: StartableMode = Mode.PATCH
+
+    def as_sent(self) -> Json:
+        """The body without what the caller left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+KEY_REUSED = {422: "The key was used for another request."}
+IDEMPOTENCY_KEY = ParameterSpec(
+    "Idempotency-Key",
+    {"type": "string", "minLength": 1, "maxLength": MAX_KEY},
+    "A repetition by the same caller with the same key and body gives the first run; with another body of the same"
+    " policy it is refused.",
+)
+
+ORDER = RequestBody(
+    CalendarOrder, {"said": {"reason": "The data centre moves.", "by": "ana@example.org"}}, required=False
+)
+BY = ParameterSpec(
     "by", {"type": "string", "maxLength": _MAX_NAME}, "Who asks, where the platform does not know who calls."
 )
 ORDER_QUERY = (
-    Parameter(
+    ParameterSpec(
         "reason",
         {"type": "string", "minLength": 1, "maxLength": MAX_REASON},
         "Why, for people; needed unless the body has it.",
@@ -40,7 +94,7 @@ ORDER_QUERY = (
 
 
 SAID_QUERY = (
-    Parameter("reason", {"type": "string", "maxLength": MAX_REASON}, "Why, for people and the audit log."),
+    ParameterSpec("reason", {"type": "string", "maxLength": MAX_REASON}, "Why, for people and the audit log."),
     BY,
 )
 
@@ -49,7 +103,7 @@ def read_said(request: func.HttpRequest, at: datetime) -> Order:
     """``reason`` and ``by`` of the query; who calls and no reason where they are not given.
 
     Raises:
-        Refusal: 400 when one of them is too long or has characters that cannot be shown.
+        ApiProblem: 400 when one of them is too long or has characters that cannot be shown.
     """
     reason, name = query_of(request, "reason").strip(), query_of(request, "by").strip()
     for path, text, longest in (("reason", reason, MAX_REASON), ("by", name, _MAX_NAME)):
@@ -65,31 +119,64 @@ def read_order(request: func.HttpRequest, at: datetime) -> Order:
     caller, and only counts where the platform does not know who calls.
 
     Raises:
-        Refusal: 400 when the reason is missing or too long, or the body is of another form.
+        ApiProblem: 400 when the reason is missing or too long, or the body is of another form.
     """
-    given = _given(request)
-    problems = unknown_keys(given, ("reason", "by"), "is not known; an order has reason and by")
-    reason = given.get("reason", "")
-    if not isinstance(reason, str) or not reason.strip():
-        problems.append(Problem(path="reason", message="is missing; say why, for the audit log"))
-    elif len(reason) > MAX_REASON:
-        problems.append(Problem(path="reason", message=f"is too long; at most {MAX_REASON} characters"))
-    name = given.get("by", "")
-    if not isinstance(name, str) or len(name) > _MAX_NAME or not name.isprintable():
-        problems.append(Problem(path="by", message=f"must be a name of at most {_MAX_NAME} printable characters"))
-    if problems:
-        raise invalid_body(*problems)
-    return Order(
-        **caller_of(request, claimed=str(name).strip()).who,
-        why=str(reason).strip(),
-        at=at,
-    )
+    if read_body(request):
+        return order_of(request, read_model(request, CalendarOrder), at)
+    try:
+        given = CalendarOrder.from_wire({name: query_of(request, name) for name in ("reason", "by")})
+    except ValidationError as error:
+        raise invalid_body(*explain(error, CalendarOrder)) from None
+    return order_of(request, given, at)
 
 
-def _given(request: func.HttpRequest) -> dict[str, object]:
-    if not read_body(request):
-        return {"reason": query_of(request, "reason"), "by": query_of(request, "by")}
-    fields = object_or_none(read_json(request))
-    if fields is None:
-        raise invalid_body(Problem(path="$", message="must be an object with reason, and optionally by"))
-    return fields
+def order_of(request: func.HttpRequest, given: CalendarOrder, at: datetime) -> Order:
+    """What the caller orders."""
+    return Order(**caller_of(request, claimed=given.by).who, why=given.reason, at=at)
+
+
+# --- the scope of a read of the fleet -----------------------------------------------------------------------
+
+TOO_MANY_READS = {429: f"{MAX_READS} reads of the fleet are under way already."}
+FLEET_PROBLEMS = TOO_MANY_READS | {
+    422: f"The scope has more than {MAX_MACHINES:,} machines.",
+    502: "Azure refuses to list the machines.",
+    503: "The storage cannot be reached, or reading the fleet takes too long.",
+}
+
+
+_LISTS: Mapping[str, str] = {
+    "subscription": "subscriptions",
+    "resourceGroup": "resourceGroups",
+    "location": "locations",
+    "osType": "osTypes",
+    "machine": "machineIds",
+}
+_TEXT: Json = {"type": "string", "maxLength": 4_096}
+SCOPE_QUERY = (
+    ParameterSpec(
+        "subscription", _TEXT, "Ids of subscriptions, separated by commas; all that can be read unless given."
+    ),
+    ParameterSpec("resourceGroup", _TEXT, "Names of resource groups."),
+    ParameterSpec("location", _TEXT, "Regions."),
+    ParameterSpec("osType", _TEXT, "Windows or Linux."),
+    ParameterSpec("machine", _TEXT, "ARM ids of machines."),
+)
+"""The scope of a read, in its query: entries of one list are alternatives, every list given must match."""
+
+
+def read_scope(request: func.HttpRequest) -> Scope:
+    """The scope in a query; without parameters all that the identity can read.
+
+    Raises:
+        ApiProblem: 400 when a value is none of its kind.
+    """
+    found = {
+        key: [item.strip() for item in text.split(",") if item.strip()]
+        for name, key in _LISTS.items()
+        if (text := query_of(request, name))
+    }
+    try:
+        return Scope.from_wire(found)
+    except ValidationError as error:
+        raise ApiProblem(400, "The query is not valid.", errors=explain(error, Scope)) from None

@@ -8,33 +8,33 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import azure.durable_functions as df
 import azure.functions as func
-from pydantic import Field
+from pydantic import StringConstraints
 
 from patchwave.api.auth import may_author, principal_of
-from patchwave.api.endpoint import INVALID_BODY, LOCATION, NO_MACHINE, NO_RUN, RETRY_AFTER, Answer, Body, described
-from patchwave.api.http import (
-    Refusal,
-    answer,
-    answered,
-    caller_of,
-    invalid_body,
-    no_such,
-    read_body,
-    read_json,
-    route_of,
-    run_id_of,
+from patchwave.api.endpoint import (
+    INVALID_BODY,
+    LOCATION,
+    NO_MACHINE,
+    NO_RUN,
+    RETRY_AFTER,
+    RequestBody,
+    ResponseSpec,
+    route,
 )
+from patchwave.api.http import caller_of, json_response, route_of, run_id_of
+from patchwave.api.problems import ApiProblem, no_such
 from patchwave.api.runs import ListedRun, accepted, find_run
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.command import NotAllowed, Order
-from patchwave.domain.core.documents import Document, object_or_none
+from patchwave.domain.core.documents import Document
 from patchwave.domain.core.ids import is_machine_key
 from patchwave.domain.core.outcome import Reason
-from patchwave.domain.core.validation import Problem, unknown_keys
+from patchwave.domain.core.principal import Role
+from patchwave.domain.core.validation import Problem
 from patchwave.domain.machine.patch_pinning import Pin
 from patchwave.domain.planning.rings import keep_in_ring
 from patchwave.domain.policy.narrowing import widened
@@ -52,11 +52,9 @@ MAX_COMMENT = 1_000
 MAX_RETRIES = 20
 """Retries of retries that an operator may start; more of them are for a person to look into."""
 
-bp = df.Blueprint()
-
 _LOG = logging.getLogger("patchwave.steering")
 
-_Comment = Annotated[str, Field(max_length=MAX_COMMENT)]
+_Comment = Annotated[str, StringConstraints(strip_whitespace=True, max_length=MAX_COMMENT)]
 
 
 class RunOrder(Document):
@@ -73,89 +71,93 @@ class RingOrder(RunOrder):
 
 
 _SAID = {"comment": "The database team asked for it.", "by": "ana@example.org"}
-_ORDER = Body(RunOrder, {"said": _SAID}, required=False)
-_RING_ORDER = Body(RingOrder, {"said": _SAID}, required=False)
-_ACCEPTED = Answer(202, ListedRun, headers=(LOCATION, RETRY_AFTER))
+_ORDER = RequestBody(RunOrder, {"said": _SAID}, required=False)
+_RING_ORDER = RequestBody(RingOrder, {"said": _SAID}, required=False)
+_ACCEPTED = ResponseSpec(202, ListedRun, headers=(LOCATION, RETRY_AFTER))
 _LATE = {409: "The run has ended or is about to, or the order contradicts an earlier one."}
 
 
 # --- the run ------------------------------------------------------------------------------------------------
 
 
-@bp.route(route="runs/{runId}/pause", methods=["POST"])
-@bp.durable_client_input(client_name="client")
-@described(_ACCEPTED, body=_ORDER, refuses=INVALID_BODY | NO_RUN | _LATE)
-@answered
-async def pause_run(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+@route("POST", "runs/{runId}/pause", _ACCEPTED, role=Role.OPERATOR, body=_ORDER, problems=INVALID_BODY | NO_RUN | _LATE)
+async def pause_run(req: func.HttpRequest, client: df.DurableFunctionsClient, body: RunOrder) -> func.HttpResponse:
     """Start nothing more until the run is resumed: 202; 409 when it has ended or is about to."""
-    given = _read(req)
+    command = _command(req, body)
     storage = open_storage()
     run = await find_run(storage, run_id_of(req))
-    run = await storage.runs.pause(run.id, given.order)
+    run = await storage.runs.pause(run.id, command)
     await _audit(storage, run, "pause", "run_paused")
     return await _told(client, run)
 
 
-@bp.route(route="runs/{runId}/resume", methods=["POST"])
-@bp.durable_client_input(client_name="client")
-@described(_ACCEPTED, body=_ORDER, refuses=INVALID_BODY | NO_RUN | _LATE)
-@answered
-async def resume_run(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+@route(
+    "POST", "runs/{runId}/resume", _ACCEPTED, role=Role.OPERATOR, body=_ORDER, problems=INVALID_BODY | NO_RUN | _LATE
+)
+async def resume_run(req: func.HttpRequest, client: df.DurableFunctionsClient, body: RunOrder) -> func.HttpResponse:
     """Go on after a pause, and after error budgets that hold: 202; 409 when the run has ended or is about to."""
-    given = _read(req)
+    command = _command(req, body)
     storage = open_storage()
     run = await find_run(storage, run_id_of(req))
-    run = await storage.runs.resume(run.id, given.order)
+    run = await storage.runs.resume(run.id, command)
     await _audit(storage, run, "resume", "run_resumed")
     return await _told(client, run)
 
 
-@bp.route(route="runs/{runId}/cancel", methods=["POST"])
-@bp.durable_client_input(client_name="client")
-@described(_ACCEPTED, body=_ORDER, refuses=INVALID_BODY | NO_RUN | _LATE)
-@answered
-async def cancel_run(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+@route(
+    "POST", "runs/{runId}/cancel", _ACCEPTED, role=Role.OPERATOR, body=_ORDER, problems=INVALID_BODY | NO_RUN | _LATE
+)
+async def cancel_run(req: func.HttpRequest, client: df.DurableFunctionsClient, body: RunOrder) -> func.HttpResponse:
     """Start nothing more, for good: 202. A run that has ended by itself cannot be cancelled: 409."""
-    given = _read(req)
+    command = _command(req, body)
     storage = open_storage()
     run = await find_run(storage, run_id_of(req))
-    run = await storage.runs.cancel(run.id, given.order)
+    run = await storage.runs.cancel(run.id, command)
     await _audit(storage, run, "cancel", "cancel_requested")
     # The row alone keeps everything from starting, so that the cancel holds whether or not the engine hears of it.
     await _tell(client, run, Signal.CANCEL)
     return accepted(run)
 
 
-@bp.route(route="runs/{runId}/approve", methods=["POST"])
-@bp.durable_client_input(client_name="client")
-@described(_ACCEPTED, body=_RING_ORDER, refuses=INVALID_BODY | NO_RUN | _LATE)
-@answered
-async def approve_ring(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+@route(
+    "POST",
+    "runs/{runId}/approve",
+    _ACCEPTED,
+    role=Role.APPROVER,
+    body=_RING_ORDER,
+    problems=INVALID_BODY | NO_RUN | _LATE,
+)
+async def approve_ring(req: func.HttpRequest, client: df.DurableFunctionsClient, body: RingOrder) -> func.HttpResponse:
     """Let a ring start: 202. Without ``ring`` it is the one that the run waits for; 409 when it was rejected."""
-    return await _decide(req, client, approved=True)
+    return await _decide(req, client, body, approved=True)
 
 
-@bp.route(route="runs/{runId}/reject", methods=["POST"])
-@bp.durable_client_input(client_name="client")
-@described(_ACCEPTED, body=_RING_ORDER, refuses=INVALID_BODY | NO_RUN | _LATE)
-@answered
-async def reject_ring(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+@route(
+    "POST",
+    "runs/{runId}/reject",
+    _ACCEPTED,
+    role=Role.APPROVER,
+    body=_RING_ORDER,
+    problems=INVALID_BODY | NO_RUN | _LATE,
+)
+async def reject_ring(req: func.HttpRequest, client: df.DurableFunctionsClient, body: RingOrder) -> func.HttpResponse:
     """Keep a ring from starting, which ends the run before it: 202; 409 when it was approved."""
-    return await _decide(req, client, approved=False)
+    return await _decide(req, client, body, approved=False)
 
 
-async def _decide(req: func.HttpRequest, client: DurableClient, *, approved: bool) -> func.HttpResponse:
-    given = _read(req, "ring")
+async def _decide(
+    req: func.HttpRequest, client: DurableClient, body: RingOrder, *, approved: bool
+) -> func.HttpResponse:
     storage = open_storage()
     run = await find_run(storage, run_id_of(req))
-    ring = given.ring or ring_in_question(run)
+    ring = body.ring or ring_in_question(run)
     if approved and wants_other(run, ring) and principal_of(req.headers) is None:
         # The platform may sign people in all the same, but of whatever tenant.
         raise NotAllowed(
             "A second person has to approve this ring, and keys alone do not tell people apart:"
             " turn roles on, then write the policy and start it again."
         )
-    run = await storage.runs.decide_ring(run.id, ring, given.order, approved=approved)
+    run = await storage.runs.decide_ring(run.id, ring, _command(req, body), approved=approved)
     decision = run.decisions[ring]
     action = "ring_approved" if approved else "ring_rejected"
     rules = rules_in_short(Policy.model_validate(run.policy_snapshot), run.policy_origin)
@@ -175,7 +177,7 @@ async def _audit(storage: Storage, run: Run, command: str, action: str) -> None:
 async def _told(client: DurableClient, run: Run) -> func.HttpResponse:
     """Tell the run; 503 when it could not be told, since somebody waits for what it does next."""
     if not await _tell(client, run, Signal.CONTROL):
-        raise Refusal(
+        raise ApiProblem(
             503,
             "The order is stored and holds, but the run could not be told of it; repeat the request.",
             headers={"Retry-After": "15"},
@@ -201,51 +203,54 @@ async def _tell(client: DurableClient, run: Run, event: str) -> bool:
 # --- one machine --------------------------------------------------------------------------------------------
 
 
-@bp.route(route="runs/{runId}/machines/{machineKey}/skip", methods=["POST"])
-@described(
-    Answer(202, MachineRecord, headers=(LOCATION,)),
+@route(
+    "POST",
+    "runs/{runId}/machines/{machineKey}/skip",
+    ResponseSpec(202, MachineRecord, headers=(LOCATION,)),
+    role=Role.OPERATOR,
     body=_ORDER,
-    refuses=INVALID_BODY | NO_MACHINE | {409: "The machine has ended, or its operation has begun."},
+    problems=INVALID_BODY | NO_MACHINE | {409: "The machine has ended, or its operation has begun."},
 )
-@answered
-async def skip_machine(req: func.HttpRequest) -> func.HttpResponse:
+async def skip_machine(req: func.HttpRequest, body: RunOrder) -> func.HttpResponse:
     """Leave a machine out of its run: 202; 409 when it has ended, or its operation has begun.
 
     Nobody has to be told: whoever works on the machine reads its row before anything is sent.
     """
-    given = _read(req)
+    command = _command(req, body)
     storage = open_storage()
     run, machine = await _find_machine(storage, req)
     kind = OperationKind.ASSESS if run.mode is Mode.ASSESS else OperationKind.INSTALL
-    machine = await storage.machines.skip(run.id, machine.key, given.order, kind)
-    order = machine.skip_command or given.order
+    machine = await storage.machines.skip(run.id, machine.key, command, kind)
+    order = machine.skip_command or command
     detail = {"machine": machine.id, "comment": order.why}
     await storage.audit.add(run.id, "machine_skipped", **order.who, at=order.at, detail=detail)
-    return answer(machine.to_wire(), status=202, headers={"Location": f"/api/runs/{run.id}/machines/{machine.key}"})
+    return json_response(
+        machine.to_wire(), status=202, headers={"Location": f"/api/runs/{run.id}/machines/{machine.key}"}
+    )
 
 
-@bp.route(route="runs/{runId}/machines/{machineKey}/retry", methods=["POST"])
-@bp.durable_client_input(client_name="client")
-@described(
+@route(
+    "POST",
+    "runs/{runId}/machines/{machineKey}/retry",
     _ACCEPTED,
+    role=Role.OPERATOR,
     body=_ORDER,
-    refuses=INVALID_BODY | NO_MACHINE | {409: "The machine has not ended, or its ring has nothing to be held to."},
+    problems=INVALID_BODY | NO_MACHINE | {409: "The machine has not ended, or its ring has nothing to be held to."},
 )
-@answered
-async def retry_machine(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+async def retry_machine(req: func.HttpRequest, client: df.DurableFunctionsClient, body: RunOrder) -> func.HttpResponse:
     """Take a machine that has ended once more, in a run of its own by the same policy: 202 with that run.
 
     409 while the machine is open. One retry per machine and run: a repetition gives the same run.
     """
-    given = _read(req)
+    command = _command(req, body)
     storage = open_storage()
     run, machine = await _find_machine(storage, req)
     if machine.outcome is None:
-        raise Refusal(409, f"The machine is {machine.stage.value} in this run; it can be retried once it has ended.")
+        raise ApiProblem(409, f"The machine is {machine.stage.value} in this run; it can be retried once it has ended.")
     if run.mode is Mode.ACCOMPANY:
-        raise Refusal(409, "Azure patched it, in a scheduled run of Update Manager; start a run of the policy instead.")
+        raise ApiProblem(409, "Update Manager patched it, in a scheduled run; start a run of the policy instead.")
     if machine.reason == Reason.UNREADABLE_ID:
-        raise Refusal(409, f"Nothing can be done with the machine. {machine.message}")
+        raise ApiProblem(409, f"Nothing can be done with the machine. {machine.message}")
     if not may_author(req.headers):
         await _check_rules_are_stored(storage, run)
     policy = Policy.model_validate(run.policy_snapshot)
@@ -260,10 +265,10 @@ async def retry_machine(req: func.HttpRequest, client: df.DurableFunctionsClient
     retry_id = await claimed_run_id(storage, "retry", f"{run.id}/{machine.key}", new_run_id(policy))
     if pin is not None:
         await storage.patch_pins.save(retry_id.text, pin)
-    why = f"retry of {machine.name} in {run.id}" + (f": {given.order.why}" if given.order.why else "")
+    why = f"retry of {machine.name} in {run.id}" + (f": {command.why}" if command.why else "")
     trigger = Trigger(
         kind=TriggerKind.HTTP,
-        **given.order.who,
+        **command.who,
         detail=why,
         retry_of=run.id,
         earlier_ids=starter_ids(run.trigger),
@@ -281,7 +286,7 @@ async def _check_rules_are_stored(storage: Storage, run: Run) -> None:
     A retry has one machine in its rings, so what counts are the rules of the run that was retried first.
 
     Raises:
-        Refusal: 403, with the fields in which the run may do more than the stored policy.
+        ApiProblem: 403, with the fields in which the run may do more than the stored policy.
     """
     first: Run | None = run
     for _ in range(MAX_RETRIES):
@@ -290,26 +295,26 @@ async def _check_rules_are_stored(storage: Storage, run: Run) -> None:
         first = await storage.runs.get(first.trigger.retry_of)
     stored = await storage.policies.get(run.policy)
     if first is None or first.trigger.retry_of or stored is None:
-        raise Refusal(403, "Only an author may retry it: no stored policy has the rules of its run any more.")
+        raise ApiProblem(403, "Only an author may retry it: no stored policy has the rules of its run any more.")
     ran = Policy.model_validate(first.policy_snapshot)
     reasons = widened(read_stored(stored).policy, ran, installs=first.mode is Mode.PATCH)
     if reasons:
         problems = [Problem(path=path, message=why) for path, why in reasons.items()]
-        raise Refusal(403, "Only an author may retry it: the stored policy is stricter now.", errors=problems)
+        raise ApiProblem(403, "Only an author may retry it: the stored policy is stricter now.", errors=problems)
 
 
 async def _pin_of(storage: Storage, run: Run, machine: MachineRecord, policy: Policy) -> Pin | None:
     """What holds the machine to the patches of the first ring; a retry must not get it around that.
 
     Raises:
-        Refusal: 409, the run ended before the first ring had told.
+        ApiProblem: 409, the run ended before the first ring had told.
     """
     first = order_rings(policy.rings)[0].name if policy.pin_rings else machine.ring
     if machine.ring == first:
         return None
     pin = await storage.patch_pins.get(run.id)
     if pin is None and run.mode is Mode.PATCH:
-        raise Refusal(409, f"The policy pins rings to {first}, which this run did not finish; start a new run.")
+        raise ApiProblem(409, f"The policy pins rings to {first}, which this run did not finish; start a new run.")
     return pin
 
 
@@ -322,39 +327,5 @@ async def _find_machine(storage: Storage, req: func.HttpRequest) -> tuple[Run, M
     return run, machine
 
 
-# --- bodies -------------------------------------------------------------------------------------------------
-
-
-class _Given(NamedTuple):
-    """What came with an order."""
-
-    order: Order
-    ring: str
-
-
-def _read(req: func.HttpRequest, *more: str) -> _Given:
-    """The body: ``comment`` and ``by``, and what else the order takes; all of it may be left out.
-
-    Raises:
-        Refusal: 400 with every field that is wrong.
-    """
-    fields = object_or_none(read_json(req)) if read_body(req).strip() else {}
-    names = ("comment", "by", *more)
-    if fields is None:
-        raise invalid_body(Problem(path="$", message=f"must be an object with any of {', '.join(names)}"))
-    problems = unknown_keys(fields, names, "is not known")
-    texts: dict[str, str] = {}
-    for name in names:
-        value = fields.get(name, "")
-        if isinstance(value, str) and len(value) <= MAX_COMMENT:
-            texts[name] = value.strip()
-        else:
-            problems.append(Problem(path=name, message=f"must be a text of at most {MAX_COMMENT} characters"))
-    if problems:
-        raise invalid_body(*problems)
-    order = Order(
-        **caller_of(req, claimed=texts["by"]).who,
-        why=texts["comment"],
-        at=datetime.now(UTC),
-    )
-    return _Given(order, texts.get("ring", ""))
+def _command(req: func.HttpRequest, body: RunOrder) -> Order:
+    return Order(**caller_of(req, claimed=body.by).who, why=body.comment, at=datetime.now(UTC))

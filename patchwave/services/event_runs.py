@@ -49,7 +49,7 @@ async def start_requested(
     """Start the run of this quarter with all that waits for it; nothing where the quarter has had its run.
 
     Raises:
-        Refusal: 503, the durable engine did not take the run; the next call finds it.
+        EngineUnavailable: the durable engine did not take the run; the next call finds it.
     """
     policy = chosen.policy
     requests = await storage.event_requests.list_open(policy.name) if waiting is None else waiting

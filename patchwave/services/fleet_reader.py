@@ -1,4 +1,4 @@
-"""Reading the fleet while a caller waits: a scope from a query, and its machines with what they are set to.
+"""Reads the fleet while a caller waits: the machines of a scope with what they are set to.
 
 Bounded in machines and in time, since Azure cuts an HTTP answer off after 230 seconds.
 """
@@ -6,21 +6,14 @@ Bounded in machines and in time, since Azure cuts an HTTP answer off after 230 s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import wraps
 from weakref import WeakKeyDictionary
 
-import azure.functions as func
-from pydantic import ValidationError
-
-from patchwave.api.endpoint import Parameter
-from patchwave.api.http import Refusal, query_of
 from patchwave.azure.resource_graph import QueryRefused, Row, open_resource_graph
 from patchwave.azure.vm_agents import open_agent_versions
-from patchwave.domain.core.documents import Json
-from patchwave.domain.core.validation import explain
 from patchwave.domain.drift.fleet_index import FleetIndex
 from patchwave.domain.drift.inputs import DriftInputs, FleetPolicy
 from patchwave.domain.fleet.discovery import DiscoveryQuery, build_queries
@@ -31,6 +24,7 @@ from patchwave.domain.maintenance.queries import all_assignments, all_configurat
 from patchwave.domain.policy.policy import PolicyError
 from patchwave.domain.policy.scope import Scope
 from patchwave.domain.policy.stored_policies import parse_stored_policy
+from patchwave.services.errors import FleetTooLarge, FleetTooSlow, FleetUnreadable, TooManyReads
 from patchwave.storage import Storage
 
 MAX_MACHINES = 20_000
@@ -42,49 +36,23 @@ _MAX_SHOWN_LENGTH = 300
 _MAX_SHOWN = 3
 MAX_READS = 4
 """Reads of the fleet at the same time in one worker: each holds a fleet in memory, and waits for the same quota."""
-_COME_AGAIN_SECONDS = 10
-TOO_MANY_READS = {429: f"{MAX_READS} reads of the fleet are under way already."}
-FLEET_REFUSES = TOO_MANY_READS | {
-    422: f"The scope has more than {MAX_MACHINES:,} machines.",
-    502: "Azure refuses to list the machines.",
-    503: "The storage cannot be reached, or reading the fleet takes too long.",
-}
-
-_LISTS: Mapping[str, str] = {
-    "subscription": "subscriptions",
-    "resourceGroup": "resourceGroups",
-    "location": "locations",
-    "osType": "osTypes",
-    "machine": "machineIds",
-}
-_TEXT: Json = {"type": "string", "maxLength": 4_096}
-SCOPE_QUERY = (
-    Parameter("subscription", _TEXT, "Ids of subscriptions, separated by commas; all that can be read unless given."),
-    Parameter("resourceGroup", _TEXT, "Names of resource groups."),
-    Parameter("location", _TEXT, "Regions."),
-    Parameter("osType", _TEXT, "Windows or Linux."),
-    Parameter("machine", _TEXT, "ARM ids of machines."),
-)
-"""The scope of a read, in its query: entries of one list are alternatives, every list given must match."""
-
-
+_RETRY_SECONDS = 10
 _under_way: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
 """How many reads of the fleet each event loop has; a worker has one."""
 
 
-def one_of_few[**Arguments](
-    handler: Callable[Arguments, Awaitable[func.HttpResponse]],
-) -> Callable[Arguments, Awaitable[func.HttpResponse]]:
-    """Let the handler run only while few others of its kind do; else it refuses with 429 and ``Retry-After``."""
+def one_of_few[**Arguments, Result](
+    handler: Callable[Arguments, Awaitable[Result]],
+) -> Callable[Arguments, Awaitable[Result]]:
+    """Limit how many functions that read the fleet run at the same time; one too many raises `TooManyReads`."""
 
     @wraps(handler)
-    async def handle(*args: Arguments.args, **kwargs: Arguments.kwargs) -> func.HttpResponse:
+    async def handle(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         loop = asyncio.get_running_loop()
         if _under_way.get(loop, 0) >= MAX_READS:
-            raise Refusal(
-                429,
+            raise TooManyReads(
                 f"{MAX_READS} reads of the fleet are under way; repeat the request when one has ended.",
-                headers={"Retry-After": str(_COME_AGAIN_SECONDS)},
+                retry_after=_RETRY_SECONDS,
             )
         _under_way[loop] = _under_way.get(loop, 0) + 1
         try:
@@ -95,28 +63,13 @@ def one_of_few[**Arguments](
     return handle
 
 
-def read_scope(request: func.HttpRequest) -> Scope:
-    """The scope in a query; without parameters all that the identity can read.
-
-    Raises:
-        Refusal: 400 when a value is none of its kind.
-    """
-    found = {
-        key: [item.strip() for item in text.split(",") if item.strip()]
-        for name, key in _LISTS.items()
-        if (text := query_of(request, name))
-    }
-    try:
-        return Scope.from_wire(found)
-    except ValidationError as error:
-        raise Refusal(400, "The query is not valid.", errors=explain(error, Scope)) from None
-
-
 async def read_fleet(scope: Scope) -> list[FleetMachine]:
     """The machines of a scope, each once, ordered by id.
 
     Raises:
-        Refusal: 422 when there are too many, 502 when Resource Graph refuses, 503 when it takes too long.
+        FleetTooLarge: there are too many.
+        FleetUnreadable: Resource Graph refuses.
+        FleetTooSlow: it takes too long.
     """
     found: dict[str, FleetMachine] = {}
     try:
@@ -127,9 +80,9 @@ async def read_fleet(scope: Scope) -> list[FleetMachine]:
                 for machine in select_fleet(scope, page.rows):
                     found.setdefault(machine.folded, machine)
                 if len(found) > MAX_MACHINES:
-                    raise Refusal(422, f"The scope has more than {MAX_MACHINES:,} machines: narrow it.")
+                    raise FleetTooLarge(f"The scope has more than {MAX_MACHINES:,} machines: narrow it.")
     except QueryRefused as refusal:
-        raise Refusal(502, f"The machines could not be listed. {refusal}") from refusal
+        raise FleetUnreadable(f"The machines could not be listed. {refusal}") from refusal
     except TimeoutError:
         raise _too_slow(MAX_SECONDS) from None
     return [found[folded] for folded in sorted(found)]
@@ -139,7 +92,7 @@ async def read_with_agents(scope: Scope) -> tuple[list[FleetMachine], list[str]]
     """The same with the versions of VM agents, and notes on those that cannot be read: those machines have none.
 
     Raises:
-        Refusal: as `read_fleet`.
+        ServiceError: as `read_fleet`.
     """
     fleet = await read_fleet(scope)
     subscriptions = {each.found.machine_id.subscription_id for each in fleet if not each.found.problem}
@@ -199,7 +152,7 @@ async def read_index(storage: Storage, scope: Scope) -> tuple[FleetIndex, list[s
     """The machines of a scope with agents, schedules and policies, by machine; and notes on what could not be read.
 
     Raises:
-        Refusal: as `read_fleet`.
+        ServiceError: as `read_fleet`.
     """
     try:
         async with asyncio.timeout(_MAX_INDEX):
@@ -210,7 +163,7 @@ async def read_index(storage: Storage, scope: Scope) -> tuple[FleetIndex, list[s
                 read_policies(storage),
             )
     except QueryRefused as refusal:
-        raise Refusal(502, f"The schedules could not be listed. {refusal}") from refusal
+        raise FleetUnreadable(f"The schedules could not be listed. {refusal}") from refusal
     except TimeoutError:
         raise _too_slow(_MAX_INDEX) from None
 
@@ -224,9 +177,8 @@ async def read_index(storage: Storage, scope: Scope) -> tuple[FleetIndex, list[s
     return await asyncio.to_thread(index)
 
 
-def _too_slow(seconds: float) -> Refusal:
-    return Refusal(
-        503,
+def _too_slow(seconds: float) -> FleetTooSlow:
+    return FleetTooSlow(
         f"The fleet could not be read in {seconds:.0f} seconds; repeat the request, or narrow the scope.",
-        headers={"Retry-After": "60"},
+        retry_after=60,
     )

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from weakref import WeakKeyDictionary
 
-from patchwave.api.auth import signed_in
 from patchwave.domain.core.ids import is_policy_name
 from patchwave.domain.core.principal import Signed
 from patchwave.storage import Storage, open_storage
@@ -41,13 +40,15 @@ class _Hour:
 _WRITTEN: WeakKeyDictionary[Storage, _Hour] = WeakKeyDictionary()
 
 
-async def note_refused(function: str, headers: Mapping[str, str], status: int, why: str, policy: str = "") -> None:
+async def note_refused(
+    function: str, identify: Callable[[], Signed | None], status: int, why: str, policy: str = ""
+) -> None:
     """Leave a trace of a call that was refused. It never fails, whatever the storage does.
 
     ``policy`` is the one that the address names; the line has it where it is stored.
     """
     try:
-        caller = signed_in(headers) or Signed(by="unknown")
+        caller = identify() or Signed(by="unknown")
         _LOG.info("Refused (%d): %s of %s: %s", status, function, caller.by_id or "unknown", why)
         async with asyncio.timeout(_PATIENCE_SECONDS):
             storage = open_storage()

@@ -1,4 +1,4 @@
-"""Evidence of a run as one document, and the timer that removes what has been kept long enough."""
+"""Removes records that have been kept long enough."""
 
 from __future__ import annotations
 
@@ -6,33 +6,15 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Protocol
+from datetime import datetime, timedelta
+from typing import Protocol
 
-import azure.durable_functions as df
-import azure.functions as func
 from durabletask.client import OrchestrationStatus
-from pydantic import Field, StrictInt, ValidationError
 
-from patchwave.api.endpoint import INVALID_BODY, INVALID_QUERY, NO_RUN, PAGED, Answer, Body, ListPage, described
-from patchwave.api.http import (
-    Refusal,
-    answer,
-    answered,
-    caller_of,
-    invalid_body,
-    page_of,
-    paged,
-    read_json,
-    run_id_of,
-)
-from patchwave.api.runs import ListedRun, find_run, listed_run
-from patchwave.domain.core.documents import Document
-from patchwave.domain.core.validation import explain
 from patchwave.domain.fleet.patch_mode_change import ChangeState
 from patchwave.domain.runs.retention import Retention, hourly_shard, is_purgeable
-from patchwave.settings import Settings, load_settings
-from patchwave.storage import Storage, open_storage
+from patchwave.settings import Settings
+from patchwave.storage import Storage
 
 MAX_ROWS = 20_000
 """Removed in one call, so that it ends well within its time; the next call goes on."""
@@ -44,24 +26,7 @@ _INSTANCE_TIME = timedelta(seconds=60)
 _INSTANCE_SPAN = timedelta(days=14)
 """Instances are removed when they are between so much older than they may be and just too old."""
 _ENDED = [OrchestrationStatus.COMPLETED, OrchestrationStatus.FAILED, OrchestrationStatus.TERMINATED]
-_EXPORTED = "evidence_exported"
 _LOG = logging.getLogger("patchwave.retention")
-
-bp = df.Blueprint()
-
-
-class EvidencePage(ListPage):
-    """What is kept of a run; ``record`` says what each of them is."""
-
-    records: list[dict[str, Any]]
-
-
-class Export(Document):
-    """What was received of a run's evidence."""
-
-    records: Annotated[StrictInt, Field(ge=1, le=10_000_000)] = Field(
-        description="The records of all pages; those that a page names as unreadable count."
-    )
 
 
 class PurgingEngine(Protocol):
@@ -75,68 +40,6 @@ class PurgingEngine(Protocol):
         runtime_status: list[OrchestrationStatus],
         timeout: timedelta,
     ) -> object: ...
-
-
-@bp.route(route="runs/{runId}/evidence", methods=["GET"])
-@described(Answer(200, EvidencePage), query=PAGED, refuses=INVALID_QUERY | NO_RUN)
-@answered
-async def get_run_evidence(req: func.HttpRequest) -> func.HttpResponse:
-    """Everything that is kept of a run, a page at a time. Reading it changes nothing."""
-    limit, cursor = page_of(req)
-    storage = open_storage()
-    run = await find_run(storage, run_id_of(req))
-    page = await storage.evidence.list_page(run, limit, cursor)
-    return answer(paged("records", page.items, page))
-
-
-@bp.route(route="runs/{runId}/evidence/exported", methods=["POST"])
-@described(
-    Answer(200, ListedRun),
-    body=Body(Export, {"a run of one machine": {"records": 2}}),
-    refuses=INVALID_BODY | NO_RUN | {409: "The run has not ended, or has another number of records."},
-)
-@answered
-async def acknowledge_export(req: func.HttpRequest) -> func.HttpResponse:
-    """Say that all evidence of a run that ended is kept elsewhere, after which the run may be removed.
-
-    ``records`` is how many were received on all pages. Some of the pages are no export: 409. Saying the same again
-    changes nothing.
-    """
-    received = _received(read_json(req))
-    storage = open_storage()
-    run = await find_run(storage, run_id_of(req))
-    if not run.state.is_final:
-        raise Refusal(409, "The run has not ended, and its evidence goes on growing.")
-    if await storage.evidence.count(run.id) != received:
-        # The first acknowledgement is a record of its own, so its repetition finds one more.
-        if await _was_acknowledged(storage, run.id, received):
-            return answer(listed_run(run))
-        raise Refusal(409, "The run has another number of records than were received: read all pages, then say so.")
-    at = datetime.now(UTC)
-    await storage.evidence.mark_exported(run.id, at)
-    await storage.audit.add(run.id, _EXPORTED, **caller_of(req).who, at=at, detail={"records": received})
-    return answer(listed_run(run.model_copy(update={"exported_at": at})))
-
-
-async def _was_acknowledged(storage: Storage, run_id: str, received: int) -> bool:
-    async for line in storage.audit.lines(run_id):
-        if line["action"] == _EXPORTED and line["detail"] == {"records": received}:
-            return True
-    return False
-
-
-def _received(body: object) -> int:
-    try:
-        return Export.from_wire(body).records
-    except ValidationError as error:
-        raise invalid_body(*explain(error, Export)) from None
-
-
-@bp.timer_trigger(schedule="0 35 * * * *", arg_name="timer", run_on_startup=False, use_monitor=True)
-@bp.durable_client_input(client_name="client")
-async def purged_records(timer: func.TimerRequest, client: df.DurableFunctionsClient) -> None:
-    """Remove a slice of what is over. A call that is late or comes twice finds what is left."""
-    await purge(open_storage(), client, retention_of(load_settings()), datetime.now(UTC))
 
 
 def retention_of(settings: Settings) -> Retention:

@@ -1,17 +1,12 @@
-"""scheduled_runs: every five minutes, start each policy whose occurrence is due."""
+"""Starts each policy whose occurrence is due."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
-import azure.durable_functions as df
-import azure.functions as func
-
-from patchwave.api.http import Refusal
 from patchwave.domain.calendar.schedule import Occurrence, closed_between, due_occurrence
-from patchwave.domain.core.documents import object_or_none
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.policy.policy import PolicyError
 from patchwave.domain.policy.stored_policies import parse_stored_policy
@@ -19,32 +14,31 @@ from patchwave.domain.runs.run import Run, RunState, Trigger, TriggerKind
 from patchwave.domain.scheduling.freeze import Freeze
 from patchwave.domain.scheduling.overrides import ScheduleOverrides
 from patchwave.domain.scheduling.upcoming import ScheduleDecision, ScheduleVerdict, decide
+from patchwave.services.errors import ServiceError
 from patchwave.services.event_runs import start_waiting_requests
 from patchwave.services.start_run import DurableClient, read_stored, start_run, tell_waiting_run
-from patchwave.storage import Storage, StoredPolicy, open_storage
+from patchwave.storage import Storage, StoredPolicy
 
 _LOG = logging.getLogger("patchwave.schedule")
 _MAX_SILENCE = timedelta(days=31)
 
-bp = df.Blueprint()
 
+async def start_what_is_due(
+    storage: Storage, client: DurableClient, now: datetime, *, missed_since: datetime | None = None
+) -> None:
+    """Start due policies, then the assessments that events asked for.
 
-@bp.timer_trigger(schedule="0 */5 * * * *", arg_name="timer", run_on_startup=False, use_monitor=True)
-@bp.durable_client_input(client_name="client")
-async def scheduled_runs(timer: func.TimerRequest, client: df.DurableFunctionsClient) -> None:
-    """Start what is due. The timer may come late or twice: the window and the run id decide, not the moment."""
-    now = datetime.now(UTC)
-    if timer.past_due:
-        _LOG.warning("The timer is late; only occurrences whose window is still open are started.")
-        if (since := _last_run(timer)) is not None:
-            try:
-                await note_missed_occurrences(open_storage(), since, now)
-            except Exception:
-                # What was missed is for the audit log; what is due now must start all the same.
-                _LOG.exception("The missed occurrences could not be noted.")
-    await start_due_policies(open_storage(), client, now)
-    # In the same function: each timer of its own would be an instance of its own, and a start of it.
-    await start_waiting_requests(open_storage(), client, now)
+    ``missed_since``: the timer's last execution, if it is late. What it missed is noted in audit logs.
+    """
+    if missed_since is not None:
+        try:
+            await note_missed_occurrences(storage, missed_since, now)
+        except Exception:
+            # What is due now must start all the same.
+            _LOG.exception("The missed occurrences could not be noted.")
+    await start_due_policies(storage, client, now)
+    # On the same timer: a timer of its own would be a cold start of its own.
+    await start_waiting_requests(storage, client, now)
 
 
 async def note_missed_occurrences(storage: Storage, since: datetime, now: datetime) -> None:
@@ -96,7 +90,7 @@ async def start_due_policies(storage: Storage, client: DurableClient, now: datet
 
 async def _note_failure(storage: Storage, policy: str, error: Exception, now: datetime) -> None:
     """Say it in the audit log of the policy, once an hour for one reason."""
-    expected = isinstance(error, PolicyError | Refusal)
+    expected = isinstance(error, PolicyError | ServiceError)
     why = str(error)[:500] if expected else f"Patchwave failed ({type(error).__name__}); its log has the reason."
     hour = now.replace(minute=0, second=0, microsecond=0)
     try:
@@ -149,18 +143,6 @@ async def _current_controls(
         return controls
     ended_at = run.ended_at if run and run.ended_at else carry_over.since
     return await storage.overrides.end_carry_over(policy, carry_over.run_id, ended_at)
-
-
-def _last_run(timer: func.TimerRequest) -> datetime | None:
-    """When the timer ran before this, by its monitor; ``None`` when it does not say, or never did."""
-    status: object = getattr(timer, "schedule_status", None)
-    said = (object_or_none(status) or {}).get("Last")
-    try:
-        last = datetime.fromisoformat(str(said))
-    except ValueError:
-        return None
-    last = last if last.tzinfo else last.replace(tzinfo=UTC)
-    return last if last.year > 1 else None
 
 
 async def _note_reason(storage: Storage, policy: str, occurrence: Occurrence, verdict: ScheduleVerdict) -> None:

@@ -1,36 +1,23 @@
-"""expired_snapshots: every quarter of an hour, delete the snapshots of ours whose time is over."""
+"""Deletes the snapshots of ours that have expired."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
-import azure.durable_functions as df
-import azure.functions as func
-
-from patchwave.azure.snapshots import Snapshots, open_snapshots
+from patchwave.azure.snapshots import Snapshots
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.folding import fold
 from patchwave.domain.machine.snapshot import MACHINE_TAG, SnapshotId, expired_run
-from patchwave.storage import Storage, open_storage
+from patchwave.storage import Storage
 
 MAX_SNAPSHOTS = 200
 """One call looks at so many at most, so that it ends well within its time; the next call goes on with the rest."""
 _BUDGET = timedelta(minutes=5)
 """For one call: a function gets ten minutes."""
 _LOG = logging.getLogger("patchwave.cleanup")
-
-bp = df.Blueprint()
-
-
-@bp.timer_trigger(schedule="0 10,25,40,55 * * * *", arg_name="timer", run_on_startup=False, use_monitor=True)
-async def expired_snapshots(timer: func.TimerRequest) -> None:
-    """Delete what is over. A call that is late or comes twice finds what is left."""
-    deleted = await delete_expired_snapshots(open_storage(), open_snapshots(), datetime.now(UTC))
-    if deleted:
-        _LOG.info("%d snapshots were deleted: their time is over.", len(deleted))
 
 
 async def delete_expired_snapshots(

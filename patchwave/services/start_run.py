@@ -7,57 +7,32 @@ import hashlib
 import json
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Protocol, cast
+from typing import Any, Protocol
 
 import grpc
 
-from patchwave.api.endpoint import Keys, Parameter
-from patchwave.api.http import Refusal, invalid_body, no_such
 from patchwave.domain.calendar.schedule import Occurrence
-from patchwave.domain.core.documents import Document, Json, object_or_none
+from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import ADHOC_POLICY, RunId, adhoc_name, is_policy_name
-from patchwave.domain.core.validation import Problem, unknown_keys
+from patchwave.domain.core.validation import Problem
 from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
 from patchwave.domain.policy.boundary import needs_boundary
 from patchwave.domain.policy.narrowing import widened
 from patchwave.domain.policy.policy import Policy, PolicyError, apply_overrides, parse_inline_policy
 from patchwave.domain.policy.stored_policies import parse_stored_policy
 from patchwave.domain.runs.provenance import WrittenPolicy, rules_in_short, written
-from patchwave.domain.runs.run import Mode, Run, RunState, StartableMode, Trigger
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.contracts import Signal
 from patchwave.domain.workflow.messages import FollowRun
+from patchwave.services.errors import EngineUnavailable, InvalidRequest, KeyReused, NotFound, NotPermitted
 from patchwave.services.policy_guardrails import boundary, check_permitted
 from patchwave.storage import Storage, StoredPolicy
 
 MAX_KEY = 255
-KEY_REUSED = {422: "The key was used for another request."}
-IDEMPOTENCY_KEY = Parameter(
-    "Idempotency-Key",
-    {"type": "string", "minLength": 1, "maxLength": MAX_KEY},
-    "A repetition by the same caller with the same key and body gives the first run; with another body of the same"
-    " policy it is refused.",
-)
 _LOG = logging.getLogger("patchwave.start")
-
-
-type InlinePolicy = Annotated[Policy, Keys(optional=("name",))]
-"""A policy in a request, which runs as ``adhoc-`` and its own name, or a digest of it."""
-
-
-class PlanRequest(Document):
-    """A policy, by name or as it is, and a merge patch over it (RFC 7396)."""
-
-    policy: str | InlinePolicy
-    overrides: Json | None = None
-
-
-class StartRequest(PlanRequest):
-    """What starts a run."""
-
-    mode: StartableMode = Mode.PATCH
 
 
 class DurableClient(Protocol):
@@ -92,7 +67,7 @@ async def start_run(
     mode ``accompany`` is for.
 
     Raises:
-        Refusal: 503, the durable engine did not take the run.
+        EngineUnavailable: the durable engine did not take the run.
     """
     at = datetime.now(UTC)
     policy, origin = chosen
@@ -118,7 +93,7 @@ async def start_run(
         await storage.audit.add(run.id, "run_started", **run.trigger.who, at=run.created_at, detail=detail)
         try:
             await schedule_run(client, run)
-        except Refusal:
+        except EngineUnavailable:
             if not repeatable:
                 why = "The durable engine did not answer; start again."
                 await storage.runs.settle(await storage.runs.close(run.id, RunState.FAILED, why, at))
@@ -130,7 +105,7 @@ async def schedule_run(client: DurableClient, run: Run) -> None:
     """Start the orchestration of a run, in its generation; one that exists already is as good.
 
     Raises:
-        Refusal: 503, the durable engine did not take it.
+        EngineUnavailable: the durable engine did not take it.
     """
     try:
         await client.schedule_new_orchestration(
@@ -142,8 +117,8 @@ async def schedule_run(client: DurableClient, run: Run) -> None:
     except grpc.RpcError as error:
         # Engines word this refusal differently, so its being there decides.
         if await client.get_orchestration_state(run.id) is None:
-            raise Refusal(
-                503, "The run is stored, but could not be scheduled; repeat the request.", headers={"Retry-After": "15"}
+            raise EngineUnavailable(
+                "The run is stored, but could not be scheduled; repeat the request.", retry_after=15
             ) from error
 
 
@@ -164,10 +139,10 @@ def check_key(key: str) -> None:
     """Refuse a key that is none.
 
     Raises:
-        Refusal: 400 when it is empty, too long, or not printable.
+        InvalidRequest: it is empty, too long, or not printable.
     """
     if not key or len(key) > MAX_KEY or not key.isprintable():
-        raise Refusal(400, f"The key of the request must have 1 to {MAX_KEY} printable characters.")
+        raise InvalidRequest(f"The key of the request must have 1 to {MAX_KEY} printable characters.")
 
 
 async def claimed_run_id(
@@ -186,7 +161,8 @@ async def claimed_run_id(
     is, such as caller and policy: in another scope it is another key. ``noun`` is what its sender calls it.
 
     Raises:
-        Refusal: 400 when the key is empty, too long, or not printable; 422 when it was used for another request.
+        InvalidRequest: the key is empty, too long, or not printable.
+        KeyReused: it was used for another request.
     """
     check_key(key)
     if scope:
@@ -199,79 +175,51 @@ async def claimed_run_id(
     claimed, _ = await storage.idempotency.reserve(kind, key, value, datetime.now(UTC))
     first, _, first_digest = claimed.partition(" ")
     if request is not None and first_digest not in ("", digest):
-        raise Refusal(
-            422,
+        raise KeyReused(
             f"The {noun} was used for another request, which started the run {first}:"
             f" send a new {noun} with a new request.",
         )
     return RunId.parse(first)
 
 
-async def read_request(
-    storage: Storage, body: object, *, by: str, by_id: str, may_author: bool
-) -> tuple[WrittenPolicy, Mode]:
-    """Read the body that starts a run: ``policy`` (name or document), ``mode`` and ``overrides``.
-
-    ``by`` and ``by_id`` are the author of an inline policy. ``may_author``: the caller may start what no stored policy
-    allows, an inline policy or overrides that widen one.
-
-    Raises:
-        Refusal: 400 for a body of another form, 404 for an unknown policy, 403 for what only an author may start.
-        PolicyError: the policy, or what the overrides make of it, is not valid.
-    """
-    fields = object_or_none(body)
-    if fields is None:
-        raise _invalid("$", "must be an object with policy, and optionally mode and overrides")
-    if unknown := unknown_keys(
-        fields, ("policy", "mode", "overrides"), "is not known; a start has policy, mode and overrides"
-    ):
-        raise invalid_body(*unknown)
-    mode = fields.get("mode", Mode.PATCH.value)
-    if mode not in (Mode.PATCH.value, Mode.ASSESS.value):
-        raise _invalid("mode", "must be patch or assess")
-    installs = mode == Mode.PATCH.value
-    chosen = await requested_policy(storage, fields, by=by, by_id=by_id, may_author=may_author, installs=installs)
-    return chosen, Mode(mode)
-
-
-def policy_named_in(body: object) -> str:
-    """The policy that a start names, whose keys its keys are; an inline one goes by no stored one's name."""
-    given = (object_or_none(body) or {}).get("policy")
-    if isinstance(given, str):
-        return given
-    name = (object_or_none(given) or {}).get("name")
+def name_for_keys(policy: str | Json) -> str:
+    """The policy whose idempotency keys a start uses; an inline one never shares those of a stored one."""
+    if isinstance(policy, str):
+        return policy
+    name = policy.get("name")
     # Not the digest that stands for a missing name: with a key, another body is to be refused.
     return adhoc_name(name) if isinstance(name, str) else ADHOC_POLICY
 
 
 async def requested_policy(
     storage: Storage,
-    fields: Mapping[str, Any],
+    policy: str | Json,
+    overrides: Json | None,
     *,
     by: str = "",
     by_id: str = "",
     may_author: bool = True,
     installs: bool = True,
 ) -> WrittenPolicy:
-    """The policy of a request: ``policy`` is a name or a document, ``overrides`` a merge patch over it.
+    """The policy of a request, by name or as a document, with ``overrides``, a merge patch over it.
+
+    ``by`` and ``by_id`` are the author of an inline policy. ``may_author``: the caller may start what no stored policy
+    allows, an inline policy or overrides that widen one.
 
     Raises:
-        Refusal: 400 when ``policy`` is neither, 404 for an unknown name, 403 when only an author may start it.
+        NotFound: no policy has this name.
+        NotPermitted: only an author may start it.
         PolicyError: the policy, or what the overrides make of it, is not valid.
     """
-    given = fields.get("policy")
-    overrides = fields.get("overrides")
-    if isinstance(given, str):
-        chosen = await find_written_policy(storage, given)
+    if isinstance(policy, str):
+        chosen = await find_written_policy(storage, policy)
         if boundary().is_needed_by(chosen.policy.scope):
             raise PolicyError([Problem(path="scope", message=needs_boundary())])
-    elif isinstance(given, dict):
-        if not may_author:
-            raise Refusal(403, "You may start stored policies only: give the name of one.")
-        # Beside the event loop, as all that is validated of a request: it may have 256 KB.
-        chosen = await asyncio.to_thread(_inline_policy, cast("dict[str, Any]", given), by, by_id)
+    elif not may_author:
+        raise NotPermitted("You may start stored policies only: give the name of one.")
     else:
-        raise _invalid("policy", "must be the name of a policy, or a policy")
+        # Beside the event loop, as all that is validated of a request: it may have 256 KB.
+        chosen = await asyncio.to_thread(_inline_policy, policy, by, by_id)
     if overrides is None:
         return chosen
     return await asyncio.to_thread(_overridden, chosen, overrides, may_author=may_author, installs=installs)
@@ -285,7 +233,7 @@ def _overridden(chosen: WrittenPolicy, overrides: object, *, may_author: bool, i
     changed = check_permitted(apply_overrides(chosen.policy.to_wire(), overrides))
     if not may_author and (reasons := widened(chosen.policy, changed, installs=installs)):
         problems = [Problem(path=f"overrides.{path}", message=why) for path, why in reasons.items()]
-        raise Refusal(403, "You may only narrow a stored policy: fewer machines, less, stricter.", errors=problems)
+        raise NotPermitted("You may only narrow a stored policy: fewer machines, less, stricter.", errors=problems)
     return chosen.changed(changed)
 
 
@@ -293,7 +241,7 @@ async def find_policy(storage: Storage, name: str) -> Policy:
     """The stored policy.
 
     Raises:
-        Refusal: 404 when there is none of this name.
+        NotFound: there is none of this name.
     """
     return (await find_written_policy(storage, name)).policy
 
@@ -302,11 +250,11 @@ async def find_written_policy(storage: Storage, name: str) -> WrittenPolicy:
     """The stored policy with its author.
 
     Raises:
-        Refusal: 404 when there is none of this name.
+        NotFound: there is none of this name.
     """
     stored = await storage.policies.get(name) if is_policy_name(name) else None
     if stored is None:
-        raise no_such("policy")
+        raise NotFound("There is no such policy.")
     return read_stored(stored)
 
 
@@ -320,7 +268,3 @@ def read_stored(stored: StoredPolicy) -> WrittenPolicy:
     return written(
         policy, author=stored.author, author_id=stored.author_id, version=stored.version, digest=stored.digest
     )
-
-
-def _invalid(path: str, message: str) -> Refusal:
-    return invalid_body(Problem(path=path, message=message))

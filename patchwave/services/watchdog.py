@@ -1,4 +1,4 @@
-"""watched_runs: every five minutes, look after the runs that may have lost their orchestration, or a part of it.
+"""Looks after runs that may have lost their orchestration, or a part of it.
 
 What is done is decided in `patchwave.domain.runs.watchdog`. A run whose orchestration is gone is given the next one,
 which goes on from the records; a machine whose own is gone or stuck is put back, so that its phase gives it another.
@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-import azure.durable_functions as df
-import azure.functions as func
 from durabletask.client import OrchestrationQuery, OrchestrationState, OrchestrationStatus
 
 from patchwave.domain.notifications.events import Notice, RunEnded
@@ -35,8 +33,7 @@ from patchwave.domain.workflow import contracts, instance_ids
 from patchwave.domain.workflow.contracts import Signal
 from patchwave.domain.workflow.messages import MachineEnded, MachineWork, RunRef
 from patchwave.services.start_run import DurableClient, schedule_run
-from patchwave.settings import load_settings
-from patchwave.storage import LiveRun, Storage, completion_change, open_storage
+from patchwave.storage import LiveRun, Storage, completion_change
 
 _RUNS_AT_ONCE = 8
 _INSTANCES_AT_ONCE = 32
@@ -54,8 +51,6 @@ _DEAD = (OrchestrationStatus.FAILED, OrchestrationStatus.TERMINATED)
 _TERMINATED = "The orchestration of the run was ended in the engine."
 _LOG = logging.getLogger("patchwave.watchdog")
 
-bp = df.Blueprint()
-
 
 class WatchedEngine(DurableClient, Protocol):
     """What the watchdog uses of the durable client."""
@@ -69,13 +64,6 @@ class WatchedEngine(DurableClient, Protocol):
     async def terminate_orchestration(self, instance_id: str, *, output: object, recursive: bool) -> None: ...
 
     async def purge_orchestration(self, instance_id: str, recursive: bool) -> object: ...
-
-
-@bp.timer_trigger(schedule="30 */5 * * * *", arg_name="timer", run_on_startup=False, use_monitor=True)
-@bp.durable_client_input(client_name="client")
-async def watched_runs(timer: func.TimerRequest, client: df.DurableFunctionsClient) -> None:
-    """Look after every run that has not ended. A call that is late or comes twice finds what is left to do."""
-    await look_after_runs(Watch(open_storage(), client, datetime.now(UTC), load_settings().poll_seconds))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from local import ROOT
-from patchwave.api.auth import ROLES
+from patchwave.api.endpoint import ROUTES
 from patchwave.domain.workflow import contracts
 from tests.support.function_index import registered
 
@@ -37,78 +37,12 @@ async def main():
 asyncio.run(main())
 """
 
-_CONFIGURATION = "maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}"
-HTTP = {
-    "start_run": ("runs", "post"),
-    "list_runs": ("runs", "get"),
-    "get_run": ("runs/{runId}", "get"),
-    "list_run_machines": ("runs/{runId}/machines", "get"),
-    "get_run_machine": ("runs/{runId}/machines/{machineKey}", "get"),
-    "get_run_plan": ("runs/{runId}/plan", "get"),
-    "list_run_audit": ("runs/{runId}/audit", "get"),
-    "get_run_evidence": ("runs/{runId}/evidence", "get"),
-    "acknowledge_export": ("runs/{runId}/evidence/exported", "post"),
-    "pause_run": ("runs/{runId}/pause", "post"),
-    "resume_run": ("runs/{runId}/resume", "post"),
-    "cancel_run": ("runs/{runId}/cancel", "post"),
-    "approve_ring": ("runs/{runId}/approve", "post"),
-    "reject_ring": ("runs/{runId}/reject", "post"),
-    "skip_machine": ("runs/{runId}/machines/{machineKey}/skip", "post"),
-    "retry_machine": ("runs/{runId}/machines/{machineKey}/retry", "post"),
-    "run_webhook": ("webhooks/{policy}", "post"),
-    "list_policies": ("policies", "get"),
-    "get_policy": ("policies/{name}", "get"),
-    "get_policy_schema": ("policies/schema", "get"),
-    "put_policy": ("policies/{name}", "put"),
-    "delete_policy": ("policies/{name}", "delete"),
-    "import_policy": ("policies/import", "post"),
-    "export_policy": ("policies/{name}/export", "post"),
-    "list_occurrences": ("policies/{name}/occurrences", "get"),
-    "pause_policy": ("policies/{name}/pause", "post"),
-    "resume_policy": ("policies/{name}/resume", "post"),
-    "skip_next_occurrence": ("policies/{name}/skip-next", "post"),
-    "unskip_next_occurrence": ("policies/{name}/skip-next", "delete"),
-    "run_policy_now": ("policies/{name}/run-now", "post"),
-    "list_policy_audit": ("policies/{name}/audit", "get"),
-    "list_refused_calls": ("audit/refused", "get"),
-    "list_freezes": ("freezes", "get"),
-    "get_freeze": ("freezes/{name}", "get"),
-    "put_freeze": ("freezes/{name}", "put"),
-    "delete_freeze": ("freezes/{name}", "delete"),
-    "list_freeze_audit": ("freezes/{name}/audit", "get"),
-    "list_configurations": ("maintenance/configurations", "get"),
-    "get_configuration": (_CONFIGURATION, "get"),
-    "put_configuration": (_CONFIGURATION, "put"),
-    "change_configuration": (_CONFIGURATION, "patch"),
-    "delete_configuration": (_CONFIGURATION, "delete"),
-    "list_coming_runs": (f"{_CONFIGURATION}/runs", "get"),
-    "cancel_scheduled_run": (f"{_CONFIGURATION}/cancel", "post"),
-    "list_configuration_audit": (f"{_CONFIGURATION}/audit", "get"),
-    "list_maintenance_occurrences": ("maintenance/occurrences", "get"),
-    "get_maintenance_occurrence": ("maintenance/occurrences/{runId}", "get"),
-    "list_maintenance_occurrence_machines": ("maintenance/occurrences/{runId}/machines", "get"),
-    "list_assignments": ("maintenance/assignments", "get"),
-    "put_assignment": ("maintenance/assignments", "put"),
-    "remove_assignments": ("maintenance/assignments", "delete"),
-    "list_fleet_modes": ("fleet/modes", "get"),
-    "list_fleet_eligibility": ("fleet/eligibility", "get"),
-    "plan_mode_change": ("fleet/mode-changes", "post"),
-    "list_mode_changes": ("fleet/mode-changes", "get"),
-    "get_mode_change": ("fleet/mode-changes/{changeId}", "get"),
-    "list_mode_change_machines": ("fleet/mode-changes/{changeId}/machines", "get"),
-    "list_mode_change_audit": ("fleet/mode-changes/{changeId}/audit", "get"),
-    "start_mode_change": ("fleet/mode-changes/{changeId}/start", "post"),
-    "stop_mode_change": ("fleet/mode-changes/{changeId}/stop", "post"),
-    "examine_fleet": ("fleet/doctor", "get"),
-    "plan_dry_run": ("plans", "post"),
-    "get_openapi": ("openapi.json", "get"),
-    "health": ("health", "get"),
-}
+HTTP = {spec.name: (spec.path, spec.method.lower()) for spec in ROUTES.values()}
 OTHER_TRIGGERS = {
-    "scheduled_runs": "timerTrigger",
-    "expired_snapshots": "timerTrigger",
-    "watched_runs": "timerTrigger",
-    "purged_records": "timerTrigger",
+    "start_scheduled_runs": "timerTrigger",
+    "delete_expired_snapshots": "timerTrigger",
+    "supervise_runs": "timerTrigger",
+    "purge_expired_records": "timerTrigger",
     "maintenance_event": "eventGridTrigger",
 }
 ORCHESTRATORS = {each.name for each in vars(contracts).values() if isinstance(each, contracts.Orchestration)}
@@ -145,16 +79,16 @@ def test_routes_methods_and_keys(functions: dict[str, Any], name: str) -> None:
     assert trigger["authLevel"].casefold() == ("anonymous" if name == "health" else "function")
 
 
-def test_every_http_function_has_its_place_in_the_table_of_roles(functions: dict[str, Any]) -> None:
+def test_every_http_function_is_registered_by_the_one_decorator(functions: dict[str, Any]) -> None:
     of_http = {name for name, bindings in functions.items() if trigger_of(bindings)["type"] == "httpTrigger"}
-    assert of_http == ROLES.keys()
+    assert of_http == ROUTES.keys()
 
 
 @pytest.mark.parametrize("name", sorted(OTHER_TRIGGERS))
 def test_the_timer_and_the_event_trigger(functions: dict[str, Any], name: str) -> None:
     trigger = trigger_of(functions[name])
     assert trigger["type"] == OTHER_TRIGGERS[name]
-    if name == "scheduled_runs":
+    if name == "start_scheduled_runs":
         assert trigger["schedule"] == "0 */5 * * * *"
         assert trigger["useMonitor"]
         assert not trigger["runOnStartup"]
@@ -180,9 +114,9 @@ def test_functions_that_start_or_steer_runs_get_the_durable_client(functions: di
         "resume_policy",
         "run_policy_now",
         "run_webhook",
-        "scheduled_runs",
-        "watched_runs",
-        "purged_records",
+        "start_scheduled_runs",
+        "supervise_runs",
+        "purge_expired_records",
         "maintenance_event",
     }
 

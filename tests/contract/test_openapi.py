@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 from azure.data.tables import TableServiceClient
-from azure.functions import HttpResponse
 from openapi_spec_validator import validate
 
 from local import ROOT
 from patchwave.api import openapi as described
-from patchwave.api.endpoint import promise_of
+from patchwave.api.endpoint import RouteSpec
 from patchwave.api.http import MAX_BODY
-from patchwave.api.openapi import API_VERSION, PREFIX, Route, openapi, routes
+from patchwave.api.openapi import API_VERSION, PREFIX, openapi, path_of, routes
 from patchwave.domain.core.command import Order
 from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.fleet.patch_mode import WantedSettings
@@ -31,7 +30,7 @@ from tests.support.azurite import azurite
 from tests.support.factories import NOW, machine
 from tests.support.factories import run as a_run
 from tests.support.function_index import registered
-from tests.support.http_calls import POLICY, SUBSCRIPTION, Engine, call
+from tests.support.http_calls import POLICY, SUBSCRIPTION, Engine, call, call_route
 
 __all__ = ["azurite", "engine", "monthly", "no_identity", "storage"]
 
@@ -39,8 +38,8 @@ DOCUMENT: dict[str, Any] = openapi()
 ROUTES = {route.name: route for route in routes()}
 
 
-def operation(route: Route) -> dict[str, Any]:
-    return DOCUMENT["paths"][route.path][route.method]
+def operation(route: RouteSpec) -> dict[str, Any]:
+    return DOCUMENT["paths"][path_of(route)][route.method.lower()]
 
 
 def test_the_document_is_valid() -> None:
@@ -49,7 +48,7 @@ def test_the_document_is_valid() -> None:
 
 def test_every_http_function_of_the_app_is_in_it() -> None:
     """Those that the app registers, not those that a list names."""
-    assert {(route.name, route.template, route.method) for route in routes()} == {
+    assert {(route.name, route.path, route.method.lower()) for route in routes()} == {
         (name, route, method) for name, (route, method) in HTTP.items()
     }
     assert {name for name, function in registered().items() if function.is_http_function()} == set(ROUTES)
@@ -59,16 +58,8 @@ def test_names_are_unique_and_every_part_of_a_route_is_described() -> None:
     names = [operation(route)["operationId"] for route in routes()]
     assert len(set(names)) == len(names)
     for route in routes():
-        parts = {part[1:-1] for part in route.template.split("/") if part.startswith("{")}
+        parts = {part[1:-1] for part in route.path.split("/") if part.startswith("{")}
         assert parts == {each["name"] for each in operation(route)["parameters"] if each["in"] == "path"}
-
-
-def test_a_route_without_a_description_is_no_document() -> None:
-    async def forgotten() -> HttpResponse:
-        return HttpResponse()
-
-    with pytest.raises(LookupError, match="forgotten"):
-        promise_of(forgotten)
 
 
 def test_prefix_and_version_are_those_of_the_app() -> None:
@@ -119,56 +110,42 @@ def a_change() -> ModeChange:
     )
 
 
-def parts_of(route: Route) -> dict[str, str]:
+def parts_of(route: RouteSpec) -> dict[str, str]:
     """The parts of its route, of things that exist."""
-    parts = {name: value for name, value in PLACES.items() if f"{{{name}}}" in route.template}
-    return parts | {"name": "year-end"} if "freezes" in route.template else parts
+    parts = {name: value for name, value in PLACES.items() if f"{{{name}}}" in route.path}
+    return parts | {"name": "year-end"} if "freezes" in route.path else parts
 
 
-async def status_of(route: Route, engine: Engine, body: object = b"", parts: dict[str, str] | None = None) -> int:
+async def status_of(route: RouteSpec, engine: Engine, body: object = b"", parts: dict[str, str] | None = None) -> int:
     """The status of one call; without parts it is about what does not exist."""
     missing = {name: f"no-such-{name.lower()}" for name in parts_of(route)}
-    inner = getattr(route.handler, "client_function", None)
     given: dict[str, Any] = missing if parts is None else parts
-    found = await call(
-        _Plain(inner or route.handler),
+    found = await call_route(
+        route,
         body=body,
-        engine=engine if inner else None,
-        query={"reason": "tests"} if route.method == "delete" else {},
+        engine=engine,
+        query={"reason": "tests"} if route.method == "DELETE" else {},
         **given,
     )
     return found.status
-
-
-class _Plain:
-    """A handler in the form in which the helper of the triggers takes functions."""
-
-    def __init__(self, handler: Any) -> None:
-        self._handler = handler
-
-    def build(self) -> _Plain:
-        return self
-
-    def get_user_function(self) -> Any:
-        return self._handler
 
 
 @pytest.mark.parametrize("name", sorted(ROUTES))
 async def test_what_a_route_answers_when_nothing_exists(storage: Storage, engine: Engine, name: str) -> None:
     """404 where it is said; and everything else that comes back is said as well."""
     route = ROUTES[name]
-    if name in ASK_AZURE and "{" not in route.template:
+    if name in ASK_AZURE and "{" not in route.path:
         pytest.skip("it asks Azure")
     said = set(operation(route)["responses"])
-    examples = route.promise.body.examples.values() if route.promise.body else [b""]
+    examples = route.body.examples.values() if route.body else [b""]
     for body in examples:
         status = await status_of(route, engine, body)
         assert str(status) in said
-        if route.template.count("{") and route.method != "put" and name not in ("run_webhook",):
+        if route.path.count("{") and route.method != "PUT" and name not in ("run_webhook",):
             assert status in (404, 200 if name.endswith("audit") else 404)
 
 
-@pytest.mark.parametrize("name", sorted(name for name, route in ROUTES.items() if route.promise.body))
+@pytest.mark.parametrize("name", sorted(name for name, route in ROUTES.items() if route.body))
 async def test_bodies_that_are_wrong_or_too_large(storage: Storage, engine: Engine, monthly: str, name: str) -> None:
     route = ROUTES[name]
     assert await status_of(route, engine, b"[", parts_of(route)) == 400
@@ -176,7 +153,7 @@ async def test_bodies_that_are_wrong_or_too_large(storage: Storage, engine: Engi
     assert {"400", "413"} <= set(operation(route)["responses"])
 
 
-@pytest.mark.parametrize("name", sorted(name for name, route in ROUTES.items() if route.promise.body))
+@pytest.mark.parametrize("name", sorted(name for name, route in ROUTES.items() if route.body))
 async def test_the_examples_work(storage: Storage, engine: Engine, monthly: str, name: str) -> None:
     route = ROUTES[name]
     if name in ASK_AZURE:
@@ -193,15 +170,15 @@ async def test_the_examples_work(storage: Storage, engine: Engine, monthly: str,
     if name == "retry_machine":
         await storage.results.record_outcomes(run.id, [machine(1).key], Outcome.canceled(), NOW)
     engine.instances[run.id] = ("patch_run", None)
-    if "changeId" in route.template:
+    if "changeId" in route.path:
         await storage.patch_mode_changes.create(a_change(), [])
     if name.startswith(("skip_next", "unskip", "export")):
-        example = ROUTES["put_policy"].promise.body
+        example = ROUTES["put_policy"].body
         assert example
         await status_of(ROUTES["put_policy"], engine, example.examples["monthly"], {"name": monthly})
-    assert route.promise.body
-    good = {answer.status for answer in route.promise.answers}
-    for body in route.promise.body.examples.values():
+    assert route.body
+    good = {answer.status for answer in route.responses}
+    for body in route.body.examples.values():
         assert await status_of(route, engine, body, parts_of(route)) in good
 
 
@@ -214,7 +191,7 @@ def stored() -> dict[str, list[dict[str, Any]]]:
 
 
 @pytest.mark.usefixtures("no_identity")
-@pytest.mark.parametrize("name", sorted(name for name, route in ROUTES.items() if route.method == "get"))
+@pytest.mark.parametrize("name", sorted(name for name, route in ROUTES.items() if route.method == "GET"))
 async def test_a_get_changes_nothing(storage: Storage, engine: Engine, monthly: str, name: str) -> None:
     """Front ends, browsers and tools repeat and prefetch a GET."""
     route = ROUTES[name]
@@ -240,10 +217,10 @@ async def test_failures_of_the_storage(
         raise error
 
     route = ROUTES[name]
-    module = sys.modules[getattr(route.handler, "client_function", route.handler).__module__]
+    module = sys.modules[route.handler.__module__]
     monkeypatch.setattr(module, "open_storage", fail, raising=False)
-    body = next(iter(route.promise.body.examples.values())) if route.promise.body else b""
-    if not route.promise.uses_storage:
+    body = next(iter(route.body.examples.values())) if route.body else b""
+    if not route.uses_storage:
         pytest.skip("it uses no storage")
     assert await status_of(route, engine, body, parts_of(route)) == status
     assert str(status) in operation(route)["responses"]

@@ -248,7 +248,7 @@ def test_the_timer_starts_each_due_occurrence_once(product: Product) -> None:
     schedule = {"recurrence": "RRULE:FREQ=DAILY", "time": f"{began:%H:%M}", "timeZone": "UTC", "window": "PT2H"}
     etag = put_policy(product, "nightly", policy_of(ids, schedule=schedule))
     for _ in range(2):
-        reply = product.api.post("/admin/functions/scheduled_runs", json={"input": ""})
+        reply = product.api.post("/admin/functions/start_scheduled_runs", json={"input": ""})
         assert reply.status_code == 202
     run_id = f"{began:%Y%m%dT%H%M%SZ}-nightly"
     wait_until(lambda: product.api.get(f"/api/runs/{run_id}").status_code == 200)
@@ -265,7 +265,7 @@ def test_an_occurrence_with_too_little_window_left_installs_nothing(product: Pro
     began = (datetime.now(UTC) - timedelta(minutes=10)).replace(second=0, microsecond=0)
     schedule = {"recurrence": "RRULE:FREQ=DAILY", "time": f"{began:%H:%M}", "timeZone": "UTC", "window": "PT30M"}
     put_policy(product, "too-late", policy_of(ids, schedule=schedule, install={"minimumDuration": "PT30M"}))
-    product.api.post("/admin/functions/scheduled_runs", json={"input": ""})
+    product.api.post("/admin/functions/start_scheduled_runs", json={"input": ""})
     run_id = f"{began:%Y%m%dT%H%M%SZ}-too-late"
     wait_until(lambda: product.api.get(f"/api/runs/{run_id}").status_code == 200)
     product.wait(run_id)

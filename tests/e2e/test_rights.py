@@ -193,7 +193,7 @@ def _delete_a_snapshot(product: Product, snapshot: str) -> None:
     assert changed.is_success, changed.text
 
     def deleted() -> bool:
-        product.api.post("/admin/functions/expired_snapshots", json={})
+        product.api.post("/admin/functions/delete_expired_snapshots", json={})
         return product.azure.get(snapshot, params=parameters, headers=headers).status_code == 404
 
     wait_until(deleted, what=lambda: "the snapshot is still there")

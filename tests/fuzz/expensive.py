@@ -19,8 +19,9 @@ from urllib.parse import quote
 
 import requests
 
-from patchwave.api.http import MAX_BODY, MAX_KEYS
+from patchwave.api.http import MAX_BODY
 from patchwave.api.openapi import openapi
+from patchwave.services.strict_json import MAX_KEYS
 
 MAX_LINE = 8_192
 """Of a part of the route, a query parameter or a header: front ends refuse more."""

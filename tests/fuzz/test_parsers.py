@@ -18,7 +18,7 @@ import yaml
 from hypothesis import example, given
 
 from local.azure_simulator.resource_graph import kql
-from patchwave.api.http import Refusal
+from patchwave.api.problems import ApiProblem
 from patchwave.cli.errors import RefusedError
 from patchwave.cli.output import plain
 from patchwave.cli.policy_files import merge_patch, parse_value, policy_text
@@ -38,6 +38,7 @@ from patchwave.domain.policy.scope import Scope
 from patchwave.domain.scheduling.freeze import FreezeError, parse_freeze
 from patchwave.outbound.notifications.slack import escape
 from patchwave.outbound.notifications.templates import render_html, render_text
+from patchwave.services.errors import InvalidRequest
 from patchwave.settings import ChannelsError, parse_channels
 from patchwave.storage import InvalidCursor
 from patchwave.storage.engine.paging import read_cursor, write_cursor
@@ -249,7 +250,7 @@ def test_durations(text: str) -> None:
 def test_signatures(header: str, body: bytes) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("triggers.webhook.load_settings", lambda: _Secret)
-        with pytest.raises(Refusal, match="signature"):
+        with pytest.raises(ApiProblem, match="signature"):
             _check_signature(header, Call("monthly", "", body), NOW)
 
 
@@ -267,7 +268,7 @@ class _Secret:
     st.one_of(st.binary(), bodies({"mode": "assess", "deliveryId": "1"}).map(lambda t: t.encode("utf-8", "replace")))
 )
 def test_bodies_of_webhooks(body: bytes) -> None:
-    with suppress(Refusal):
+    with suppress(ApiProblem, InvalidRequest):
         assert isinstance(_fields(body), dict)
 
 

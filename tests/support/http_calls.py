@@ -6,10 +6,13 @@ import base64
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, tzinfo
+from inspect import signature
 from typing import Any, Self, cast
 
 import azure.functions as func
 import grpc
+
+from patchwave.api.endpoint import RouteSpec
 
 SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
 POLICY: dict[str, Any] = {"scope": {"subscriptions": [SUBSCRIPTION]}, "maxConcurrent": 3}
@@ -115,6 +118,25 @@ def user_function(function: object) -> Callable[..., Awaitable[func.HttpResponse
     """The function itself, without the host's bindings."""
     found = cast("Any", function).build().get_user_function()
     return cast("Callable[..., Awaitable[func.HttpResponse]]", getattr(found, "client_function", found))
+
+
+class _Registered:
+    """A handler in the form in which `call` takes functions."""
+
+    def __init__(self, handler: object) -> None:
+        self._handler = handler
+
+    def build(self) -> Self:
+        return self
+
+    def get_user_function(self) -> object:
+        return self._handler
+
+
+async def call_route(spec: RouteSpec, *, engine: Engine | None = None, **request: Any) -> Answer:
+    """Call a registered route, with a durable client if it takes one."""
+    takes_client = "client" in signature(spec.handler).parameters
+    return await call(_Registered(spec.handler), engine=(engine or Engine()) if takes_client else None, **request)
 
 
 async def call(

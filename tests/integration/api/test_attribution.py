@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from patchwave.api import freezes, policies, policy_schedule, run_commands, runs
+from patchwave.api import evidence, freezes, policies, policy_schedule, run_commands, runs
 from patchwave.domain.runs.run import RunState
-from patchwave.services import retention
 from patchwave.storage import Storage
 from tests.integration.api.test_run_commands import end_machine
 from tests.support.factories import NOW, RUN, machine, run
@@ -132,7 +131,7 @@ async def test_an_export_keeps_who_has_the_evidence(storage: Storage) -> None:
     await storage.runs.close(RUN, RunState.COMPLETED, "", NOW)
     count = await storage.evidence.count(RUN)
     operator = signed_in(ANA, "operator", name="ana@example.org")
-    answer = await call(retention.acknowledge_export, body={"records": count}, headers=operator, runId=RUN)
+    answer = await call(evidence.acknowledge_export, body={"records": count}, headers=operator, runId=RUN)
     assert answer.status == 200, answer.text
     assert await last_line(storage, RUN, "evidence_exported") == PROVEN
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-import patchwave.api
-import patchwave.services
-import triggers
 from patchwave.api import health, policies, policy_schedule, run_commands, runs
-from patchwave.api.auth import ROLES
+from patchwave.api.endpoint import ROUTES, ResponseSpec, route
 from patchwave.domain.core.documents import format_instant
 from patchwave.domain.core.principal import MAX_HEADER, Role
 from patchwave.domain.policy.policy import parse_policy
@@ -23,42 +18,24 @@ from patchwave.storage import Storage
 from tests.integration.api.test_run_commands import end_machine
 from tests.integration.api.test_webhook import SECRET, sign
 from tests.support.factories import NOW, RUN, machine, run
-from tests.support.http_calls import POLICY, SUBSCRIPTION, TENANT, Answer, Engine, call, signed_in
+from tests.support.http_calls import POLICY, SUBSCRIPTION, TENANT, Answer, Engine, call, call_route, signed_in
 
 ANA = "aaaaaaaa-2222-4333-8444-555555555555"
 DORA = "dddddddd-2222-4333-8444-555555555555"
 CLEO = "cccccccc-2222-4333-8444-555555555555"
 BEN = "bbbbbbbb-2222-4333-8444-555555555555"
-MODULES = [
-    importlib.import_module(f"{package.__name__}.{each.name}")
-    for package in (patchwave.api, patchwave.services, triggers)
-    for each in pkgutil.iter_modules(package.__path__)
-]
-FUNCTIONS: dict[str, Any] = {
-    name: getattr(module, name)
-    for module in MODULES
-    for name in ROLES
-    # Modules import helpers that are named like functions of others; those of the host are builders.
-    if hasattr(getattr(module, name, None), "build")
-}
-GUARDED = [name for name, role in ROLES.items() if role is not None]
+GUARDED = [name for name, spec in ROUTES.items() if spec.role is not None]
 
 
-async def ask(name: str, headers: dict[str, str], body: object = b"", **route: str) -> Answer:
+async def ask(name: str, headers: dict[str, str], body: object = b"", **parts: Any) -> Answer:
     """Call a function of the API by its name."""
-    bound = [each.get_dict_repr() for each in FUNCTIONS[name].build().get_bindings()]
-    engine = Engine() if any(each["type"] == "durableClient" for each in bound) else None
-    return await call(FUNCTIONS[name], body=body, headers=headers, query={}, engine=engine, **route)
-
-
-def test_every_function_of_the_table_is_found_here() -> None:
-    assert FUNCTIONS.keys() == ROLES.keys()
+    return await call_route(ROUTES[name], body=body, headers=headers, query={}, **parts)
 
 
 @pytest.mark.usefixtures("storage", "roles", "no_identity")
 @pytest.mark.parametrize("name", GUARDED)
 async def test_a_function_lets_in_who_has_its_role_and_nobody_else(name: str) -> None:
-    needed = ROLES[name]
+    needed = ROUTES[name].role
     assert needed is not None
     nobody = await ask(name, {})
     assert (nobody.status, nobody.headers["WWW-Authenticate"]) == (401, "Bearer")
@@ -76,7 +53,7 @@ async def test_a_function_lets_in_who_has_its_role_and_nobody_else(name: str) ->
 async def test_the_webhook_and_health_have_an_authentication_of_their_own(
     monthly: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert [name for name, role in ROLES.items() if role is None] == ["run_webhook", "health"]
+    assert {name for name, spec in ROUTES.items() if spec.role is None} == {"run_webhook", "health"}
     # Readers have a function key as well: without a signature they could start a run here.
     unsigned = await ask("run_webhook", signed_in(ANA, "operator"), policy=monthly)
     assert (unsigned.status, "PATCHWAVE" in unsigned.problem["detail"]) == (401, False)
@@ -127,11 +104,9 @@ async def test_nobody_is_believed_while_app_service_authentication_is_off(monkey
     assert answer.problem["detail"] == "Sign in."
 
 
-@pytest.mark.usefixtures("storage", "roles")
-async def test_a_function_that_the_table_does_not_have_is_refused_to_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("patchwave.api.auth.ROLES", {})
-    answer = await ask("list_runs", signed_in(ANA, *Role))
-    assert answer.status == 403
+def test_no_route_can_be_registered_without_saying_its_role() -> None:
+    with pytest.raises(TypeError, match="role"):
+        route("GET", "forgotten", ResponseSpec(200))  # type: ignore[call-arg]  # that is the test
 
 
 # --- what an operator may start -----------------------------------------------------------------------------

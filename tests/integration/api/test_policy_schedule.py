@@ -153,7 +153,7 @@ class TestPause:
         await call(policy_schedule.pause_policy, body=WHY, name=nightly)
         answer = await call(policy_schedule.resume_policy, body=WHY, engine=engine, name=nightly)
         assert (answer.status, answer.json["pause"]) == (200, None)
-        assert engine.events == ([] if engine_fails else [(waiting, "steer")])
+        assert engine.events == ([] if engine_fails else [(waiting, "control")])
 
 
 class TestSkip:

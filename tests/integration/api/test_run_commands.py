@@ -80,7 +80,7 @@ async def test_a_pause_is_written_told_and_audited_once(live: Storage, engine: E
     shown = await call(runs.get_run, runId=RUN)
     assert shown.json["steered"]["pause"]["by"] == "ana@example.org"
     assert shown.json["steered"]["pause"]["why"] == "the disks are full"
-    assert engine.events == [(RUN, "steer"), (RUN, "steer")]
+    assert engine.events == [(RUN, "control"), (RUN, "control")]
     [line] = await lines(live)
     assert (line["action"], line["by"]) == ("run_paused", "ana@example.org")
     assert line["detail"] == {"comment": "the disks are full", "before": "running", "after": "paused"}
@@ -120,7 +120,7 @@ async def test_a_rejection_names_its_ring(live: Storage, engine: Engine) -> None
     assert answer.status == 202
     decision = (await stored(live)).decisions["broad"]
     assert (decision.approved, decision.by, decision.comment) == (False, "ben (claimed)", "not this month")
-    assert engine.events == [(RUN, "steer")]
+    assert engine.events == [(RUN, "control")]
     assert [line["action"] for line in await lines(live)] == ["ring_rejected"]
 
 
@@ -146,7 +146,7 @@ async def test_the_run_that_could_not_be_told_keeps_the_order(live: Storage, eng
     engine.failing = False
     assert (await give(engine, command)).status == 202
     assert await stored(live) == told
-    assert engine.events == [(RUN, "steer")]
+    assert engine.events == [(RUN, "control")]
     assert len(await lines(live)) == 1
 
 
@@ -172,7 +172,7 @@ async def test_a_run_that_is_not_there(storage: Storage, engine: Engine, command
     [
         (b"{", []),
         ([], ["$"]),
-        ({"comment": 7, "by": None, "colour": "red"}, ["colour", "comment", "by"]),
+        ({"comment": 7, "by": None, "colour": "red"}, ["comment", "by", "colour"]),
         ({"comment": "x" * 1_001}, ["comment"]),
     ],
 )

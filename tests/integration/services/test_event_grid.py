@@ -11,10 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from patchwave.api.http import Refusal
 from patchwave.domain.policy import stored_policies
 from patchwave.domain.policy.policy import Policy, parse_policy
 from patchwave.domain.runs.run import Mode, Run, TriggerKind
+from patchwave.services import azure_events
+from patchwave.services.errors import EngineUnavailable
 from patchwave.services.event_lookup import NotKnownYet
 from patchwave.services.event_runs import start_waiting_requests
 from patchwave.settings import load_settings
@@ -32,7 +33,6 @@ from tests.support.azure_events import (
     written,
 )
 from tests.support.http_calls import SUBSCRIPTION, Engine, clock_at
-from triggers import event_grid
 
 __all__ = ["azure", "simulator"]
 
@@ -170,7 +170,7 @@ async def test_an_engine_that_is_down_makes_the_delivery_fail_and_the_next_one_g
 ) -> None:
     await put(storage, "newcomers", events={"newMachine": True})
     engine.failing = True
-    with pytest.raises(Refusal):
+    with pytest.raises(EngineUnavailable):
         await deliver(engine, written())
     engine.failing = False
     await deliver(engine, written())
@@ -342,7 +342,7 @@ async def test_a_burst_of_new_machines_is_one_run_now_and_one_in_the_next_quarte
     storage: Storage, engine: Engine, monkeypatch: pytest.MonkeyPatch, noon: datetime
 ) -> None:
     await put(storage, "newcomers", events={"newMachine": True})
-    monkeypatch.setattr(event_grid, "datetime", clock_at(noon))
+    monkeypatch.setattr(azure_events, "datetime", clock_at(noon))
     await asyncio.gather(*(deliver(engine, written(f"e-{number}", machine_id(number))) for number in range(MACHINES)))
     [first] = await runs_of(storage)
     waiting = await storage.event_requests.list_open()
@@ -381,7 +381,7 @@ async def test_what_waits_for_a_policy_that_is_gone_is_dropped(
 ) -> None:
     for name in ("gone", "disabled", "newcomers"):
         await put(storage, name, events={"newMachine": True})
-    monkeypatch.setattr(event_grid, "datetime", clock_at(noon))
+    monkeypatch.setattr(azure_events, "datetime", clock_at(noon))
     for number in (1, 2):
         await deliver(engine, written(f"e-{number}", machine_id(number)))
     await storage.policies.delete("gone", if_match=None)
@@ -396,7 +396,7 @@ async def test_one_policy_that_fails_keeps_no_other_waiting(
 ) -> None:
     for name in ("a-broken", "newcomers"):
         await put(storage, name, events={"newMachine": True})
-    monkeypatch.setattr(event_grid, "datetime", clock_at(noon))
+    monkeypatch.setattr(azure_events, "datetime", clock_at(noon))
     for number in (1, 2):
         await deliver(engine, written(f"e-{number}", machine_id(number)))
     whole = storage.runs.get
@@ -416,9 +416,9 @@ async def test_a_run_that_was_created_and_not_scheduled_is_found_by_the_timer(
     storage: Storage, engine: Engine, monkeypatch: pytest.MonkeyPatch, noon: datetime
 ) -> None:
     await put(storage, "newcomers", events={"newMachine": True})
-    monkeypatch.setattr(event_grid, "datetime", clock_at(noon))
+    monkeypatch.setattr(azure_events, "datetime", clock_at(noon))
     engine.failing = True
-    with pytest.raises(Refusal):
+    with pytest.raises(EngineUnavailable):
         await deliver(engine, written())
     assert len(await storage.event_requests.list_open()) == 1
     engine.failing = False

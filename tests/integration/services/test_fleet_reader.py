@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import azure.functions as func
 import pytest
 
 from patchwave.api import drift, fleet, patch_mode_changes, plans
-from patchwave.api.http import answer, answered
+from patchwave.api.endpoint import guarded
+from patchwave.api.http import json_response
+from patchwave.domain.core.principal import Role
 from patchwave.services.fleet_reader import MAX_READS, one_of_few
 from patchwave.storage import Storage
 from tests.support.http_calls import Answer, call
@@ -30,11 +33,11 @@ def held() -> tuple[asyncio.Event, Callable[[], Awaitable[Answer]]]:
     """A read that goes on until the event is set."""
     end = asyncio.Event()
 
-    @answered
+    @partial(guarded, role=Role.READER)
     @one_of_few
     async def get_openapi(req: func.HttpRequest) -> func.HttpResponse:
         await end.wait()
-        return answer({})
+        return json_response({})
 
     async def read() -> Answer:
         return Answer(await get_openapi(req=func.HttpRequest("GET", "/", body=b"")))

@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from patchwave.api import maintenance_runs
-from patchwave.api.http import Refusal
 from patchwave.domain.core.documents import format_instant
 from patchwave.domain.runs.run import Mode, RunState
 from patchwave.domain.workflow.contracts import Signal
+from patchwave.services.errors import EngineUnavailable
 from patchwave.services.event_lookup import NotKnownYet
 from patchwave.storage import Storage
 from tests.support.azure_events import (
@@ -90,7 +90,7 @@ async def test_a_post_event_finds_the_run_of_a_policy_that_is_gone(storage: Stor
 async def test_an_engine_that_is_away_has_the_event_delivered_again(storage: Storage, engine: Engine) -> None:
     await put(storage)
     engine.failing = True
-    with pytest.raises(Refusal):
+    with pytest.raises(EngineUnavailable):
         await deliver(engine, maintenance("Pre"))
     engine.failing = False
     await deliver(engine, maintenance("Pre"))
@@ -99,16 +99,11 @@ async def test_an_engine_that_is_away_has_the_event_delivered_again(storage: Sto
 
 @pytest.mark.parametrize(("repository", "method"), [("runs", "create"), ("audit", "add")])
 async def test_one_policy_that_fails_keeps_no_other_from_the_scheduled_run(
-    storage: Storage,
-    engine: Engine,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    repository: str,
-    method: str,
+    storage: Storage, engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, method: str
 ) -> None:
     for name in ("a-broken", "one", "two"):
         await put(storage, name)
-    whole = getattr(getattr(storage, repository), method)
+    whole = getattr(storage, method)
     error = RuntimeError("no answer")
 
     async def failing(subject: Any, *args: Any, **kwargs: Any) -> Any:
@@ -117,7 +112,7 @@ async def test_one_policy_that_fails_keeps_no_other_from_the_scheduled_run(
         return await whole(subject, *args, **kwargs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(getattr(storage, repository), method, failing)
+        patched.setattr(storage, method, failing)
         with pytest.raises(RuntimeError, match="no answer"):
             await deliver(engine, maintenance("Pre"))
     policies = {run.policy for run in (await storage.runs.list_page(10, None)).items if run.maintenance is not None}

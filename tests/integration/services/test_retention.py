@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
+from patchwave.api import evidence
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.core.patches import PatchRecord
@@ -17,7 +18,6 @@ from patchwave.domain.policy.policy import parse_policy
 from patchwave.domain.policy.scope import OsType
 from patchwave.domain.runs.retention import Retention, hourly_shard
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
-from patchwave.services import retention
 from patchwave.services.refusal_log import REFUSED_CALLS
 from patchwave.services.retention import purge, retention_of
 from patchwave.settings import Settings
@@ -81,11 +81,11 @@ async def run_of(storage: Storage, age: timedelta, *, machines: int = 2, ended: 
     return run_id
 
 
-async def evidence(run_id: str, limit: int = 500) -> list[dict[str, Any]]:
+async def read_evidence(run_id: str, limit: int = 500) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     query: dict[str, str] = {"limit": str(limit)}
     while True:
-        page: Answer = await call(retention.get_run_evidence, query=query, runId=run_id)
+        page: Answer = await call(evidence.get_run_evidence, query=query, runId=run_id)
         assert page.status == 200, page.text
         found += page.json["records"]
         if page.json["cursor"] is None:
@@ -96,7 +96,7 @@ async def evidence(run_id: str, limit: int = 500) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("limit", [1, 3, 100])
 async def test_evidence_is_everything_that_is_kept_and_nothing_signed(storage: Storage, limit: int) -> None:
     run_id = await run_of(storage, 2 * DAY)
-    found = await evidence(run_id, limit)
+    found = await read_evidence(run_id, limit)
     kinds = [record["record"] for record in found]
     assert kinds[0] == "run"
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {
@@ -110,7 +110,7 @@ async def test_evidence_is_everything_that_is_kept_and_nothing_signed(storage: S
 
 
 async def exported(run_id: str, received: object) -> Answer:
-    return await call(retention.acknowledge_export, body={"records": received}, runId=run_id)
+    return await call(evidence.acknowledge_export, body={"records": received}, runId=run_id)
 
 
 async def exported_at(storage: Storage, run_id: str) -> datetime | None:
@@ -122,15 +122,15 @@ async def exported_at(storage: Storage, run_id: str) -> datetime | None:
 async def test_reading_evidence_changes_nothing(storage: Storage) -> None:
     """The last page of a GET counted as an export, also for a reader that had seen no other page."""
     run_id = await run_of(storage, 2 * DAY)
-    before = await evidence(run_id)
-    await evidence(run_id, 1)
+    before = await read_evidence(run_id)
+    await read_evidence(run_id, 1)
     assert await exported_at(storage, run_id) is None
-    assert await evidence(run_id) == before
+    assert await read_evidence(run_id) == before
 
 
 async def test_all_pages_and_a_word_of_it_are_an_export(storage: Storage) -> None:
     run_id = await run_of(storage, 2 * DAY)
-    answer = await exported(run_id, len(await evidence(run_id, 2)))
+    answer = await exported(run_id, len(await read_evidence(run_id, 2)))
     assert (answer.status, answer.json["id"]) == (200, run_id)
     assert answer.json["exportedAt"]
     assert await exported_at(storage, run_id) is not None
@@ -145,20 +145,20 @@ async def test_all_pages_and_a_word_of_it_are_an_export(storage: Storage) -> Non
 async def test_a_repeated_acknowledgement_changes_nothing(storage: Storage) -> None:
     run_id = await run_of(storage, 2 * DAY)
     first = await exported(run_id, 10)
-    kept = await evidence(run_id)
+    kept = await read_evidence(run_id)
     for _ in range(2):
         again = await exported(run_id, 10)
         assert (again.status, again.json) == (200, first.json)
-    assert await evidence(run_id) == kept
+    assert await read_evidence(run_id) == kept
     # Of an export that never was there is nothing to repeat.
     assert (await exported(run_id, 9)).status == 409
 
 
 async def test_some_of_the_pages_are_no_export(storage: Storage) -> None:
     run_id = await run_of(storage, 2 * DAY)
-    first = await call(retention.get_run_evidence, query={"limit": "3"}, runId=run_id)
-    middle = await call(retention.get_run_evidence, query={"limit": "3", "cursor": first.json["cursor"]}, runId=run_id)
-    whole = len(await evidence(run_id))
+    first = await call(evidence.get_run_evidence, query={"limit": "3"}, runId=run_id)
+    middle = await call(evidence.get_run_evidence, query={"limit": "3", "cursor": first.json["cursor"]}, runId=run_id)
+    whole = len(await read_evidence(run_id))
     for received in (len(middle.json["records"]), whole - 1, whole + 1):
         answer = await exported(run_id, received)
         assert (answer.status, str(whole) in answer.text) == (409, False)
@@ -174,26 +174,26 @@ async def test_what_was_received_is_a_number(storage: Storage, received: object)
 
 async def test_a_row_that_cannot_be_read_counts(storage: Storage) -> None:
     run_id = await run_of(storage, 2 * DAY)
-    whole = len(await evidence(run_id))
+    whole = len(await read_evidence(run_id))
     await storage._store.results.insert(run_id, "e~00~1", {"note": "an ending is no evidence"})
     await storage._store.results.insert(run_id, "k~odd", {"note": "{"})
-    page = await call(retention.get_run_evidence, query={"limit": "500"}, runId=run_id)
+    page = await call(evidence.get_run_evidence, query={"limit": "500"}, runId=run_id)
     assert len(page.json["records"]) + len(page.json.get("unreadable", [])) >= whole
-    last = await evidence(run_id)
+    last = await read_evidence(run_id)
     assert (await exported(run_id, len(last) + len(page.json.get("unreadable", [])))).status == 200
 
 
 async def test_evidence_of_a_run_that_goes_on_is_no_export(storage: Storage) -> None:
     run_id = await run_of(storage, 2 * DAY, ended=False)
-    assert (await exported(run_id, len(await evidence(run_id)))).status == 409
+    assert (await exported(run_id, len(await read_evidence(run_id)))).status == 409
     assert await exported_at(storage, run_id) is None
 
 
 async def test_a_cursor_of_another_list_is_refused(storage: Storage) -> None:
     run_id = await run_of(storage, 2 * DAY)
     for cursor in ("x", "rä", "zm~1"):
-        assert (await call(retention.get_run_evidence, query={"cursor": cursor}, runId=run_id)).status == 400
-    assert (await call(retention.get_run_evidence, runId="20261110T190000Z-other")).status == 404
+        assert (await call(evidence.get_run_evidence, query={"cursor": cursor}, runId=run_id)).status == 400
+    assert (await call(evidence.get_run_evidence, runId="20261110T190000Z-other")).status == 404
 
 
 async def test_old_runs_go_with_everything_about_them(storage: Storage, engine: PurgedEngine) -> None:
@@ -228,7 +228,7 @@ async def test_a_run_waits_for_its_export_where_that_is_asked_for(storage: Stora
     run_id = await run_of(storage, 401 * DAY)
     wanted = Retention(runs=400 * DAY, history=None, instances=None, needs_export=True)
     assert await purge(storage, engine, wanted, NOW) == []
-    read = await evidence(run_id)
+    read = await read_evidence(run_id)
     assert await purge(storage, engine, wanted, NOW) == []
     assert (await exported(run_id, len(read))).status == 200
     assert await purge(storage, engine, wanted, NOW) == [run_id]
@@ -267,7 +267,7 @@ def test_no_days_are_for_ever() -> None:
 async def test_what_a_phase_keeps_other_runs_away_from_is_evidence_with_a_name(storage: Storage) -> None:
     run_id = await run_of(storage, 2 * DAY)
     await storage._store.results.insert(run_id, "r~00~000", {"note": "here"})
-    [groups] = [one for one in await evidence(run_id) if one["record"] == "groups"]
+    [groups] = [one for one in await read_evidence(run_id) if one["record"] == "groups"]
     assert groups["note"] == "here"
 
 
@@ -297,7 +297,7 @@ async def test_claims_go_with_the_age_of_the_runs_that_they_stand_for(
 
 
 async def test_a_claim_of_a_kind_that_nothing_removes_is_refused(storage: Storage) -> None:
-    with pytest.raises(ValueError, match="no kind of idempotency key"):
+    with pytest.raises(ValueError, match="no kind of claim"):
         await storage.idempotency.reserve("something", "key", "value", NOW)
 
 
@@ -360,7 +360,7 @@ async def test_what_cannot_be_removed_is_logged_and_keeps_nothing_else(
 ) -> None:
     old = await run_of(storage, 401 * DAY)
 
-    async def broken(self: RetentionRepository, *_: object) -> int:
+    async def broken(self: Storage, *_: object) -> int:
         raise RuntimeError("a row that cannot be read")
 
     monkeypatch.setattr(RetentionRepository, "purge_idempotency_keys", broken)
@@ -378,7 +378,7 @@ async def test_one_run_that_cannot_be_removed_keeps_no_older_one(
     await storage._store.runs.merge("runs", RunId.parse(damaged).row_key, {"state": "perhaps"})
     whole = RetentionRepository.purge_run
 
-    async def broken(self: RetentionRepository, run_id: str, most: int) -> int | None:
+    async def broken(self: Storage, run_id: str, most: int) -> int | None:
         if run_id == newer:
             raise RuntimeError("no answer")
         return await whole(self, run_id, most)
@@ -394,7 +394,7 @@ async def test_a_call_ends_in_its_time(
 ) -> None:
     old = await run_of(storage, 401 * DAY)
 
-    async def hangs(self: RetentionRepository, *_: object) -> int:
+    async def hangs(self: Storage, *_: object) -> int:
         await asyncio.sleep(60)
         return 0
 

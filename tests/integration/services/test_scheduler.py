@@ -11,10 +11,11 @@ from patchwave.api import freezes, policy_schedule
 from patchwave.domain.runs.run import Mode, Run, RunState, TriggerKind
 from patchwave.domain.scheduling.freeze import parse_freeze
 from patchwave.domain.scheduling.overrides import Pause, Skip
-from patchwave.services.scheduler import note_missed_occurrences, scheduled_runs, start_due_policies
+from patchwave.services.scheduler import note_missed_occurrences, start_due_policies
 from patchwave.storage import Storage, StorageUnreachable
 from tests.support.factories import NOW as STORED_AT
 from tests.support.http_calls import SUBSCRIPTION, Engine, call, user_function
+from triggers.timers import start_scheduled_runs
 
 OPENS = datetime(2026, 11, 10, 19, tzinfo=UTC)
 SCHEDULE = {"recurrence": "second Tuesday", "time": "20:00", "timeZone": "Europe/Berlin", "window": "PT4H"}
@@ -148,7 +149,7 @@ async def test_a_run_that_sleeps_in_its_own_window_is_woken(storage: Storage, en
     assert engine.events == [], "it works in it already"
     await storage.runs.set_state(run.id, RunState.AWAITING_WINDOW, "the window that opens at another time")
     await start_due_policies(storage, engine, OPENS + 5 * MINUTE)
-    assert engine.events == [(run.id, "steer")]
+    assert engine.events == [(run.id, "control")]
 
 
 @pytest.mark.parametrize("is_forgotten", [True, False])
@@ -207,21 +208,21 @@ async def test_whatever_fails_for_one_policy_the_others_start(
     """time-digits-policy.yaml is one example: the timer died for every policy behind it."""
     for name in ("a-broken", "monthly", "weekly"):
         await put(storage, name)
-    if (repository, method) == ("runs", "get"):
+    if method == "get_run":
         # Asked for only where something keeps the occurrence from running.
         await storage.overrides.pause("a-broken", Pause(by="ann", reason="audit", at=STORED_AT))
-    whole = getattr(getattr(storage, repository), method)
+    whole = getattr(storage, method)
 
     async def failing(subject: Any, *args: Any, **kwargs: Any) -> Any:
         if "a-broken" in str(getattr(subject, "id", subject)):
             raise error
         return await whole(subject, *args, **kwargs)
 
-    monkeypatch.setattr(getattr(storage, repository), method, failing)
+    monkeypatch.setattr(storage, method, failing)
     runs = await start_due_policies(storage, engine, OPENS)
     assert [run.policy for run in runs] == ["monthly", "weekly"]
     assert any(line.exc_info and line.exc_info[1] is error for line in caplog.records)
-    if repository != "audit":
+    if method != "audit":
         lines = (await storage.audit.list_page("a-broken", 10, None)).items
         [line] = [line for line in lines if line["action"] == "scheduled_start_failed"]
         assert "SECRET" not in str(line["detail"])
@@ -337,6 +338,6 @@ async def test_the_function_itself(storage: Storage, engine: Engine, past_due: b
 
     timer = Timer()
     timer.past_due = past_due  # type: ignore[attr-defined]  # stands in for the worker's request
-    await user_function(scheduled_runs)(timer=timer, client=engine)
+    await user_function(start_scheduled_runs)(timer=timer, client=engine)
     [run_id] = engine.instances
     assert run_id.endswith("T000000Z-daily")

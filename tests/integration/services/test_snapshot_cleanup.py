@@ -1,4 +1,4 @@
-"""expired_snapshots: deletes what is ours and over, and nothing else, on the simulator and real records."""
+"""delete_expired_snapshots: deletes what is ours and over, and nothing else, on the simulator and real records."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import pytest
 from patchwave.azure.snapshots import Snapshots, open_snapshots
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.machine.snapshot import SnapshotId, snapshot_of, snapshot_tags
-from patchwave.services.snapshot_cleanup import delete_expired_snapshots, expired_snapshots
+from patchwave.services.snapshot_cleanup import delete_expired_snapshots
 from patchwave.storage import Storage
 from tests.support.http_calls import user_function
 from tests.support.simulated_azure import azure
 from tests.support.simulator import GROUP, SUBSCRIPTION, Simulator, simulator
+from triggers import timers
 
 __all__ = ["azure", "simulator"]
 
@@ -177,6 +178,6 @@ async def test_the_function_itself(azure: Simulator, storage: Storage) -> None:
     del storage
     over = take(azure, datetime(2020, 1, 1, tzinfo=UTC))
     kept = take(azure, datetime.now(UTC) + HOUR)
-    await user_function(expired_snapshots)(timer=object())
+    await user_function(timers.delete_expired_snapshots)(timer=object())
     assert not exists(azure, over)
     assert exists(azure, kept)

@@ -8,12 +8,12 @@ from datetime import timedelta
 import pytest
 
 from patchwave.api import runs
-from patchwave.api.http import Refusal
 from patchwave.domain.calendar.schedule import Occurrence
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.policy.policy import parse_policy
 from patchwave.domain.runs.provenance import WrittenPolicy, written
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.services.errors import EngineUnavailable
 from patchwave.services.start_run import start_run
 from patchwave.storage import Storage
 from tests.support.factories import NOW
@@ -87,9 +87,9 @@ async def test_an_engine_that_is_away_leaves_a_run_that_the_next_start_schedules
     storage: Storage, engine: Engine, chosen: WrittenPolicy
 ) -> None:
     engine.failing = True
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(EngineUnavailable) as caught:
         await start(storage, engine, chosen)
-    assert caught.value.status == 503
+    assert caught.value.retry_after
     engine.failing = False
     assert (await start(storage, engine, chosen)).state is RunState.QUEUED
     assert list(engine.instances) == [RUN.text]

@@ -93,7 +93,7 @@ def test_f15_a_run_whose_orchestration_was_terminated_can_still_be_ended(product
 
     def ended() -> object:
         # The watchdog looks every five minutes.
-        product.api.post("/admin/functions/watched_runs", json={"input": ""})
+        product.api.post("/admin/functions/supervise_runs", json={"input": ""})
         return product.run(run_id)["endedAt"]
 
     wait_until(ended, timeout=100, what=lambda: str(product.run(run_id)))

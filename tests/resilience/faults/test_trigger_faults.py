@@ -16,7 +16,7 @@ import pytest
 
 from patchwave.domain.core.webhook_signature import Call, policy_secret, signature_of
 from patchwave.domain.runs.run import RunState
-from patchwave.services.scheduler import scheduled_runs, start_due_policies
+from patchwave.services.scheduler import start_due_policies
 from patchwave.storage import Storage
 from tests.conftest import WEBHOOK_SECRET
 from tests.e2e.test_maintenance_run import fire, prepare
@@ -24,6 +24,7 @@ from tests.resilience.faults.invariants import hold_invariants
 from tests.support.factories import NOW as STORED_AT
 from tests.support.http_calls import SUBSCRIPTION, Engine, clock_at, user_function
 from tests.support.product import Product, wait_until
+from triggers.timers import start_scheduled_runs
 
 type Json = dict[str, Any]
 
@@ -145,7 +146,7 @@ def test_f16_a_timer_that_ticks_twice_at_once_starts_one_run(product: Product) -
     began = (datetime.now(UTC) - timedelta(minutes=2)).replace(second=0, microsecond=0)
     schedule = {"recurrence": "RRULE:FREQ=DAILY", "time": f"{began:%H:%M}", "timeZone": "UTC", "window": "PT2H"}
     with stored(product, "f16-nightly", ids, schedule=schedule):
-        at_once(lambda: product.api.post("/admin/functions/scheduled_runs", json={"input": ""}))
+        at_once(lambda: product.api.post("/admin/functions/start_scheduled_runs", json={"input": ""}))
         run_id = f"{began:%Y%m%dT%H%M%SZ}-f16-nightly"
         wait_until(lambda: product.api.get(f"/api/runs/{run_id}").status_code == 200)
         hold_invariants(product, run_id, ids)
@@ -197,11 +198,11 @@ async def test_f18_a_timer_that_is_three_days_late_patches_nobody_and_says_so(
     storage: Storage, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await put(storage)
-    monkeypatch.setattr("patchwave.services.scheduler.datetime", clock_at(OPENS + timedelta(days=3)))
+    monkeypatch.setattr("triggers.timers.datetime", clock_at(OPENS + timedelta(days=3)))
     last = {"Last": (OPENS - timedelta(minutes=5)).isoformat()}
     timer = SimpleNamespace(past_due=True, schedule_status=last)
     for _ in range(2):
-        await user_function(scheduled_runs)(timer=timer, client=engine)
+        await user_function(start_scheduled_runs)(timer=timer, client=engine)
     assert engine.attempts == []
     assert (await storage.runs.list_page(10, None)).items == []
     [line] = (await storage.audit.list_page("monthly", 10, None)).items
@@ -227,5 +228,5 @@ async def test_f18_a_timer_that_does_not_say_since_when_notes_nothing(
     storage: Storage, engine: Engine, timer: object
 ) -> None:
     await put(storage)
-    await user_function(scheduled_runs)(timer=timer, client=engine)
+    await user_function(start_scheduled_runs)(timer=timer, client=engine)
     assert (await storage.audit.list_page("monthly", 10, None)).items == []

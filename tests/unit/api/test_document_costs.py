@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from patchwave.api.http import Refusal, invalid_body, parse_json
 from patchwave.api.maintenance_assignments import AssignmentRequest
 from patchwave.api.patch_mode_changes import ChangeRequest
+from patchwave.api.problems import ApiProblem, invalid_body
 from patchwave.domain.core.ids import ConfigurationId
 from patchwave.domain.core.validation import explain
 from patchwave.domain.maintenance.assignment import Assignment, ScopeFilter, assignment_name, check_assignment
@@ -25,6 +25,8 @@ from patchwave.domain.maintenance.events import read_event
 from patchwave.domain.maintenance.validation import advice, check_configuration
 from patchwave.domain.policy.policy import PolicyError, apply_overrides, merge_patch, parse_inline_policy
 from patchwave.domain.scheduling.freeze import FreezeError, parse_freeze
+from patchwave.services.errors import InvalidRequest
+from patchwave.services.strict_json import parse_json
 from tests.support.processor_time import least_seconds
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
@@ -178,7 +180,7 @@ def judge_configuration(body: dict[str, Any]) -> object:
     return [*check_configuration(wanted, NOW), *advice(wanted, NOW)]
 
 
-def evaluate_change(body: dict[str, Any]) -> object:
+def judge_change(body: dict[str, Any]) -> object:
     before = read(MaintenanceConfiguration, {**configuration(), "id": str(CONFIGURATION)})
     wanted = read(MaintenanceConfiguration, merge_patch(before.to_wire(), body))
     return check_configuration(wanted, NOW, before) + check_configuration(wanted, NOW, wanted)
@@ -218,7 +220,7 @@ READERS: dict[str, tuple[Callable[[Any], object], list[Any]]] = {
     "override": (lambda body: apply_overrides(POLICY, body), POLICIES),
     "change of modes": (lambda body: read(ChangeRequest, body), CHANGES),
     "configuration": (judge_configuration, CONFIGURATIONS),
-    "change of a configuration": (evaluate_change, CONFIGURATIONS),
+    "change of a configuration": (judge_change, CONFIGURATIONS),
     "assignment": (judge_assignment, ASSIGNMENTS),
     "delivery": (parse_json, BODIES),
     "event": (read_event, EVENTS),
@@ -235,7 +237,7 @@ def test_no_document_of_a_request_costs_half_a_second(judge: Callable[[Any], obj
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
 
     def read() -> None:
-        with contextlib.suppress(FreezeError, PolicyError, Refusal):
+        with contextlib.suppress(FreezeError, PolicyError, ApiProblem, InvalidRequest):
             judge(sent if isinstance(body, bytes) else parse_json(sent))
 
     assert least_seconds(read) < 0.5

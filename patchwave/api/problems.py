@@ -1,0 +1,150 @@
+"""Problem details (RFC 9457): what an error of the app, of a service or of Azure is for the caller."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import azure.functions as func
+
+from patchwave.api.auth import NotSignedIn, RoleMissing
+from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify
+from patchwave.domain.core.command import NotAllowed, NotPossible
+from patchwave.domain.core.outcome import Reason
+from patchwave.domain.core.validation import Problem, listed
+from patchwave.domain.policy.policy import PolicyError
+from patchwave.domain.scheduling.freeze import FreezeError
+from patchwave.services import errors
+from patchwave.services.errors import ServiceError
+from patchwave.storage import InvalidCursor, PreconditionFailed, RecordTooLarge, StorageUnreachable
+
+_STATUS: Mapping[type[ServiceError], int] = {
+    errors.InvalidRequest: 400,
+    errors.NotPermitted: 403,
+    errors.NotFound: 404,
+    errors.KeyReused: 422,
+    errors.FleetTooLarge: 422,
+    errors.TooManyReads: 429,
+    errors.FleetUnreadable: 502,
+    errors.EngineUnavailable: 503,
+    errors.FleetTooSlow: 503,
+}
+_LOG = logging.getLogger("patchwave.http")
+
+AZURE_PROBLEMS = {
+    409: "Azure refuses it as things are; its own text is in the answer.",
+    502: "Azure refuses, most often for want of a role; its own text is in the answer.",
+    503: "Azure or the storage cannot be reached now, or limits requests: come again after Retry-After.",
+}
+BOUNDARY_PROBLEMS = {403: "The caller may not do this, or it is outside of the boundary: PATCHWAVE_SUBSCRIPTIONS."}
+
+
+class ApiProblem(Exception):
+    """A request that is answered with a problem: the HTTP status, one sentence, and what exactly is wrong.
+
+    ``why`` is what the trace says of it where the caller must not read it; it is the text of the exception.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        errors: Sequence[Problem] = (),
+        headers: Mapping[str, str] | None = None,
+        why: str = "",
+    ) -> None:
+        super().__init__(why or detail)
+        self.status = status
+        self.detail = detail
+        self.errors = tuple(listed(errors))
+        self.headers = dict(headers or {})
+
+    def to_response(self) -> func.HttpResponse:
+        """The problem document."""
+        problem: dict[str, Any] = {
+            "type": "about:blank",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+        }
+        if self.errors:
+            problem["errors"] = [error.to_wire() for error in self.errors]
+        return func.HttpResponse(
+            json.dumps(problem), status_code=self.status, headers=self.headers, mimetype="application/problem+json"
+        )
+
+
+def to_problem(error: Exception) -> ApiProblem:
+    """The problem that reports an error; nothing internal reaches the caller."""
+    match error:
+        case ApiProblem():
+            return error
+        case ServiceError():
+            headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
+            return ApiProblem(_STATUS[type(error)], str(error), errors=error.errors, headers=headers)
+        case PolicyError():
+            return ApiProblem(400, "The policy is not valid.", errors=error.errors)
+        case FreezeError():
+            return ApiProblem(400, "The freeze is not valid.", errors=error.errors)
+        case InvalidCursor():
+            return ApiProblem(400, "The cursor is not one that this list gave.")
+        case NotSignedIn():
+            # Neither text says what was nearly right: the trace does.
+            return ApiProblem(401, "Sign in.", headers={"WWW-Authenticate": "Bearer"})
+        case RoleMissing():
+            return ApiProblem(403, "You may not do this.")
+        case NotAllowed():
+            return ApiProblem(403, str(error))
+        case NotPossible():
+            return ApiProblem(409, str(error))
+        case PreconditionFailed():
+            return ApiProblem(412, "The policy is not the one you have seen: read it again, then repeat the change.")
+        case RecordTooLarge():
+            return ApiProblem(413, "The document is too large to be stored.")
+        case StorageUnreachable():
+            _LOG.warning("Storage cannot be used: %s", error)
+            return ApiProblem(503, "The storage of the records cannot be reached.", headers={"Retry-After": "15"})
+        case _:
+            _LOG.error("Unexpected failure", exc_info=error)
+            return ApiProblem(500, "Patchwave failed on this request; its log has the reason.")
+
+
+def invalid_body(*problems: Problem) -> ApiProblem:
+    """400 for a body that is JSON, but of another form than the function takes."""
+    return ApiProblem(400, "The request is not valid.", errors=problems)
+
+
+def invalid_query(name: str, message: str) -> ApiProblem:
+    """400 for a query parameter that says what the function does not take."""
+    return ApiProblem(400, "The query is not valid.", errors=[Problem(path=name, message=message)])
+
+
+def no_such(what: str) -> ApiProblem:
+    """404 for a thing that does not exist."""
+    return ApiProblem(404, f"There is no such {what}.")
+
+
+def azure_problem(failure: ArmFailure, what: str) -> ApiProblem:
+    """The answer to a request that Azure refused, about a thing such as ``maintenance configuration``."""
+    if failure.status == 404:
+        return no_such(what)
+    verdict = classify(failure)
+    if verdict.kind in (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER):
+        wait = math.ceil(failure.retry_after or 15)
+        return ApiProblem(503, f"Azure cannot answer now. ({failure.text})", headers={"Retry-After": str(max(wait, 1))})
+    if verdict.reason is Reason.OUTSIDE_BOUNDARY:
+        return ApiProblem(403, failure.message)
+    if failure.status in (400, 409):
+        return ApiProblem(failure.status, f"Azure refuses the {what}. ({failure.text})")
+    if verdict.reason is Reason.FORBIDDEN:
+        return ApiProblem(
+            502,
+            f"The {what} is missing, or the app's identity lacks a role: see docs/reference/security.md."
+            f" ({failure.text})",
+        )
+    return ApiProblem(502, f"Azure refuses the {what}. ({failure.text})")

@@ -1,0 +1,172 @@
+"""Starts runs for events of Azure: new machines, and scheduled runs of Update Manager."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+
+from patchwave.domain.core.documents import object_or_none
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.maintenance.event_sources import EventSources
+from patchwave.domain.maintenance.events import AzureEvent, EventKind, read_event
+from patchwave.domain.policy.policy import Policy, PolicyError
+from patchwave.domain.runs.provenance import WrittenPolicy
+from patchwave.domain.runs.run import Run
+from patchwave.domain.scheduling.event_requests import EventRequest, may_ask, request_key
+from patchwave.services.errors import InvalidRequest
+from patchwave.services.event_lookup import NotKnownYet, find_scheduled_run, is_machine
+from patchwave.services.event_runs import start_requested
+from patchwave.services.maintenance_events import accompany
+from patchwave.services.policy_guardrails import boundary
+from patchwave.services.start_run import DurableClient, read_stored
+from patchwave.services.strict_json import parse_json
+from patchwave.settings import load_settings
+from patchwave.storage import Storage, open_storage
+
+_LOG = logging.getLogger("patchwave.events")
+_NEW_MACHINE = "new_machine"
+
+
+async def handle_event(text: str, client: DurableClient) -> None:
+    """Assess a new VM, or start the run for a scheduled run of Update Manager, as policies ask for it.
+
+    Raises:
+        NotKnownYet: Azure cannot say now whether there is what the event names; Event Grid delivers it again.
+    """
+    event = _read(text)
+    if event is None:
+        _LOG.info("An event that no policy can ask for was passed over.")
+        return
+    sources = EventSources.of(load_settings().listed_event_topics, boundary())
+    if reason := sources.reason_to_ignore(event):
+        _pass_over(event, reason, level=logging.WARNING)
+        return
+    try:
+        await start_known(open_storage(), client, event)
+    except NotKnownYet as unknown:
+        why = str(unknown).rstrip(".")
+        _LOG.warning("An event of the kind %s waits until it is delivered again: %s.", event.kind, why)
+        # Expected, since Resource Graph is late. Event Grid repeats a failed call; where in the look-up it came up says
+        # nothing more, and would be a long trace for each delivery.
+        raise NotKnownYet(why) from None
+
+
+async def start_known(storage: Storage, client: DurableClient, event: AzureEvent) -> None:
+    """Look up in Azure what the event names, then start what policies ask for."""
+    notice = event.occurrence
+    if notice is None:
+        await start_for_event(storage, client, event)
+        return
+    run = await find_scheduled_run(notice)
+    if run is None or not run.is_timely(datetime.now(UTC)):
+        why = "its configuration is gone" if run is None else f"its run starts at {run.starts_at:%Y-%m-%d %H:%M} UTC"
+        _pass_over(event, why, level=logging.WARNING)
+        return
+    try:
+        await accompany(storage, client, event, run)
+    finally:
+        await start_for_event(storage, client, event)
+
+
+def _read(event: str) -> AzureEvent | None:
+    """The event; ``None`` when no policy can ask for it, or when it is no JSON that has one meaning."""
+    try:
+        document = object_or_none(parse_json(event.encode("utf-8", "surrogatepass")))
+    except InvalidRequest as error:
+        _LOG.warning("An event was passed over: %s", error)
+        return None
+    return read_event(document) if document is not None else None
+
+
+async def start_for_event(storage: Storage, client: DurableClient, event: AzureEvent) -> list[Run]:
+    """Ask for an assessment by each policy that wants one; the runs that were started for it, here and now.
+
+    Events come at least once and in any order: (type, id) and the policy make the request, so a repetition finds it.
+
+    Raises:
+        Exception: what kept a policy from starting, once all policies have had their turn; Event Grid then delivers
+            the event again.
+    """
+    wanting = await _asking(storage, event)
+    if not wanting:
+        _pass_over(event, "no policy asks for an assessment")
+        return []
+    asking = [chosen for chosen in wanting if await _may_be_news(storage, event, chosen.policy)]
+    if not asking:
+        _pass_over(event, "the machine is known to each policy that asks")
+        return []
+    if event.machine is not None and not await is_machine(event.machine):
+        _pass_over(event, f"Azure shows no machine {event.machine.text}")
+        return []
+    runs: list[Run] = []
+    failures: list[Exception] = []
+    for chosen in asking:
+        try:
+            if await _ask(storage, event, chosen.policy):
+                runs += await start_requested(storage, client, chosen, datetime.now(UTC))
+        except Exception as error:
+            _LOG.exception("The policy %s could not be started for an event.", chosen.policy.name)
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    return runs
+
+
+def _pass_over(event: AzureEvent, why: str, *, level: int = logging.INFO) -> None:
+    _LOG.log(level, "An event of the kind %s was passed over: %s.", event.kind, why)
+
+
+async def _asking(storage: Storage, event: AzureEvent) -> list[WrittenPolicy]:
+    """The policies that want an assessment for the event."""
+    asking: list[WrittenPolicy] = []
+    for stored in await storage.policies.list_all():
+        try:
+            chosen = read_stored(stored)
+        except PolicyError as error:
+            _LOG.error("The policy %s is not valid: %s", stored.name, error)
+            continue
+        if _wants(chosen.policy, event):
+            asking.append(chosen)
+    return asking
+
+
+def _wants(policy: Policy, event: AzureEvent) -> bool:
+    match event.kind:
+        case EventKind.BEFORE_MAINTENANCE:
+            return policy.enabled and policy.events.before_maintenance
+        case EventKind.AFTER_MAINTENANCE:
+            return policy.enabled and policy.events.after_maintenance
+        case EventKind.RESOURCE_WRITTEN:
+            return event.machine is not None and may_ask(policy, event.machine)
+
+
+async def _may_be_news(storage: Storage, event: AzureEvent, policy: Policy) -> bool:
+    """Whether no other event has told the policy of the machine: Azure is not asked about every change of it."""
+    machine = event.machine
+    known = None if machine is None else await storage.idempotency.get(_NEW_MACHINE, _of_machine(policy, machine))
+    return known in (None, event.key)
+
+
+def _of_machine(policy: Policy, machine: MachineId) -> str:
+    return f"{policy.name}|{machine.folded}"
+
+
+async def _ask(storage: Storage, event: AzureEvent, policy: Policy) -> bool:
+    """Write down what the event asks for; ``False`` when that is no news, or a run has held it before."""
+    at = datetime.now(UTC)
+    machine = event.machine
+    if machine is not None:
+        # Every change of a VM sends the same event as its creation.
+        first, _ = await storage.idempotency.reserve(_NEW_MACHINE, _of_machine(policy, machine), event.key, at)
+        if first != event.key:
+            return False
+    return await storage.event_requests.add(
+        EventRequest(
+            policy=policy.name,
+            event_id=event.id,
+            kind=event.kind.value,
+            key=request_key(event.key, policy.name),
+            at=at,
+            machine_id="" if machine is None else machine.text,
+        )
+    )
