@@ -27,7 +27,7 @@ from patchwave.storage.run_patches import MACHINES
 from patchwave.storage.runs import clean_order
 
 _LISTED = wire_names(MachineRecord, without=["tags"])
-_SKIP = "skip"
+_SKIP = "skipCommand"
 _PARALLEL = 100
 """Reads that are sent side by side: those about cached rows share a transaction."""
 
