@@ -16,7 +16,7 @@ from patchwave.domain.fleet.discovery import DiscoveredMachine, build_queries, e
 from patchwave.domain.policy.boundary import needs_boundary
 from patchwave.domain.policy.scope import Scope
 from patchwave.domain.runs.machine_record import MachineRecord
-from patchwave.domain.workflow.messages import Discovered, DiscoverRequest
+from patchwave.domain.workflow.messages import DiscoveryPage, DiscoveryRequest
 from patchwave.settings import load_settings
 from patchwave.storage import Storage, open_storage
 
@@ -50,7 +50,7 @@ class _Position(NamedTuple):
         return _Position(query, page_token, self.told + machines)
 
 
-async def discover_machines(request: DiscoverRequest) -> Discovered:
+async def discover_machines(request: DiscoveryRequest) -> DiscoveryPage:
     """Read one page and add its machines.
 
     After the last page, ids that the policy names and nobody found get their row as well: skipped, not found.
@@ -58,7 +58,7 @@ async def discover_machines(request: DiscoverRequest) -> Discovered:
     _, policy = await load_run(request.run_id)
     storage = open_storage()
     if boundary_of(load_settings()).is_needed_by(policy.scope):
-        return Discovered(failure=f"The scope {needs_boundary()}.")
+        return DiscoveryPage(failure=f"The scope {needs_boundary()}.")
     queries = build_queries(policy.scope)
     position = _Position.read(request.cursor)
     wait = 0.0
@@ -73,10 +73,10 @@ async def discover_machines(request: DiscoverRequest) -> Discovered:
         position = position.behind(page.skip_token, len(found))
     if position.query < len(queries):
         await storage.runs.set_machine_count(request.run_id, position.told)
-        return Discovered(machines=position.told, cursor=position.write(), wait_seconds=wait)
+        return DiscoveryPage(machines=position.told, cursor=position.write(), wait_seconds=wait)
     await _add_missing(storage, request.run_id, policy.scope)
     machines = await storage.runs.count_machines(request.run_id)
-    return Discovered(machines=machines, selectors=policy.scope.describe())
+    return DiscoveryPage(machines=machines, selectors=policy.scope.describe())
 
 
 async def add_found(storage: Storage, run_id: str, found: Sequence[DiscoveredMachine]) -> None:
@@ -152,10 +152,10 @@ def pause_after(failure: ArmFailure, asked: float, attempt: int) -> float:
     return wait_seconds(named) if attempt < _SHORT_PAUSES else max(wait_seconds(named), grown)
 
 
-def _failed(failure: ArmFailure, asked: float, attempt: int) -> Discovered:
+def _failed(failure: ArmFailure, asked: float, attempt: int) -> DiscoveryPage:
     """A page that could not be read: a passing trouble asks for a pause, which grows; any other is final."""
-    return Discovered(
+    return DiscoveryPage(
         wait_seconds=pause_after(failure, asked, attempt),
-        counts=not is_throttling(failure),
+        counts_as_attempt=not is_throttling(failure),
         failure=f"The machines could not be listed. {classify(failure).sentence} ({failure.text})",
     )

@@ -239,7 +239,7 @@ def _wait(looked_for: float, patience: float, asked_to_wait: float) -> HealthRes
 
 
 def _throttled(asked_to_wait: float) -> HealthResult:
-    return HealthResult(state=HealthState.WAIT, wait_seconds=asked_to_wait or wait_seconds(), counts=False)
+    return HealthResult(state=HealthState.WAIT, wait_seconds=asked_to_wait or wait_seconds(), counts_as_attempt=False)
 
 
 def _end(outcome: Outcome) -> HealthResult:

@@ -8,10 +8,10 @@ from datetime import timedelta
 from activities.context import load_run, now
 from patchwave.domain.planning.placement_codec import PlacedMachine
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
-from patchwave.domain.runs.recovery import count_failures, newest_end, resting_lanes, step_under_way, was_begun
+from patchwave.domain.runs.recovery import count_failures, newest_end, resting_lanes, step_in_progress, was_begun
 from patchwave.domain.runs.run import Run, Step
 from patchwave.domain.runs.watchdog import heartbeat_deadline
-from patchwave.domain.workflow.messages import RestUntil, RunRef, Stock, UnderWay
+from patchwave.domain.workflow.messages import Checkpoint, HeartbeatRequest, InProgressMachines, RunRef
 from patchwave.storage import Storage, open_storage
 
 _SIGN_EVERY = timedelta(minutes=1)
@@ -21,25 +21,25 @@ _MAX_TAKEN_UP = 500
 _PAGE = 250
 
 
-async def show_life(run: Run) -> None:
+async def record_heartbeat(run: Run) -> None:
     """Write down that the run is alive, once a minute at most."""
     until = heartbeat_deadline(now())
     if run.heartbeat_deadline is None or abs(until - run.heartbeat_deadline) >= _SIGN_EVERY:
         await open_storage().runs.extend_heartbeat(run.id, until)
 
 
-async def extend_heartbeat(request: RestUntil) -> None:
+async def extend_heartbeat(request: HeartbeatRequest) -> None:
     """The run sleeps until then: the watchdog leaves it alone."""
     await open_storage().runs.extend_heartbeat(request.run_id, heartbeat_deadline(request.until))
 
 
-async def load_checkpoint(request: RunRef) -> Stock:
+async def load_checkpoint(request: RunRef) -> Checkpoint:
     """What the generation before has left behind, by a scan of the run's machines."""
     run_id = request.run_id
     storage = open_storage()
     planned = await storage.plans.get_summary(run_id)
     if planned is None:
-        return Stock(is_planned=False)
+        return Checkpoint(is_planned=False)
     # What the generation before was about to write behind a final row is written by nothing else.
     await storage.finalizers.complete(run_id)
     run, policy = await load_run(run_id)
@@ -49,33 +49,33 @@ async def load_checkpoint(request: RunRef) -> Stock:
     failures, forgiven = count_failures(machines, run.resumed_at)
     done_with = [f"wave:{ring.name}/" for ring in planned.rings[:begun]]
     ring = [machine for machine in machines if rings.get(machine.ring) == begun]
-    return Stock(
+    return Checkpoint(
         is_planned=True,
-        under_way=await _under_way(storage, run_id, machines, rings),
+        in_progress=await _in_progress(storage, run_id, machines, rings),
         ring=begun,
         ended=sum(machine.stage in (Stage.INSTALLED, Stage.RESTARTING, Stage.DONE) for machine in ring),
         ended_at=newest_end(ring),
         resume_count=run.resume_count,
-        resting=resting_lanes(ring, policy.bake.waves),
+        lane_rest_until=resting_lanes(ring, policy.bake.waves),
         windows=run.windows,
         failures={scope: count for scope, count in failures.items() if not scope.startswith(tuple(done_with))},
         forgiven={scope: count for scope, count in forgiven.items() if not scope.startswith(tuple(done_with))},
     )
 
 
-async def _under_way(
+async def _in_progress(
     storage: Storage, run_id: str, machines: list[MachineRecord], rings: dict[str, int]
-) -> list[UnderWay]:
+) -> list[InProgressMachines]:
     """Whoever was worked on, by step and phase, with the permits that the plan gave them."""
     maybe_locked = [machine.key for machine in machines if machine.stage in (Stage.ASSESSED, Stage.INSTALLED)]
     locked = await storage.leases.held(maybe_locked, run_id, now())
     keys: dict[tuple[Step, int, int], set[str]] = defaultdict(set)
     for machine in machines:
-        step = step_under_way(machine, is_locked=machine.key in locked)
+        step = step_in_progress(machine, is_locked=machine.key in locked)
         if step is not None and sum(map(len, keys.values())) < _MAX_TAKEN_UP:
             keys[step, rings[machine.ring], machine.phase - 1].add(machine.key)
     return [
-        UnderWay(
+        InProgressMachines(
             step=step,
             ring_number=ring,
             phase_number=phase,

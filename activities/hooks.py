@@ -60,7 +60,7 @@ _ANSWER_TIME = timedelta(minutes=3)
 """After which an execution that has sent a script and not written down the answer is surely dead."""
 MAX_UNCLEAR_POLLS = 20
 _DONE = HookResult(state=HookState.DONE)
-_LEFT = HookResult(state=HookState.LEFT)
+_REQUEUED = HookResult(state=HookState.REQUEUED)
 
 
 # --- the snapshot
@@ -101,14 +101,16 @@ async def _take_snapshot(context: MachineContext, hook: SnapshotHook) -> HookRes
         submission = await disks.take_snapshot(snapshot, body)
         if submission.accepted or submission.is_uncertain:
             not_there = f"The snapshot {snapshot.name} did not appear."
-            return HookResult.wait(wait_seconds(), not_there, counts=submission.is_uncertain)
+            return HookResult.wait(wait_seconds(), not_there, counts_as_attempt=submission.is_uncertain)
         return _refused("No snapshot could be taken", submission.failure)
     if not view.belongs_to(context.run.id, context.machine.key):
         return HookResult.failed(f"There is a snapshot {snapshot.name} that this run did not take: delete it.")
     if view.has_failed:
         return HookResult.failed(f"The snapshot {snapshot.name} is in the state {view.state}: delete it.")
     if not view.is_ready:
-        return HookResult.wait(wait_seconds(), f"The snapshot {snapshot.name} did not get ready.", counts=False)
+        return HookResult.wait(
+            wait_seconds(), f"The snapshot {snapshot.name} did not get ready.", counts_as_attempt=False
+        )
     await _keep_advice(context, disk, snapshot, view)
     return _DONE
 
@@ -313,7 +315,7 @@ class _ScriptStep:
 
     def _still_runs(self, seconds: float) -> HookResult:
         overdue = script_overdue(self._request.when, self._script.timeout)
-        return HookResult.wait(seconds, overdue, counts=False)
+        return HookResult.wait(seconds, overdue, counts_as_attempt=False)
 
     def _judged(self, failure: str) -> HookResult:
         return HookResult.failed(failure) if failure and not self._goes_on_after_failure else _DONE
@@ -333,7 +335,7 @@ async def _reason_not_to_begin(context: MachineContext) -> HookResult | None:
     """
     refusal = start_blocker(context.run, context.machine)
     if refusal is not None:
-        return _LEFT if refusal.outcome is None else HookResult.stopped(refusal.outcome)
+        return _REQUEUED if refusal.outcome is None else HookResult.stopped(refusal.outcome)
     held = await frozen(context)
     if held is not None:
         return HookResult.stopped(held)
@@ -353,7 +355,7 @@ def _too_late(context: MachineContext) -> HookResult | None:
     if os_type is None or end is None or now() <= cutoff(end, context.policy.install, os_type):
         return None
     if context.policy.continues:
-        return _LEFT
+        return _REQUEUED
     return HookResult.stopped(window_closed(shortest_installation(context.policy.install, os_type)))
 
 
@@ -367,7 +369,7 @@ def _refused(what: str, failure: ArmFailure | None) -> HookResult:
     verdict = classify(failure)
     message = f"{what}: {failure.clause}."
     if is_throttling(failure):
-        return HookResult.wait(wait_seconds(failure.retry_after), message, counts=False)
+        return HookResult.wait(wait_seconds(failure.retry_after), message, counts_as_attempt=False)
     match verdict.kind:
         case ErrorClass.RETRY_LATER | ErrorClass.BUSY:
             return HookResult.wait(wait_seconds(failure.retry_after, polls=2), message)

@@ -34,7 +34,7 @@ from patchwave.domain.workflow.messages import (
 )
 from patchwave.storage import Change, completion_change, open_storage
 
-_UNDER_WAY = INSTALLING | {Stage.RESTARTING}
+_IN_PROGRESS = INSTALLING | {Stage.RESTARTING}
 """Stages in which only somebody can be looked at whose orchestration was ended: a new one goes on."""
 _CHANGED_NEXT = (Stage.ASSESSED, Stage.INSTALLED)
 """Stages behind which a machine is installed on or restarted; an assessment changes nothing on it."""
@@ -46,7 +46,7 @@ async def preflight_machine(request: PreflightRequest) -> PreflightResult:
     What an earlier step found counts no more when somebody has installed something since: no assessment is told then.
     """
     context = await load_machine(request.run_id, request.machine_key)
-    if context.machine.stage in _UNDER_WAY:
+    if context.machine.stage in _IN_PROGRESS:
         return await _go_on(context)
     outcome = terminal_outcome(context.run, context.machine)
     if outcome is not None:
@@ -65,7 +65,7 @@ async def preflight_machine(request: PreflightRequest) -> PreflightResult:
         if is_throttling(view) and is_behind_window(context.run):
             return _kept_back(context, verdict.to_outcome(view))
         if verdict.kind in (ErrorClass.RETRY_LATER, ErrorClass.THROTTLED):
-            return _wait(verdict.to_outcome(view), view.retry_after, counts=not is_throttling(view))
+            return _wait(verdict.to_outcome(view), view.retry_after, counts_as_attempt=not is_throttling(view))
         return _skip(verdict.to_outcome(view))
     if learned := _learned(context.machine, view):
         await open_storage().machines.update(request.run_id, request.machine_key, context.machine.stage, **learned)
@@ -106,7 +106,7 @@ async def _go_on(context: MachineContext) -> PreflightResult:
         powered_on_by_run=context.machine.powered_on_by_run,
         assessment=context.machine.assessment,
         installation=context.machine.installation,
-        is_under_way=True,
+        is_in_progress=True,
     )
 
 
@@ -116,7 +116,7 @@ async def verify_machine(request: VerifyRequest) -> Verified:
     view = await open_resource_manager().read_machine(MachineId.parse(machine.id), keep_for=Moment.AFTER)
     if isinstance(view, ArmFailure):
         wait = wait_seconds(view.retry_after)
-        return Verified(is_ready=False, wait_seconds=wait, counts=not is_throttling(view))
+        return Verified(is_ready=False, wait_seconds=wait, counts_as_attempt=not is_throttling(view))
     return Verified(
         is_ready=view.power is Power.RUNNING and view.is_agent_ready,
         reboot_pending=_newer_word(view.last_assessment, request.installed_at),
@@ -128,7 +128,7 @@ async def release_machine(request: ReleaseMachine) -> None:
     """The machine stays in the run until its next step."""
     storage = open_storage()
     installation = {"installation": request.installation} if request.installation else {}
-    ended = MachineEnded(key=request.machine_key, attempt=request.attempt, left=request.left)
+    ended = MachineEnded(key=request.machine_key, attempt=request.attempt, requeued=request.requeued)
     await storage.machines.update(
         request.run_id,
         request.machine_key,
@@ -191,10 +191,12 @@ def _kept_back(context: MachineContext, outcome: Outcome) -> PreflightResult:
     return PreflightResult(
         preflight=Preflight(readiness=Readiness.SKIP, outcome=outcome),
         powered_on_by_run=context.machine.powered_on_by_run,
-        left=context.policy.continues and context.run.mode is Mode.PATCH,
+        requeued=context.policy.continues and context.run.mode is Mode.PATCH,
     )
 
 
-def _wait(outcome: Outcome, asked: float | None = None, *, counts: bool = True) -> PreflightResult:
+def _wait(outcome: Outcome, asked: float | None = None, *, counts_as_attempt: bool = True) -> PreflightResult:
     preflight = Preflight(readiness=Readiness.WAIT, outcome=outcome)
-    return PreflightResult(preflight=preflight, wait_seconds=wait_seconds(asked, polls=2), counts=counts)
+    return PreflightResult(
+        preflight=preflight, wait_seconds=wait_seconds(asked, polls=2), counts_as_attempt=counts_as_attempt
+    )

@@ -14,7 +14,7 @@ from patchwave.domain.core.ids import MachineId
 from patchwave.domain.machine.health import Moment
 from patchwave.domain.machine.power import NotRestored, not_restored
 from patchwave.domain.runs.maintenance_results import conclude
-from patchwave.domain.workflow.maintenance_run import Concluding, LookAgain, PowerSign, Prepared
+from patchwave.domain.workflow.maintenance_run import FinalizeRequest, PowerCheck, PowerState, PreResult
 from patchwave.domain.workflow.messages import MachineRef
 from patchwave.storage import open_storage
 
@@ -22,7 +22,7 @@ _LOCK_MARGIN = timedelta(hours=2)
 """Beyond the moment when the scheduled run counts as over: the work after it."""
 
 
-async def record_pre_result(request: Prepared) -> None:
+async def record_pre_result(request: PreResult) -> None:
     """The work before has ended on the machine.
 
     Its lock is extended to the end of the scheduled run: no run of ours may install while Azure does.
@@ -45,24 +45,24 @@ async def record_pre_result(request: Prepared) -> None:
     )
 
 
-async def check_machine_power(request: MachineRef) -> LookAgain:
+async def check_machine_power(request: MachineRef) -> PowerCheck:
     """Look at the machine after the scheduled run."""
     machine = await load_record(request.run_id, request.machine_key)
     view = await open_resource_manager().read_machine(MachineId.parse(machine.id), keep_for=Moment.AFTER)
     if isinstance(view, ArmFailure):
         is_passing = classify(view).kind in (ErrorClass.RETRY_LATER, ErrorClass.THROTTLED)
-        return LookAgain(
-            sign=PowerSign.WAIT if is_passing else PowerSign.OFF,
+        return PowerCheck(
+            sign=PowerState.WAIT if is_passing else PowerState.OFF,
             powered_on_by_run=machine.powered_on_by_run,
             wait_seconds=wait_seconds(view.retry_after),
-            counts=not is_throttling(view),
+            counts_as_attempt=not is_throttling(view),
         )
     if view.power in (Power.STOPPED, Power.DEALLOCATED, Power.HIBERNATED):
-        sign = PowerSign.OFF
+        sign = PowerState.OFF
     else:
-        sign = PowerSign.READY if view.power is Power.RUNNING and view.is_agent_ready else PowerSign.WAIT
+        sign = PowerState.READY if view.power is Power.RUNNING and view.is_agent_ready else PowerState.WAIT
     last = view.last_assessment
-    return LookAgain(
+    return PowerCheck(
         sign=sign,
         powered_on_by_run=machine.powered_on_by_run,
         assess_activity_id=last.activity_id if last else "",
@@ -70,7 +70,7 @@ async def check_machine_power(request: MachineRef) -> LookAgain:
     )
 
 
-async def finalize_machine(request: Concluding) -> None:
+async def finalize_machine(request: FinalizeRequest) -> None:
     """The machine's final row; the first one counts."""
     context = await load_machine(request.run_id, request.machine_key)
     outcome = conclude(occurrence_of(context.run), context.machine)

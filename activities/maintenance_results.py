@@ -16,9 +16,9 @@ from patchwave.domain.azure.patch_results import InstalledPatch
 from patchwave.domain.core.folding import fold
 from patchwave.domain.maintenance.queries import INSTALLATIONS_PER_QUERY, installations_of_run, patches_of_installations
 from patchwave.domain.runs.machine_record import MachineRecord
-from patchwave.domain.runs.maintenance_results import InstallationRow, awaits_result, is_under_way, read_patch
+from patchwave.domain.runs.maintenance_results import InstallationRow, awaits_result, is_in_progress, read_patch
 from patchwave.domain.runs.run import Run
-from patchwave.domain.workflow.maintenance_run import Copied, FindMachines
+from patchwave.domain.workflow.maintenance_run import MaintenancePageRequest, ResultsPage
 from patchwave.storage import Storage, open_storage
 
 SLICE = 50
@@ -42,7 +42,7 @@ class _Position(NamedTuple):
         return json.dumps([self.token, self.done])
 
 
-async def import_results(request: FindMachines) -> Copied:
+async def import_results(request: MaintenancePageRequest) -> ResultsPage:
     """Copy a slice of the installations. One that was copied is left as it is."""
     run, _ = await load_run(request.run_id)
     occurrence = occurrence_of(run)
@@ -60,12 +60,12 @@ async def import_results(request: FindMachines) -> Copied:
     done = position.done + len(part)
     following = _Position(position.token, done) if done < len(page.rows) else _Position(page.skip_token)
     if following != _Position():
-        return Copied(machines=run.machines, cursor=following.write(), wait_seconds=page.wait_seconds)
-    awaited = under_way = 0
+        return ResultsPage(machines=run.machines, cursor=following.write(), wait_seconds=page.wait_seconds)
+    awaited = in_progress = 0
     async for machine in storage.machines.scan(run.id):
         awaited += awaits_result(machine)
-        under_way += is_under_way(machine)
-    return Copied(machines=run.machines, awaited=awaited, under_way=under_way)
+        in_progress += is_in_progress(machine)
+    return ResultsPage(machines=run.machines, awaited=awaited, in_progress=in_progress)
 
 
 async def _copy(storage: Storage, run: Run, installations: list[InstallationRow]) -> QueryPage | None:
@@ -113,6 +113,6 @@ def _is_news(machine: MachineRecord, found: InstallationRow) -> bool:
     return found.result.start_date_time > known.started_at
 
 
-def _failed(run: Run, page: QueryPage, attempt: int) -> Copied:
+def _failed(run: Run, page: QueryPage, attempt: int) -> ResultsPage:
     what = "The results of the scheduled run could not be read."
-    return Copied(machines=run.machines, **trouble(page, attempt, what))
+    return ResultsPage(machines=run.machines, **trouble(page, attempt, what))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from activities.context import load_run, now, wait_seconds
 from activities.discover import add_found, pause_after
-from activities.heartbeat import show_life
+from activities.heartbeat import record_heartbeat
 from patchwave.azure.maintenance import open_maintenance
 from patchwave.azure.resource_graph import QueryPage, open_resource_graph
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
@@ -28,16 +28,16 @@ from patchwave.domain.runs.run import Run
 from patchwave.domain.workflow.maintenance_run import (
     SHARD,
     CancelResult,
-    EndPreparation,
-    FindMachines,
-    Found,
+    MachinesPage,
+    MaintenancePageRequest,
+    MaintenancePhaseRef,
+    MaintenanceRunStatus,
     MaintenanceSummary,
-    PartOfRun,
-    Preparation,
+    PrePhaseEnd,
+    PreSummary,
     ShardMachines,
     ShardRef,
     Shards,
-    Standpoint,
 )
 from patchwave.domain.workflow.messages import RunRef
 from patchwave.storage import RecordMissing, Storage, open_storage
@@ -58,7 +58,7 @@ def occurrence_of(run: Run) -> MaintenanceOccurrence:
     return run.maintenance
 
 
-async def load_maintenance_run(request: RunRef) -> Standpoint:
+async def load_maintenance_run(request: RunRef) -> MaintenanceRunStatus:
     """Mark the run as running, and say where it stands. Asked again and again."""
     run_id = request.run_id
     storage = open_storage()
@@ -66,11 +66,11 @@ async def load_maintenance_run(request: RunRef) -> Standpoint:
         await storage.runs.start(run_id, now())
         run, policy = await load_run(run_id)
         occurrence = occurrence_of(run)
-        await show_life(run)
+        await record_heartbeat(run)
     except RecordMissing:
-        return Standpoint(is_ended=True)
+        return MaintenanceRunStatus(is_ended=True)
     around = policy.maintenance
-    return Standpoint(
+    return MaintenanceRunStatus(
         is_ended=run.state.is_final,
         is_stopped=run.cancel_requested_at is not None or bool(run.stop_reason),
         is_prepared=occurrence.prepared_at is not None,
@@ -84,14 +84,14 @@ async def load_maintenance_run(request: RunRef) -> Standpoint:
         pre_deadline=occurrence.pre_deadline,
         ends_at=occurrence.ends_at,
         post_deadline=occurrence.post_deadline,
-        look_seconds=wait_seconds(),
+        poll_seconds=wait_seconds(),
     )
 
 
 # --- its machines
 
 
-async def find_occurrence_machines(request: FindMachines) -> Found:
+async def find_occurrence_machines(request: MaintenancePageRequest) -> MachinesPage:
     """Read one page of the scheduled run's machines.
 
     New ones that the policy's scope holds get a row; of those that have one, Update Manager's word is kept.
@@ -100,7 +100,7 @@ async def find_occurrence_machines(request: FindMachines) -> Found:
     occurrence = occurrence_of(run)
     page = await open_resource_graph().page(machines_of_run(occurrence.id), occurrence.subscriptions, request.cursor)
     if page.failure is not None:
-        return Found(machines=run.machines, **_trouble(page, request.attempt))
+        return MachinesPage(machines=run.machines, **_trouble(page, request.attempt))
     read = [MaintenanceUpdateRow.read(row) for row in page.rows]
     said = dict(update for update in read if update is not None)
     storage = open_storage()
@@ -111,13 +111,13 @@ async def find_occurrence_machines(request: FindMachines) -> Found:
     for query in build_queries(Scope(machine_ids=tuple(machine.text for machine in fresh))) if fresh else []:
         found = await open_resource_graph().page(query.text, query.subscriptions)
         if found.failure is not None:
-            return Found(machines=machines, **_trouble(found, request.attempt))
+            return MachinesPage(machines=machines, **_trouble(found, request.attempt))
         rows = select_machines(policy.scope, found.rows)
         await add_found(storage, run.id, rows)
         machines = await storage.runs.count_machines(run.id)
         known |= {row.machine_id.key: Stage.WAITING for row in rows}
     await _keep_words(storage, run, {machine.key: update for machine, update in said.items() if machine.key in known})
-    return Found(machines=machines, cursor=page.skip_token, wait_seconds=page.wait_seconds)
+    return MachinesPage(machines=machines, cursor=page.skip_token, wait_seconds=page.wait_seconds)
 
 
 async def _note_passed_over(storage: Storage, run: Run, rows: Sequence[Json]) -> None:
@@ -153,24 +153,24 @@ def _trouble(page: QueryPage, attempt: int) -> Json:
 
 
 def trouble(page: QueryPage, attempt: int, what: str) -> Json:
-    """The fields of `Found` for a page that could not be read: a passing trouble asks for a pause, which grows."""
+    """The fields of a page that could not be read: a passing failure asks for a pause, which grows."""
     failure = page.failure
     if failure is None:
         return {}
     return {
         "wait_seconds": pause_after(failure, page.wait_seconds, attempt),
         "failure": f"{what} {classify(failure).sentence} ({failure.text})",
-        "counts": not is_throttling(failure),
+        "counts_as_attempt": not is_throttling(failure),
     }
 
 
-async def list_shards(request: PartOfRun) -> Shards:
+async def list_shards(request: MaintenancePhaseRef) -> Shards:
     """Cut the machines of the run into shards, without those that have nothing to do."""
     cursors: list[str | None] = []
     cursor: str | None = None
     while True:
         page = await open_storage().machines.list_page(request.run_id, outcome=None, limit=SHARD, cursor=cursor)
-        if any(request.part.is_open(machine) for machine in page.items):
+        if any(request.phase.is_open(machine) for machine in page.items):
             cursors.append(cursor)
         cursor = page.cursor
         if cursor is None:
@@ -178,15 +178,15 @@ async def list_shards(request: PartOfRun) -> Shards:
 
 
 async def get_shard(request: ShardRef) -> ShardMachines:
-    """The machines of a shard that the part is still to be done on."""
+    """The machines of a shard that the phase is still to be done on."""
     page = await open_storage().machines.list_page(request.run_id, outcome=None, limit=SHARD, cursor=request.cursor)
-    return ShardMachines(keys=[machine.key for machine in page.items if request.part.is_open(machine)])
+    return ShardMachines(keys=[machine.key for machine in page.items if request.phase.is_open(machine)])
 
 
 # --- before it
 
 
-async def finish_pre_phase(request: EndPreparation) -> Preparation:
+async def finish_pre_phase(request: PrePhaseEnd) -> PreSummary:
     """Look at what the work before has come to, and write it down.
 
     A machine on which it has not ended counts as failed: nobody knows in which state Azure would patch it.
@@ -211,7 +211,7 @@ async def finish_pre_phase(request: EndPreparation) -> Preparation:
         run_id, "occurrence_prepared", by=PATCHWAVE, at=occurrence_of(run).prepared_at or at, detail=detail
     )
     await storage.runs.set_state(run_id, run.state, "the scheduled run of Update Manager")
-    return Preparation(machines=len(machines), failed=len(failed))
+    return PreSummary(machines=len(machines), failed=len(failed))
 
 
 def _has_failed(machine: MachineRecord) -> bool:

@@ -118,7 +118,7 @@ async def attempt(request: SendNotice, sender: ChannelSender) -> SendResult:
     return SendResult(
         sent=False,
         wait_seconds=wait_seconds(pause) if pause else 0,
-        counts=not delivery.is_throttled,
+        counts_as_attempt=not delivery.is_throttled,
         failure=delivery.failure,
     )
 

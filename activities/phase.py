@@ -6,19 +6,19 @@ The order is that of `patchwave.domain.planning.planner`.
 from __future__ import annotations
 
 from activities.context import now
-from activities.heartbeat import show_life
+from activities.heartbeat import record_heartbeat
 from patchwave.domain.planning.placement_codec import PlacedMachine
 from patchwave.domain.runs.commands import controls
 from patchwave.domain.runs.error_budget import counts_as_failure
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Step
 from patchwave.domain.workflow.messages import (
-    MachinePage,
-    MachinePageRequest,
-    PhaseLook,
-    PhaseRef,
-    StillOpen,
-    StillOpenRequest,
+    PendingMachines,
+    PendingMachinesRequest,
+    PhasePoll,
+    PhasePollRequest,
+    ReconciledMachines,
+    ReconcileRequest,
 )
 from patchwave.settings import load_settings
 from patchwave.storage import MachineProgress, RecordMissing, Storage, open_storage
@@ -34,19 +34,19 @@ _GONE = MachineProgress(Stage.DONE)
 """A machine without a row: nobody works on it."""
 
 
-async def poll_phase(request: PhaseRef) -> PhaseLook:
+async def poll_phase(request: PhasePollRequest) -> PhasePoll:
     """Who has ended since the phase looked last, and what people and gates say now."""
     storage = open_storage()
     run = await storage.runs.get(request.run_id)
     if run is None:
         raise RecordMissing(f"run {request.run_id} has no row")
-    await show_life(run)
-    ended, heard = await storage.completions.since(request.run_id, request.phase, request.heard)
+    await record_heartbeat(run)
+    ended, since = await storage.completions.since(request.run_id, request.phase, request.since)
     wait = load_settings().poll_seconds
-    return PhaseLook(controls=controls(run), ended=ended, heard=heard, wait_seconds=wait)
+    return PhasePoll(controls=controls(run), ended=ended, since=since, wait_seconds=wait)
 
 
-async def list_pending_machines(request: MachinePageRequest) -> MachinePage:
+async def list_pending_machines(request: PendingMachinesRequest) -> PendingMachines:
     """The next machines of a step that wait for it.
 
     The assess step takes all machines, by key; the others follow the plan. Whoever has ended meanwhile, because an
@@ -65,10 +65,10 @@ async def list_pending_machines(request: MachinePageRequest) -> MachinePage:
         for machine in page.items
         if _is_due(request.step, standings.get(machine.key, _GONE).stage)
     ]
-    return MachinePage(machines=machines, cursor=page.cursor)
+    return PendingMachines(machines=machines, cursor=page.cursor)
 
 
-async def reconcile_machines(request: StillOpenRequest) -> StillOpen:
+async def reconcile_machines(request: ReconcileRequest) -> ReconciledMachines:
     """Which machines still work in a step, and which of the others failed.
 
     Whoever works on a machine has locked it, but for the moments before: without its lock nobody does any more.
@@ -78,7 +78,7 @@ async def reconcile_machines(request: StillOpenRequest) -> StillOpen:
     ended = {key: standings.get(key, _GONE) for key in request.keys if _has_ended(request.step, standings.get(key))}
     keys = [key for key in request.keys if key not in ended]
     locked = await storage.leases.held(keys, request.run_id, now())
-    return StillOpen(
+    return ReconciledMachines(
         keys=keys,
         failed=[
             key for key, end in ended.items() if end.outcome is not None and counts_as_failure(end.outcome, end.reason)
@@ -87,14 +87,14 @@ async def reconcile_machines(request: StillOpenRequest) -> StillOpen:
     )
 
 
-async def _unassessed(storage: Storage, request: MachinePageRequest) -> MachinePage:
+async def _unassessed(storage: Storage, request: PendingMachinesRequest) -> PendingMachines:
     page = await storage.machines.list_stages(request.run_id, limit=request.limit, cursor=request.cursor)
     machines = [
         PlacedMachine(key=key, attempt=request.first_attempt)
         for key, stage in page.items
         if _is_due(Step.ASSESS, stage)
     ]
-    return MachinePage(machines=machines, cursor=page.cursor)
+    return PendingMachines(machines=machines, cursor=page.cursor)
 
 
 def _is_due(step: Step, stage: Stage) -> bool:

@@ -22,11 +22,11 @@ from patchwave.domain.planning.topology import PlannerMachine, Topology
 from patchwave.domain.policy.policy import Policy
 from patchwave.domain.policy.rollout import Ring
 from patchwave.domain.runs.machine_record import MachineRecord
-from patchwave.domain.workflow.messages import PlannedPhase, PlannedRing, PlannedRun, RunRef
+from patchwave.domain.workflow.messages import PhaseSummary, PlanSummary, RingSummary, RunRef
 from patchwave.storage import Storage, open_storage
 
 
-async def plan_run(request: RunRef) -> PlannedRun:
+async def plan_run(request: RunRef) -> PlanSummary:
     """Plan the run, or find the plan that it has.
 
     Machines that the plan leaves out get their outcome here. A second execution after a first one that was cut off
@@ -40,7 +40,7 @@ async def plan_run(request: RunRef) -> PlannedRun:
     return planned
 
 
-async def _plan(storage: Storage, run_id: str) -> PlannedRun:
+async def _plan(storage: Storage, run_id: str) -> PlanSummary:
     _, policy = await load_run(run_id)
     machines = [machine async for machine in storage.machines.scan(run_id)]
     seconds = await storage.history.install_seconds()
@@ -115,26 +115,26 @@ def _groups(result: PlanResult, topology: Topology) -> dict[tuple[int, int], Gro
     return {phase: groups_of(permits[phase], regions[phase], topology) for phase in permits}
 
 
-def _in_short(plan: Plan, policy: Policy) -> PlannedRun:
+def _in_short(plan: Plan, policy: Policy) -> PlanSummary:
     """What the orchestrator goes by: sizes for the budgets, and how long to wait for a person and after a ring."""
     by_name = {ring.name: ring for ring in policy.rings}
     lanes = Counter((machine.ring, machine.phase, machine.lane) for machine in plan.machines)
-    rings: list[PlannedRing] = []
+    rings: list[RingSummary] = []
     for ring in plan.rings:
         settings = by_name.get(ring.name, Ring(name=ring.name))
         rings.append(
-            PlannedRing(
+            RingSummary(
                 name=ring.name,
                 machines=ring.machines,
                 phases=[
-                    PlannedPhase(lanes=_present({lane: lanes[ring.name, number, lane] for lane in regions}))
+                    PhaseSummary(lanes=_present({lane: lanes[ring.name, number, lane] for lane in regions}))
                     for number, regions in enumerate(ring.phases, start=1)
                 ],
                 approval_seconds=settings.approval.within.total_seconds() if settings.approval else None,
                 bake_seconds=seconds_of(policy.bake_after(settings)),
             )
         )
-    return PlannedRun(machines=len(plan.machines), rings=rings)
+    return PlanSummary(machines=len(plan.machines), rings=rings)
 
 
 def _present(lanes: Mapping[str, int]) -> dict[str, int]:

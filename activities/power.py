@@ -51,7 +51,7 @@ async def start_machine(request: PowerRequest) -> PowerResult:
     if started.wait_seconds and started.failure is not None and is_throttling(started.failure):
         run, policy = await load_run(request.run_id)
         if is_behind_window(run):
-            over = {"accepted": False, "wait_seconds": 0, "left": policy.continues and run.mode is Mode.PATCH}
+            over = {"accepted": False, "wait_seconds": 0, "requeued": policy.continues and run.mode is Mode.PATCH}
             return started.model_copy(update=over)
     return started
 
@@ -69,7 +69,7 @@ async def _start(request: PowerRequest) -> PowerResult:
     if not machine.powered_on_by_run:
         # Before the row says that it was started: a machine that is refused stays as it is.
         if await _may_not_start(request.run_id, machine):
-            return PowerResult(accepted=False, left=True)
+            return PowerResult(accepted=False, requeued=True)
         await open_storage().machines.update(
             request.run_id,
             request.machine_key,
@@ -152,7 +152,7 @@ class _Change:
         storage, machine_id = open_storage(), MachineId.parse(self._machine.id)
         if self._call is GuardedCall.START and await _may_not_start(self._request.run_id, self._machine):
             is_open = last is not None and last.state is not IntentState.REFUSED
-            return PowerResult(accepted=False, left=True, is_open=is_open)
+            return PowerResult(accepted=False, requeued=True, is_open=is_open)
         guard = AtMostOnceRecord(
             run_id=self._request.run_id,
             machine_key=self._request.machine_key,
@@ -202,7 +202,7 @@ class _Change:
         """
         took = (now() - last.created_at).total_seconds() if last is not None else 0.0
         wait = max(wait_seconds(retry_after), took / 10)
-        return PowerResult(accepted=False, wait_seconds=wait, failure=failure, is_open=True, counts=False)
+        return PowerResult(accepted=False, wait_seconds=wait, failure=failure, is_open=True, counts_as_attempt=False)
 
     @property
     def _turn(self) -> str:
@@ -223,7 +223,7 @@ async def restart_machine(request: MachineRef) -> PowerResult:
         if waiting is not None:
             return waiting
     if await _may_not_begin(context):
-        return PowerResult(accepted=False, left=True)
+        return PowerResult(accepted=False, requeued=True)
     return await _ask_for_restart(context, guard)
 
 
@@ -245,7 +245,7 @@ async def _find_restart(context: MachineContext, guard: AtMostOnceRecord) -> Pow
         may_pass = is_throttling(view) or (at < guard.deadline_at and classify(view).kind in _PASSING)
         wait = wait_seconds(view.retry_after) if may_pass else 0
         return PowerResult(
-            accepted=False, wait_seconds=wait, failure=view, is_open=True, counts=not is_throttling(view)
+            accepted=False, wait_seconds=wait, failure=view, is_open=True, counts_as_attempt=not is_throttling(view)
         )
     has_changed = view.changed_at is not None and view.changed_at >= guard.created_at
     if has_changed or view.is_being_changed or not view.is_agent_ready:
@@ -283,7 +283,7 @@ async def _ask_for_restart(context: MachineContext, known: AtMostOnceRecord | No
         return PowerResult(accepted=False, wait_seconds=wait_seconds())
     told: dict[str, Any] = {} if submission.is_open else {"state": IntentState.REFUSED}
     refused = _refused(submission.failure, is_open=submission.is_open)
-    if not refused.counts:
+    if not refused.counts_as_attempt:
         # A call that is kept back uses up no time of the machine.
         told["deadline_at"] = now() + timedelta(seconds=refused.wait_seconds) + _MAX_RESTART
     if told:
@@ -314,7 +314,7 @@ async def _follow_restart(context: MachineContext, guard: AtMostOnceRecord) -> P
             # Nor does one that Azure throttles the polls of use up patience: its deadline is what bounds it.
             asked = reading.retry_after or (reading.failure.retry_after if reading.failure else None)
             wait = max(wait_seconds(asked), (at - guard.created_at).total_seconds() / 10)
-            return PowerResult(accepted=False, wait_seconds=wait, counts=False)
+            return PowerResult(accepted=False, wait_seconds=wait, counts_as_attempt=False)
 
 
 def _unseen_until(guard: AtMostOnceRecord, reading: PollReading) -> datetime:
@@ -333,5 +333,7 @@ def _refused(failure: ArmFailure | None, *, is_open: bool = False) -> PowerResul
     failure = failure or ArmFailure(status=0, message="Azure gave no answer")
     is_passing = is_open or classify(failure).kind in _PASSING
     wait = wait_seconds(failure.retry_after) if is_passing else 0
-    counts = not is_throttling(failure)
-    return PowerResult(accepted=False, wait_seconds=wait, failure=failure, is_open=is_open, counts=counts)
+    counts_as_attempt = not is_throttling(failure)
+    return PowerResult(
+        accepted=False, wait_seconds=wait, failure=failure, is_open=is_open, counts_as_attempt=counts_as_attempt
+    )

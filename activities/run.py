@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 from activities.context import load_run, now, seconds_of
-from activities.heartbeat import show_life
+from activities.heartbeat import record_heartbeat
 from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.policy.rollout import RebootMode
 from patchwave.domain.runs.outcome_rules import left_over
 from patchwave.domain.runs.run import Mode, RunState
-from patchwave.domain.workflow.messages import ClosedMachines, CloseOpenMachines, CloseRun, OpenedRun, RunRef, Traits
+from patchwave.domain.workflow.messages import (
+    ClosedMachines,
+    CloseOpenMachines,
+    CloseRun,
+    MachineOptions,
+    RunRef,
+    RunSettings,
+)
 from patchwave.settings import load_settings
 from patchwave.storage import RecordMissing, open_storage
 
 _CLOSE_PAGE = 500
 
 
-async def begin_run(request: RunRef) -> OpenedRun:
+async def begin_run(request: RunRef) -> RunSettings:
     """Mark the run as running."""
     run_id = request.run_id
     storage = open_storage()
     try:
         await storage.runs.start(run_id, now())
         run, policy = await load_run(run_id)
-        await show_life(run)
+        await record_heartbeat(run)
     except RecordMissing:
         # Nothing can be recorded for a run without a row: whoever started it did not create it.
-        return OpenedRun(traits=Traits(mode=Mode.ASSESS), is_final=True)
+        return RunSettings(options=MachineOptions(mode=Mode.ASSESS), is_final=True)
     bake = policy.bake.waves
-    return OpenedRun(
-        traits=Traits(
+    return RunSettings(
+        options=MachineOptions(
             mode=run.mode,
             start_stopped=policy.start_stopped,
             hooks=policy.hooks.is_wanted,

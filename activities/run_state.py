@@ -8,7 +8,7 @@ from activities.context import now
 from patchwave.domain.runs.commands import PATCHWAVE, controls
 from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.run import Run, RunControls, RunState
-from patchwave.domain.workflow.messages import RunRef, SetRunState, Shown, StopRun
+from patchwave.domain.workflow.messages import RunRef, RunStateShown, SetRunState, StopRun
 from patchwave.storage import RecordMissing, open_storage
 
 
@@ -20,14 +20,14 @@ async def get_run_controls(request: RunRef) -> RunControls:
     return controls(run)
 
 
-async def set_run_state(request: SetRunState) -> Shown:
+async def set_run_state(request: SetRunState) -> RunStateShown:
     """Show where the run stands."""
     storage = open_storage()
     if request.state is RunState.AWAITING_APPROVAL:
         run = await storage.runs.ask_approval(request.run_id, request.waiting_for, now())
-        return Shown(since=run.approvals_asked.get(request.waiting_for))
+        return RunStateShown(since=run.approvals_asked.get(request.waiting_for))
     await storage.runs.set_state(request.run_id, request.state, request.waiting_for)
-    return Shown()
+    return RunStateShown()
 
 
 async def trip_error_budget(gate: ErrorBudgetExceeded) -> RunControls:

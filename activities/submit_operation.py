@@ -94,7 +94,7 @@ async def _submit(request: StartOperation) -> StartResult:
         return StartResult(state=StartState.ENDED, outcome=unknown_system())
     duration = _duration(context, request.kind, os_type, now())
     if duration is None and context.policy.continues:
-        return StartResult(state=StartState.LEFT)
+        return StartResult(state=StartState.REQUEUED)
     if duration is None:
         needed = shortest_installation(context.policy.install, os_type)
         return StartResult(state=StartState.ENDED, outcome=verdicts.window_closed(needed))
@@ -122,7 +122,7 @@ async def _submit(request: StartOperation) -> StartResult:
         is_ours_to_send = await storage.intents.redeclare(intent, declared)
     if not is_ours_to_send:
         # Another execution of this very activity is under way, or was and died: the next call settles it.
-        return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(), counts=False)
+        return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(), counts_as_attempt=False)
     stage = Stage.ASSESSING if request.kind is OperationKind.ASSESS else Stage.INSTALLING
     refusal = await _last_look(context, declared, stage)
     if refusal is not None:
@@ -200,12 +200,17 @@ async def _turn(context: MachineContext, request: StartOperation) -> StartResult
     rate_limit = rate_limits.of_patches(context.machine.subscription_id, context.machine.location)
     if rate_limits.is_time_to_ask(name) and (until := await open_storage().throttling.until(name)) is not None:
         rate_limit.throttle_until(until.timestamp())
-    slot = request.slot.timestamp() if request.slot else rate_limit.reserve()
+    slot = request.reserved_at.timestamp() if request.reserved_at else rate_limit.reserve()
     later = await rate_limit.wait_until(slot, load_settings().poll_seconds * START_PATIENCE_POLLS)
     if later is None:
         return None
     moment = datetime.fromtimestamp(later, UTC)
-    return StartResult(state=StartState.WAIT, wait_seconds=(moment - now()).total_seconds(), counts=False, slot=moment)
+    return StartResult(
+        state=StartState.WAIT,
+        wait_seconds=(moment - now()).total_seconds(),
+        counts_as_attempt=False,
+        reserved_at=moment,
+    )
 
 
 async def _last_look(context: MachineContext, declared: Intent, stage: Stage) -> StartResult | None:
@@ -257,7 +262,7 @@ async def _conclude(context: MachineContext, intent: Intent, submission: Submiss
     return StartResult(
         state=StartState.WAIT,
         wait_seconds=wait_seconds(failure.retry_after, polls=2),
-        counts=not is_throttling(failure),
+        counts_as_attempt=not is_throttling(failure),
         outcome=verdict.to_outcome(failure),
     )
 
@@ -270,7 +275,9 @@ async def _wait_for_the_machine(context: MachineContext, intent: Intent, failure
     if is_unanswered(told):
         # It may well be accepted, which a look soon shows.
         return StartResult(
-            state=StartState.WAIT, wait_seconds=wait_seconds(failure.retry_after), counts=not is_throttling(failure)
+            state=StartState.WAIT,
+            wait_seconds=wait_seconds(failure.retry_after),
+            counts_as_attempt=not is_throttling(failure),
         )
     is_throttled = failure.status == 429
     wait = wait_seconds(failure.retry_after, polls=1 if is_throttled else 2)
@@ -278,7 +285,7 @@ async def _wait_for_the_machine(context: MachineContext, intent: Intent, failure
         await storage.throttling.throttle(_budget(context), now() + timedelta(seconds=wait))
     # Most likely it was refused: one look when the grace is over tells, and an earlier one would not.
     wait = max(wait, _grace().total_seconds())
-    return StartResult(state=StartState.WAIT, wait_seconds=wait, counts=not is_throttled)
+    return StartResult(state=StartState.WAIT, wait_seconds=wait, counts_as_attempt=not is_throttled)
 
 
 def _accept(context: MachineContext, intent: Intent, submission: Submission) -> Intent:
@@ -317,7 +324,9 @@ async def _settle(context: MachineContext, request: StartOperation, intent: Inte
     view = await open_resource_manager().read_machine(context.machine_id)
     if isinstance(view, ArmFailure):
         return StartResult(
-            state=StartState.WAIT, wait_seconds=wait_seconds(view.retry_after), counts=not is_throttling(view)
+            state=StartState.WAIT,
+            wait_seconds=wait_seconds(view.retry_after),
+            counts_as_attempt=not is_throttling(view),
         )
     newest = _newest(view, intent.kind)
     match origin(intent, newest):
@@ -331,7 +340,7 @@ async def _settle(context: MachineContext, request: StartOperation, intent: Inte
         case Origin.OTHER:
             left = (intent.sent_at + _grace() - now()).total_seconds()
             if left > 0:
-                return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(left), counts=False)
+                return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(left), counts_as_attempt=False)
             return newest.activity_id if newest is not None else ""
 
 

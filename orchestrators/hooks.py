@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from durabletask import task
 
-from orchestrators.operation import PutBack
+from orchestrators.operation import Requeue
 from orchestrators.patience import Patience
 from orchestrators.runtime import Context, Steps, call
 from orchestrators.waits import Waits
@@ -18,7 +18,7 @@ MAX_REFUSALS = 6
 """How often a hook is refused for a reason that passes, such as another command in the guest, before it has failed."""
 
 
-def before_install(context: Context, machine: MachineRef, waits: Waits) -> Steps[Outcome | PutBack | None]:
+def before_install(context: Context, machine: MachineRef, waits: Waits) -> Steps[Outcome | Requeue | None]:
     """Take the snapshot, then run the script; the machine's outcome when it must not be patched.
 
     The snapshot comes first: it shows the machine as it was before the run changed anything. What was done stays done
@@ -55,16 +55,16 @@ def after_install(
 
 def _carry_out[Request](
     context: Context, waits: Waits, activity: Activity[Request, HookResult], request: Request
-) -> Steps[Outcome | PutBack | None]:
+) -> Steps[Outcome | Requeue | None]:
     """Call the activity, which does the next step each time, until the hook is done or has failed."""
     patience = Patience(context, MAX_REFUSALS)
     while True:
         result = yield from call(context, activity, request)
-        if result.state is HookState.LEFT:
-            return PutBack()
+        if result.state is HookState.REQUEUED:
+            return Requeue()
         if result.state is not HookState.WAIT:
             return result.outcome
-        pause = patience.pause(result.wait_seconds, counts=result.counts)
+        pause = patience.pause(result.wait_seconds, counts_as_attempt=result.counts_as_attempt)
         if pause is None:
             return result.outcome
         yield from waits.wait(pause)

@@ -13,7 +13,7 @@ from datetime import datetime
 from durabletask import task
 
 from orchestrators.hooks import after_install, before_install
-from orchestrators.operation import End, PutBack, operate, unfinished
+from orchestrators.operation import MachineResult, Requeue, operate, unfinished
 from orchestrators.patience import Patience
 from orchestrators.power import MAX_POWER_LOOKS, explain_start, power_request, put_power_back
 from orchestrators.restart import restart
@@ -80,7 +80,7 @@ class _Machine:
     def __init__(self, context: Context, work: MachineWork) -> None:
         self._context = context
         self._work = work
-        self._traits = work.traits
+        self._options = work.options
         self._ref = MachineRef(run_id=work.run_id, machine_key=work.machine_key)
         self._waits = Waits(context, receive(context, Signal.CANCEL))
 
@@ -88,44 +88,44 @@ class _Machine:
 
     def assess_step(self) -> Steps[MachineEnded]:
         """Assess; machines that stay in the run are released, the others get their outcome."""
-        may_start_later = self._traits.start_stopped and self._traits.mode is Mode.PATCH
+        may_start_later = self._options.start_stopped and self._options.mode is Mode.PATCH
         look = yield from self._look(may_start=may_start_later, most_looks=MAX_LOOKS)
-        if look.left or look.preflight.readiness is Readiness.NEEDS_START:
+        if look.requeued or look.preflight.readiness is Readiness.NEEDS_START:
             # It is assessed in the patch step, once it runs, or in another window.
             return (yield from self._release(Stage.ASSESSED))
         if look.preflight.outcome is not None:
-            return (yield from self._record(End(look.preflight.outcome)))
+            return (yield from self._record(MachineResult(look.preflight.outcome)))
         found = yield from self._assess(look)
-        if isinstance(found, PutBack):
+        if isinstance(found, Requeue):
             return (yield from self._put_back(Stage.WAITING))
-        if isinstance(found, End):
+        if isinstance(found, MachineResult):
             return (yield from self._record(found))
-        if self._traits.mode is Mode.ASSESS:
-            return (yield from self._record(End(outcome_rules.assessed(found))))
+        if self._options.mode is Mode.ASSESS:
+            return (yield from self._record(MachineResult(outcome_rules.assessed(found))))
         if (nothing := outcome_rules.nothing_to_install(found)) is not None:
-            return (yield from self._record(End(nothing)))
+            return (yield from self._record(MachineResult(nothing)))
         return (yield from self._release(Stage.ASSESSED))
 
     def patch_step(self) -> Steps[MachineEnded]:
         """Install, and leave the machine's power as it was."""
-        look = yield from self._look(may_start=self._traits.start_stopped, most_looks=MAX_LOOKS)
+        look = yield from self._look(may_start=self._options.start_stopped, most_looks=MAX_LOOKS)
         is_ours_to_stop = look.powered_on_by_run
         if look.preflight.readiness is Readiness.NEEDS_START:
             is_ours_to_stop = True
             look = yield from self._start()
-        end: End | PutBack
-        if look.left:
-            end = PutBack()
+        end: MachineResult | Requeue
+        if look.requeued:
+            end = Requeue()
         elif look.preflight.outcome is not None:
-            end = End(look.preflight.outcome)
+            end = MachineResult(look.preflight.outcome)
         else:
             end = yield from self._patch(look)
-        if isinstance(end, PutBack):
+        if isinstance(end, Requeue):
             if is_ours_to_stop:
                 # One that cannot be stopped now is still ours, and stopped at the end of its next turn.
                 left = yield from self._put_power_back()
                 may_stop = left is not None and left.is_open
-                return (yield from self._release(Stage.ASSESSED, left=True, keep_lock=may_stop))
+                return (yield from self._release(Stage.ASSESSED, requeued=True, keep_lock=may_stop))
             return (yield from self._put_back(Stage.ASSESSED))
         if is_ours_to_stop and end.keep_lock:
             end = end._replace(outcome=not_restored(end.outcome, LEFT_ON))
@@ -142,23 +142,23 @@ class _Machine:
         look = yield from self._look(may_start=False, most_looks=MAX_LOOKS)
         installation = look.installation
         installed = installation.installed if installation else 0
-        if look.left:
+        if look.requeued:
             return (yield from self._put_back(Stage.INSTALLED))
         if look.preflight.outcome is not None:
             if look.preflight.outcome.reason in _RUN_IS_STOPPED:
                 return (yield from self._put_back(Stage.INSTALLED))
             outcome = outcome_rules.not_restarted(installed, look.preflight.outcome.message)
-            return (yield from self._record(End(outcome, installation)))
+            return (yield from self._record(MachineResult(outcome, installation)))
         asked_at = utc_now(self._context)
         failure = yield from restart(self._context, self._ref, self._waits)
-        if isinstance(failure, PutBack):
+        if isinstance(failure, Requeue):
             return (yield from self._put_back(Stage.INSTALLED))
         if failure is not None:
             why = failure.failure.text if failure.failure else "Azure did not say that it is done"
             outcome = outcome_rules.restart_failed(installed, why)
-            return (yield from self._record(End(outcome, installation, keep_lock=failure.is_open)))
+            return (yield from self._record(MachineResult(outcome, installation, keep_lock=failure.is_open)))
         seen = yield from self._watch(asked_at, MAX_BOOT_LOOKS)
-        end = End(outcome_rules.evaluate_restart(seen.is_ready, seen.reboot_pending, installed), installation)
+        end = MachineResult(outcome_rules.evaluate_restart(seen.is_ready, seen.reboot_pending, installed), installation)
         return (yield from self._record((yield from self._check_health_after(end))))
 
     def record_crash(self, error: Exception) -> Steps[MachineEnded]:
@@ -171,62 +171,62 @@ class _Machine:
             message=f"Patchwave itself failed on this machine: {error}"[:2_000],
         )
         try:
-            return (yield from self._record(End(outcome, keep_lock=True)))
+            return (yield from self._record(MachineResult(outcome, keep_lock=True)))
         except task.TaskFailedError:
             return MachineEnded(key=self._work.machine_key, attempt=self._work.attempt, failed=True)
 
     # --- parts of the patch step
 
-    def _patch(self, look: PreflightResult) -> Steps[End | PutBack]:
+    def _patch(self, look: PreflightResult) -> Steps[MachineResult | Requeue]:
         """Everything between the lock and the record, on a machine that runs."""
         assessment = look.assessment
         if assessment is None:
             found = yield from self._assess(look)
-            if isinstance(found, End | PutBack):
+            if isinstance(found, MachineResult | Requeue):
                 return found
             nothing = outcome_rules.nothing_to_install(found)
             if nothing is not None:
-                return End(nothing)
+                return MachineResult(nothing)
             assessment = found
-        veto: Outcome | PutBack | None = None
-        if not look.is_under_way:
+        veto: Outcome | Requeue | None = None
+        if not look.is_in_progress:
             veto = yield from self._check_health(Moment.BEFORE)
-        if veto is None and self._traits.hooks and not look.is_under_way:
+        if veto is None and self._options.hooks and not look.is_in_progress:
             veto = yield from before_install(self._context, self._ref, self._waits)
         if veto is not None:
-            return End(veto) if isinstance(veto, Outcome) else veto
+            return MachineResult(veto) if isinstance(veto, Outcome) else veto
         end = yield from self._install(look, assessment)
-        if isinstance(end, PutBack):
+        if isinstance(end, Requeue):
             return end
-        if self._traits.hooks and not end.keep_lock:
+        if self._options.hooks and not end.keep_lock:
             # However it went: the second script may put back what the first one took away.
             complaint = yield from after_install(self._context, self._ref, self._waits, end.outcome.outcome)
             end = _add(end, complaint)
         return (yield from self._check_health_after(end)) if end.installation is not None else end
 
-    def _assess(self, look: PreflightResult) -> Steps[AssessmentSummary | End | PutBack]:
+    def _assess(self, look: PreflightResult) -> Steps[AssessmentSummary | MachineResult | Requeue]:
         report = yield from operate(
             self._context, self._work, self._waits, OperationKind.ASSESS, look.assess_activity_id, look.assess_attempt
         )
-        if isinstance(report, End | PutBack):
+        if isinstance(report, MachineResult | Requeue):
             return report
         if report.outcome is not None:
-            return End(report.outcome)
+            return MachineResult(report.outcome)
         if report.assessment is not None:
             return report.assessment
         return unfinished(OperationKind.ASSESS, report)
 
-    def _install(self, look: PreflightResult, assessment: AssessmentSummary) -> Steps[End | PutBack]:
+    def _install(self, look: PreflightResult, assessment: AssessmentSummary) -> Steps[MachineResult | Requeue]:
         report = yield from operate(
             self._context, self._work, self._waits, OperationKind.INSTALL, look.install_activity_id
         )
-        if isinstance(report, End | PutBack):
+        if isinstance(report, MachineResult | Requeue):
             return report
         if report.installation is None:
             return unfinished(OperationKind.INSTALL, report)
         return (yield from self._verify(report.installation, assessment, adopted=report.adopted))
 
-    def _verify(self, result: InstallResult, assessment: AssessmentSummary, *, adopted: bool) -> Steps[End]:
+    def _verify(self, result: InstallResult, assessment: AssessmentSummary, *, adopted: bool) -> Steps[MachineResult]:
         """Read the machine again: an installation is done when the machine is back and no reboot is pending."""
         seen = yield from self._watch(result.start_date_time, MAX_LOOKS)
         outcome = outcome_rules.evaluate_installation(
@@ -234,12 +234,12 @@ class _Machine:
             reboot_pending=seen.reboot_pending,
             needs_subscription=assessment.behind_subscription,
         )
-        return End(outcome, result.summarize(adopted=adopted))
+        return MachineResult(outcome, result.summarize(adopted=adopted))
 
-    def _restarts_later(self, end: End, *, is_ours_to_stop: bool) -> bool:
+    def _restarts_later(self, end: MachineResult, *, is_ours_to_stop: bool) -> bool:
         """Whether the machine waits for its turn to restart. One that only runs for this has restarted already."""
         waits = end.outcome.outcome is OutcomeKind.REBOOT_REQUIRED and end.outcome.reason is Reason.REBOOT_PENDING
-        return self._traits.reboot_apart and waits and end.installation is not None and not is_ours_to_stop
+        return self._options.reboot_apart and waits and end.installation is not None and not is_ours_to_stop
 
     # --- looking at the machine
 
@@ -253,7 +253,7 @@ class _Machine:
             look = yield from call(self._context, contracts.PREFLIGHT_MACHINE, request)
             if look.preflight.readiness is not Readiness.WAIT:
                 return look
-            pause = patience.pause(look.wait_seconds, counts=look.counts)
+            pause = patience.pause(look.wait_seconds, counts_as_attempt=look.counts_as_attempt)
             if pause is None:
                 return look
             yield from self._waits.wait(pause)
@@ -264,7 +264,9 @@ class _Machine:
         patience = Patience(self._context, most_looks)
         while True:
             seen = yield from call(self._context, contracts.VERIFY_MACHINE, request)
-            pause = None if seen.is_ready else patience.pause(seen.wait_seconds, counts=seen.counts)
+            pause = (
+                None if seen.is_ready else patience.pause(seen.wait_seconds, counts_as_attempt=seen.counts_as_attempt)
+            )
             if pause is None:
                 return seen
             yield from self._waits.wait(pause)
@@ -273,21 +275,21 @@ class _Machine:
         """Ask until the signs of health have settled; an outcome when they say that something is wrong."""
         looked_for = 0.0
         patience = Patience(self._context)
-        while self._traits.health:
+        while self._options.health:
             request = HealthRequest(
                 run_id=self._work.run_id, machine_key=self._work.machine_key, moment=moment, looked_for=looked_for
             )
             answer = yield from call(self._context, contracts.CHECK_HEALTH, request)
             if answer.state is not HealthState.WAIT:
                 return answer.outcome
-            pause = patience.pause(answer.wait_seconds, counts=answer.counts)
+            pause = patience.pause(answer.wait_seconds, counts_as_attempt=answer.counts_as_attempt)
             if pause is None:
                 return None
             yield from self._waits.wait(pause)
-            looked_for += answer.wait_seconds if answer.counts else 0
+            looked_for += answer.wait_seconds if answer.counts_as_attempt else 0
         return None
 
-    def _check_health_after(self, end: End) -> Steps[End]:
+    def _check_health_after(self, end: MachineResult) -> Steps[MachineResult]:
         """A machine that became unhealthy has failed, however well the installation went."""
         worse = yield from self._check_health(Moment.AFTER)
         if worse is None or counts_as_failure(end.outcome.outcome, end.outcome.reason):
@@ -304,7 +306,11 @@ class _Machine:
         patience = Patience(self._context, MAX_POWER_LOOKS)
         while True:
             started = yield from call(self._context, contracts.START_MACHINE, request)
-            pause = patience.pause(started.wait_seconds, counts=started.counts) if started.wait_seconds else None
+            pause = (
+                patience.pause(started.wait_seconds, counts_as_attempt=started.counts_as_attempt)
+                if started.wait_seconds
+                else None
+            )
             if pause is None:
                 break
             yield from self._waits.wait(pause)
@@ -317,7 +323,7 @@ class _Machine:
                 return look
         # The look finds it stopped; Azure has said why.
         look = explain_start((yield from self._look(may_start=False, most_looks=1)), started)
-        return look.model_copy(update={"left": look.left or started.left})
+        return look.model_copy(update={"requeued": look.requeued or started.requeued})
 
     def _put_power_back(self) -> Steps[NotRestored | None]:
         """Stop it again; why that did not work, if it did not. It never hides how the machine ended."""
@@ -329,7 +335,7 @@ class _Machine:
 
     # --- the end
 
-    def _record(self, end: End) -> Steps[MachineEnded]:
+    def _record(self, end: MachineResult) -> Steps[MachineEnded]:
         request = RecordOutcome(
             run_id=self._work.run_id,
             machine_key=self._work.machine_key,
@@ -343,7 +349,7 @@ class _Machine:
         return MachineEnded(key=self._work.machine_key, attempt=self._work.attempt, failed=stored.failed)
 
     def _release(
-        self, stage: Stage, end: End | None = None, *, left: bool = False, keep_lock: bool = False
+        self, stage: Stage, end: MachineResult | None = None, *, requeued: bool = False, keep_lock: bool = False
     ) -> Steps[MachineEnded]:
         """The machine stays in the run: its lock is free until its next step, unless a call is still open."""
         request = ReleaseMachine(
@@ -353,17 +359,17 @@ class _Machine:
             phase=self._work.phase,
             attempt=self._work.attempt,
             installation=end.installation if end else None,
-            left=left,
+            requeued=requeued,
             keep_lock=keep_lock,
         )
         yield from call(self._context, contracts.RELEASE_MACHINE, request)
-        return MachineEnded(key=self._work.machine_key, attempt=self._work.attempt, left=left)
+        return MachineEnded(key=self._work.machine_key, attempt=self._work.attempt, requeued=requeued)
 
     def _put_back(self, stage: Stage) -> Steps[MachineEnded]:
-        return (yield from self._release(stage, left=True))
+        return (yield from self._release(stage, requeued=True))
 
 
-def _add(end: End, sentence: str) -> End:
+def _add(end: MachineResult, sentence: str) -> MachineResult:
     """The same end with one more sentence."""
     if not sentence:
         return end

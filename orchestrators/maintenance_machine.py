@@ -12,7 +12,7 @@ from typing import Any
 from durabletask import task
 
 from orchestrators.hooks import after_install, before_install
-from orchestrators.operation import End, PutBack, operate, unfinished
+from orchestrators.operation import MachineResult, Requeue, operate, unfinished
 from orchestrators.patience import Patience
 from orchestrators.power import MAX_POWER_LOOKS, explain_start, power_request, put_power_back
 from orchestrators.runtime import Context, Steps, call, implements, start, utc_now
@@ -24,21 +24,21 @@ from patchwave.domain.maintenance.occurrence import too_late_to_prepare
 from patchwave.domain.runs.run import Mode, Step
 from patchwave.domain.workflow import contracts, instance_ids
 from patchwave.domain.workflow.maintenance_run import (
-    AttendMachine,
-    AttendShard,
-    Concluding,
-    LookAgain,
-    Part,
-    PowerSign,
-    Prepared,
+    FinalizeRequest,
+    MaintainMachine,
+    MaintainShard,
+    MaintenancePhase,
+    PowerCheck,
+    PowerState,
+    PreResult,
     ShardRef,
 )
 from patchwave.domain.workflow.messages import (
+    MachineOptions,
     MachineRef,
     MachineWork,
     PreflightRequest,
     PreflightResult,
-    Traits,
 )
 
 AT_ONCE = 25
@@ -57,9 +57,9 @@ _NO_FAILURE = (
 
 
 @implements(contracts.MAINTAIN_SHARD)
-def maintain_shard(context: Context, shard: AttendShard) -> Steps[None]:
-    """Take the machines of a shard through a part. A machine that fails for good stays open."""
-    request = ShardRef(run_id=shard.run_id, part=shard.part, cursor=shard.cursor)
+def maintain_shard(context: Context, shard: MaintainShard) -> Steps[None]:
+    """Take the machines of a shard through a phase. A machine that fails for good stays open."""
+    request = ShardRef(run_id=shard.run_id, phase=shard.phase, cursor=shard.cursor)
     waiting = (yield from call(context, contracts.GET_SHARD, request)).keys
     running: list[task.Task[Any]] = []
     while waiting or running:
@@ -69,29 +69,29 @@ def maintain_shard(context: Context, shard: AttendShard) -> Steps[None]:
         running = [each for each in running if not each.is_complete]
 
 
-def _attend(context: Context, shard: AttendShard, key: str) -> task.Task[Any]:
-    work = AttendMachine(
+def _attend(context: Context, shard: MaintainShard, key: str) -> task.Task[Any]:
+    work = MaintainMachine(
         run_id=shard.run_id,
         machine_key=key,
-        part=shard.part,
+        phase=shard.phase,
         until=shard.until,
         start_stopped=shard.start_stopped,
         hooks=shard.hooks,
         assess=shard.assess,
     )
-    instance = instance_ids.machine(shard.run_id, shard.part.value, key, shard.attempt)
+    instance = instance_ids.machine(shard.run_id, shard.phase.value, key, shard.attempt)
     return start(context, contracts.MAINTAIN_MACHINE, work, instance)
 
 
 @implements(contracts.MAINTAIN_MACHINE)
-def maintain_machine(context: Context, work: AttendMachine) -> Steps[None]:
-    """Take one machine through a part.
+def maintain_machine(context: Context, work: MaintainMachine) -> Steps[None]:
+    """Take one machine through a phase.
 
     Raises:
-        TaskFailedError: storage or the worker failed for good in the part after; it is begun again.
+        TaskFailedError: storage or the worker failed for good in the phase after; it is begun again.
     """
     machine = _Machine(context, work)
-    if work.part is Part.AFTER:
+    if work.phase is MaintenancePhase.POST:
         yield from machine.settle()
         return
     try:
@@ -104,7 +104,7 @@ def maintain_machine(context: Context, work: AttendMachine) -> Steps[None]:
 class _Machine:
     """The steps of one machine. Every method that yields is part of the orchestrator and is replayed with it."""
 
-    def __init__(self, context: Context, work: AttendMachine) -> None:
+    def __init__(self, context: Context, work: MaintainMachine) -> None:
         self._context = context
         self._waits = Waits(context)
         self._work = work
@@ -134,7 +134,7 @@ class _Machine:
 
     def note(self, complaint: str) -> Steps[None]:
         """Keep how it ended."""
-        prepared = Prepared(
+        prepared = PreResult(
             run_id=self._work.run_id,
             machine_key=self._work.machine_key,
             complaint=complaint,
@@ -148,7 +148,11 @@ class _Machine:
         patience = Patience(self._context, MAX_POWER_LOOKS)
         while True:
             started = yield from call(self._context, contracts.START_MACHINE, request)
-            pause = patience.pause(started.wait_seconds, counts=started.counts) if started.wait_seconds else None
+            pause = (
+                patience.pause(started.wait_seconds, counts_as_attempt=started.counts_as_attempt)
+                if started.wait_seconds
+                else None
+            )
             if pause is None or self._is_too_late:
                 break
             yield self._pause(pause)
@@ -172,7 +176,7 @@ class _Machine:
             look = yield from call(self._context, contracts.PREFLIGHT_MACHINE, request)
             if look.preflight.readiness is not Readiness.WAIT or self._is_too_late:
                 return look
-            pause = patience.pause(look.wait_seconds, counts=look.counts)
+            pause = patience.pause(look.wait_seconds, counts_as_attempt=look.counts_as_attempt)
             if pause is None:
                 return look
             yield self._pause(pause)
@@ -186,14 +190,14 @@ class _Machine:
     def settle(self) -> Steps[None]:
         """Everything after the scheduled run. The power is put back whatever else failed."""
         complaints: list[str] = []
-        look = yield from self._look_again()
-        if look.sign is PowerSign.READY:
+        look = yield from self._check_power()
+        if look.sign is PowerState.READY:
             if self._work.hooks:
                 complaints.append((yield from after_install(self._context, self._ref, self._waits)))
             if self._work.assess:
                 complaints.append((yield from self._assess(look.assess_activity_id)))
         left = (yield from put_power_back(self._context, self._ref, self._waits)) if look.powered_on_by_run else None
-        done = Concluding(
+        done = FinalizeRequest(
             run_id=self._work.run_id,
             machine_key=self._work.machine_key,
             complaints=[complaint for complaint in complaints if complaint],
@@ -202,11 +206,15 @@ class _Machine:
         )
         yield from call(self._context, contracts.FINALIZE_MACHINE, done)
 
-    def _look_again(self) -> Steps[LookAgain]:
+    def _check_power(self) -> Steps[PowerCheck]:
         patience = Patience(self._context, MAX_LOOKS)
         while True:
             look = yield from call(self._context, contracts.CHECK_MACHINE_POWER, self._ref)
-            pause = patience.pause(look.wait_seconds, counts=look.counts) if look.sign is PowerSign.WAIT else None
+            pause = (
+                patience.pause(look.wait_seconds, counts_as_attempt=look.counts_as_attempt)
+                if look.sign is PowerState.WAIT
+                else None
+            )
             if pause is None:
                 return look
             yield self._pause(pause)
@@ -217,16 +225,16 @@ class _Machine:
             run_id=self._work.run_id,
             machine_key=self._work.machine_key,
             step=Step.ASSESS,
-            traits=Traits(mode=Mode.ACCOMPANY),
+            options=MachineOptions(mode=Mode.ACCOMPANY),
             phase="",
         )
         try:
             report = yield from operate(self._context, work, self._waits, OperationKind.ASSESS, previous_activity_id)
         except task.TaskFailedError:
             return "Patchwave itself failed on the assessment afterwards."
-        if isinstance(report, End):
+        if isinstance(report, MachineResult):
             bad: Outcome | None = report.outcome
-        elif isinstance(report, PutBack):
+        elif isinstance(report, Requeue):
             return "It was not assessed afterwards: the run was paused."
         elif report.assessment is None:
             bad = report.outcome or unfinished(OperationKind.ASSESS, report).outcome
@@ -240,7 +248,7 @@ class _Machine:
         return self._context.create_timer(timedelta(seconds=seconds))
 
 
-def _complaint(outcome: Outcome | None, work: AttendMachine) -> str:
+def _complaint(outcome: Outcome | None, work: MaintainMachine) -> str:
     """What failed before the run. A stopped machine that nobody asked to start is none of it."""
     if outcome is None:
         return ""

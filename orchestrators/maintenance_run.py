@@ -21,19 +21,19 @@ from patchwave.domain.runs.run import RunState
 from patchwave.domain.workflow import contracts, instance_ids
 from patchwave.domain.workflow.contracts import Activity, Signal
 from patchwave.domain.workflow.maintenance_run import (
-    AttendShard,
-    EndPreparation,
-    FindMachines,
-    Found,
-    Part,
-    PartOfRun,
-    Standpoint,
+    MachinesPage,
+    MaintainShard,
+    MaintenancePageRequest,
+    MaintenancePhase,
+    MaintenancePhaseRef,
+    MaintenanceRunStatus,
+    PrePhaseEnd,
 )
 from patchwave.domain.workflow.messages import (
     CloseOpenMachines,
     CloseRun,
-    FollowRun,
-    RestUntil,
+    HeartbeatRequest,
+    RunInput,
     RunRef,
     RunResult,
     SetRunState,
@@ -55,7 +55,7 @@ MAX_PAUSE = timedelta(minutes=10)
 
 
 @implements(contracts.RUN_MAINTENANCE)
-def run_maintenance(context: Context, follow: FollowRun) -> Steps[RunResult]:
+def run_maintenance(context: Context, follow: RunInput) -> Steps[RunResult]:
     """Accompany one scheduled run; its row holds everything else.
 
     Raises:
@@ -81,48 +81,48 @@ class _Run:
 
     def execute(self) -> Steps[RunState]:
         """Everything; returns how the run ends."""
-        stand = yield from self._stand()
-        if stand.is_ended:
+        status = yield from self._load_status()
+        if status.is_ended:
             return RunState.COMPLETED
-        announces = stand.announces
+        announces = status.announces
         if announces and self._is_first:
             announce(self._context, self._run_id, Event.STARTED)
-        if not stand.is_prepared:
-            stand = yield from self._prepare(stand)
-        stand = yield from self._await_end(stand)
-        found = yield from self._list(stand)
-        if not stand.is_canceled and not stand.has_results:
-            yield from self._copy_results(stand)
-        yield from self._settle(stand)
-        state = yield from self._close(stand, found.machines)
+        if not status.is_prepared:
+            status = yield from self._prepare(status)
+        status = yield from self._await_end(status)
+        found = yield from self._list(status)
+        if not status.is_canceled and not status.has_results:
+            yield from self._copy_results(status)
+        yield from self._settle(status)
+        state = yield from self._close(status, found.machines)
         if announces:
             announce(self._context, self._run_id, Event.ENDED)
         return state
 
     # --- before
 
-    def _prepare(self, stand: Standpoint) -> Steps[Standpoint]:
+    def _prepare(self, status: MaintenanceRunStatus) -> Steps[MaintenanceRunStatus]:
         """Find the machines and do on them what the policy asks for, until it is done or the time is over."""
-        until = stand.pre_deadline
+        until = status.pre_deadline
         shards: list[task.Task[Any]] = []
-        listed = Found()
-        is_in_time = until is not None and utc_now(self._context) < until and not stand.is_over
-        if until is not None and is_in_time and not stand.is_stopped:
-            listed = yield from self._list(stand, until)
+        listed = MachinesPage()
+        is_in_time = until is not None and utc_now(self._context) < until and not status.is_over
+        if until is not None and is_in_time and not status.is_stopped:
+            listed = yield from self._list(status, until)
             if not self._is_called_off(until):
-                shards = yield from self._start_shards(stand, Part.BEFORE, until)
+                shards = yield from self._start_shards(status, MaintenancePhase.PRE, until)
                 yield from self._wait_for(shards, until)
-        end = EndPreparation(run_id=self._run_id, failure=listed.failure)
+        end = PrePhaseEnd(run_id=self._run_id, failure=listed.failure)
         result = yield from call(self._context, contracts.FINISH_PRE_PHASE, end)
-        stand = yield from self._stand()
-        # Without an attempt at it nothing has failed: the event came too late, or a person ended our part.
+        status = yield from self._load_status()
+        # Without an attempt at it nothing has failed: the event came too late, or a person ended our phase.
         has_failed = bool(result.failed or listed.failure)
-        if stand.cancel_on_pre_failure and is_in_time and has_failed and not stand.is_stopped:
+        if status.cancel_on_pre_failure and is_in_time and has_failed and not status.is_stopped:
             yield from self._cancel()
-            stand = yield from self._stand()
+            status = yield from self._load_status()
         # They see for themselves that their time is over; a machine must not be started behind its stop.
         yield from self._wait_for(shards, None)
-        return stand
+        return status
 
     def _cancel(self) -> Steps[None]:
         """Cancel the scheduled run; the activity gives up when the cut-off is near."""
@@ -134,11 +134,13 @@ class _Run:
 
     # --- the scheduled run itself
 
-    def _await_end(self, stand: Standpoint) -> Steps[Standpoint]:
+    def _await_end(self, status: MaintenanceRunStatus) -> Steps[MaintenanceRunStatus]:
         """Until its post event has come, or it must be over without one. The row decides; events only wake."""
-        while not stand.is_over and stand.post_deadline is not None and utc_now(self._context) < stand.post_deadline:
-            until = min(stand.post_deadline, utc_now(self._context) + MAX_TIMER)
-            yield from call(self._context, contracts.EXTEND_HEARTBEAT, RestUntil(run_id=self._run_id, until=until))
+        while not status.is_over and status.post_deadline is not None and utc_now(self._context) < status.post_deadline:
+            until = min(status.post_deadline, utc_now(self._context) + MAX_TIMER)
+            yield from call(
+                self._context, contracts.EXTEND_HEARTBEAT, HeartbeatRequest(run_id=self._run_id, until=until)
+            )
             timer = timer_until(self._context, until)
             yield task.when_any([timer, self._post, self._steer])
             timer.cancel()
@@ -146,12 +148,12 @@ class _Run:
                 self._post = receive(self._context, Signal.POST_MAINTENANCE)
             if self._steer.is_complete:
                 self._steer = receive(self._context, Signal.CONTROL)
-            stand = yield from self._stand()
-        return stand
+            status = yield from self._load_status()
+        return status
 
     # --- after
 
-    def _copy_results(self, stand: Standpoint) -> Steps[None]:
+    def _copy_results(self, status: MaintenanceRunStatus) -> Steps[None]:
         """Copy what Resource Graph shows, until every machine has its result or patience is over.
 
         While Update Manager has not said how each ended, that is never before the window ends: a post event may come
@@ -159,26 +161,26 @@ class _Run:
         """
         copies = 0
         while True:
-            copied = yield from self._pages(contracts.IMPORT_RESULTS, FindMachines(run_id=self._run_id))
+            copied = yield from self._pages(contracts.IMPORT_RESULTS, MaintenancePageRequest(run_id=self._run_id))
             if copied.failure or not copied.awaited:
                 break
             copies += 1
-            is_open = stand.ends_at is not None and utc_now(self._context) < stand.ends_at
-            if copies >= MAX_COPIES and not (copied.under_way and is_open):
+            is_open = status.ends_at is not None and utc_now(self._context) < status.ends_at
+            if copies >= MAX_COPIES and not (copied.in_progress and is_open):
                 break
-            yield self._context.create_timer(timedelta(seconds=stand.look_seconds * min(copies, 4)))
-            yield from self._list(stand)
+            yield self._context.create_timer(timedelta(seconds=status.poll_seconds * min(copies, 4)))
+            yield from self._list(status)
         yield from call(self._context, contracts.FINISH_RESULTS_IMPORT, self._ref)
 
-    def _settle(self, stand: Standpoint) -> Steps[None]:
+    def _settle(self, status: MaintenanceRunStatus) -> Steps[None]:
         """Every machine to its end; those whose orchestration failed are begun again."""
         for _ in range(MAX_PASSES):
-            shards = yield from self._start_shards(stand, Part.AFTER, None)
+            shards = yield from self._start_shards(status, MaintenancePhase.POST, None)
             if not shards:
                 return
             yield from self._wait_for(shards, None)
 
-    def _close(self, stand: Standpoint, machines: int) -> Steps[RunState]:
+    def _close(self, status: MaintenanceRunStatus, machines: int) -> Steps[RunState]:
         lost = Outcome(
             outcome=OutcomeKind.UNKNOWN,
             reason=Reason.INTERNAL,
@@ -188,7 +190,7 @@ class _Run:
             self._context, contracts.CLOSE_OPEN_MACHINES, CloseOpenMachines(run_id=self._run_id, outcome=lost)
         )
         yield from call(self._context, contracts.SUMMARIZE_MAINTENANCE_RUN, self._ref)
-        if stand.is_canceled:
+        if status.is_canceled:
             state, reason = RunState.STOPPED, "The scheduled run was cancelled: the work before it failed."
         elif not machines:
             state, reason = RunState.EMPTY, "No machine of the scheduled run is in the policy's scope."
@@ -199,13 +201,13 @@ class _Run:
 
     # --- machines
 
-    def _list(self, stand: Standpoint, until: datetime | None = None) -> Steps[Found]:
+    def _list(self, status: MaintenanceRunStatus, until: datetime | None = None) -> Steps[MachinesPage]:
         """List the machines; with ``until`` as often as it takes to see the same number twice."""
-        pause = timedelta(seconds=stand.look_seconds)
-        found = Found(machines=-1)
+        pause = timedelta(seconds=status.poll_seconds)
+        found = MachinesPage(machines=-1)
         for _ in range(MAX_LISTINGS):
             before = found.machines
-            request = FindMachines(run_id=self._run_id)
+            request = MaintenancePageRequest(run_id=self._run_id)
             found = yield from self._pages(contracts.FIND_OCCURRENCE_MACHINES, request, until)
             is_stable = 0 < found.machines == before
             if until is None or is_stable or (found.failure and found.wait_seconds <= 0):
@@ -215,8 +217,11 @@ class _Run:
             yield from self._sleep(pause, until)
         return found
 
-    def _pages[Page: Found](
-        self, activity: Activity[FindMachines, Page], request: FindMachines, until: datetime | None = None
+    def _pages[Page: MachinesPage](
+        self,
+        activity: Activity[MaintenancePageRequest, Page],
+        request: MaintenancePageRequest,
+        until: datetime | None = None,
     ) -> Steps[Page]:
         """Page after page; the last one, or the one that could not be read. Throttling lasts until then, or a day."""
         counted = 0
@@ -225,7 +230,7 @@ class _Run:
             page = yield from call(self._context, activity, request)
             pause = timedelta(seconds=page.wait_seconds)
             if page.failure:
-                counted += page.counts
+                counted += page.counts_as_attempt
                 is_late = utc_now(self._context) + pause > gives_up_at
                 if counted >= MAX_FAILURES or not pause or is_late:
                     return page
@@ -258,25 +263,27 @@ class _Run:
         request = SetRunState(run_id=self._run_id, state=RunState.RUNNING, waiting_for=waiting_for)
         yield from call(self._context, contracts.SET_RUN_STATE, request)
 
-    def _start_shards(self, stand: Standpoint, part: Part, until: datetime | None) -> Steps[list[task.Task[Any]]]:
+    def _start_shards(
+        self, status: MaintenanceRunStatus, phase: MaintenancePhase, until: datetime | None
+    ) -> Steps[list[task.Task[Any]]]:
         self._passes += 1
-        request = PartOfRun(run_id=self._run_id, part=part)
+        request = MaintenancePhaseRef(run_id=self._run_id, phase=phase)
         shards = yield from call(self._context, contracts.LIST_SHARDS, request)
         return [
             start(
                 self._context,
                 contracts.MAINTAIN_SHARD,
-                AttendShard(
+                MaintainShard(
                     run_id=self._run_id,
-                    part=part,
+                    phase=phase,
                     cursor=cursor,
                     attempt=self._passes,
                     until=until,
-                    start_stopped=stand.start_stopped,
-                    hooks=stand.hooks,
-                    assess=part is Part.AFTER and not stand.is_canceled,
+                    start_stopped=status.start_stopped,
+                    hooks=status.hooks,
+                    assess=phase is MaintenancePhase.POST and not status.is_canceled,
                 ),
-                instance_ids.shard(self._run_id, part.value, self._passes, number),
+                instance_ids.shard(self._run_id, phase.value, self._passes, number),
             )
             for number, cursor in enumerate(shards.cursors)
         ]
@@ -292,5 +299,5 @@ class _Run:
             yield task.when_any([*running, timer])
             timer.cancel()
 
-    def _stand(self) -> Steps[Standpoint]:
+    def _load_status(self) -> Steps[MaintenanceRunStatus]:
         return (yield from call(self._context, contracts.LOAD_MAINTENANCE_RUN, self._ref))

@@ -146,8 +146,12 @@ class _Deliveries:
         if result.sent:
             self._sent.append(name)
             return
-        self._attempts[name] -= not result.counts
-        pause = self._patience[name].pause(result.wait_seconds, counts=result.counts) if result.wait_seconds else None
+        self._attempts[name] -= not result.counts_as_attempt
+        pause = (
+            self._patience[name].pause(result.wait_seconds, counts_as_attempt=result.counts_as_attempt)
+            if result.wait_seconds
+            else None
+        )
         if pause is not None:
             self._due[name] = utc_now(self._context) + timedelta(seconds=pause)
         else:

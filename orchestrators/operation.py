@@ -32,7 +32,7 @@ MAX_RESERVATION_WAIT = 300.0
 """Seconds that a turn is waited for at most without a call: what may be sent is decided anew."""
 
 
-class End(NamedTuple):
+class MachineResult(NamedTuple):
     """How a machine ends, and whether something may still run in its guest."""
 
     outcome: Outcome
@@ -40,7 +40,7 @@ class End(NamedTuple):
     keep_lock: bool = False
 
 
-class PutBack(NamedTuple):
+class Requeue(NamedTuple):
     """Nothing was sent, and nothing may be for now: the machine waits for its turn again."""
 
 
@@ -51,7 +51,7 @@ def operate(
     kind: OperationKind,
     previous_activity_id: str,
     first_attempt: int = 1,
-) -> Steps[OperationReport | End | PutBack]:
+) -> Steps[OperationReport | MachineResult | Requeue]:
     """Start one operation and follow it to its end.
 
     An assessment that Azure accepted and then failed for a passing reason is tried again; an installation never
@@ -77,7 +77,7 @@ def operate(
         yield from waits.wait(report.wait_seconds)
 
 
-def unfinished(kind: OperationKind, report: OperationReport) -> End:
+def unfinished(kind: OperationKind, report: OperationReport) -> MachineResult:
     """The end of a machine whose operation brought no result.
 
     An assessment changes nothing in the guest and ends by itself: a run that is cancelled meanwhile leaves nothing
@@ -85,15 +85,15 @@ def unfinished(kind: OperationKind, report: OperationReport) -> End:
     """
     match report.state:
         case OperationState.CANCELED if kind is OperationKind.ASSESS:
-            return End(Outcome.canceled())
+            return MachineResult(Outcome.canceled())
         case OperationState.CANCELED:
-            return End(outcome_rules.left_running(), keep_lock=True)
+            return MachineResult(outcome_rules.left_running(), keep_lock=True)
         case OperationState.DEADLINE:
-            return End(outcome_rules.past_deadline(), keep_lock=True)
+            return MachineResult(outcome_rules.past_deadline(), keep_lock=True)
         case OperationState.FAILED if report.failure is not None:
-            return End(outcome_rules.failed(report.failure))
+            return MachineResult(outcome_rules.failed(report.failure))
         case _:
-            return End(outcome_rules.lost(report.failure), keep_lock=True)
+            return MachineResult(outcome_rules.lost(report.failure), keep_lock=True)
 
 
 @implements(contracts.AWAIT_OPERATION)
@@ -124,7 +124,7 @@ def _submit(
     kind: OperationKind,
     attempt: int,
     previous_activity_id: str,
-) -> Steps[StartResult | End | PutBack]:
+) -> Steps[StartResult | MachineResult | Requeue]:
     """Submit until Azure has accepted or will not. Being throttled costs no patience, being busy does.
 
     When patience is out while Azure may have accepted the last POST, the machine is asked about that one, and nothing
@@ -146,20 +146,20 @@ def _submit(
         started = yield from call(context, activity, request)
         if started.state is StartState.ACCEPTED:
             return started
-        if started.state is StartState.LEFT:
-            return PutBack()
+        if started.state is StartState.REQUEUED:
+            return Requeue()
         if started.state is StartState.ENDED and started.outcome is not None:
-            return End(started.outcome, keep_lock=started.may_run)
-        request = request.model_copy(update={"slot": started.slot})
-        if started.slot is not None:
+            return MachineResult(started.outcome, keep_lock=started.may_run)
+        request = request.model_copy(update={"reserved_at": started.reserved_at})
+        if started.reserved_at is not None:
             yield from waits.wait(min(max(0.0, started.wait_seconds), MAX_RESERVATION_WAIT))
             continue
-        pause = patience.pause(started.wait_seconds, counts=started.counts)
+        pause = patience.pause(started.wait_seconds, counts_as_attempt=started.counts_as_attempt)
         if pause is None:
             if started.outcome is not None:
-                return End(started.outcome)
+                return MachineResult(started.outcome)
             if request.is_last:
-                return End(outcome_rules.unsettled(None), keep_lock=True)
+                return MachineResult(outcome_rules.unsettled(None), keep_lock=True)
             request = request.model_copy(update={"is_last": True})
             patience = Patience(context, MAX_REFUSALS)
             pause = started.wait_seconds

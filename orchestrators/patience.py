@@ -41,10 +41,10 @@ class Patience:
         self._since: datetime | None = None
         self._until: datetime | None = None
 
-    def pause(self, seconds: float, *, counts: bool) -> float | None:
+    def pause(self, seconds: float, *, counts_as_attempt: bool) -> float | None:
         """Seconds until the next try, at least those asked for; ``None`` when patience is out."""
         now = utc_now(self._context)
-        if counts:
+        if counts_as_attempt:
             self._tries += 1
             self._in_a_row = 0
             return seconds if self._tries < self._most else None

@@ -24,12 +24,12 @@ from patchwave.domain.workflow import contracts, instance_ids
 from patchwave.domain.workflow.contracts import Signal
 from patchwave.domain.workflow.messages import (
     MachineEnded,
-    MachinePageRequest,
     MachineWork,
+    PendingMachinesRequest,
     Phase,
     PhaseEnd,
-    PhaseRef,
-    StillOpenRequest,
+    PhasePollRequest,
+    ReconcileRequest,
 )
 
 PAGE = 250
@@ -74,7 +74,7 @@ def patch_phase(context: Context, phase: Phase) -> Steps[PhaseEnd | None]:
     window = _Window(context, phase)
     yield from window.look()
     yield from window.compare()
-    window.take_up()
+    window.resume_running()
     window.pass_cancel_on()
     yield from window.fill()
     if window.is_done:
@@ -107,18 +107,18 @@ class _Window:
             Counter(phase.forgiven),
         )
         self._controls = RunControls(resume_count=phase.resume_count)
-        self._resting = dict(phase.resting)
-        self._unlocked = dict(phase.unlocked)
-        self._compare_at = phase.compare_at or utc_now(context) + COMPARE_EVERY
-        self._compared = phase.compared
+        self._lane_rest_until = dict(phase.lane_rest_until)
+        self._unlocked_since = dict(phase.unlocked_since)
+        self._reconcile_at = phase.reconcile_at or utc_now(context) + COMPARE_EVERY
+        self._reconcile_offset = phase.reconcile_offset
         self._cursor = phase.cursor
-        self._is_exhausted = phase.is_exhausted
+        self._has_all_pages = phase.has_all_pages
         self._started = phase.started
         self._last_attempt = phase.last_attempt
-        self._gave_up = phase.gave_up
-        self._heard = phase.heard
+        self._has_skipped_machines = phase.has_skipped_machines
+        self._since = phase.since
         self._wait_seconds = 0.0
-        self._untold = phase.untold
+        self._cancels_pending = phase.cancels_pending
         self._has_changed = False
         self._cancel = receive(context, Signal.CANCEL)
         self._steer = receive(context, Signal.CONTROL)
@@ -138,7 +138,7 @@ class _Window:
     @property
     def is_done(self) -> bool:
         """Nothing runs, and nothing will start."""
-        nothing_to_start = self._is_stopped or (self._is_exhausted and not self._admission.waiting)
+        nothing_to_start = self._is_stopped or (self._has_all_pages and not self._admission.waiting)
         return nothing_to_start and not self._admission.running
 
     @property
@@ -148,14 +148,14 @@ class _Window:
 
     def end(self) -> PhaseEnd:
         """How the phase ended. What failed in a wave goes on counting when the rest of it has another window."""
-        left = self._gave_up or bool(self._admission.waiting) or not self._is_exhausted
+        has_remaining = self._has_skipped_machines or bool(self._admission.waiting) or not self._has_all_pages
         return PhaseEnd(
             started=self._started,
             ended=self._admission.ended,
-            failures=dict(self._ledger.failures) if left else _kept(self._ledger.failures, set()),
-            forgiven=dict(self._ledger.forgiven) if left else _kept(self._ledger.forgiven, set()),
+            failures=dict(self._ledger.failures) if has_remaining else _kept(self._ledger.failures, set()),
+            forgiven=dict(self._ledger.forgiven) if has_remaining else _kept(self._ledger.forgiven, set()),
             resume_count=self._controls.resume_count,
-            left=left,
+            has_remaining=has_remaining,
             last_attempt=self._last_attempt,
             stop_reason=self._controls.stop_reason,
         )
@@ -169,33 +169,33 @@ class _Window:
                 "forgiven": _kept(self._ledger.forgiven, live_waves),
                 "ended": self._admission.ended,
                 "cursor": self._cursor,
-                "is_exhausted": self._is_exhausted,
+                "has_all_pages": self._has_all_pages,
                 "resume_count": self._controls.resume_count,
-                "resting": self._resting,
+                "lane_rest_until": self._lane_rest_until,
                 "waiting": [self._placed[each.key] for each in self._admission.waiting],
                 "running": [self._placed[each.key] for each in self._admission.running],
-                "takes_up": False,
+                "resume_running": False,
                 "started": self._started,
                 "last_attempt": self._last_attempt,
-                "gave_up": self._gave_up,
-                "heard": self._heard,
-                "quiet_beats": self._quiet_beats,
-                "compare_at": self._compare_at,
-                "compared": self._compared,
-                "unlocked": self._unlocked,
-                "untold": self._untold,
+                "has_skipped_machines": self._has_skipped_machines,
+                "since": self._since,
+                "idle_ticks": self._idle_ticks,
+                "reconcile_at": self._reconcile_at,
+                "reconcile_offset": self._reconcile_offset,
+                "unlocked_since": self._unlocked_since,
+                "cancels_pending": self._cancels_pending,
             }
         )
 
     @property
-    def _quiet_beats(self) -> int:
-        return 0 if self._has_changed else self._phase.quiet_beats + 1
+    def _idle_ticks(self) -> int:
+        return 0 if self._has_changed else self._phase.idle_ticks + 1
 
     # --- starting
 
-    def take_up(self) -> None:
+    def resume_running(self) -> None:
         """Give everybody who runs an orchestration, when the one before is gone: once, before anybody else starts."""
-        if self._phase.takes_up:
+        if self._phase.resume_running:
             for machine in self._phase.running:
                 self._start(machine)
 
@@ -207,11 +207,11 @@ class _Window:
         if not self._controls.is_canceled:
             return
         running = [self._placed[each.key] for each in self._admission.running]
-        untold = len(running) if self._untold is None else min(self._untold, len(running))
-        told = running[len(running) - untold :][:MAX_TOLD]
+        cancels_pending = len(running) if self._cancels_pending is None else min(self._cancels_pending, len(running))
+        told = running[len(running) - cancels_pending :][:MAX_TOLD]
         for machine in told:
             send(self._context, self._instance(machine), Signal.CANCEL)
-        self._untold = untold - len(told)
+        self._cancels_pending = cancels_pending - len(told)
 
     def fill(self) -> Steps[None]:
         """Start machines while there is room, fetching more of them as needed."""
@@ -223,13 +223,13 @@ class _Window:
                 self._start(self._placed[each.key])
             room -= len(started)
             # Whoever waits now is held by a rule. Somebody further down the plan may still be free to start.
-            if room == 0 or self._is_exhausted or self._is_full:
+            if room == 0 or self._has_all_pages or self._is_full:
                 return
             yield from self._fetch()
 
     def see_who_is_left(self) -> Steps[None]:
         """Whether anybody waits behind the end of the window: for nobody, no further window is needed."""
-        while not self._is_exhausted and not self._admission.waiting:
+        while not self._has_all_pages and not self._admission.waiting:
             yield from self._fetch()
 
     @property
@@ -244,7 +244,7 @@ class _Window:
             run_id=self._phase.run_id,
             machine_key=machine.key,
             step=self._phase.step,
-            traits=self._phase.traits,
+            options=self._phase.options,
             phase=self._phase.name,
             attempt=machine.attempt,
         )
@@ -256,7 +256,7 @@ class _Window:
         return instance_ids.machine(self._phase.run_id, self._phase.step.value, machine.key, machine.attempt)
 
     def _fetch(self) -> Steps[None]:
-        request = MachinePageRequest(
+        request = PendingMachinesRequest(
             run_id=self._phase.run_id,
             step=self._phase.step,
             ring_number=self._phase.ring_number,
@@ -268,7 +268,7 @@ class _Window:
         page = yield from call(self._context, contracts.LIST_PENDING_MACHINES, request)
         self._add(page.machines)
         self._cursor = page.cursor
-        self._is_exhausted = page.cursor is None
+        self._has_all_pages = page.cursor is None
 
     def _add(self, machines: list[PlacedMachine]) -> None:
         new = [machine for machine in machines if machine.key not in self._placed]
@@ -279,39 +279,41 @@ class _Window:
 
     def look(self) -> Steps[None]:
         """Read who has ended, and what people and gates have said: the rows are the truth."""
-        request = PhaseRef(run_id=self._phase.run_id, phase=self._phase.name, heard=self._heard)
+        request = PhasePollRequest(run_id=self._phase.run_id, phase=self._phase.name, since=self._since)
         seen = yield from call(self._context, contracts.POLL_PHASE, request)
-        self._heard, self._wait_seconds = seen.heard, seen.wait_seconds
+        self._since, self._wait_seconds = seen.since, seen.wait_seconds
         self._obey(seen.controls)
         for ended in seen.ended:
             yield from self._take(ended)
         now = utc_now(self._context)
-        self._resting = {lane: until for lane, until in self._resting.items() if now < until}
+        self._lane_rest_until = {lane: until for lane, until in self._lane_rest_until.items() if now < until}
         self._hold()
 
     def compare(self) -> Steps[None]:
         """Compare machines that run with their rows, when it is time to."""
         now = utc_now(self._context)
-        if now < self._compare_at:
+        if now < self._reconcile_at:
             return
-        self._compare_at = now + COMPARE_EVERY
+        self._reconcile_at = now + COMPARE_EVERY
         running = [machine.key for machine in self._admission.running]
-        keys = running[self._compared : self._compared + COMPARED_AT_ONCE]
-        self._compared = self._compared + len(keys) if self._compared + len(keys) < len(running) else 0
+        keys = running[self._reconcile_offset : self._reconcile_offset + COMPARED_AT_ONCE]
+        self._reconcile_offset = (
+            self._reconcile_offset + len(keys) if self._reconcile_offset + len(keys) < len(running) else 0
+        )
         if not keys:
             return
-        request = StillOpenRequest(run_id=self._phase.run_id, step=self._phase.step, keys=keys)
+        request = ReconcileRequest(run_id=self._phase.run_id, step=self._phase.step, keys=keys)
         answer = yield from call(self._context, contracts.RECONCILE_MACHINES, request)
         for key in keys:
             if key not in answer.keys:
                 yield from self._take(self._ending(key, failed=key in answer.failed))
             elif key not in answer.unlocked:
-                self._unlocked.pop(key, None)
-            elif now - self._unlocked.setdefault(key, now) >= GONE_AFTER:
-                yield from self._take(self._ending(key, left=True))
+                self._unlocked_since.pop(key, None)
+            elif now - self._unlocked_since.setdefault(key, now) >= GONE_AFTER:
+                yield from self._take(self._ending(key, requeued=True))
 
-    def _ending(self, key: str, *, failed: bool = False, left: bool = False) -> MachineEnded:
-        return MachineEnded(key=key, attempt=self._placed[key].attempt, failed=failed, left=left)
+    def _ending(self, key: str, *, failed: bool = False, requeued: bool = False) -> MachineEnded:
+        return MachineEnded(key=key, attempt=self._placed[key].attempt, failed=failed, requeued=requeued)
 
     def sleep(self) -> Steps[None]:
         """Until the next beat, or until somebody says something."""
@@ -323,10 +325,10 @@ class _Window:
         """On the next beat, when a lane has rested, or when the window closes."""
         now = utc_now(self._context)
         longest = timedelta(seconds=self._wait_seconds) if self._admission.running else HEARTBEAT
-        pause = timedelta(seconds=self._wait_seconds / BEATS_PER_POLL) * 2 ** min(self._quiet_beats, 16)
+        pause = timedelta(seconds=self._wait_seconds / BEATS_PER_POLL) * 2 ** min(self._idle_ticks, 16)
         closes_at = self._phase.closes_at
         closing = [closes_at + timedelta(seconds=1)] if closes_at is not None and closes_at >= now else []
-        return min([now + min(pause, longest), *self._resting.values(), *closing])
+        return min([now + min(pause, longest), *self._lane_rest_until.values(), *closing])
 
     def _obey(self, controls: RunControls) -> None:
         is_canceled = controls.is_canceled or self._controls.is_canceled
@@ -338,7 +340,7 @@ class _Window:
 
     def _hold(self) -> None:
         """Hold what has to be held now, and nothing else."""
-        holds = {lane_scope(lane): "bake time" for lane in self._resting}
+        holds = {lane_scope(lane): "bake time" for lane in self._lane_rest_until}
         holds |= {self._group(scope): "error budget" for scope in self._controls.blocked_scopes}
         if self._controls.is_paused:
             holds[RUN_GROUP] = "paused"
@@ -366,18 +368,18 @@ class _Window:
         if machine is None or machine.attempt != ended.attempt:
             # The same end is told more than once, and that of an earlier start says nothing about this one.
             return
-        result = self._admission.end(ended.key, counts=not ended.left)
+        result = self._admission.end(ended.key, counts=not ended.requeued)
         if not result.was_running:
             return
         self._has_changed = True
         del self._placed[ended.key]
-        self._unlocked.pop(ended.key, None)
-        if ended.left:
+        self._unlocked_since.pop(ended.key, None)
+        if ended.requeued:
             if machine.attempt - self._phase.first_attempt + 1 < MAX_ATTEMPTS:
                 self._last_attempt = max(self._last_attempt, machine.attempt + 1)
                 self._add([machine.model_copy(update={"attempt": machine.attempt + 1})])
             else:
-                self._gave_up = True
+                self._has_skipped_machines = True
             return
         if ended.failed:
             yield from self._count_failure(machine)
@@ -416,7 +418,7 @@ class _Window:
 
     def _rest(self, lane: str) -> None:
         """Hold a lane between two waves."""
-        self._resting[lane] = utc_now(self._context) + timedelta(seconds=self._phase.wave_bake_seconds or 0)
+        self._lane_rest_until[lane] = utc_now(self._context) + timedelta(seconds=self._phase.wave_bake_seconds or 0)
         self._hold()
 
     def _lane(self, machine: PlacedMachine) -> str:

@@ -34,26 +34,26 @@ from patchwave.domain.runs.watchdog import MAX_GENERATIONS
 from patchwave.domain.workflow import contracts, instance_ids
 from patchwave.domain.workflow.contracts import Activity, Signal
 from patchwave.domain.workflow.messages import (
+    Checkpoint,
     CloseOpenMachines,
     CloseRun,
     Cutoff,
-    DiscoverRequest,
-    FollowRun,
+    DiscoveryRequest,
     GivePlacesBack,
-    OpenedRun,
+    HeartbeatRequest,
     OpenWindow,
     Phase,
     PhaseEnd,
-    PlannedRing,
-    PlannedRun,
-    RestUntil,
+    PlanSummary,
     RingRef,
+    RingSummary,
+    RunInput,
     RunRef,
     RunResult,
+    RunSettings,
+    RunStateShown,
     SetRunState,
-    Shown,
     StepRef,
-    Stock,
     StopRun,
     TakePlaces,
 )
@@ -82,7 +82,7 @@ MAX_TAKINGS = 20
 
 
 @implements(contracts.PATCH_RUN)
-def patch_run(context: Context, follow: FollowRun) -> Steps[RunResult]:
+def patch_run(context: Context, follow: RunInput) -> Steps[RunResult]:
     """Run a policy once; the run's row holds everything else. Whatever happens, the run is closed.
 
     Raises:
@@ -165,10 +165,10 @@ class _Run:
         self._ramped = 0
         self._windows = 0
         self._baking_since: datetime | None = None
-        self._resting: dict[str, datetime] = {}
+        self._lane_rest_until: dict[str, datetime] = {}
         self._failures: dict[str, int] = {}
         self._forgiven: dict[str, int] = {}
-        self._resumptions: int = 0
+        self._resume_count: int = 0
         self._announces = False
 
     # --- the whole run
@@ -183,16 +183,18 @@ class _Run:
         if opened.is_final:
             return _Ended(RunState.COMPLETED)
         self._announces = opened.announces
-        stock = yield from self._take_stock()
-        if not stock.is_planned:
+        checkpoint = yield from self._load_checkpoint()
+        if not checkpoint.is_planned:
             yield from self._discover()
             self._announce(Event.STARTED)
             yield from self._assess(opened)
-        if opened.traits.mode is Mode.PATCH:
+        if opened.options.mode is Mode.PATCH:
             plan = yield from call(self._context, contracts.PLAN_RUN, RunRef(run_id=self._run_id))
-            if stock.is_planned:
-                stock = yield from self._take_up(opened, plan, stock)
-            rings = [(number, ring) for number, ring in enumerate(plan.rings) if ring.machines and number >= stock.ring]
+            if checkpoint.is_planned:
+                checkpoint = yield from self._resume_running(opened, plan, checkpoint)
+            rings = [
+                (number, ring) for number, ring in enumerate(plan.rings) if ring.machines and number >= checkpoint.ring
+            ]
             for number, ring in rings:
                 yield from self._approve(number, ring)
                 if opened.pin_rings and number:
@@ -219,28 +221,32 @@ class _Run:
 
     # --- going on from the records
 
-    def _take_stock(self) -> Steps[Stock]:
+    def _load_checkpoint(self) -> Steps[Checkpoint]:
         """What the generation before has left behind; nothing, for the first one."""
         if self._generation == 1:
-            return Stock(is_planned=False)
+            return Checkpoint(is_planned=False)
         request = RunRef(run_id=self._run_id)
-        stock = yield from call(self._context, contracts.LOAD_CHECKPOINT, request)
-        self._failures, self._forgiven = stock.failures, stock.forgiven
-        self._resumptions, self._ramped = stock.resume_count, stock.ended
-        self._windows, self._resting, self._baking_since = stock.windows, stock.resting, stock.ended_at
-        return stock
+        checkpoint = yield from call(self._context, contracts.LOAD_CHECKPOINT, request)
+        self._failures, self._forgiven = checkpoint.failures, checkpoint.forgiven
+        self._resume_count, self._ramped = checkpoint.resume_count, checkpoint.ended
+        self._windows, self._lane_rest_until, self._baking_since = (
+            checkpoint.windows,
+            checkpoint.lane_rest_until,
+            checkpoint.ended_at,
+        )
+        return checkpoint
 
-    def _take_up(self, opened: OpenedRun, plan: PlannedRun, stock: Stock) -> Steps[Stock]:
+    def _resume_running(self, opened: RunSettings, plan: PlanSummary, checkpoint: Checkpoint) -> Steps[Checkpoint]:
         """Bring everybody to an end whom the generation before worked on, and start nobody else meanwhile.
 
         What keeps machines apart holds so without knowing in which order they were started. That the run was cancelled
         or stopped does not end this: what Azure has accepted is followed all the same.
         """
         for _ in range(MAX_TAKINGS):
-            if not stock.under_way:
+            if not checkpoint.in_progress:
                 break
             self._attempts += 1
-            for part in stock.under_way:
+            for part in checkpoint.in_progress:
                 ring = plan.rings[part.ring_number]
                 phase = self._phase_of_ring(opened, plan, part.ring_number, ring, part.step, part.phase_number)
                 taken = [machine.model_copy(update={"attempt": self._attempts}) for machine in part.machines]
@@ -248,16 +254,16 @@ class _Run:
                     phase.model_copy(
                         update={
                             "running": taken,
-                            "takes_up": True,
-                            "is_exhausted": True,
+                            "resume_running": True,
+                            "has_all_pages": True,
                             "closes_at": utc_now(self._context) - timedelta(seconds=1),
                         }
                     )
                 )
                 self._failures, self._forgiven = end.failures, end.forgiven
-            stock = yield from self._take_stock()
+            checkpoint = yield from self._load_checkpoint()
         yield from self._controls()
-        return stock
+        return checkpoint
 
     # --- steps
 
@@ -271,12 +277,12 @@ class _Run:
         cursor, attempt, counted = "", 0, 0
         gives_up_at = utc_now(self._context)
         while True:
-            request = DiscoverRequest(run_id=self._run_id, cursor=cursor, attempt=attempt)
+            request = DiscoveryRequest(run_id=self._run_id, cursor=cursor, attempt=attempt)
             page = yield from call(self._context, contracts.DISCOVER_MACHINES, request)
             self._end_if_canceled()
             pause = timedelta(seconds=page.wait_seconds)
             if page.failure:
-                attempt, counted = attempt + 1, counted + page.counts
+                attempt, counted = attempt + 1, counted + page.counts_as_attempt
                 if not pause or counted >= MAX_DISCOVERY_FAILURES:
                     raise _failed(page.failure)
                 if attempt == 1:
@@ -298,30 +304,30 @@ class _Run:
         if not page.machines:
             raise _Ended(RunState.EMPTY, f"No machine matches the scope: {page.selectors}")
 
-    def _assess(self, opened: OpenedRun) -> Steps[None]:
+    def _assess(self, opened: RunSettings) -> Steps[None]:
         """All machines, before anything is planned: a plan knows who needs nothing."""
         phase = Phase(
             run_id=self._run_id,
             name=instance_ids.phase_name(Step.ASSESS.value, str(self._generation) if self._generation > 1 else ""),
             step=Step.ASSESS,
-            traits=opened.traits,
+            options=opened.options,
             max_concurrent=opened.assess_concurrency,
             first_attempt=self._attempts + 1,
             last_attempt=self._attempts + 1,
         )
         yield from self._phase(phase)
 
-    def _approve(self, ring_number: int, ring: PlannedRing) -> Steps[None]:
+    def _approve(self, ring_number: int, ring: RingSummary) -> Steps[None]:
         """Wait until a person says yes. No, or nothing at all in time, ends the run."""
         if ring.approval_seconds is None:
             return
         asked_at = utc_now(self._context)
         controls = yield from self._controls()
         if ring.name not in controls.decided:
-            # An generation before may have died with a phase that is over: nothing is kept while a person decides.
+            # A generation before may have died with a phase that is over: nothing is kept while a person decides.
             yield from self._give_places_back()
             shown = yield from self._show(RunState.AWAITING_APPROVAL, ring.name)
-            # An generation before may have asked: people were told of that deadline.
+            # A generation before may have asked: people were told of that deadline.
             asked_at = shown.since or asked_at
             needed = ApprovalNeeded(ring=ring.name, machines=ring.machines, within_seconds=ring.approval_seconds)
             self._announce(needed, ring_number)
@@ -341,10 +347,10 @@ class _Run:
             raise _Ended(RunState.STOPPED, reason, outcome)
         yield from self._show(RunState.RUNNING)
 
-    def _take_ring(self, opened: OpenedRun, plan: PlannedRun, number: int, ring: PlannedRing) -> Steps[None]:
+    def _take_ring(self, opened: RunSettings, plan: PlanSummary, number: int, ring: RingSummary) -> Steps[None]:
         """Patch the ring phase by phase, then restart it the same way when restarts are a step of their own."""
         ramped, self._ramped = self._ramped, 0
-        for step in (Step.PATCH, Step.RESTART) if opened.traits.reboot_apart else (Step.PATCH,):
+        for step in (Step.PATCH, Step.RESTART) if opened.options.reboot_apart else (Step.PATCH,):
             for phase_number in range(len(ring.phases)):
                 ended = yield from self._take_phase(opened, plan, number, ring, step, phase_number, ramped)
                 ramped += ended
@@ -355,10 +361,10 @@ class _Run:
 
     def _take_phase(
         self,
-        opened: OpenedRun,
-        plan: PlannedRun,
+        opened: RunSettings,
+        plan: PlanSummary,
         number: int,
-        ring: PlannedRing,
+        ring: RingSummary,
         step: Step,
         phase_number: int,
         ended: int,
@@ -372,15 +378,15 @@ class _Run:
             phase = self._phase_of_ring(opened, plan, number, ring, step, phase_number)
             own = {"ended": ended, "closes_at": cutoff.at, "first_attempt": attempt, "last_attempt": attempt}
             end = yield from self._phase(phase.model_copy(update=own))
-            self._failures, self._forgiven, self._resumptions = end.failures, end.forgiven, end.resume_count
-            if not end.left:
+            self._failures, self._forgiven, self._resume_count = end.failures, end.forgiven, end.resume_count
+            if not end.has_remaining:
                 return end.ended - begun_at
             # A run that was stopped meanwhile ends here, and is not called one whose window closed.
             yield from self._controls()
-            if cutoff.at is None or not (opened.traits.continues or utc_now(self._context) > cutoff.at):
+            if cutoff.at is None or not (opened.options.continues or utc_now(self._context) > cutoff.at):
                 # No window kept anybody back: a machine was put back too often, and the others do not wait for that.
                 return end.ended - begun_at
-            if not opened.traits.continues:
+            if not opened.options.continues:
                 why = f"while the run waited for {waited_for}" if waited_for else "before every machine was started"
                 raise _Ended(RunState.COMPLETED, f"The window closed {why}.", window_closed())
             yield from self._give_places_back()
@@ -388,7 +394,7 @@ class _Run:
             attempt, ended = end.last_attempt + 1, end.ended
 
     def _phase_of_ring(
-        self, opened: OpenedRun, plan: PlannedRun, number: int, ring: PlannedRing, step: Step, phase_number: int
+        self, opened: RunSettings, plan: PlanSummary, number: int, ring: RingSummary, step: Step, phase_number: int
     ) -> Phase:
         """A phase of the plan, under a name of its own."""
         self._passes += 1
@@ -396,7 +402,7 @@ class _Run:
             run_id=self._run_id,
             name=instance_ids.phase_name(step.value, f"{number}.{phase_number}.{self._passes}"),
             step=step,
-            traits=opened.traits,
+            options=opened.options,
             ring=ring.name,
             ring_number=number,
             phase_number=phase_number,
@@ -407,9 +413,9 @@ class _Run:
             announces=opened.announces,
             failures=self._failures,
             forgiven=self._forgiven,
-            resume_count=self._resumptions,
+            resume_count=self._resume_count,
             ramp=opened.ramp,
-            resting=self._resting,
+            lane_rest_until=self._lane_rest_until,
             wave_bake_seconds=opened.wave_bake_seconds,
         )
 
@@ -527,7 +533,7 @@ class _Run:
             until = tomorrow if cutoff.at is None else min(tomorrow, cutoff.at + timedelta(seconds=1))
             controls = yield from self._wake(until)
 
-    def _bake(self, ring: PlannedRing) -> Steps[None]:
+    def _bake(self, ring: RingSummary) -> Steps[None]:
         """Wait and show it, as nothing happens meanwhile. Only a cancel ends it early."""
         if not ring.bake_seconds:
             return
@@ -544,7 +550,7 @@ class _Run:
         Raises:
             _Ended: the run was cancelled, or a gate ended it.
         """
-        rest = RestUntil(run_id=self._run_id, until=min(until, utc_now(self._context) + MAX_TIMER))
+        rest = HeartbeatRequest(run_id=self._run_id, until=min(until, utc_now(self._context) + MAX_TIMER))
         yield from call(self._context, contracts.EXTEND_HEARTBEAT, rest)
         timer = timer_until(self._context, until)
         yield task.when_any([timer, self._cancel, self._steer])
@@ -591,7 +597,7 @@ class _Run:
             raise _stopped(controls.stop_reason)
         return controls
 
-    def _show(self, state: RunState, waiting_for: str = "") -> Steps[Shown]:
+    def _show(self, state: RunState, waiting_for: str = "") -> Steps[RunStateShown]:
         request = SetRunState(run_id=self._run_id, state=state, waiting_for=waiting_for)
         return (yield from call(self._context, contracts.SET_RUN_STATE, request))
 

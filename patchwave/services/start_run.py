@@ -26,7 +26,7 @@ from patchwave.domain.runs.provenance import WrittenPolicy, rules_in_short, writ
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.contracts import Signal
-from patchwave.domain.workflow.messages import FollowRun
+from patchwave.domain.workflow.messages import RunInput
 from patchwave.services.errors import EngineUnavailable, InvalidRequest, KeyReused, NotFound, NotPermitted
 from patchwave.services.policy_guardrails import boundary, check_permitted
 from patchwave.storage import Storage, StoredPolicy
@@ -110,7 +110,7 @@ async def schedule_run(client: DurableClient, run: Run) -> None:
     try:
         await client.schedule_new_orchestration(
             contracts.RUN_MAINTENANCE.name if run.mode is Mode.ACCOMPANY else contracts.PATCH_RUN.name,
-            input=FollowRun(run_id=run.id, generation=run.generation).to_wire(),
+            input=RunInput(run_id=run.id, generation=run.generation).to_wire(),
             instance_id=run.id,
             version=contracts.VERSION,
         )

@@ -266,7 +266,7 @@ async def _put_back(watch: Watch, run: Run, machine: OrchestrationState, phases:
     if work is None or instance_ids.phase(run.id, work.phase) not in phases:
         return
     at = datetime.now(UTC)
-    ended = MachineEnded(key=work.machine_key, attempt=work.attempt, left=True)
+    ended = MachineEnded(key=work.machine_key, attempt=work.attempt, requeued=True)
     await watch.storage.completions.record(run.id, completion_change(work.phase, ended))
     detail = {"machine": work.machine_key, "step": work.step.value, "found": machine.runtime_status.name.lower()}
     await watch.storage.audit.add(run.id, "machine_requeued", by=PATCHWAVE, at=at, detail=detail)

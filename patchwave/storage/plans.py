@@ -16,7 +16,7 @@ from patchwave.domain.planning.placement_codec import PlacedMachine
 from patchwave.domain.planning.plan import ExcludedMachine, Makespan, Plan, PlannedMachine
 from patchwave.domain.planning.plan import PlannedRing as RingOfPlan
 from patchwave.domain.planning.reservation import Groups
-from patchwave.domain.workflow.messages import PlannedRun
+from patchwave.domain.workflow.messages import PlanSummary
 from patchwave.storage.engine.entity_codec import Columns, get_json, pack, unpack
 from patchwave.storage.engine.paging import KeyRange, Page, read_page
 from patchwave.storage.engine.rows import Change, Row
@@ -43,10 +43,10 @@ class PlanRepository(Repository):
         run_id: str,
         plan: Plan,
         placed: Sequence[PlacedMachine],
-        planned: PlannedRun,
+        planned: PlanSummary,
         expected: Mapping[str, float] | None = None,
         groups: Mapping[tuple[int, int], Groups] | None = None,
-    ) -> PlannedRun:
+    ) -> PlanSummary:
         """Store the plan and show each machine's place in its own row: the plan in short that is stored.
 
         An execution that was cut off is completed: its rows are replaced, and those that the plan does not have any
@@ -77,10 +77,10 @@ class PlanRepository(Repository):
             raise RecordMissing(f"the plan of run {run_id} was removed while it was read")
         return stored
 
-    async def get_summary(self, run_id: str) -> PlannedRun | None:
+    async def get_summary(self, run_id: str) -> PlanSummary | None:
         """The plan in short, or ``None`` while the run has no plan."""
         row = await self._store.results.get(run_id, HEAD)
-        return None if row is None else PlannedRun.from_wire(get_json(row.columns, "planned"))
+        return None if row is None else PlanSummary.from_wire(get_json(row.columns, "planned"))
 
     async def get(self, run_id: str) -> Plan | None:
         """The whole plan, or ``None`` while the run has none: a scan of all its rows."""
@@ -160,7 +160,7 @@ def _shown(machine: PlannedMachine, expected: Mapping[str, float]) -> Change:
     return Change("merge", MACHINES + key, pack(columns))
 
 
-def _head(plan: Plan, planned: PlannedRun) -> Columns:
+def _head(plan: Plan, planned: PlanSummary) -> Columns:
     values: dict[str, Any] = plan.to_wire()
     names = ("version", "policy", "rings", "makespan", "notes")
     return pack({**{name: values[name] for name in names}, "planned": planned})

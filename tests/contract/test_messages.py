@@ -34,21 +34,21 @@ from patchwave.domain.runs.run import Mode, Step
 from patchwave.domain.workflow import maintenance_run, messages
 from patchwave.domain.workflow.messages import (
     AwaitOperation,
-    MachinePage,
+    MachineOptions,
     MachineRef,
     MachineWork,
     OperationRef,
     OperationReport,
     OperationState,
+    PendingMachines,
     Phase,
     PreflightRequest,
     PreflightResult,
+    ReconcileRequest,
     RecordOutcome,
     StartOperation,
     StartResult,
     StartState,
-    StillOpenRequest,
-    Traits,
     Verified,
     VerifyRequest,
 )
@@ -216,7 +216,7 @@ TYPICAL: list[Document] = [
         run_id=RUN_ID,
         machine_key=KEY,
         step=Step.PATCH,
-        traits=Traits(mode=Mode.PATCH, start_stopped=True, hooks=True, health=True),
+        options=MachineOptions(mode=Mode.PATCH, start_stopped=True, hooks=True, health=True),
         phase="patch:19.99.599",
         attempt=999,
     ),
@@ -271,17 +271,17 @@ def test_a_phase_at_its_fullest_stays_below_the_limit_of_a_payload() -> None:
     phase = Phase(
         run_id=RUN_ID,
         step=Step.PATCH,
-        traits=Traits(mode=Mode.PATCH, start_stopped=True),
+        options=MachineOptions(mode=Mode.PATCH, start_stopped=True),
         cursor="c" * 200,
         waiting=machines[:700],
         running=machines[700:],
         started=10_000,
     )
     assert len(df_dumps(phase.to_wire())) <= MAX_PHASE
-    page = MachinePage(machines=machines[:100], cursor="c" * 200)
+    page = PendingMachines(machines=machines[:100], cursor="c" * 200)
     assert len(df_dumps(page.to_wire())) <= MAX_MESSAGE
     keys = [machine.key for machine in machines]
-    assert len(df_dumps(StillOpenRequest(run_id=RUN_ID, step=Step.PATCH, keys=keys).to_wire())) <= MAX_KEYS
+    assert len(df_dumps(ReconcileRequest(run_id=RUN_ID, step=Step.PATCH, keys=keys).to_wire())) <= MAX_KEYS
 
 
 def test_what_a_poll_brings_has_no_list_of_patches_and_no_url() -> None:

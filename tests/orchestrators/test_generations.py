@@ -18,7 +18,15 @@ from patchwave.domain.policy.gates import ErrorBudget, OnExceeded
 from patchwave.domain.runs.run import Mode, RunControls, Step
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.contracts import Signal
-from patchwave.domain.workflow.messages import Cutoff, FollowRun, NextWindow, Shown, Stock, Traits, UnderWay
+from patchwave.domain.workflow.messages import (
+    Checkpoint,
+    Cutoff,
+    InProgressMachines,
+    MachineOptions,
+    NextWindow,
+    RunInput,
+    RunStateShown,
+)
 from tests.support.product import wait_until
 from tests.support.scripted_fleet import BROKEN, RUN_ID, Fleet, Ring, Script
 
@@ -42,18 +50,18 @@ def took(ended: WorkflowResult) -> timedelta:
     return ended.history[-1].timestamp - ended.history[0].timestamp
 
 
-def under_way(*machine_keys: str) -> Stock:
+def in_progress(*machine_keys: str) -> Checkpoint:
     machines = [
         PlacedMachine(key=key, lane="westeurope", wave=1, permits=[Permit(RUN_GROUP, 1).text]) for key in machine_keys
     ]
-    found = UnderWay(step=Step.PATCH, ring_number=0, phase_number=0, machines=machines)
-    return Stock(is_planned=True, under_way=[found])
+    found = InProgressMachines(step=Step.PATCH, ring_number=0, phase_number=0, machines=machines)
+    return Checkpoint(is_planned=True, in_progress=[found])
 
 
-class TestNextIncarnation:
+class TestNextGeneration:
     def follow(self, fleet: Fleet) -> tuple[dict[str, Any], list[str]]:
         with fleet.bench() as bench:
-            follow = FollowRun(run_id=RUN_ID, generation=2).to_wire()
+            follow = RunInput(run_id=RUN_ID, generation=2).to_wire()
             ended = bench.run("patch_run", follow, instance_id=RUN_ID, timeout=60)
             instances = [each.instance_id for each in bench.client.get_all_orchestration_states()]
         assert ended.status is OrchestrationStatus.COMPLETED, ended.failure
@@ -61,7 +69,7 @@ class TestNextIncarnation:
 
     def ended(self, fleet: Fleet, **activities: Any) -> WorkflowResult:
         with fleet.bench(**activities) as bench:
-            follow = FollowRun(run_id=RUN_ID, generation=2).to_wire()
+            follow = RunInput(run_id=RUN_ID, generation=2).to_wire()
             ended = bench.run("patch_run", follow, instance_id=RUN_ID, timeout=60)
         assert ended.status is OrchestrationStatus.COMPLETED, ended.failure
         return ended
@@ -70,7 +78,7 @@ class TestNextIncarnation:
         """The limit was 1, and two are under way: somebody raised it meanwhile. Nobody starts until both have ended."""
         fleet = planned(4, cap=1)
         last, third, *_ = reversed(fleet.keys)
-        fleet.stocks = [under_way(third, last), Stock(is_planned=True)]
+        fleet.checkpoints = [in_progress(third, last), Checkpoint(is_planned=True)]
         output, _ = self.follow(fleet)
         assert output["state"] == "completed"
         assert set(fleet.installed[:2]) == {third, last}
@@ -89,7 +97,7 @@ class TestNextIncarnation:
 
     def test_neither_discovers_nor_assesses_a_planned_run_again(self) -> None:
         fleet = planned(2)
-        fleet.stocks = [Stock(is_planned=True)]
+        fleet.checkpoints = [Checkpoint(is_planned=True)]
         self.follow(fleet)
         assert contracts.DISCOVER_MACHINES.name not in fleet.order
         assert contracts.ASSESS_MACHINE.name not in fleet.order
@@ -104,17 +112,17 @@ class TestNextIncarnation:
         """An engine may refuse an id that it knows, or let the old instance live on under it."""
         fleet = Fleet(keys(3))
         with fleet.bench() as bench:
-            bench.run("patch_run", FollowRun(run_id=RUN_ID).to_wire(), instance_id=RUN_ID, timeout=60)
+            bench.run("patch_run", RunInput(run_id=RUN_ID).to_wire(), instance_id=RUN_ID, timeout=60)
             first = {each.instance_id for each in bench.client.get_all_orchestration_states()}
         fleet = planned(3)
-        fleet.stocks = [under_way(fleet.keys[0]), Stock(is_planned=True)]
+        fleet.checkpoints = [in_progress(fleet.keys[0]), Checkpoint(is_planned=True)]
         _, second = self.follow(fleet)
         assert first & set(second) == {RUN_ID}
 
     def test_follows_what_is_under_way_although_the_run_was_stopped(self) -> None:
         fleet = planned(3)
         fleet.controls = RunControls(stop_reason="Somebody ended it.")
-        fleet.stocks = [under_way(fleet.keys[1]), Stock(is_planned=True)]
+        fleet.checkpoints = [in_progress(fleet.keys[1]), Checkpoint(is_planned=True)]
         output, _ = self.follow(fleet)
         assert output["state"] == "stopped"
         assert fleet.installed == [fleet.keys[1]]
@@ -128,7 +136,7 @@ class TestNextIncarnation:
             Ring("broad", [{"westeurope": [second, third]}]),
         ]
         fleet = planned(3, rings=rings)
-        fleet.stocks = [Stock(is_planned=True, ring=1)]
+        fleet.checkpoints = [Checkpoint(is_planned=True, ring=1)]
         self.follow(fleet)
         assert {data["ringNumber"] for data in fleet.calls_of(contracts.LIST_PENDING_MACHINES.name)} == {1}
 
@@ -140,12 +148,12 @@ class TestNextIncarnation:
             Ring("broad", [{"westeurope": [second]}], approval_seconds=3_600),
         ]
         fleet = planned(2, rings=rings)
-        fleet.stocks = [Stock(is_planned=True, ring=1)]
+        fleet.checkpoints = [Checkpoint(is_planned=True, ring=1)]
         since = datetime.now(UTC) - timedelta(minutes=50)
 
         def show(data: dict[str, Any]) -> dict[str, Any]:
             fleet.calls.append((contracts.SET_RUN_STATE.name, data))
-            return Shown(since=since if data["state"] == "awaiting_approval" else None).to_wire()
+            return RunStateShown(since=since if data["state"] == "awaiting_approval" else None).to_wire()
 
         ended = self.ended(fleet, **{contracts.SET_RUN_STATE.name: show})
         assert ended.output["state"] == "stopped"
@@ -164,7 +172,7 @@ class TestNextIncarnation:
             Ring("broad", [{"westeurope": [second]}], approval_seconds=3_600),
         ]
         fleet = planned(2, rings=rings)
-        fleet.stocks = [Stock(is_planned=True, ring=1)]
+        fleet.checkpoints = [Checkpoint(is_planned=True, ring=1)]
         self.follow(fleet)
         [given] = fleet.calls_of(contracts.GIVE_PLACES_BACK.name)
         assert given == {"runId": RUN_ID, "turn": 10_000}
@@ -181,7 +189,7 @@ class TestNextIncarnation:
         ]
         fleet = planned(2, rings=rings)
         fleet.recorded[first] = [{"machineKey": first, "outcome": PATCHED.to_wire()}]
-        fleet.stocks = [Stock(is_planned=True, ring=0, ended_at=datetime.now(UTC) - timedelta(minutes=50))]
+        fleet.checkpoints = [Checkpoint(is_planned=True, ring=0, ended_at=datetime.now(UTC) - timedelta(minutes=50))]
         ended = self.ended(fleet)
         assert fleet.installed == [second]
         [shown] = [
@@ -194,14 +202,14 @@ class TestNextIncarnation:
         assert timedelta(minutes=9) < until - ended.history[0].timestamp.replace(tzinfo=UTC) < timedelta(minutes=12)
         assert took(ended) < timedelta(minutes=50)
 
-    def test_bakes_a_ring_anew_when_machines_of_it_ended_in_this_incarnation(self) -> None:
+    def test_bakes_a_ring_anew_when_machines_of_it_ended_in_this_generation(self) -> None:
         first, second = keys(2)
         rings = [
             Ring("canary", [{"westeurope": [first]}], bake_seconds=3_600),
             Ring("broad", [{"westeurope": [second]}]),
         ]
         fleet = planned(2, rings=rings)
-        fleet.stocks = [Stock(is_planned=True, ring=0, ended_at=datetime.now(UTC) - timedelta(minutes=50))]
+        fleet.checkpoints = [Checkpoint(is_planned=True, ring=0, ended_at=datetime.now(UTC) - timedelta(minutes=50))]
         ended = self.ended(fleet)
         assert fleet.installed == [first, second]
         assert took(ended) > timedelta(minutes=60)
@@ -209,7 +217,9 @@ class TestNextIncarnation:
     def test_lets_a_lane_rest_as_long_as_it_would_have(self) -> None:
         fleet = planned(2)
         lane = fleet.rings[0].name + "/" + next(iter(fleet.rings[0].phases[0]))
-        fleet.stocks = [Stock(is_planned=True, resting={lane: datetime.now(UTC) + timedelta(minutes=45)})]
+        fleet.checkpoints = [
+            Checkpoint(is_planned=True, lane_rest_until={lane: datetime.now(UTC) + timedelta(minutes=45)})
+        ]
         ended = self.ended(fleet)
         assert len(fleet.installed) == 2
         assert took(ended) > timedelta(minutes=45)
@@ -217,11 +227,11 @@ class TestNextIncarnation:
     def test_counts_the_windows_of_all_generations(self) -> None:
         """29 were taken before; the thirtieth is one too many, as it was for the first generation."""
         fleet = planned(2)
-        fleet.opened = fleet.opened.model_copy(update={"traits": Traits(mode=Mode.PATCH, continues=True)})
+        fleet.opened = fleet.opened.model_copy(update={"options": MachineOptions(mode=Mode.PATCH, continues=True)})
         fleet.cutoffs = [Cutoff(at=datetime.now(UTC) - timedelta(minutes=3))]
         opens = datetime.now(UTC) + timedelta(hours=1)
         fleet.next_windows = [NextWindow(opens_at=opens, ends_at=opens + timedelta(hours=3))]
-        fleet.stocks = [Stock(is_planned=True, windows=29)]
+        fleet.checkpoints = [Checkpoint(is_planned=True, windows=29)]
         ended = self.ended(fleet)
         assert ended.output["state"] == "completed"
         assert fleet.closed[0]["reason"] == "The policy has no further window for what is left."
@@ -232,7 +242,7 @@ class TestNextIncarnation:
         """One machine may fail; the generation before saw one fail, and this one sees the second."""
         budget = ErrorBudget(run=1, on_exceeded=OnExceeded.END)
         fleet = planned(6, {key: Script(install_polls=[BROKEN]) for key in keys(6)}, cap=1, error_budget=budget)
-        fleet.stocks = [Stock(is_planned=True, failures={"run": 1})]
+        fleet.checkpoints = [Checkpoint(is_planned=True, failures={"run": 1})]
         output, _ = self.follow(fleet)
         assert output["state"] == "stopped"
         assert len(fleet.installed) == 1
@@ -242,7 +252,7 @@ def test_a_sleeping_run_says_until_when_it_sleeps() -> None:
     """The watchdog leaves it alone that long."""
     fleet = Fleet(keys(2), rings=[Ring("all", [{"westeurope": keys(2)}], approval_seconds=600)])
     with fleet.bench() as bench:
-        bench.run("patch_run", FollowRun(run_id=RUN_ID).to_wire(), instance_id=RUN_ID, timeout=60)
+        bench.run("patch_run", RunInput(run_id=RUN_ID).to_wire(), instance_id=RUN_ID, timeout=60)
     assert {rest["runId"] for rest in fleet.calls_of(contracts.EXTEND_HEARTBEAT.name)} == {RUN_ID}
 
 
@@ -264,7 +274,7 @@ def test_a_lost_timer_is_made_up_for_by_waking_the_run(sleeper: str) -> None:
             return deliver(instance_id, execution, event)
 
         engine._deliver = deliver_but_one
-        bench.start("patch_run", FollowRun(run_id=RUN_ID).to_wire(), instance_id=RUN_ID)
+        bench.start("patch_run", RunInput(run_id=RUN_ID).to_wire(), instance_id=RUN_ID)
         wait_until(lambda: lost)
         if sleeper == contracts.PATCH_PHASE.name:
             # Its machines end meanwhile: the engine has nothing left to do, and nobody would ever hear of them.

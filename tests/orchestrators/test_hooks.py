@@ -11,7 +11,7 @@ from durabletask.client import OrchestrationStatus
 
 from local.functions_host.durable.workbench import Workbench, WorkflowResult
 from orchestrators.hooks import after_install, before_install
-from orchestrators.operation import PutBack
+from orchestrators.operation import Requeue
 from orchestrators.restart import restart
 from orchestrators.waits import Waits
 from patchwave.domain.azure.errors import ArmFailure
@@ -25,11 +25,11 @@ KEY = "c" * 24
 REF = MachineRef(run_id=RUN_ID, machine_key=KEY)
 
 DONE = HookResult(state=HookState.DONE)
-RUNS = HookResult.wait(60, "The script did not end.", counts=False)
+RUNS = HookResult.wait(60, "The script did not end.", counts_as_attempt=False)
 BUSY = HookResult.wait(60, "Another command runs.")
 FORGIVEN = BUSY.model_copy(update={"outcome": None})
 FAILED = HookResult.failed("The script ended with exit code 3.")
-LEFT = HookResult(state=HookState.LEFT)
+REQUEUED = HookResult(state=HookState.REQUEUED)
 CANCELED = HookResult.stopped(Outcome.canceled())
 
 type Steps = Generator[task.Task[Any], Any, Any]
@@ -37,7 +37,7 @@ type Steps = Generator[task.Task[Any], Any, Any]
 
 def before(context: task.OrchestrationContext, data: Any) -> Steps:
     result = yield from before_install(context, REF, Waits(context))
-    if isinstance(result, PutBack):
+    if isinstance(result, Requeue):
         return "put back"
     return None if result is None else result.to_wire()
 
@@ -111,7 +111,7 @@ def test_a_cancelled_run_is_no_failure_of_the_hook() -> None:
 
 @pytest.mark.parametrize("where", ["snapshot", "script"])
 def test_a_machine_whose_hooks_may_not_begin_waits_for_its_turn_again(where: str) -> None:
-    left: dict[str, list[HookResult]] = {where: [LEFT]}
+    left: dict[str, list[HookResult]] = {where: [REQUEUED]}
     assert Hooks(**left).run(before).output == "put back"
 
 

@@ -25,6 +25,7 @@ from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.contracts import Signal
 from patchwave.domain.workflow.messages import (
     MachineEnded,
+    MachineOptions,
     MachineWork,
     OperationReport,
     OperationState,
@@ -32,7 +33,6 @@ from patchwave.domain.workflow.messages import (
     PreflightResult,
     StartResult,
     StartState,
-    Traits,
 )
 from tests.support import scripted_fleet
 from tests.support.scripted_fleet import Fleet, Script
@@ -40,12 +40,12 @@ from tests.support.scripted_fleet import Fleet, Script
 KEY = "b" * 24
 
 
-def run(fleet: Fleet, *, step: Step = Step.PATCH, mode: Mode = Mode.PATCH, **traits: bool) -> Workbench:
+def run(fleet: Fleet, *, step: Step = Step.PATCH, mode: Mode = Mode.PATCH, **options: bool) -> Workbench:
     work = MachineWork(
         run_id=scripted_fleet.RUN_ID,
         machine_key=KEY,
         step=step,
-        traits=Traits(mode=mode).model_copy(update=traits),
+        options=MachineOptions(mode=mode).model_copy(update=options),
         phase="phase",
         attempt=3,
     )
@@ -308,9 +308,11 @@ def test_a_start_that_got_lost_is_sent_again() -> None:
 
 def test_a_machine_that_stays_stopped_is_not_started_for_ever() -> None:
     """The activity gives up after a quarter of an hour; should it not, the orchestration does."""
-    gave_up = PowerResult(accepted=False, failure=ArmFailure(status=0, message="It is off still"))
+    has_skipped_machines = PowerResult(accepted=False, failure=ArmFailure(status=0, message="It is off still"))
     taken = PowerResult(accepted=True, wait_seconds=30)
-    script = Script(looks=[scripted_fleet.NEEDS_START] * 5 + [scripted_fleet.STOPPED], starts=[taken] * 4 + [gave_up])
+    script = Script(
+        looks=[scripted_fleet.NEEDS_START] * 5 + [scripted_fleet.STOPPED], starts=[taken] * 4 + [has_skipped_machines]
+    )
     fleet = Fleet([KEY], {KEY: script})
     bench = run(fleet, start_stopped=True)
     assert fleet.outcomes[KEY] == ("skipped", "not_running")
@@ -457,22 +459,24 @@ def test_a_machine_that_is_put_back_keeps_its_lock_while_azure_may_still_stop_it
     taken = PowerResult(accepted=False, is_open=True, failure=ArmFailure(status=0, message="it still runs"))
     for stops, keeps in (([taken], True), ([PowerResult(accepted=True)], False)):
         script = Script(
-            looks=[scripted_fleet.NEEDS_START, scripted_fleet.READY], install_starts=[scripted_fleet.LEFT], stops=stops
+            looks=[scripted_fleet.NEEDS_START, scripted_fleet.READY],
+            install_starts=[scripted_fleet.REQUEUED],
+            stops=stops,
         )
         fleet = Fleet([KEY], {KEY: script})
         bench = run(fleet, start_stopped=True)
         [released] = bench.calls_of(contracts.RELEASE_MACHINE.name)
-        assert (released["left"], released["stage"], released["keepLock"]) == (True, "ready", keeps)
+        assert (released["requeued"], released["stage"], released["keepLock"]) == (True, "ready", keeps)
 
 
 def test_a_stop_is_followed_until_the_machine_shows_it_within_bounds() -> None:
-    under_way = PowerResult(accepted=False, wait_seconds=30, is_open=True)
-    stops = [under_way] * 5 + [PowerResult(accepted=True)]
+    in_progress = PowerResult(accepted=False, wait_seconds=30, is_open=True)
+    stops = [in_progress] * 5 + [PowerResult(accepted=True)]
     fleet = Fleet([KEY], {KEY: Script(looks=[scripted_fleet.NEEDS_START, scripted_fleet.READY], stops=stops)})
     bench = run(fleet, start_stopped=True)
     assert fleet.outcomes[KEY] == ("patched", "ok")
     assert len({call["since"] for call in bench.calls_of(contracts.STOP_MACHINE.name)}) == 1
-    fleet = Fleet([KEY], {KEY: Script(looks=[scripted_fleet.NEEDS_START, scripted_fleet.READY], stops=[under_way])})
+    fleet = Fleet([KEY], {KEY: Script(looks=[scripted_fleet.NEEDS_START, scripted_fleet.READY], stops=[in_progress])})
     run(fleet, start_stopped=True)
     assert fleet.outcomes[KEY] == ("patched_with_warnings", "power_not_restored")
     assert fleet.power == [("start", KEY)] + [("stop", KEY)] * 60
@@ -553,9 +557,9 @@ def test_when_even_the_record_fails_it_counts_as_a_failure() -> None:
 
 
 def test_a_machine_whose_turn_is_over_is_put_back_with_nothing_sent() -> None:
-    fleet = Fleet([KEY], {KEY: Script(install_starts=[scripted_fleet.LEFT])})
+    fleet = Fleet([KEY], {KEY: Script(install_starts=[scripted_fleet.REQUEUED])})
     run(fleet)
-    assert told(fleet).left
+    assert told(fleet).requeued
     assert not told(fleet).failed
     assert fleet.recorded == {}
     assert fleet.stages[KEY] is Stage.ASSESSED
@@ -565,10 +569,14 @@ def test_a_machine_whose_turn_is_over_is_put_back_with_nothing_sent() -> None:
 def test_a_machine_that_was_started_for_nothing_is_stopped_before_it_is_put_back() -> None:
     fleet = Fleet(
         [KEY],
-        {KEY: Script(looks=[scripted_fleet.NEEDS_START, scripted_fleet.READY], install_starts=[scripted_fleet.LEFT])},
+        {
+            KEY: Script(
+                looks=[scripted_fleet.NEEDS_START, scripted_fleet.READY], install_starts=[scripted_fleet.REQUEUED]
+            )
+        },
     )
     run(fleet, start_stopped=True)
-    assert told(fleet).left
+    assert told(fleet).requeued
     assert fleet.power == [("start", KEY), ("stop", KEY)]
 
 
@@ -648,8 +656,8 @@ def test_a_cancel_ends_a_wait_at_once_and_only_the_first(wait: str) -> None:
             time.sleep(0.3)
         return answer(data)
 
-    traits = Traits(mode=Mode.PATCH, health=True, start_stopped=True)
-    work = MachineWork(run_id=scripted_fleet.RUN_ID, machine_key=KEY, step=Step.PATCH, traits=traits, phase="phase")
+    options = MachineOptions(mode=Mode.PATCH, health=True, start_stopped=True)
+    work = MachineWork(run_id=scripted_fleet.RUN_ID, machine_key=KEY, step=Step.PATCH, options=options, phase="phase")
     activities = fleet.activities() | {awaited: cancel}
     with Workbench([patch_machine, await_operation], activities) as bench:
         bench.run(contracts.PATCH_MACHINE.name, work.to_wire(), instance_id="machine")
@@ -745,8 +753,8 @@ def test_a_restart_that_azure_may_still_carry_out_keeps_the_lock(is_open: bool) 
 
 
 def test_a_restart_that_may_not_be_sent_now_waits_for_its_turn() -> None:
-    fleet = restarted(Script(restart=PowerResult(accepted=False, left=True)))
-    assert told(fleet).left
+    fleet = restarted(Script(restart=PowerResult(accepted=False, requeued=True)))
+    assert told(fleet).requeued
     assert fleet.recorded == {}
     assert fleet.stages[KEY] is Stage.INSTALLED
 
@@ -756,7 +764,7 @@ def test_a_stopped_run_restarts_nothing_and_leaves_the_end_to_its_close() -> Non
         update={"preflight": Preflight(readiness=Readiness.SKIP, outcome=Outcome.canceled())}
     )
     fleet = restarted(Script(looks=[stopped]))
-    assert told(fleet).left
+    assert told(fleet).requeued
     assert fleet.recorded == {}
     assert fleet.stages[KEY] is Stage.INSTALLED
     assert not fleet.power

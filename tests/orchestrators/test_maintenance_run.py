@@ -26,22 +26,22 @@ from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.contracts import Signal
 from patchwave.domain.workflow.maintenance_run import (
     CancelResult,
-    Copied,
-    Found,
-    LookAgain,
-    Part,
-    PowerSign,
-    Preparation,
+    MachinesPage,
+    MaintenancePhase,
+    MaintenanceRunStatus,
+    PowerCheck,
+    PowerState,
+    PreSummary,
+    ResultsPage,
     ShardMachines,
     Shards,
-    Standpoint,
 )
 from patchwave.domain.workflow.messages import (
-    FollowRun,
     OperationReport,
     OperationState,
     PowerResult,
     PreflightResult,
+    RunInput,
     StartResult,
     StartState,
 )
@@ -64,7 +64,7 @@ BOOTING = PreflightResult(
     wait_seconds=30,
 )
 HOOK_DONE = HookResult(state=HookState.DONE)
-HOOK_RUNS = HookResult.wait(60, "It did not end.", counts=False)
+HOOK_RUNS = HookResult.wait(60, "It did not end.", counts_as_attempt=False)
 HOOK_FAILED = HookResult.failed("The snapshot failed.")
 NO = ArmFailure(status=409, code="OperationNotAllowed", message="Not now.")
 
@@ -81,13 +81,13 @@ class Azure:
         self.prepared: dict[str, str] = {}
         self.concluded: dict[str, list[str]] = {}
         self.listings: list[int] = [len(keys)]
-        self.pages: list[Found] = []
+        self.pages: list[MachinesPage] = []
         self.hooks: dict[str, list[HookResult]] = defaultdict(lambda: [HOOK_DONE])
         self.boots: dict[str, list[PreflightResult]] = {}
         self.refuses_start: set[str] = set()
         self.stops: dict[str, list[PowerResult]] = defaultdict(lambda: [PowerResult(accepted=True)])
         self.cancels: list[CancelResult] = [CancelResult(canceled=True)]
-        self.copies: list[Copied] = [Copied()]
+        self.copies: list[ResultsPage] = [ResultsPage()]
         self.breaks: Counter[str] = Counter()
         self.post_after: timedelta | None = timedelta(hours=3)
         self.post_comes_at_once = False
@@ -97,7 +97,7 @@ class Azure:
         self.closed: list[Json] = []
         self.seconds: float = 0.0
         self.calls: list[tuple[str, Json]] = []
-        self.opened = Standpoint(
+        self.opened = MaintenanceRunStatus(
             start_stopped=True,
             pre_deadline=self.at + timedelta(minutes=20),
             post_deadline=self.at + timedelta(minutes=35) + timedelta(hours=3),
@@ -113,7 +113,7 @@ class Azure:
             self.now = bench.now
             self.tell = lambda: bench.client.raise_orchestration_event(RUN_ID, Signal.POST_MAINTENANCE)
             self.cancel = lambda: bench.client.raise_orchestration_event(RUN_ID, Signal.CANCEL)
-            follow = FollowRun(run_id=RUN_ID, generation=generation).to_wire()
+            follow = RunInput(run_id=RUN_ID, generation=generation).to_wire()
             return bench.run("run_maintenance", follow, instance_id=RUN_ID)
 
     def calls_of(self, name: str) -> list[Json]:
@@ -139,7 +139,7 @@ class Azure:
     def set_run_state(self, _: Json) -> Json:
         return {}
 
-    def load_maintenance_run(self, _: Json) -> Standpoint:
+    def load_maintenance_run(self, _: Json) -> MaintenanceRunStatus:
         heard = self.post_after is not None and self.now() >= self.at + self.post_after
         return self.opened.model_copy(
             update={
@@ -150,10 +150,10 @@ class Azure:
             }
         )
 
-    def find_occurrence_machines(self, data: Json) -> Found:
+    def find_occurrence_machines(self, data: Json) -> MachinesPage:
         if self.pages:
             return self.pages.pop(0)
-        return Found(machines=self.listings.pop(0) if len(self.listings) > 1 else self.listings[0])
+        return MachinesPage(machines=self.listings.pop(0) if len(self.listings) > 1 else self.listings[0])
 
     def list_shards(self, data: Json) -> Shards:
         return Shards(cursors=[None] if self._open(data) else [])
@@ -162,13 +162,13 @@ class Azure:
         return ShardMachines(keys=self._open(data))
 
     def _open(self, data: Json) -> list[str]:
-        done = self.prepared if data["part"] == Part.BEFORE.value else self.concluded
+        done = self.prepared if data["phase"] == MaintenancePhase.PRE.value else self.concluded
         return [key for key in self.keys[: self.listings[0]] if key not in done]
 
-    def finish_pre_phase(self, data: Json) -> Preparation:
+    def finish_pre_phase(self, data: Json) -> PreSummary:
         self.is_prepared = True
         failed = [key for key in self.keys if self.prepared.get(key, "not ready")]
-        return Preparation(machines=len(self.keys), failed=len(failed))
+        return PreSummary(machines=len(self.keys), failed=len(failed))
 
     def cancel_occurrence(self, _: Json) -> CancelResult:
         result = self.cancels.pop(0) if len(self.cancels) > 1 else self.cancels[0]
@@ -181,7 +181,7 @@ class Azure:
             self.tell()
         return {}
 
-    def import_results(self, _: Json) -> Copied:
+    def import_results(self, _: Json) -> ResultsPage:
         return self.copies.pop(0) if len(self.copies) > 1 else self.copies[0]
 
     def finish_results_import(self, _: Json) -> Json:
@@ -236,10 +236,10 @@ class Azure:
             self.ours.discard(data["machineKey"])
         return {}
 
-    def check_machine_power(self, data: Json) -> LookAgain:
+    def check_machine_power(self, data: Json) -> PowerCheck:
         key = data["machineKey"]
-        sign = PowerSign.READY if key in self.running else PowerSign.OFF
-        return LookAgain(sign=sign, powered_on_by_run=key in self.ours, wait_seconds=30)
+        sign = PowerState.READY if key in self.running else PowerState.OFF
+        return PowerCheck(sign=sign, powered_on_by_run=key in self.ours, wait_seconds=30)
 
     def assess_machine(self, _: Json) -> StartResult:
         return StartResult(state=StartState.ACCEPTED)
@@ -327,7 +327,7 @@ def test_the_machines_are_listed_until_their_number_stands() -> None:
     assert azure.listings == [3]
 
 
-THROTTLED = Found(wait_seconds=30, failure="Azure throttles.", counts=False)
+THROTTLED = MachinesPage(wait_seconds=30, failure="Azure throttles.", counts_as_attempt=False)
 
 
 def test_being_throttled_is_no_failure_of_a_list() -> None:
@@ -346,7 +346,7 @@ def test_throttling_before_the_run_lasts_until_its_deadline() -> None:
     ended_at: list[datetime] = []
     end = azure.finish_pre_phase
 
-    def finish_pre_phase(data: Json) -> Preparation:
+    def finish_pre_phase(data: Json) -> PreSummary:
         ended_at.append(azure.now())
         azure.pages = []
         return end(data)
@@ -361,22 +361,22 @@ def test_throttling_before_the_run_lasts_until_its_deadline() -> None:
 
 def test_six_failures_of_a_list_in_a_row_are_the_end_of_it() -> None:
     azure = Azure("a")
-    failing = Found(wait_seconds=30, failure="No answer.")
-    azure.pages = [*[failing] * 5, Found(machines=1, cursor="2"), *[failing] * 6]
+    failing = MachinesPage(wait_seconds=30, failure="No answer.")
+    azure.pages = [*[failing] * 5, MachinesPage(machines=1, cursor="2"), *[failing] * 6]
     azure.run()
     asked = [(call["cursor"], call["attempt"]) for call in azure.calls_of(contracts.FIND_OCCURRENCE_MACHINES.name)]
     assert asked[:13] == [*[("", number) for number in range(6)], *[("2", number) for number in range(6)], ("", 0)]
 
 
 @pytest.mark.parametrize("pages", [[THROTTLED] * 100, []], ids=["throttled", "listing"])
-def test_a_cancel_ends_the_waits_before_the_run(pages: list[Found]) -> None:
-    azure = Azure("a", look_seconds=600)
+def test_a_cancel_ends_the_waits_before_the_run(pages: list[MachinesPage]) -> None:
+    azure = Azure("a", poll_seconds=600)
     azure.pages = [page.model_copy(update={"wait_seconds": 600}) for page in pages]
     azure.listings = [0]
     ended_at: list[datetime] = []
     find, end = azure.find_occurrence_machines, azure.finish_pre_phase
 
-    def find_machines(data: Json) -> Found:
+    def find_machines(data: Json) -> MachinesPage:
         if not ended_at:
             azure.cancel()
             time.sleep(0.3)
@@ -384,7 +384,7 @@ def test_a_cancel_ends_the_waits_before_the_run(pages: list[Found]) -> None:
             azure.pages = []
         return find(data)
 
-    def finish_pre_phase(data: Json) -> Preparation:
+    def finish_pre_phase(data: Json) -> PreSummary:
         ended_at.append(azure.now())
         return end(data)
 
@@ -556,25 +556,25 @@ def test_a_stop_that_azure_may_still_carry_out_keeps_the_lock() -> None:
 
 def test_results_that_come_late_are_waited_for_and_those_that_never_come_are_not() -> None:
     azure = Azure("a")
-    azure.copies = [Copied(awaited=1), Copied(cursor="x"), Copied(awaited=1), Copied()]
+    azure.copies = [ResultsPage(awaited=1), ResultsPage(cursor="x"), ResultsPage(awaited=1), ResultsPage()]
     azure.run()
     assert len(azure.calls_of(contracts.IMPORT_RESULTS.name)) == 4
     azure = Azure("a")
-    azure.copies = [Copied(awaited=1)]
+    azure.copies = [ResultsPage(awaited=1)]
     azure.run()
     assert len(azure.calls_of(contracts.IMPORT_RESULTS.name)) == MAX_COPIES
     assert sorted(azure.concluded) == ["a"]
 
 
-@pytest.mark.parametrize("under_way", [1, 0])
-def test_a_post_event_before_its_time_stops_nobody_who_may_be_patched(under_way: int) -> None:
+@pytest.mark.parametrize("in_progress", [1, 0])
+def test_a_post_event_before_its_time_stops_nobody_who_may_be_patched(in_progress: int) -> None:
     """It may be forged, or of a run that has ended for others: machines without a result may still be patched.
 
     Not so when Update Manager has said that they failed: those never get a result.
     """
     azure = Azure("a", stopped=("a",), ends_at=datetime.now(UTC) + timedelta(hours=2, minutes=30))
     azure.post_comes_at_once = True
-    azure.copies = [Copied(awaited=1, under_way=under_way)]
+    azure.copies = [ResultsPage(awaited=1, in_progress=in_progress)]
     stops: list[datetime] = []
     stop = azure.stop_machine
 
@@ -585,12 +585,12 @@ def test_a_post_event_before_its_time_stops_nobody_who_may_be_patched(under_way:
     azure.stop_machine = noted
     azure.run()
     assert azure.opened.ends_at is not None
-    assert (stops[0] >= azure.opened.ends_at) == bool(under_way)
+    assert (stops[0] >= azure.opened.ends_at) == bool(in_progress)
 
 
 def test_results_that_cannot_be_read_keep_nobody_from_its_power() -> None:
     azure = Azure("a", stopped=("a",))
-    azure.copies = [Copied(failure="Forbidden.")]
+    azure.copies = [ResultsPage(failure="Forbidden.")]
     azure.run()
     assert azure.running == set()
 

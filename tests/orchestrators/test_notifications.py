@@ -132,7 +132,7 @@ def test_the_wait_that_an_attempt_asks_for_is_kept() -> None:
 
 
 def test_a_channel_that_is_throttled_loses_no_attempt_and_others_are_told() -> None:
-    throttled = SendResult(sent=False, wait_seconds=30, counts=False, failure="HTTP 429.")
+    throttled = SendResult(sent=False, wait_seconds=30, counts_as_attempt=False, failure="HTTP 429.")
     town = Town(ops=[*[throttled] * 30, PASSING, SENT], chat=[SENT])
     with town.bench() as bench:
         began = bench.now()
@@ -144,7 +144,7 @@ def test_a_channel_that_is_throttled_loses_no_attempt_and_others_are_told() -> N
 
 
 def test_a_channel_that_is_throttled_for_ever_is_given_up_after_six_hours() -> None:
-    town = Town(ops=[SendResult(sent=False, wait_seconds=30, counts=False, failure="HTTP 429.")])
+    town = Town(ops=[SendResult(sent=False, wait_seconds=30, counts_as_attempt=False, failure="HTTP 429.")])
     with town.bench() as bench:
         began = bench.now()
         ended = bench.run(contracts.SEND_NOTIFICATIONS.name, NOTICE.to_wire(), timeout=60)
@@ -270,7 +270,7 @@ def test_a_run_tells_once_that_it_waits_for_its_next_window() -> None:
     opens_at = now + timedelta(days=3)
     fleet = Fleet(["a" * 24], announces=True)
     fleet.opened = fleet.opened.model_copy(
-        update={"traits": fleet.opened.traits.model_copy(update={"continues": True})}
+        update={"options": fleet.opened.options.model_copy(update={"continues": True})}
     )
     fleet.cutoffs = [Cutoff(at=now - timedelta(hours=1)), Cutoff(at=opens_at + timedelta(hours=2))]
     fleet.next_windows = [NextWindow(opens_at=opens_at, ends_at=opens_at + timedelta(hours=4))]

@@ -17,13 +17,13 @@ from patchwave.domain.machine.preflight import Preflight, Readiness
 from patchwave.domain.runs.run import Mode, Step
 from patchwave.domain.workflow.messages import (
     AwaitOperation,
+    MachineOptions,
     MachineWork,
     OperationReport,
     OperationState,
     PreflightResult,
     StartResult,
     StartState,
-    Traits,
     Verified,
 )
 from tests.support.scripted_fleet import (
@@ -44,7 +44,7 @@ from tests.support.scripted_fleet import (
 
 KEY = "a" * 24
 WORK = MachineWork(
-    run_id=RUN_ID, machine_key=KEY, step=Step.PATCH, traits=Traits(mode=Mode.PATCH), phase="patch"
+    run_id=RUN_ID, machine_key=KEY, step=Step.PATCH, options=MachineOptions(mode=Mode.PATCH), phase="patch"
 ).to_wire()
 NOT_YET = PreflightResult(
     preflight=Preflight(readiness=Readiness.WAIT, outcome=Outcome.skipped(Reason.INTERNAL, "Not now.")), wait_seconds=5
@@ -91,18 +91,20 @@ def test_the_first_look_comes_when_the_end_is_near() -> None:
 def test_a_turn_that_was_given_is_waited_for_and_handed_in() -> None:
     """Everybody waits for their turn: no number of waits ends a machine."""
     slots = [datetime(2026, 11, 21, hour, tzinfo=UTC) for hour in range(6)] * 12
-    waits = [StartResult(state=StartState.WAIT, wait_seconds=20, counts=False, slot=slot) for slot in slots]
+    waits = [
+        StartResult(state=StartState.WAIT, wait_seconds=20, counts_as_attempt=False, reserved_at=slot) for slot in slots
+    ]
     fleet = Fleet([KEY], {KEY: Script(install_starts=[*waits, ACCEPTED])})
     with fleet.bench() as bench:
         bench.run("patch_machine", WORK)
-        sent = [call["slot"] for call in bench.calls_of("install_patches")]
+        sent = [call["reserved_at"] for call in bench.calls_of("install_patches")]
     assert sent[0] is None
     assert [datetime.fromisoformat(slot) for slot in sent[1:]] == slots
     assert fleet.outcomes[KEY] == ("patched", "ok")
 
 
 NOT_KNOWN = StartResult(state=StartState.WAIT, wait_seconds=120)
-UNCOUNTED = NOT_KNOWN.model_copy(update={"counts": False})
+UNCOUNTED = NOT_KNOWN.model_copy(update={"counts_as_attempt": False})
 NOT_OURS = StartResult(
     state=StartState.ENDED, outcome=Outcome.skipped(Reason.OPERATION_CONFLICT, "Another operation is running.")
 )
@@ -174,8 +176,8 @@ def test_an_answer_that_has_the_result_needs_no_look() -> None:
 
 
 def test_a_look_whose_turn_had_not_come_is_none() -> None:
-    unread = NOT_YET.model_copy(update={"counts": False})
-    unseen = Verified(is_ready=False, wait_seconds=5, counts=False)
+    unread = NOT_YET.model_copy(update={"counts_as_attempt": False})
+    unseen = Verified(is_ready=False, wait_seconds=5, counts_as_attempt=False)
     script = Script(
         looks=[unread] * (2 * MAX_LOOKS) + [READY], verifications=[unseen] * (2 * MAX_LOOKS) + [READY_AGAIN]
     )

@@ -24,7 +24,7 @@ from patchwave.domain.policy.gates import ErrorBudget, OnExceeded
 from patchwave.domain.runs.run import Mode, Step
 from patchwave.domain.workflow import contracts, instance_ids
 from patchwave.domain.workflow.contracts import Signal
-from patchwave.domain.workflow.messages import MachineEnded, Phase, Traits
+from patchwave.domain.workflow.messages import MachineEnded, MachineOptions, Phase
 from tests.support.scripted_fleet import RUN_ID, Broken, Fleet, Ring
 
 type Steps = Generator[task.Task[Any], Any, Any]
@@ -76,7 +76,7 @@ class Floor:
         yield context.create_timer(timedelta(seconds=seconds))
         is_left = yield context.call_activity("leave", input=[key, context.current_utc_datetime.isoformat()])
         if key not in self._silent:
-            ended = MachineEnded(key=key, attempt=data["attempt"], failed=key in self._failing, left=is_left)
+            ended = MachineEnded(key=key, attempt=data["attempt"], failed=key in self._failing, requeued=is_left)
             yield context.call_activity("tell", input=[data["phase"], ended.to_wire()])
         return None
 
@@ -130,7 +130,7 @@ def phase(fleet: Fleet, **fields: Any) -> dict[str, Any]:
         run_id=RUN_ID,
         name="patch:0.0.1",
         step=Step.PATCH,
-        traits=Traits(mode=Mode.PATCH),
+        options=MachineOptions(mode=Mode.PATCH),
         ring=ring.name,
         lanes={lane: len(members) for lane, members in ring.phases[0].items()},
         machines=ring.machines,
@@ -153,7 +153,7 @@ def test_every_machine_once_and_never_more_than_the_cap(count: int, cap: int) ->
     floor = Floor(Fleet(keys(count), cap=cap))
     with floor.bench() as bench:
         ended = bench.run("patch_phase", phase(floor.fleet))
-    assert (ended.output["started"], ended.output["ended"], ended.output["left"]) == (count, count, False)
+    assert (ended.output["started"], ended.output["ended"], ended.output["hasRemaining"]) == (count, count, False)
     assert sorted(floor.started) == keys(count)
     assert floor.most <= cap
 
@@ -167,7 +167,9 @@ def test_a_phase_without_machines_ends_at_once() -> None:
 def test_the_assess_step_knows_no_rule_but_its_own_limit() -> None:
     fleet = Fleet(keys(20), cap=1)
     floor = Floor(fleet)
-    assess = Phase(run_id=RUN_ID, name="assess", step=Step.ASSESS, traits=Traits(mode=Mode.PATCH), max_concurrent=7)
+    assess = Phase(
+        run_id=RUN_ID, name="assess", step=Step.ASSESS, options=MachineOptions(mode=Mode.PATCH), max_concurrent=7
+    )
     with floor.bench() as bench:
         bench.run("patch_phase", assess.to_wire())
     assert sorted(floor.started) == keys(20)
@@ -363,7 +365,7 @@ def test_a_machine_that_is_put_back_again_and_again_is_left_to_the_next_pass() -
     with floor.bench() as bench:
         end = bench.run("patch_phase", phase(floor.fleet, first_attempt=3, last_attempt=3)).output
     assert Counter(floor.started)[keys(3)[0]] == MAX_ATTEMPTS
-    assert end["left"]
+    assert end["hasRemaining"]
     assert set(floor.fleet.recorded) == set(keys(3)[1:])
 
 
@@ -421,7 +423,7 @@ def test_no_further_page_is_read_while_enough_machines_wait_for_a_rule(rule: str
     assert [(page["cursor"], page["limit"], page["step"], page["firstAttempt"]) for page in pages] == [
         (None, 250, "patch", 1)
     ]
-    assert (end["started"], end["left"]) == (len(floor.started), True)
+    assert (end["started"], end["hasRemaining"]) == (len(floor.started), True)
 
 
 def test_machines_that_a_gate_holds_hide_no_free_machine_behind_them() -> None:
@@ -433,7 +435,7 @@ def test_machines_that_a_gate_holds_hide_no_free_machine_behind_them() -> None:
     with floor.bench() as bench:
         end = bench.run("patch_phase", phase(fleet, closes_at=datetime.now(UTC) + timedelta(minutes=8))).output
     assert sorted(floor.started) == west
-    assert end["left"] is True
+    assert end["hasRemaining"] is True
 
 
 def test_a_ramp_doubles() -> None:
@@ -552,7 +554,7 @@ def test_failures_in_a_wave_go_on_using_its_budget_in_the_next_window() -> None:
     with floor.bench() as bench:
         closes_at = datetime.now(UTC) + timedelta(minutes=25)
         first = bench.run("patch_phase", phase(fleet, error_budget=budget, closes_at=closes_at)).output
-        assert (first["left"], first["stopReason"], set(floor.started)) == (True, "", set(everybody[:3]))
+        assert (first["hasRemaining"], first["stopReason"], set(floor.started)) == (True, "", set(everybody[:3]))
         later = phase(fleet, error_budget=budget, failures=first["failures"], first_attempt=2, last_attempt=2)
         second = bench.run("patch_phase", later).output
     assert second["stopReason"]
@@ -629,7 +631,7 @@ def test_a_cancel_starts_nothing_more_and_waits_for_what_runs() -> None:
         ended = bench.run("patch_phase", phase(floor.fleet), instance_id="phase")
     assert canceled_at == [4]
     assert len(floor.started) == 4
-    assert (ended.output["started"], ended.output["left"]) == (4, True)
+    assert (ended.output["started"], ended.output["hasRemaining"]) == (4, True)
     assert not floor.running
 
 
@@ -751,7 +753,7 @@ def test_nothing_starts_after_the_cutoff_and_the_rest_is_left() -> None:
     with floor.bench() as bench:
         closes_at = datetime.now(UTC) + timedelta(minutes=35)
         ended = bench.run("patch_phase", phase(fleet, closes_at=closes_at))
-    assert ended.output["left"] is True
+    assert ended.output["hasRemaining"] is True
     assert 4 <= len(floor.started) <= 8
     assert max(floor.began.values()).replace(tzinfo=UTC) <= closes_at
     assert not floor.running
@@ -763,7 +765,7 @@ def test_a_window_that_closed_on_nobody_leaves_nobody() -> None:
     fleet.recorded = {key: [{}] for key in keys(3)}
     with Floor(fleet).bench() as bench:
         ended = bench.run("patch_phase", phase(fleet, closes_at=datetime.now(UTC) - timedelta(hours=1)))
-    assert (ended.output["started"], ended.output["left"]) == (0, False)
+    assert (ended.output["started"], ended.output["hasRemaining"]) == (0, False)
 
 
 def test_a_paused_phase_ends_with_its_window() -> None:
@@ -773,4 +775,4 @@ def test_a_paused_phase_ends_with_its_window() -> None:
     with floor.bench() as bench:
         closes_at = datetime.now(UTC) + timedelta(hours=3)
         ended = bench.run("patch_phase", phase(fleet, closes_at=closes_at))
-    assert (ended.output["started"], ended.output["left"]) == (0, True)
+    assert (ended.output["started"], ended.output["hasRemaining"]) == (0, True)

@@ -20,12 +20,12 @@ from patchwave.domain.runs.run import Mode, Step
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.contracts import Signal
 from patchwave.domain.workflow.messages import (
+    MachineOptions,
     MachineWork,
     PowerResult,
     PreflightResult,
     StartResult,
     StartState,
-    Traits,
     Verified,
 )
 from tests.support import scripted_fleet
@@ -34,11 +34,13 @@ from tests.support.scripted_fleet import Fleet, Script
 KEY = "b" * 24
 FAILURE = ArmFailure(status=429, code="TooManyRequests", message="too many")
 OUTCOME = Outcome(outcome=OutcomeKind.FAILED, reason=Reason.THROTTLED, message="Azure is limiting requests. (HTTP 429)")
-LOOK = PreflightResult(preflight=Preflight(readiness=Readiness.WAIT, outcome=OUTCOME), wait_seconds=20, counts=False)
-SEEN = Verified(is_ready=False, wait_seconds=20, counts=False)
-POWER = PowerResult(accepted=False, wait_seconds=20, failure=FAILURE, counts=False)
-HEALTH = HealthResult(state=HealthState.WAIT, wait_seconds=20, counts=False)
-START = StartResult(state=StartState.WAIT, wait_seconds=20, counts=False)
+LOOK = PreflightResult(
+    preflight=Preflight(readiness=Readiness.WAIT, outcome=OUTCOME), wait_seconds=20, counts_as_attempt=False
+)
+SEEN = Verified(is_ready=False, wait_seconds=20, counts_as_attempt=False)
+POWER = PowerResult(accepted=False, wait_seconds=20, failure=FAILURE, counts_as_attempt=False)
+HEALTH = HealthResult(state=HealthState.WAIT, wait_seconds=20, counts_as_attempt=False)
+START = StartResult(state=StartState.WAIT, wait_seconds=20, counts_as_attempt=False)
 DONE = PowerResult(accepted=True)
 TAKEN = PowerResult(accepted=True, wait_seconds=30)
 
@@ -47,7 +49,7 @@ class Played:
     """A machine taken through a step, and the moments at which one activity was asked."""
 
     def __init__(
-        self, script: Script, watched: str, *, step: Step = Step.PATCH, cancel_at: int = 0, **traits: bool
+        self, script: Script, watched: str, *, step: Step = Step.PATCH, cancel_at: int = 0, **options: bool
     ) -> None:
         self.fleet = Fleet([KEY], {KEY: script})
         self.at: list[datetime] = []
@@ -57,7 +59,7 @@ class Played:
             run_id=scripted_fleet.RUN_ID,
             machine_key=KEY,
             step=step,
-            traits=Traits(mode=Mode.PATCH).model_copy(update={"start_stopped": True, **traits}),
+            options=MachineOptions(mode=Mode.PATCH).model_copy(update={"start_stopped": True, **options}),
             phase="phase",
         )
 
@@ -231,7 +233,7 @@ def test_a_cancel_ends_the_wait_for_a_look() -> None:
 # --- behind the window
 
 
-LEFT = PreflightResult(preflight=Preflight(readiness=Readiness.SKIP, outcome=OUTCOME), left=True)
+REQUEUED = PreflightResult(preflight=Preflight(readiness=Readiness.SKIP, outcome=OUTCOME), requeued=True)
 
 
 @pytest.mark.parametrize(
@@ -239,27 +241,28 @@ LEFT = PreflightResult(preflight=Preflight(readiness=Readiness.SKIP, outcome=OUT
     [(Step.ASSESS, "ready", False), (Step.PATCH, "ready", True), (Step.RESTART, "installed", True)],
 )
 def test_a_machine_that_is_left_waits_for_another_window(step: Step, stage: str, left: bool) -> None:
-    played = Played(Script(looks=[LEFT]), contracts.PREFLIGHT_MACHINE.name, step=step)
+    played = Played(Script(looks=[REQUEUED]), contracts.PREFLIGHT_MACHINE.name, step=step)
     assert played.fleet.recorded == {}
     [released] = played.fleet.calls_of(contracts.RELEASE_MACHINE.name)
-    assert (released["stage"], released["left"]) == (stage, left)
+    assert (released["stage"], released["requeued"]) == (stage, left)
     assert played.fleet.power == []
 
 
 def test_one_that_an_earlier_turn_started_is_stopped_meanwhile() -> None:
-    ours = LEFT.model_copy(update={"powered_on_by_run": True})
+    ours = REQUEUED.model_copy(update={"powered_on_by_run": True})
     played = Played(Script(looks=[ours]), contracts.PREFLIGHT_MACHINE.name)
     assert played.fleet.recorded == {}
     assert played.fleet.power == [("stop", KEY)]
 
 
 def test_a_start_that_was_throttled_to_the_end_is_left_too() -> None:
-    gave_up = PowerResult(accepted=False, failure=FAILURE, left=True)
+    has_skipped_machines = PowerResult(accepted=False, failure=FAILURE, requeued=True)
     script = Script(
-        looks=[scripted_fleet.NEEDS_START, scripted_fleet.NEEDS_START, scripted_fleet.STOPPED], starts=[POWER, gave_up]
+        looks=[scripted_fleet.NEEDS_START, scripted_fleet.NEEDS_START, scripted_fleet.STOPPED],
+        starts=[POWER, has_skipped_machines],
     )
     played = Played(script, contracts.START_MACHINE.name)
     assert played.fleet.recorded == {}
     assert played.fleet.power == [("start", KEY), ("start", KEY), ("stop", KEY)]
     [released] = played.fleet.calls_of(contracts.RELEASE_MACHINE.name)
-    assert (released["stage"], released["left"]) == ("ready", True)
+    assert (released["stage"], released["requeued"]) == ("ready", True)

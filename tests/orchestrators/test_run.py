@@ -22,7 +22,15 @@ from patchwave.domain.policy.gates import ErrorBudget, OnExceeded
 from patchwave.domain.runs.run import Mode
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.contracts import Signal
-from patchwave.domain.workflow.messages import Cutoff, Discovered, NextWindow, PlacesTaken, RunRef, StartResult, Traits
+from patchwave.domain.workflow.messages import (
+    Cutoff,
+    DiscoveryPage,
+    MachineOptions,
+    NextWindow,
+    PlacesTaken,
+    RunRef,
+    StartResult,
+)
 from tests.support import scripted_fleet
 from tests.support.scripted_fleet import RUN_ID, Fleet, Ring, Script
 
@@ -66,10 +74,10 @@ def test_an_assess_run_installs_nothing() -> None:
 def test_discovery_goes_page_by_page_and_waits_as_asked() -> None:
     fleet = Fleet(keys(3))
     fleet.discoveries = [
-        Discovered(machines=1, cursor="2"),
-        Discovered(machines=1, wait_seconds=5, failure="throttled"),
-        Discovered(machines=2, cursor="3", wait_seconds=5),
-        Discovered(machines=3),
+        DiscoveryPage(machines=1, cursor="2"),
+        DiscoveryPage(machines=1, wait_seconds=5, failure="throttled"),
+        DiscoveryPage(machines=2, cursor="3", wait_seconds=5),
+        DiscoveryPage(machines=3),
     ]
     with fleet.bench() as bench:
         bench.run("patch_run", INPUT, timeout=60)
@@ -81,18 +89,20 @@ def test_discovery_goes_page_by_page_and_waits_as_asked() -> None:
 @pytest.mark.parametrize(("wait", "asked"), [(5.0, 6), (0.0, 1)])
 def test_a_discovery_that_fails_ends_the_run_with_the_reason(wait: float, asked: int) -> None:
     fleet = Fleet([])
-    fleet.discoveries = [Discovered(wait_seconds=wait, failure="The machines could not be listed.")]
+    fleet.discoveries = [DiscoveryPage(wait_seconds=wait, failure="The machines could not be listed.")]
     closed = run(fleet)
     assert (closed["state"], closed["reason"]) == ("failed", "The machines could not be listed.")
     assert fleet.order.count(contracts.DISCOVER_MACHINES.name) == asked
 
 
-THROTTLED = Discovered(wait_seconds=240, failure="The machines could not be listed. Azure throttles.", counts=False)
+THROTTLED = DiscoveryPage(
+    wait_seconds=240, failure="The machines could not be listed. Azure throttles.", counts_as_attempt=False
+)
 
 
 def test_being_throttled_is_no_failure_of_the_discovery() -> None:
     fleet = Fleet(keys(2))
-    fleet.discoveries = [*[THROTTLED] * 20, Discovered(machines=2)]
+    fleet.discoveries = [*[THROTTLED] * 20, DiscoveryPage(machines=2)]
     asked_at: list[datetime] = []
 
     def discover(_: Any) -> Any:
@@ -116,8 +126,8 @@ def test_being_throttled_is_no_failure_of_the_discovery() -> None:
 
 def test_failures_count_beside_throttling_and_a_page_forgets_them() -> None:
     fleet = Fleet([])
-    failing = Discovered(wait_seconds=5, failure="The machines could not be listed.")
-    page = Discovered(machines=0, cursor="2")
+    failing = DiscoveryPage(wait_seconds=5, failure="The machines could not be listed.")
+    page = DiscoveryPage(machines=0, cursor="2")
     fleet.discoveries = [*[failing, THROTTLED] * 5, page, *[failing] * 6]
     closed = run(fleet)
     assert (closed["state"], closed["reason"]) == ("failed", "The machines could not be listed.")
@@ -142,8 +152,8 @@ def test_throttling_lasts_as_long_as_the_window_or_a_day(hours: int | None) -> N
     )
 
 
-@pytest.mark.parametrize("page", [THROTTLED, Discovered(machines=1, cursor="2", wait_seconds=240)])
-def test_a_cancel_ends_a_wait_of_the_discovery_at_once(page: Discovered) -> None:
+@pytest.mark.parametrize("page", [THROTTLED, DiscoveryPage(machines=1, cursor="2", wait_seconds=240)])
+def test_a_cancel_ends_a_wait_of_the_discovery_at_once(page: DiscoveryPage) -> None:
     fleet = Fleet(keys(2))
     page = page.model_copy(update={"wait_seconds": 3_000})
     awaited = contracts.SET_RUN_STATE.name if page.failure else contracts.DISCOVER_MACHINES.name
@@ -169,7 +179,7 @@ def test_a_scope_without_machines_is_empty() -> None:
 
 def test_a_cancel_before_the_phases_ends_every_machine_as_canceled() -> None:
     fleet = Fleet(keys(4))
-    fleet.discoveries = [Discovered(machines=2, cursor="2", wait_seconds=3600), Discovered(machines=4)]
+    fleet.discoveries = [DiscoveryPage(machines=2, cursor="2", wait_seconds=3600), DiscoveryPage(machines=4)]
     with fleet.bench() as bench:
         instance = bench.start("patch_run", INPUT, instance_id=RUN_ID)
         bench.client.raise_orchestration_event(RUN_ID, Signal.CANCEL)
@@ -415,7 +425,7 @@ def test_later_rings_are_pinned_to_the_first() -> None:
 
 def test_restarts_of_a_ring_come_after_its_installations_and_before_the_next_ring() -> None:
     fleet, canary, broad = two_rings(9)
-    fleet.opened = fleet.opened.model_copy(update={"traits": Traits(mode=Mode.PATCH, reboot_apart=True)})
+    fleet.opened = fleet.opened.model_copy(update={"options": MachineOptions(mode=Mode.PATCH, reboot_apart=True)})
     for key in (*canary, *broad[:2]):
         fleet.scripts[key] = Script(
             install_polls=[scripted_fleet.NEEDS_REBOOT],
@@ -452,7 +462,7 @@ def test_what_the_window_leaves_is_skipped() -> None:
 
 def test_what_the_window_leaves_goes_on_in_the_next_one() -> None:
     fleet, canary, broad = two_rings(12, cap=1)
-    fleet.opened = fleet.opened.model_copy(update={"traits": Traits(mode=Mode.PATCH, continues=True)})
+    fleet.opened = fleet.opened.model_copy(update={"options": MachineOptions(mode=Mode.PATCH, continues=True)})
     now = datetime.now(UTC)
     fleet.next_windows = [NextWindow(opens_at=now + timedelta(days=30), ends_at=now + timedelta(days=30, hours=3))]
 
@@ -469,7 +479,7 @@ def test_what_the_window_leaves_goes_on_in_the_next_one() -> None:
 
 def test_a_policy_without_a_further_window_leaves_the_rest() -> None:
     fleet, _, _ = two_rings(12, cap=1)
-    fleet.opened = fleet.opened.model_copy(update={"traits": Traits(mode=Mode.PATCH, continues=True)})
+    fleet.opened = fleet.opened.model_copy(update={"options": MachineOptions(mode=Mode.PATCH, continues=True)})
     fleet.cutoffs = [Cutoff(at=datetime.now(UTC) + timedelta(minutes=6))]
     closed = run(fleet)
     assert (closed["state"], closed["reason"]) == ("completed", "The policy has no further window for what is left.")
@@ -558,7 +568,7 @@ def test_an_order_ends_the_wait_for_another_run_and_the_turn_is_asked_for_again(
 @pytest.mark.parametrize("continues", [False, True])
 def test_a_run_whose_turn_never_comes_ends_with_its_window_and_says_for_which_run_it_waited(continues: bool) -> None:
     fleet = Fleet(keys(4))
-    fleet.opened = fleet.opened.model_copy(update={"traits": Traits(mode=Mode.PATCH, continues=continues)})
+    fleet.opened = fleet.opened.model_copy(update={"options": MachineOptions(mode=Mode.PATCH, continues=continues)})
     fleet.turns = [WAITS.model_copy(update={"wait_seconds": 1_000})]
     closes_at = datetime.now(UTC) + timedelta(hours=3)
     fleet.cutoffs = [Cutoff(at=closes_at)]
@@ -637,7 +647,7 @@ def test_a_cancel_ends_every_wait(waits_for: str, asked_before: str) -> None:
         case "bake":
             fleet.rings[0].bake_seconds = 20 * 86_400.0
         case _:
-            fleet.opened = fleet.opened.model_copy(update={"traits": Traits(mode=Mode.PATCH, continues=True)})
+            fleet.opened = fleet.opened.model_copy(update={"options": MachineOptions(mode=Mode.PATCH, continues=True)})
             fleet.cutoffs = [Cutoff(at=datetime.now(UTC) + timedelta(minutes=3))]
             fleet.next_windows = [NextWindow(opens_at=far, ends_at=far + timedelta(hours=3))]
     answer = fleet.activities()[asked_before]
@@ -671,7 +681,7 @@ def test_a_cancel_whose_event_got_lost_ends_every_wait_within_a_day(waits_for: s
         case "gate":
             fleet.scripts[canary[-1]].install_polls = [scripted_fleet.BROKEN]
         case _:
-            fleet.opened = fleet.opened.model_copy(update={"traits": Traits(mode=Mode.PATCH, continues=True)})
+            fleet.opened = fleet.opened.model_copy(update={"options": MachineOptions(mode=Mode.PATCH, continues=True)})
             fleet.cutoffs = [Cutoff(at=datetime.now(UTC) + timedelta(minutes=12))]
             fleet.next_windows = [NextWindow(opens_at=far, ends_at=far + timedelta(hours=3))]
     look = fleet.activities()[contracts.GET_RUN_CONTROLS.name]
@@ -691,8 +701,8 @@ def test_a_cancel_whose_event_got_lost_ends_every_wait_within_a_day(waits_for: s
 @pytest.mark.parametrize("continues", [True, False])
 def test_nobody_waits_for_a_machine_that_was_put_back_too_often(continues: bool) -> None:
     fleet, canary, broad = two_rings(9)
-    fleet.opened = fleet.opened.model_copy(update={"traits": Traits(mode=Mode.PATCH, continues=continues)})
-    fleet.scripts[canary[0]].install_starts = [scripted_fleet.LEFT]
+    fleet.opened = fleet.opened.model_copy(update={"options": MachineOptions(mode=Mode.PATCH, continues=continues)})
+    fleet.scripts[canary[0]].install_starts = [scripted_fleet.REQUEUED]
     assert run(fleet)["state"] == "completed"
     assert fleet.outcomes.pop(canary[0]) == ("unknown", "internal")
     assert {fleet.outcomes[key] for key in (*canary[1:], *broad)} == {("patched", "ok")}
@@ -727,7 +737,7 @@ def test_an_answer_that_nobody_understands_closes_the_run() -> None:
 def test_a_ramp_goes_on_where_the_phase_before_it_ended_however_many_windows_that_took() -> None:
     fleet = Fleet(keys(20), ramp=True, cap=1)
     fleet.rings = [Ring("all", [{"eastus": fleet.keys[:10]}, {"westus": fleet.keys[10:]}])]
-    fleet.opened = fleet.opened.model_copy(update={"traits": Traits(mode=Mode.PATCH, continues=True)})
+    fleet.opened = fleet.opened.model_copy(update={"options": MachineOptions(mode=Mode.PATCH, continues=True)})
     now = datetime.now(UTC)
     fleet.next_windows = [NextWindow(opens_at=now + timedelta(days=30), ends_at=now + timedelta(days=31))]
 

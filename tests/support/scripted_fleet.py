@@ -27,28 +27,28 @@ from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Mode, RunControls, Step
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.messages import (
+    Checkpoint,
     Cutoff,
-    Discovered,
+    DiscoveryPage,
     MachineEnded,
-    MachinePage,
+    MachineOptions,
     NextWindow,
-    OpenedRun,
     OperationReport,
     OperationState,
-    PhaseLook,
+    PendingMachines,
+    PhasePoll,
+    PhaseSummary,
     PlacesGivenBack,
     PlacesTaken,
-    PlannedPhase,
-    PlannedRing,
-    PlannedRun,
+    PlanSummary,
     PowerResult,
     PreflightResult,
+    ReconciledMachines,
     Recorded,
+    RingSummary,
+    RunSettings,
     StartResult,
     StartState,
-    StillOpen,
-    Stock,
-    Traits,
     Verified,
 )
 
@@ -68,8 +68,8 @@ STOPPED = PreflightResult(
     preflight=Preflight(readiness=Readiness.SKIP, outcome=Outcome.skipped(Reason.NOT_RUNNING, "It is stopped.")),
 )
 ACCEPTED = StartResult(state=StartState.ACCEPTED)
-LEFT = StartResult(state=StartState.LEFT)
-THROTTLED = StartResult(state=StartState.WAIT, wait_seconds=60, counts=False)
+REQUEUED = StartResult(state=StartState.REQUEUED)
+THROTTLED = StartResult(state=StartState.WAIT, wait_seconds=60, counts_as_attempt=False)
 BUSY = StartResult(
     state=StartState.WAIT,
     wait_seconds=60,
@@ -173,13 +173,13 @@ class Fleet:
     ) -> None:
         self.keys = sorted(keys)
         self.scripts = {key: Script() for key in keys} | (scripts or {})
-        self.opened = OpenedRun(traits=Traits(mode=mode), assess_concurrency=5).model_copy(update=opened)
+        self.opened = RunSettings(options=MachineOptions(mode=mode), assess_concurrency=5).model_copy(update=opened)
         self.rings = rings if rings is not None else [Ring("all", [{"westeurope": self.keys}])]
         self.cap = cap
         self.waves: dict[str, int] = {}
         self.permits: dict[str, list[Permit]] = {}
-        self.discoveries: list[Discovered] = [Discovered(machines=len(keys), selectors="tags env=prod")]
-        self.stocks: list[Stock] = [Stock(is_planned=False)]
+        self.discoveries: list[DiscoveryPage] = [DiscoveryPage(machines=len(keys), selectors="tags env=prod")]
+        self.checkpoints: list[Checkpoint] = [Checkpoint(is_planned=False)]
         self.controls = RunControls()
         self.on_look: Callable[[], None] = lambda: None
         self.cutoffs: list[Cutoff] = [Cutoff()]
@@ -235,7 +235,7 @@ class Fleet:
             contracts.GET_RUN_CONTROLS.name: lambda _: self.controls.to_wire(),
             contracts.SET_RUN_STATE.name: lambda _: {},
             contracts.EXTEND_HEARTBEAT.name: lambda _: {},
-            contracts.LOAD_CHECKPOINT.name: lambda _: _next(self.stocks).to_wire(),
+            contracts.LOAD_CHECKPOINT.name: lambda _: _next(self.checkpoints).to_wire(),
             contracts.TRIP_ERROR_BUDGET.name: self._close_gate,
             contracts.STOP_RUN.name: lambda _: self.controls.to_wire(),
             contracts.GET_START_CUTOFF.name: lambda _: _next(self.cutoffs).to_wire(),
@@ -263,19 +263,19 @@ class Fleet:
         }
         return {name: self._guarded(name, activity) for name, activity in named.items()}
 
-    def plan(self) -> PlannedRun:
+    def plan(self) -> PlanSummary:
         """The plan in short."""
         rings = [
-            PlannedRing(
+            RingSummary(
                 name=ring.name,
                 machines=ring.machines,
-                phases=[PlannedPhase(lanes={lane: len(keys) for lane, keys in phase.items()}) for phase in ring.phases],
+                phases=[PhaseSummary(lanes={lane: len(keys) for lane, keys in phase.items()}) for phase in ring.phases],
                 approval_seconds=ring.approval_seconds,
                 bake_seconds=ring.bake_seconds,
             )
             for ring in self.rings
         ]
-        return PlannedRun(machines=sum(ring.machines for ring in self.rings), rings=rings)
+        return PlanSummary(machines=sum(ring.machines for ring in self.rings), rings=rings)
 
     def placed(self, ring: int, phase: int) -> list[PlacedMachine]:
         """The machines of a phase, with their permits."""
@@ -315,9 +315,9 @@ class Fleet:
         self.on_look()
         endings = self.endings.get(data["phase"], [])
         # The last of those that are known is told again, as the real one does with all that are recent.
-        new = endings[max(0, int(data["heard"] or 0) - 1) :]
-        return PhaseLook(
-            controls=self.controls, ended=new, heard=str(len(endings)) if endings else "", wait_seconds=30
+        new = endings[max(0, int(data["since"] or 0) - 1) :]
+        return PhasePoll(
+            controls=self.controls, ended=new, since=str(len(endings)) if endings else "", wait_seconds=30
         ).to_wire()
 
     def _next_machines(self, data: Json) -> Json:
@@ -331,12 +331,12 @@ class Fleet:
         end = begin + data["limit"]
         attempt = {"attempt": data["firstAttempt"]}
         page = [each.model_copy(update=attempt) for each in machines[begin:end] if each.key not in self.recorded]
-        return MachinePage(machines=page, cursor=str(end) if end < len(machines) else None).to_wire()
+        return PendingMachines(machines=page, cursor=str(end) if end < len(machines) else None).to_wire()
 
     def _still_open(self, data: Json) -> Json:
         ended = [key for key in data["keys"] if key in self.recorded]
         failed = [key for key in ended if self.recorded[key][0].get("failed")]
-        return StillOpen(keys=[key for key in data["keys"] if key not in ended], failed=failed).to_wire()
+        return ReconciledMachines(keys=[key for key in data["keys"] if key not in ended], failed=failed).to_wire()
 
     def _close_gate(self, data: Json) -> Json:
         if data["endsRun"]:
@@ -381,7 +381,9 @@ class Fleet:
         self.stages[data["machineKey"]] = Stage(data["stage"])
         if data["installation"]:
             self.installations[data["machineKey"]] = data["installation"]
-        self.tell(data["phase"], MachineEnded(key=data["machineKey"], attempt=data["attempt"], left=data["left"]))
+        self.tell(
+            data["phase"], MachineEnded(key=data["machineKey"], attempt=data["attempt"], requeued=data["requeued"])
+        )
         return {}
 
     def _record(self, data: Json) -> Json:

@@ -57,12 +57,12 @@ class HealthState(StrEnum):
 class HealthResult(Document):
     """The answer to ``HealthRequest``; with an ``outcome`` exactly when the state is ``unhealthy``.
 
-    ``counts``: whether a wait is a part of the time that the machine has; being throttled is none.
+    ``counts_as_attempt``: whether a wait is a part of the time that the machine has; being throttled is none.
     """
 
     state: HealthState
     wait_seconds: float = 0
-    counts: bool = True
+    counts_as_attempt: bool = True
     outcome: Outcome | None = None
 
 

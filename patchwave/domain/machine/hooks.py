@@ -42,14 +42,14 @@ class HookState(StrEnum):
     """It went well, or there was nothing to do."""
     WAIT = "wait"
     """It runs, or has to wait: ask again after ``wait_seconds``."""
-    LEFT = "left"
+    REQUEUED = "requeued"
     """Nothing was begun, and nothing may be for now: the machine waits for its turn again."""
     FAILED = "failed"
     """It did not go well, or the run does not go on with the machine."""
 
 
 class HookResult(Document):
-    """What became of a hook. ``counts`` tells whether a wait uses up patience: a hook that runs does not.
+    """What became of a hook. ``counts_as_attempt`` tells whether a wait uses up patience: a hook that runs does not.
 
     ``outcome`` says how a machine ends that is not patched because of it; beside a wait, should patience run out.
     Without one the machine is patched all the same.
@@ -57,7 +57,7 @@ class HookResult(Document):
 
     state: HookState
     wait_seconds: float = 0
-    counts: bool = True
+    counts_as_attempt: bool = True
     outcome: Outcome | None = None
 
     @classmethod
@@ -71,9 +71,14 @@ class HookResult(Document):
         return cls(state=HookState.FAILED, outcome=outcome)
 
     @classmethod
-    def wait(cls, seconds: float, message: str, *, counts: bool = True) -> HookResult:
+    def wait(cls, seconds: float, message: str, *, counts_as_attempt: bool = True) -> HookResult:
         """Ask again then; should patience run out, the hook has failed for that reason."""
-        return cls(state=HookState.WAIT, wait_seconds=seconds, counts=counts, outcome=hook_failed(message))
+        return cls(
+            state=HookState.WAIT,
+            wait_seconds=seconds,
+            counts_as_attempt=counts_as_attempt,
+            outcome=hook_failed(message),
+        )
 
 
 def hook_failed(message: str) -> Outcome:

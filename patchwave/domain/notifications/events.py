@@ -170,12 +170,12 @@ class SendNotice(Document):
 class SendResult(Document):
     """Whether the channel has been told. A failure with ``wait_seconds`` may pass; one without is final.
 
-    ``counts``: whether it was an attempt; being throttled is none.
+    ``counts_as_attempt``: whether it was an attempt; being throttled is none.
     """
 
     sent: bool
     wait_seconds: float = 0
-    counts: bool = True
+    counts_as_attempt: bool = True
     failure: Fact = ""
 
 

@@ -95,7 +95,7 @@ def awaits_result(machine: MachineRecord) -> bool:
     return machine.installation is None and word not in _CANCELED | _NOT_RUNNING | _NOTHING
 
 
-def is_under_way(machine: MachineRecord) -> bool:
+def is_in_progress(machine: MachineRecord) -> bool:
     """Whether Azure may still be at work on the machine: there is no result, and no final word of Update Manager's."""
     word = machine.update_manager_status.casefold()
     return machine.installation is None and word not in _DONE | _FAILED | _CANCELED | _NOT_RUNNING | _NOTHING

@@ -17,7 +17,7 @@ _PATCHED = frozenset({Stage.INSTALLED, Stage.RESTARTING, Stage.DONE})
 _NOT_TOUCHED = (OutcomeKind.SKIPPED, OutcomeKind.CANCELED, OutcomeKind.NOTHING_TO_INSTALL)
 
 
-def step_under_way(machine: MachineRecord, *, is_locked: bool) -> Step | None:
+def step_in_progress(machine: MachineRecord, *, is_locked: bool) -> Step | None:
     """The step that was in progress on the machine; ``None`` when none was.
 
     Args:

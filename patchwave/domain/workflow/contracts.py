@@ -84,28 +84,28 @@ class Signal(StrEnum):
 
 # --- orchestrations -----------------------------------------------------------------------------------------
 
-PATCH_RUN = Orchestration("patch_run", messages.FollowRun, messages.RunResult)
+PATCH_RUN = Orchestration("patch_run", messages.RunInput, messages.RunResult)
 CLOSE_ORPHANED_RUN = Orchestration("close_orphaned_run", messages.RunRef, messages.RunResult)
 PATCH_PHASE = Orchestration("patch_phase", messages.Phase, messages.PhaseEnd)
 PATCH_MACHINE = Orchestration("patch_machine", messages.MachineWork, messages.MachineEnded)
 AWAIT_OPERATION = Orchestration("await_operation", messages.AwaitOperation, messages.OperationReport)
 SEND_NOTIFICATIONS = Orchestration("send_notifications", Notice, NoticeReport)
-RUN_MAINTENANCE = Orchestration("run_maintenance", messages.FollowRun, messages.RunResult)
-MAINTAIN_SHARD = Orchestration("maintain_shard", maintenance.AttendShard, NoneType)
-MAINTAIN_MACHINE = Orchestration("maintain_machine", maintenance.AttendMachine, NoneType)
+RUN_MAINTENANCE = Orchestration("run_maintenance", messages.RunInput, messages.RunResult)
+MAINTAIN_SHARD = Orchestration("maintain_shard", maintenance.MaintainShard, NoneType)
+MAINTAIN_MACHINE = Orchestration("maintain_machine", maintenance.MaintainMachine, NoneType)
 CHANGE_PATCH_MODES = Orchestration("change_patch_modes", ChangeRef, NoneType)
 CHANGE_MACHINE_PATCH_MODE = Orchestration("change_machine_patch_mode", MachineChangeRef, NoneType)
 
 # --- activities of a run ------------------------------------------------------------------------------------
 
-BEGIN_RUN = Activity("begin_run", messages.RunRef, messages.OpenedRun)
-LOAD_CHECKPOINT = Activity("load_checkpoint", messages.RunRef, messages.Stock)
-EXTEND_HEARTBEAT = Activity("extend_heartbeat", messages.RestUntil, NoneType)
-DISCOVER_MACHINES = Activity("discover_machines", messages.DiscoverRequest, messages.Discovered)
-PLAN_RUN = Activity("plan_run", messages.RunRef, messages.PlannedRun)
+BEGIN_RUN = Activity("begin_run", messages.RunRef, messages.RunSettings)
+LOAD_CHECKPOINT = Activity("load_checkpoint", messages.RunRef, messages.Checkpoint)
+EXTEND_HEARTBEAT = Activity("extend_heartbeat", messages.HeartbeatRequest, NoneType)
+DISCOVER_MACHINES = Activity("discover_machines", messages.DiscoveryRequest, messages.DiscoveryPage)
+PLAN_RUN = Activity("plan_run", messages.RunRef, messages.PlanSummary)
 PIN_RING = Activity("pin_ring", messages.RingRef, PinSize)
 GET_RUN_CONTROLS = Activity("get_run_controls", messages.RunRef, RunControls)
-SET_RUN_STATE = Activity("set_run_state", messages.SetRunState, messages.Shown)
+SET_RUN_STATE = Activity("set_run_state", messages.SetRunState, messages.RunStateShown)
 STOP_RUN = Activity("stop_run", messages.StopRun, RunControls)
 GET_START_CUTOFF = Activity("get_start_cutoff", messages.StepRef, messages.Cutoff)
 FIND_NEXT_WINDOW = Activity("find_next_window", messages.RunRef, messages.NextWindow)
@@ -120,9 +120,9 @@ RECORD_DELIVERY = Activity("record_delivery", NoticeReport, NoneType)
 
 # --- activities of a phase ----------------------------------------------------------------------------------
 
-POLL_PHASE = Activity("poll_phase", messages.PhaseRef, messages.PhaseLook)
-LIST_PENDING_MACHINES = Activity("list_pending_machines", messages.MachinePageRequest, messages.MachinePage)
-RECONCILE_MACHINES = Activity("reconcile_machines", messages.StillOpenRequest, messages.StillOpen)
+POLL_PHASE = Activity("poll_phase", messages.PhasePollRequest, messages.PhasePoll)
+LIST_PENDING_MACHINES = Activity("list_pending_machines", messages.PendingMachinesRequest, messages.PendingMachines)
+RECONCILE_MACHINES = Activity("reconcile_machines", messages.ReconcileRequest, messages.ReconciledMachines)
 TRIP_ERROR_BUDGET = Activity("trip_error_budget", ErrorBudgetExceeded, RunControls)
 
 # --- activities of a machine --------------------------------------------------------------------------------
@@ -143,17 +143,19 @@ RECORD_OUTCOME = Activity("record_outcome", messages.RecordOutcome, messages.Rec
 
 # --- activities around a scheduled run of Update Manager ----------------------------------------------------
 
-LOAD_MAINTENANCE_RUN = Activity("load_maintenance_run", messages.RunRef, maintenance.Standpoint)
-FIND_OCCURRENCE_MACHINES = Activity("find_occurrence_machines", maintenance.FindMachines, maintenance.Found)
-LIST_SHARDS = Activity("list_shards", maintenance.PartOfRun, maintenance.Shards)
+LOAD_MAINTENANCE_RUN = Activity("load_maintenance_run", messages.RunRef, maintenance.MaintenanceRunStatus)
+FIND_OCCURRENCE_MACHINES = Activity(
+    "find_occurrence_machines", maintenance.MaintenancePageRequest, maintenance.MachinesPage
+)
+LIST_SHARDS = Activity("list_shards", maintenance.MaintenancePhaseRef, maintenance.Shards)
 GET_SHARD = Activity("get_shard", maintenance.ShardRef, maintenance.ShardMachines)
-RECORD_PRE_RESULT = Activity("record_pre_result", maintenance.Prepared, NoneType)
-FINISH_PRE_PHASE = Activity("finish_pre_phase", maintenance.EndPreparation, maintenance.Preparation)
+RECORD_PRE_RESULT = Activity("record_pre_result", maintenance.PreResult, NoneType)
+FINISH_PRE_PHASE = Activity("finish_pre_phase", maintenance.PrePhaseEnd, maintenance.PreSummary)
 CANCEL_OCCURRENCE = Activity("cancel_occurrence", messages.RunRef, maintenance.CancelResult)
-IMPORT_RESULTS = Activity("import_results", maintenance.FindMachines, maintenance.Copied)
+IMPORT_RESULTS = Activity("import_results", maintenance.MaintenancePageRequest, maintenance.ResultsPage)
 FINISH_RESULTS_IMPORT = Activity("finish_results_import", messages.RunRef, NoneType)
-CHECK_MACHINE_POWER = Activity("check_machine_power", messages.MachineRef, maintenance.LookAgain)
-FINALIZE_MACHINE = Activity("finalize_machine", maintenance.Concluding, NoneType)
+CHECK_MACHINE_POWER = Activity("check_machine_power", messages.MachineRef, maintenance.PowerCheck)
+FINALIZE_MACHINE = Activity("finalize_machine", maintenance.FinalizeRequest, NoneType)
 SUMMARIZE_MAINTENANCE_RUN = Activity("summarize_maintenance_run", messages.RunRef, maintenance.MaintenanceSummary)
 
 # --- activities of a change of patch modes ------------------------------------------------------------------

@@ -11,21 +11,21 @@ from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.runs.machine_record import MachineRecord
 
 SHARD = 100
-"""Machines that one orchestration takes through a part, so that no history grows with the fleet."""
+"""Machines that one orchestration takes through a phase, so that no history grows with the fleet."""
 
 
-class Part(StrEnum):
+class MaintenancePhase(StrEnum):
     """The two parts of the work on a machine."""
 
-    BEFORE = "pre"
-    AFTER = "post"
+    PRE = "pre"
+    POST = "post"
 
     def is_open(self, machine: MachineRecord) -> bool:
-        """Whether the part is still to be done on the machine."""
-        return machine.outcome is None and not (self is Part.BEFORE and machine.pre_tasks_done)
+        """Whether the phase is still to be done on the machine."""
+        return machine.outcome is None and not (self is MaintenancePhase.PRE and machine.pre_tasks_done)
 
 
-class Standpoint(Document):
+class MaintenanceRunStatus(Document):
     """Where a run stands that accompanies a scheduled one; read from its row, as often as it is asked.
 
     ``is_ended``: nothing is left to do. ``is_stopped``: a person or a gate ended our own run, so that nothing more is
@@ -42,21 +42,21 @@ class Standpoint(Document):
     hooks: bool = False
     cancel_on_pre_failure: bool = False
     announces: bool = False
-    look_seconds: float = 30
+    poll_seconds: float = 30
     """Between two listings of Resource Graph."""
     pre_deadline: UtcDatetime | None = None
     ends_at: UtcDatetime | None = None
     post_deadline: UtcDatetime | None = None
 
 
-class EndPreparation(Document):
+class PrePhaseEnd(Document):
     """The time for the work before is over, or all of it is done; ``failure``: the machines could not be listed."""
 
     run_id: str
     failure: str = ""
 
 
-class FindMachines(Document):
+class MaintenancePageRequest(Document):
     """One page of the machines of the scheduled run, or of their results; ``attempt`` counts failed pages in a row."""
 
     run_id: str
@@ -64,34 +64,34 @@ class FindMachines(Document):
     attempt: int = 0
 
 
-class Found(Document):
+class MachinesPage(Document):
     """What a page brought. ``machines``: how many the run has now; ``failure`` without ``wait_seconds`` is final.
 
-    ``counts``: whether a failure uses up patience: being throttled does not.
+    ``counts_as_attempt``: whether a failure uses up patience: being throttled does not.
     """
 
     machines: int = 0
     cursor: str = ""
     wait_seconds: float = 0
     failure: str = ""
-    counts: bool = True
+    counts_as_attempt: bool = True
 
 
-class Copied(Found):
+class ResultsPage(MachinesPage):
     """What a page of results brought. After the last, ``awaited`` machines should have one and do not yet.
 
-    ``under_way``: of those, on which Azure may still be at work, since Update Manager has not said how it ended.
+    ``in_progress``: of those, on which Azure may still be at work, since Update Manager has not said how it ended.
     """
 
     awaited: int = 0
-    under_way: int = 0
+    in_progress: int = 0
 
 
-class PartOfRun(Document):
+class MaintenancePhaseRef(Document):
     """One part of the work of a run."""
 
     run_id: str
-    part: Part
+    phase: MaintenancePhase
 
 
 class Shards(Document):
@@ -101,10 +101,10 @@ class Shards(Document):
 
 
 class ShardRef(Document):
-    """The machines of one shard that a part is still to be done on."""
+    """The machines of one shard that a phase is still to be done on."""
 
     run_id: str
-    part: Part
+    phase: MaintenancePhase
     cursor: str | None = None
 
 
@@ -114,14 +114,14 @@ class ShardMachines(Document):
     keys: list[str] = Field(default_factory=list[str])
 
 
-class AttendShard(Document):
-    """Take the machines of a shard through a part.
+class MaintainShard(Document):
+    """Take the machines of a shard through a phase.
 
-    ``attempt`` tells repetitions of the same part apart; ``until`` is when nothing more is begun on a machine.
+    ``attempt`` tells repetitions of the same phase apart; ``until`` is when nothing more is begun on a machine.
     """
 
     run_id: str
-    part: Part
+    phase: MaintenancePhase
     cursor: str | None = None
     attempt: int = 1
     until: UtcDatetime | None = None
@@ -130,19 +130,19 @@ class AttendShard(Document):
     assess: bool = False
 
 
-class AttendMachine(Document):
+class MaintainMachine(Document):
     """The same for one machine."""
 
     run_id: str
     machine_key: str
-    part: Part
+    phase: MaintenancePhase
     until: UtcDatetime | None = None
     start_stopped: bool = False
     hooks: bool = False
     assess: bool = False
 
 
-class Prepared(Document):
+class PreResult(Document):
     """How the work before ended on a machine; ``complaint`` is empty when all is well.
 
     ``not_started``: Azure refused to start it, so that it is not ours to stop. ``hibernated``: it was left alone.
@@ -155,7 +155,7 @@ class Prepared(Document):
     hibernated: bool = False
 
 
-class Preparation(Document):
+class PreSummary(Document):
     """How the work before went on all machines; those it did not end on count as failed."""
 
     machines: int = 0
@@ -176,7 +176,7 @@ class MaintenanceSummary(Document):
     contradicted: int
 
 
-class PowerSign(StrEnum):
+class PowerState(StrEnum):
     """What a look at a machine after a scheduled run says."""
 
     READY = "ready"
@@ -186,17 +186,17 @@ class PowerSign(StrEnum):
     """It does not run, or is gone."""
 
 
-class LookAgain(Document):
-    """Whether scripts and assessments can be sent. ``counts``: whether it was a look; being throttled is none."""
+class PowerCheck(Document):
+    """Whether scripts and assessments can be sent. ``counts_as_attempt`` is false for throttling."""
 
-    sign: PowerSign
+    sign: PowerState
     powered_on_by_run: bool = False
     assess_activity_id: str = ""
     wait_seconds: float = 0
-    counts: bool = True
+    counts_as_attempt: bool = True
 
 
-class Concluding(Document):
+class FinalizeRequest(Document):
     """Give the machine its outcome; ``complaints`` are sentences about what else did not go well.
 
     ``not_restored``: why it was not put back as it was. ``keep_lock``: Azure may still do so, so the lock expires.

@@ -23,8 +23,8 @@ from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Mode, RunControls, RunState, Step
 
 
-class Traits(Document):
-    """What the policy asks for on each machine; carried along, so that nothing is called that nobody wants."""
+class MachineOptions(Document):
+    """What the policy asks for on each machine, so that no activity is called in vain."""
 
     mode: Mode
     start_stopped: bool = False
@@ -32,7 +32,7 @@ class Traits(Document):
     health: bool = False
     reboot_apart: bool = False
     continues: bool = False
-    """What the window leaves over goes on in the next one."""
+    """Machines that the window leaves over are patched in the next one."""
 
 
 # --- the run ------------------------------------------------------------------------------------------------
@@ -44,22 +44,22 @@ class RunRef(Document):
     run_id: str
 
 
-class FollowRun(Document):
-    """Follow a run. Every ``generation`` but the first goes on from what the records tell of the one before."""
+class RunInput(Document):
+    """Input of a run's orchestration. Each ``generation`` but the first goes on from the records of the one before."""
 
     run_id: str
     generation: int = 1
 
 
-class RestUntil(Document):
-    """The run sleeps, and nothing need be heard of it before."""
+class HeartbeatRequest(Document):
+    """The run sleeps until then, and needs no heartbeat before."""
 
     run_id: str
     until: UtcDatetime
 
 
-class UnderWay(Document):
-    """Machines of one phase that somebody worked on when a run lost its orchestration."""
+class InProgressMachines(Document):
+    """Machines of one phase that were in progress when the run lost its orchestration."""
 
     step: Step
     ring_number: int
@@ -67,61 +67,61 @@ class UnderWay(Document):
     machines: PlacedMachines
 
 
-class Stock(Document):
+class Checkpoint(Document):
     """What a generation finds of the one before it.
 
-    ``ring``: the furthest that machines were begun in; those before it are done with. ``ended``: how many of its
-    machines have ended, for the ramp, and ``ended_at`` when the newest of them did, for its bake time. ``failures`` and
-    ``forgiven``: by scope, as error budgets count them; ``resume_count``: those that are in there already. ``resting``:
-    lanes between two waves, and until when. ``windows``: those that the run went on in.
+    ``ring``: the furthest ring in which machines were begun; the rings before it are complete. ``ended``: how many of
+    its machines have ended, for the ramp; ``ended_at``: when the newest of them did, for its bake time. ``failures``
+    and ``forgiven``: by scope, as error budgets count them, with ``resume_count`` resumes. ``lane_rest_until``: lanes
+    between two waves. ``windows``: how many the run has had.
     """
 
     is_planned: bool
     resume_count: int = 0
-    under_way: list[UnderWay] = Field(default_factory=list[UnderWay])
+    in_progress: list[InProgressMachines] = Field(default_factory=list[InProgressMachines])
     ring: int = 0
     ended: int = 0
     ended_at: UtcDatetime | None = None
     failures: dict[str, int] = Field(default_factory=dict[str, int])
     forgiven: dict[str, int] = Field(default_factory=dict[str, int])
-    resting: dict[str, UtcDatetime] = Field(default_factory=dict[str, UtcDatetime])
+    lane_rest_until: dict[str, UtcDatetime] = Field(default_factory=dict[str, UtcDatetime])
     windows: int = 0
 
 
-class OpenedRun(Document):
-    """What the orchestrator of a run needs of its policy. ``is_final``: the run has ended already, do nothing."""
+class RunSettings(Document):
+    """What the orchestrator of a run needs of its policy. ``is_final``: the run has ended already."""
 
-    traits: Traits
+    options: MachineOptions
     assess_concurrency: int = 1
     error_budget: ErrorBudget = ErrorBudget()
     ramp: bool = False
     wave_bake_seconds: float | None = None
     pin_rings: bool = False
     announces: bool = False
-    """Somebody wants to be told how the run goes."""
+    """The policy has notification channels."""
     is_final: bool = False
 
 
-class DiscoverRequest(Document):
-    """One page of the discovery; ``attempt`` counts the pages that could not be read in a row."""
+class DiscoveryRequest(Document):
+    """One page of the discovery; ``attempt`` counts failures of this page in a row."""
 
     run_id: str
     cursor: str = ""
     attempt: int = 0
 
 
-class Discovered(Document):
-    """What one page brought. ``machines`` is the size of the fleet so far; ``failure`` says why there was no page.
+class DiscoveryPage(Document):
+    """The result of one page. ``machines`` is the size of the fleet so far; ``failure`` says why there was no page.
 
-    ``wait_seconds`` asks for a pause before the next page; a failure without it is final. ``counts``: whether a failure
-    uses up patience: being throttled does not.
+    ``wait_seconds`` asks for a pause before the next page; a failure without it is final. ``counts_as_attempt`` is
+    false for throttling.
     """
 
     machines: int = 0
     cursor: str = ""
     wait_seconds: float = 0
     failure: str = ""
-    counts: bool = True
+    counts_as_attempt: bool = True
     selectors: str = ""
 
 
@@ -153,27 +153,27 @@ class ClosedMachines(Document):
     closed: int
 
 
-class PlannedPhase(Document):
+class PhaseSummary(Document):
     """The machines of a phase by lane."""
 
     lanes: dict[str, int]
 
 
-class PlannedRing(Document):
-    """A ring, as far as the orchestrator needs it: where to go, whom to ask, how long to wait afterwards."""
+class RingSummary(Document):
+    """A ring, as far as the orchestrator needs it."""
 
     name: str
     machines: int
-    phases: list[PlannedPhase]
+    phases: list[PhaseSummary]
     approval_seconds: float | None = None
     bake_seconds: float = 0
 
 
-class PlannedRun(Document):
-    """The plan of a run in short; all of it is in Table storage."""
+class PlanSummary(Document):
+    """The plan of a run in short; the whole plan is in Table storage."""
 
     machines: int = 0
-    rings: list[PlannedRing] = Field(default_factory=list[PlannedRing])
+    rings: list[RingSummary] = Field(default_factory=list[RingSummary])
 
 
 class RingRef(Document):
@@ -184,15 +184,15 @@ class RingRef(Document):
 
 
 class SetRunState(Document):
-    """Show where the run stands. ``ring`` and ``machines`` tell whoever has to approve what it is about."""
+    """Show the state of the run, and what it waits for."""
 
     run_id: str
     state: RunState
     waiting_for: str = ""
 
 
-class Shown(Document):
-    """What became of `SetRunState`. ``since``: when the run first asked for that approval, in any generation."""
+class RunStateShown(Document):
+    """The result of `SetRunState`. ``since``: when the run first asked for that approval, in any generation."""
 
     since: UtcDatetime | None = None
 
@@ -273,9 +273,9 @@ class Phase(Document):
 
     run_id: str
     name: str = ""
-    """Under what its machines write down that they have ended; no other phase or pass of the run has it."""
+    """The key of its machines' completions; unique among the phases and passes of the run."""
     step: Step
-    traits: Traits
+    options: MachineOptions
     ring: str = ""
     ring_number: int = 0
     phase_number: int = 0
@@ -295,49 +295,49 @@ class Phase(Document):
     closes_at: UtcDatetime | None = None
     """The last moment at which anything may start."""
     first_attempt: int = 1
-    """What an instance of this pass begins with: the machines of an earlier one may have been started before."""
+    """First attempt number of this pass; higher than 1 when an earlier pass already started some machines."""
     last_attempt: int = 1
     """The highest attempt that any machine is at."""
-    gave_up: bool = False
-    """A machine was put back so often that it is left to a later pass."""
+    has_skipped_machines: bool = False
+    """A machine was requeued too often, and is left to a later pass."""
     cursor: str | None = None
-    is_exhausted: bool = False
+    has_all_pages: bool = False
     resume_count: int = 0
-    resting: dict[str, UtcDatetime] = Field(default_factory=dict[str, UtcDatetime])
+    lane_rest_until: dict[str, UtcDatetime] = Field(default_factory=dict[str, UtcDatetime])
     """Lanes between two waves, and until when."""
     waiting: PlacedMachines = Field(default_factory=list[PlacedMachine])
     running: PlacedMachines = Field(default_factory=list[PlacedMachine])
-    takes_up: bool = False
-    """Those that run have lost their orchestration: each of them gets a new one before anything else."""
+    resume_running: bool = False
+    """The running machines have lost their orchestrations; start new ones before anything else."""
     started: int = 0
-    heard: str = ""
-    """The endings that the phase knows of and whose rows are still there, as the look that told them wrote it."""
-    quiet_beats: int = 0
-    """Beats in a row in which nothing ended and nothing started."""
-    compare_at: UtcDatetime | None = None
-    """When the phase compares itself with the records again."""
-    compared: int = 0
-    """How many of those that run were compared last time: the next comparison goes on behind them."""
-    unlocked: dict[str, UtcDatetime] = Field(default_factory=dict[str, UtcDatetime])
+    since: str = ""
+    """The completions that the phase has processed: the cursor of the last poll."""
+    idle_ticks: int = 0
+    """Ticks in a row in which no machine ended or started."""
+    reconcile_at: UtcDatetime | None = None
+    """When running machines are reconciled with their rows next."""
+    reconcile_offset: int = 0
+    """How many running machines are reconciled already in this round."""
+    unlocked_since: dict[str, UtcDatetime] = Field(default_factory=dict[str, UtcDatetime])
     """Machines that run without a lock, and since when."""
-    untold: int | None = None
-    """How many of those that run have not been told of the cancel of the run; ``None`` before there was one."""
+    cancels_pending: int | None = None
+    """Running machines that have not been sent the cancel of the run; ``None`` before there is one."""
 
 
 class PhaseEnd(Document):
-    """How a phase ended. ``left``: machines may be left that the window did not let start."""
+    """How a phase ended. ``has_remaining``: the window may have closed before all machines were started."""
 
     started: int = 0
     ended: int = 0
     failures: dict[str, int] = Field(default_factory=dict[str, int])
     forgiven: dict[str, int] = Field(default_factory=dict[str, int])
     resume_count: int = 0
-    left: bool = False
+    has_remaining: bool = False
     last_attempt: int = 1
     stop_reason: str = ""
 
 
-class MachinePageRequest(Document):
+class PendingMachinesRequest(Document):
     """The next machines of a phase, or of the whole run in the assess step."""
 
     run_id: str
@@ -349,7 +349,7 @@ class MachinePageRequest(Document):
     limit: int
 
 
-class MachinePage(Document):
+class PendingMachines(Document):
     """Machines in the order of the plan; no ``cursor`` after the last page."""
 
     machines: PlacedMachines = Field(default_factory=list[PlacedMachine])
@@ -357,38 +357,38 @@ class MachinePage(Document):
 
 
 class MachineEnded(Document):
-    """A machine has ended its step. ``left``: it was not touched, and waits again.
+    """A machine has ended its step. ``requeued``: it was not touched, and waits again.
 
-    ``attempt``: how often it was started; the end of an earlier start says nothing about a later one.
+    ``attempt``: the start that has ended; the end of an earlier start says nothing about a later one.
     """
 
     key: str
     attempt: int = 1
     failed: bool = False
-    left: bool = False
+    requeued: bool = False
 
 
-class PhaseRef(Document):
-    """Which phase of which run, and what it has heard of already."""
+class PhasePollRequest(Document):
+    """Poll a phase of a run for completions ``since`` the cursor of the last poll."""
 
     run_id: str
     phase: str
-    heard: str = ""
+    since: str = ""
 
 
-class PhaseLook(Document):
-    """What a phase has to know before it starts anybody: what people and gates say, and who has ended.
+class PhasePoll(Document):
+    """What a phase has to know before it starts machines: the controls of the run, and new completions.
 
-    An ending is returned until a look acknowledges it in ``heard``. ``wait_seconds`` is one poll interval.
+    A completion is returned until a poll acknowledges it in ``since``. ``wait_seconds`` is one poll interval.
     """
 
     controls: RunControls
     ended: list[MachineEnded] = Field(default_factory=list[MachineEnded])
-    heard: str = ""
+    since: str = ""
     wait_seconds: float
 
 
-class StillOpenRequest(Document):
+class ReconcileRequest(Document):
     """Which of these machines still work in this step?"""
 
     run_id: str
@@ -396,7 +396,7 @@ class StillOpenRequest(Document):
     keys: list[str]
 
 
-class StillOpen(Document):
+class ReconciledMachines(Document):
     """Those that have not ended, and of the others those whose end uses the error budgets.
 
     ``unlocked``: of those that have not ended, the machines that the run has no lock on.
@@ -416,7 +416,7 @@ class MachineWork(Document):
     run_id: str
     machine_key: str
     step: Step
-    traits: Traits
+    options: MachineOptions
     phase: str
     attempt: int = 1
 
@@ -430,16 +430,21 @@ class PreflightRequest(Document):
 
 
 class PreflightResult(Document):
-    """The look at the machine. ``wait_seconds`` is how long to wait before looking again.
+    """The state of the machine before a step.
 
-    The activity ids are the newest operations that the machine knew before anything of ours: whatever carries them
-    is not ours. ``assessment`` and ``installation`` are what earlier steps of this run brought, if they did.
-    ``powered_on_by_run``: an earlier attempt of this run started it and could not stop it again. Only set when this run
-    holds the lease, so that a machine used by another run is never stopped. ``is_under_way``: its installation or
-    restart was begun by an orchestration that is gone, and is followed, whatever speaks against starting one now.
-    ``counts``: whether this was a look; being throttled is none. ``assess_attempt``: which one it is to be, should the
-    machine have to be assessed. ``left``: it was throttled until the window was over, and waits
-    for its turn in another one.
+    Args:
+        preflight: whether the step may begin.
+        wait_seconds: time until the next check.
+        powered_on_by_run: this run started the machine and has not stopped it again; only while the run has the lease,
+            so that a machine which another run works on is never stopped.
+        assess_activity_id: the newest assessment that the machine knew before ours.
+        install_activity_id: the newest installation that the machine knew before ours.
+        assessment: the result of an earlier step of this run.
+        installation: the result of an earlier step of this run.
+        is_in_progress: an orchestration that is gone began the installation or restart; it is followed to its end.
+        counts_as_attempt: false for throttling.
+        assess_attempt: the number of the next assessment, should one be needed.
+        requeued: throttled until the window was over; the machine waits for another window.
     """
 
     preflight: Preflight
@@ -449,16 +454,16 @@ class PreflightResult(Document):
     install_activity_id: str = ""
     assessment: AssessmentSummary | None = None
     installation: InstallationSummary | None = None
-    is_under_way: bool = False
-    counts: bool = True
+    is_in_progress: bool = False
+    counts_as_attempt: bool = True
     assess_attempt: int = 1
-    left: bool = False
+    requeued: bool = False
 
 
 class StartOperation(Document):
-    """Start one operation, at most once per ``attempt``. ``slot`` is the turn that it was given, if it was.
+    """Start one operation, at most once per ``attempt``. ``reserved_at``: its rate-limit reservation.
 
-    ``is_last``: patience is out, so nothing more is sent; what became of the last POST is still found out.
+    ``is_last``: no further POST is sent; only the result of the last one is found out.
     """
 
     run_id: str
@@ -466,7 +471,7 @@ class StartOperation(Document):
     kind: OperationKind
     attempt: int = 1
     previous_activity_id: str = ""
-    slot: UtcDatetime | None = None
+    reserved_at: UtcDatetime | None = None
     is_last: bool = False
 
 
@@ -476,8 +481,8 @@ class StartState(StrEnum):
     ACCEPTED = "accepted"
     WAIT = "wait"
     """Not accepted, or not known: ask again after ``wait_seconds``."""
-    LEFT = "left"
-    """Nothing was sent, and nothing may be for now: the machine waits for its turn again."""
+    REQUEUED = "requeued"
+    """Nothing was sent, and nothing may be for now: the machine waits again."""
     ENDED = "ended"
     """There will be no operation; ``outcome`` says why."""
 
@@ -491,7 +496,7 @@ class OperationRef(Document):
 
 
 class AwaitOperation(Document):
-    """Follow an operation to its end, the first look after ``wait_seconds``. ``polls`` counts earlier generations'."""
+    """Follow an operation to its end; first poll after ``wait_seconds``. ``polls``: those of earlier generations."""
 
     run_id: str
     machine_key: str
@@ -513,7 +518,7 @@ class OperationState(StrEnum):
 
 
 class OperationReport(Document):
-    """One look at an operation.
+    """The result of one poll.
 
     ``ended`` brings ``assessment``, or ``installation`` (the inner result without its list of patches, which is in
     Table storage); ``failed`` and ``lost`` bring ``failure``.
@@ -529,18 +534,22 @@ class OperationReport(Document):
 
 
 class StartResult(Document):
-    """What became of the start. ``counts`` tells whether a wait uses up patience: being throttled does not.
+    """What became of the start.
 
-    ``slot``: nothing is wrong, its turn comes then. ``wait_seconds`` of an accepted one: when to look at it first.
-    ``report``: Azure answered with the result itself, so there is nothing to follow. ``outcome`` of a wait: how the
-    machine ends when patience is out; without one it is not known whether Azure has accepted the call.
-    ``may_run``: something may run in the guest although there is an outcome.
+    Args:
+        state: whether Azure accepted the operation.
+        wait_seconds: time until the next try, or until the first poll.
+        counts_as_attempt: false for throttling and reservations.
+        reserved_at: nothing failed; the request may be sent at this time.
+        report: Azure answered with the result itself, so that there is nothing to follow.
+        outcome: of a wait, how the machine ends when no try is left; without it, Azure may have accepted the call.
+        may_run: something may run in the guest although there is an outcome.
     """
 
     state: StartState
     wait_seconds: float = 0
-    counts: bool = True
-    slot: UtcDatetime | None = None
+    counts_as_attempt: bool = True
+    reserved_at: UtcDatetime | None = None
     report: OperationReport | None = None
     outcome: Outcome | None = None
     may_run: bool = False
@@ -555,15 +564,15 @@ class VerifyRequest(Document):
 
 
 class Verified(Document):
-    """``reboot_pending`` is ``None`` while the machine has not said anything newer than the installation.
+    """``reboot_pending`` is ``None`` until the machine reports something newer than the installation.
 
-    ``counts``: whether this was a look; being throttled is none.
+    ``counts_as_attempt`` is false for throttling.
     """
 
     is_ready: bool
     reboot_pending: bool | None = None
     wait_seconds: float = 0
-    counts: bool = True
+    counts_as_attempt: bool = True
 
 
 class MachineRef(Document):
@@ -580,26 +589,30 @@ class PowerRequest(MachineRef):
 
 
 class PowerResult(Document):
-    """How a change of power stands: a start that was taken, a stop or restart that was carried out; else ``failure``.
+    """How a change of power stands: a start that Azure took, a stop or restart that was carried out; else ``failure``.
 
-    Beside one that is not accepted, ``wait_seconds`` over 0 asks to call again then. ``left``: nothing was sent,
-    because a person, a gate or the window forbids it now. ``is_open``: Azure may still carry out a call. ``counts``:
-    whether a wait uses up patience; being throttled does not, nor one that has a deadline of its own.
+    Args:
+        accepted: it is done.
+        requeued: nothing was sent, since a command, an error budget or the window forbids it now.
+        counts_as_attempt: false for throttling, and for waits with a deadline of their own.
+        wait_seconds: call again after this time, when it is over 0 and the change was not accepted.
+        failure: why it was not accepted.
+        is_open: Azure may still carry out a call.
     """
 
     accepted: bool
-    left: bool = False
-    counts: bool = True
+    requeued: bool = False
+    counts_as_attempt: bool = True
     wait_seconds: float = 0
     failure: ArmFailure | None = None
     is_open: bool = False
 
 
 class ReleaseMachine(Document):
-    """The machine stays in the run, gives its lock back, and tells its phase.
+    """The machine stays in the run, returns its lease, and completes its step of the phase.
 
-    ``installation``: what was done, before its restart. ``left``: nothing was, and it waits for its turn again.
-    ``keep_lock``: Azure may still carry out a call on it, so that the lock expires.
+    ``installation``: what was done, before its restart. ``requeued``: nothing was done, and the machine waits again.
+    ``keep_lock``: Azure may still carry out a call on it, so that the lease expires instead.
     """
 
     run_id: str
@@ -608,7 +621,7 @@ class ReleaseMachine(Document):
     phase: str
     attempt: int = 1
     installation: InstallationSummary | None = None
-    left: bool = False
+    requeued: bool = False
     keep_lock: bool = False
 
 
@@ -619,8 +632,7 @@ class Recorded(Document):
 
 
 class RecordOutcome(Document):
-    """The final row of a machine, of which its phase hears. ``keep_lock``: something may still run in the guest, so
-    the lock expires."""
+    """The final row of a machine, and its completion. ``keep_lock``: something may still run in the guest."""
 
     run_id: str
     machine_key: str

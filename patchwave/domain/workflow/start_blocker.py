@@ -17,5 +17,5 @@ def start_blocker(run: Run, machine: MachineRecord) -> StartResult | None:
     if outcome is not None:
         return StartResult(state=StartState.ENDED, outcome=outcome)
     if run.paused_at is not None or any(holds(scope, machine) for scope in run.blocked_scopes):
-        return StartResult(state=StartState.LEFT)
+        return StartResult(state=StartState.REQUEUED)
     return None

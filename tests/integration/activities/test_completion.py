@@ -68,11 +68,11 @@ async def test_a_machine_that_waits_for_its_next_step_keeps_what_was_installed(
         phase=PHASE,
         attempt=3,
         installation=DONE,
-        left=True,
+        requeued=True,
         keep_lock=keep_lock,
     )
     await release_machine(request)
     found = await kept(storage, locked)
     assert (found.stage, found.installation, found.outcome) == (Stage.INSTALLED, DONE, None)
-    assert (await look()).ended == [MachineEnded(key=locked.key, attempt=3, left=True)]
+    assert (await look()).ended == [MachineEnded(key=locked.key, attempt=3, requeued=True)]
     assert await storage.leases.held([locked.key], RUN, NOW) == ({locked.key} if keep_lock else set())

@@ -13,7 +13,7 @@ from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.policy.policy import parse_policy
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
-from patchwave.domain.workflow.messages import Discovered, DiscoverRequest
+from patchwave.domain.workflow.messages import DiscoveryPage, DiscoveryRequest
 from patchwave.settings import load_settings
 from patchwave.storage import Storage
 from patchwave.storage.runs import RunRepository
@@ -68,8 +68,8 @@ async def begin(storage: Storage, monkeypatch: pytest.MonkeyPatch, pages: dict[s
     monkeypatch.setattr(discover, "open_resource_graph", lambda: graph)
 
 
-async def discover_page(cursor: str = "") -> Discovered:
-    return await discover_machines(DiscoverRequest(run_id=RUN, cursor=cursor))
+async def discover_page(cursor: str = "") -> DiscoveryPage:
+    return await discover_machines(DiscoveryRequest(run_id=RUN, cursor=cursor))
 
 
 async def shown(storage: Storage) -> int:
@@ -155,7 +155,7 @@ async def test_the_answer_tells_throttled_from_failed(
 ) -> None:
     await begin(storage, monkeypatch, {"": QueryPage(failure=failure, wait_seconds=5)})
     answer = await discover_page()
-    assert answer.counts is counts
+    assert answer.counts_as_attempt is counts
     assert answer.wait_seconds > 0
     assert answer.failure.startswith("The machines could not be listed. ")
     assert failure.message in answer.failure

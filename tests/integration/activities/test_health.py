@@ -252,7 +252,9 @@ async def test_a_machine_that_cannot_be_read_is_asked_again(storage: Storage, si
     rule = {"match": {"operation": "read", "machine": one}, "times": 2, "effect": {"status": 503}}
     assert simulator.http.post("/_sim/faults", json=rule).status_code == 201
     first, second = await check(key, Moment.BEFORE), await check(key, Moment.BEFORE, 300)
-    assert (first.state, first.counts) == (second.state, second.counts) == (HealthState.WAIT, False)
+    assert (
+        (first.state, first.counts_as_attempt) == (second.state, second.counts_as_attempt) == (HealthState.WAIT, False)
+    )
     assert (await check(key, Moment.BEFORE, 300)).state is HealthState.OK
     assert (await check(key, Moment.AFTER)).state is HealthState.OK
 

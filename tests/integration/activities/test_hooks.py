@@ -233,12 +233,12 @@ async def test_a_paused_run(azure: Simulator, storage: Storage) -> None:
     one = azure.take()
     key = await prepare(storage, one, {"snapshot": {}, "before": BOTH})
     await storage.runs.pause(RUN_ID, order(at=AT))
-    assert reasons(await both_end(key)) == {"left"}
+    assert reasons(await both_end(key)) == {"requeued"}
     await storage.runs.resume(RUN_ID, order(at=AT))
     assert reasons(await both_end(key)) == {"done"}
 
 
-@pytest.mark.parametrize(("continues", "reason"), [(True, "left"), (False, "window_closed")])
+@pytest.mark.parametrize(("continues", "reason"), [(True, "requeued"), (False, "window_closed")])
 async def test_a_window_that_is_over(azure: Simulator, storage: Storage, continues: bool, reason: str) -> None:
     key = await prepare(
         storage, azure.take(), {"snapshot": {}, "before": BOTH}, window_end=datetime.now(UTC), continues=continues
@@ -337,7 +337,9 @@ async def test_an_execution_that_died_after_its_guard_is_not_repeated(
         )
     )
     result = await run_script(script_request(key))
-    assert (result.state, result.counts) == (HookState.WAIT, False), "it may be about to write down the answer"
+    assert (result.state, result.counts_as_attempt) == (HookState.WAIT, False), (
+        "it may be about to write down the answer"
+    )
     monkeypatch.setattr(hooks, "now", lambda: at + timedelta(minutes=4))
     result = await run_script(script_request(key))
     assert result.state is HookState.FAILED
@@ -351,7 +353,7 @@ async def test_a_refusal_that_passes_is_tried_again(azure: Simulator, storage: S
     rule = {"match": {"machine": one, "operation": "script"}, "times": 2, "effect": {"status": 409, "body": busy}}
     fault(azure, rule)
     first = await run_script(script_request(key))
-    assert (first.state, first.counts) == (HookState.WAIT, True)
+    assert (first.state, first.counts_as_attempt) == (HookState.WAIT, True)
     assert "in progress" in message(first)
     assert (await finish(run_script, script_request(key))).state is HookState.DONE
     assert len(sent(azure, "script", "POST", one)) == 3
@@ -374,7 +376,7 @@ async def test_a_script_that_goes_on_for_too_long_is_given_up(
     for minutes in (0, 1, 9):
         monkeypatch.setattr(hooks, "now", lambda minutes=minutes: at + timedelta(minutes=minutes))
         result = await run_script(script_request(key))
-        assert (result.state, result.counts) == (HookState.WAIT, False)
+        assert (result.state, result.counts_as_attempt) == (HookState.WAIT, False)
         waits.append(result.wait_seconds)
     assert waits == sorted(waits), "the longer it takes, the longer the waits"
     assert waits[-1] > 50
@@ -513,7 +515,7 @@ async def test_a_machine_with_another_command_is_not_sent_a_script(azure: Simula
     key = await prepare(storage, one, {"before": LINUX})
     azure.post(one, "runCommand", {"commandId": "RunShellScript", "script": ["echo of another"]})
     first = await run_script(script_request(key))
-    assert (first.state, first.counts) == (HookState.WAIT, True)
+    assert (first.state, first.counts_as_attempt) == (HookState.WAIT, True)
     assert "another operation" in message(first)
     assert len(sent(azure, "script", "POST", one)) == 1, "the other one"
     assert await storage.at_most_once.get(RUN_ID, key, GuardedCall.BEFORE_SCRIPT) is None

@@ -16,7 +16,7 @@ from patchwave.domain.core.documents import Json
 from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
-from patchwave.domain.workflow.maintenance_run import Copied, FindMachines
+from patchwave.domain.workflow.maintenance_run import MaintenancePageRequest, ResultsPage
 from patchwave.storage import Storage
 from tests.support.factories import NOW, machine
 
@@ -103,8 +103,8 @@ async def begin(storage: Storage, count: int) -> None:
     await storage.machines.add(RUN, [machine(number) for number in range(count)])
 
 
-async def copy(cursor: str = "", attempt: int = 0) -> Copied:
-    request = FindMachines(run_id=RUN, cursor=cursor, attempt=attempt)
+async def copy(cursor: str = "", attempt: int = 0) -> ResultsPage:
+    request = MaintenancePageRequest(run_id=RUN, cursor=cursor, attempt=attempt)
     return await maintenance_results.import_results(request)
 
 
@@ -131,7 +131,7 @@ async def test_a_page_is_copied_in_slices_of_fifty_and_patches_are_asked_for_ten
     assert second.cursor == '["next", 0]'
     assert graph.asked[5:] == [1]
     third = await copy(second.cursor)
-    assert (third.cursor, third.awaited, third.under_way, third.failure) == ("", 1, 1, "")
+    assert (third.cursor, third.awaited, third.in_progress, third.failure) == ("", 1, 1, "")
     assert graph.asked[6:] == [1]
     query, subscriptions, token = graph.queries[0]
     assert (ID in query, subscriptions, token) == (True, ("s-1",), "")
@@ -146,7 +146,7 @@ async def test_what_is_copied_is_kept_with_patches_and_errors(storage: Storage, 
         QueryPage(rows=[patch(installation(0)["id"].lower(), "vim"), patch("/other/patchInstallationResults/x")]),
     ]
     copied = await copy()
-    assert (copied.awaited, copied.under_way) == (0, 0)
+    assert (copied.awaited, copied.in_progress) == (0, 0)
     kept = await row(storage, 0)
     assert kept.stage is Stage.VERIFYING
     assert kept.update_manager_error == "UA_ESM_REQUIRED: 7 patches requires Ubuntu Pro"

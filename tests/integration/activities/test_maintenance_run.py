@@ -32,15 +32,15 @@ from patchwave.domain.maintenance.occurrence import EventTimeouts, OccurrenceId,
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.maintenance_run import (
-    Concluding,
-    EndPreparation,
-    FindMachines,
-    Found,
-    Part,
-    PartOfRun,
-    PowerSign,
-    Preparation,
-    Prepared,
+    FinalizeRequest,
+    MachinesPage,
+    MaintenancePageRequest,
+    MaintenancePhase,
+    MaintenancePhaseRef,
+    PowerState,
+    PrePhaseEnd,
+    PreResult,
+    PreSummary,
     ShardRef,
 )
 from patchwave.domain.workflow.messages import (
@@ -119,7 +119,9 @@ async def accompanied(storage: Storage, fired: Json, **policy: Any) -> str:
     return run.id
 
 
-async def pages[Listed: Found](activity: Callable[[FindMachines], Awaitable[Listed]], request: FindMachines) -> Listed:
+async def pages[Listed: MachinesPage](
+    activity: Callable[[MaintenancePageRequest], Awaitable[Listed]], request: MaintenancePageRequest
+) -> Listed:
     while True:
         page = await activity(request)
         assert not page.failure, page.failure
@@ -131,7 +133,7 @@ async def pages[Listed: Found](activity: Callable[[FindMachines], Awaitable[List
 async def found(storage: Storage, run_id: str, count: int) -> list[MachineRecord]:
     """The machines of the run, once Resource Graph shows so many."""
     for _ in range(200):
-        page = await pages(find_occurrence_machines, FindMachines(run_id=run_id))
+        page = await pages(find_occurrence_machines, MaintenancePageRequest(run_id=run_id))
         if page.machines >= count:
             return [machine async for machine in storage.machines.scan(run_id)]
         await asyncio.sleep(0.03)
@@ -159,7 +161,7 @@ async def look(run_id: str, machine: MachineRecord) -> PreflightResult:
 
 
 async def prepared(run_id: str, machine: MachineRecord, complaint: str = "", *, not_started: bool = False) -> None:
-    done = Prepared(run_id=run_id, machine_key=machine.key, complaint=complaint, not_started=not_started)
+    done = PreResult(run_id=run_id, machine_key=machine.key, complaint=complaint, not_started=not_started)
     await record_pre_result(done)
 
 
@@ -187,11 +189,11 @@ async def test_the_machines_of_the_run_that_the_policy_holds_get_a_row(
     assert one.lower() not in {machine.id.lower() for machine in machines}
     assert {machine.os_type for machine in machines} <= {"Linux", "Windows"}
     assert {machine.update_manager_status for machine in machines} == {"Pending"}
-    shards = await list_shards(PartOfRun(run_id=run_id, part=Part.BEFORE))
+    shards = await list_shards(MaintenancePhaseRef(run_id=run_id, phase=MaintenancePhase.PRE))
     assert shards.cursors == [None]
     await prepared(run_id, machines[0])
-    before = await get_shard(ShardRef(run_id=run_id, part=Part.BEFORE))
-    after = await get_shard(ShardRef(run_id=run_id, part=Part.AFTER))
+    before = await get_shard(ShardRef(run_id=run_id, phase=MaintenancePhase.PRE))
+    after = await get_shard(ShardRef(run_id=run_id, phase=MaintenancePhase.POST))
     assert before.keys == [machines[1].key]
     assert sorted(after.keys) == sorted(machine.key for machine in machines)
 
@@ -292,7 +294,7 @@ async def test_no_run_of_ours_installs_meanwhile(
     await prepared(run_id, machine)
     at = datetime.now(UTC)
     assert await storage.leases.acquire(machine.key, "another", at, at + timedelta(hours=1)) == run_id
-    await finalize_machine(Concluding(run_id=run_id, machine_key=machine.key))
+    await finalize_machine(FinalizeRequest(run_id=run_id, machine_key=machine.key))
     assert await storage.leases.acquire(machine.key, "another", at, at + timedelta(hours=1)) == "another"
 
 
@@ -303,14 +305,14 @@ async def test_the_run_is_cancelled_before_its_cutoff_and_only_then(
     run_id = await accompanied(storage, early)
     (machine,) = await found(storage, run_id, 1)
     await prepared(run_id, machine, "The snapshot failed.")
-    end = EndPreparation(run_id=run_id)
-    assert await finish_pre_phase(end) == Preparation(machines=1, failed=1)
+    end = PrePhaseEnd(run_id=run_id)
+    assert await finish_pre_phase(end) == PreSummary(machines=1, failed=1)
     request = RunRef(run_id=run_id)
     for _ in range(2):
         assert (await cancel_occurrence(request)).canceled
     known = azure.http.get("/_sim/maintenance").json()["occurrences"]
     assert next(each["status"] for each in known if each["id"] == early["id"]) == "Cancelled"
-    await finalize_machine(Concluding(run_id=run_id, machine_key=machine.key))
+    await finalize_machine(FinalizeRequest(run_id=run_id, machine_key=machine.key))
     ended = await row(storage, run_id, machine)
     assert (ended.outcome, ended.reason) == (OutcomeKind.SKIPPED, Reason.HOOK_FAILED.value)
 
@@ -334,9 +336,9 @@ async def test_a_machine_outside_of_the_boundary_is_left_alone_and_cancels_nothi
     run_id = await accompanied(storage, fired("beyond", {}))
     (machine,) = await found(storage, run_id, 1)
     assert (machine.outcome, machine.reason) == (OutcomeKind.SKIPPED, "outside_boundary")
-    assert (await list_shards(PartOfRun(run_id=run_id, part=Part.BEFORE))).cursors == []
-    end = EndPreparation(run_id=run_id)
-    assert await finish_pre_phase(end) == Preparation(machines=1, failed=0)
+    assert (await list_shards(MaintenancePhaseRef(run_id=run_id, phase=MaintenancePhase.PRE))).cursors == []
+    end = PrePhaseEnd(run_id=run_id)
+    assert await finish_pre_phase(end) == PreSummary(machines=1, failed=0)
     # The schedule is outside as well: were it to be cancelled, nothing would be sent.
     result = await cancel_occurrence(RunRef(run_id=run_id))
     assert (result.canceled, result.failure and result.failure.code) == (False, "OutsideBoundary")
@@ -363,7 +365,7 @@ async def test_results_become_ours_with_their_patches_and_contradictions_are_cou
     run_id = await accompanied(storage, run)
     machines = await found(storage, run_id, 3)
     for _ in range(300):
-        copied = await pages(import_results, FindMachines(run_id=run_id))
+        copied = await pages(import_results, MaintenancePageRequest(run_id=run_id))
         machines = await found(storage, run_id, 3)
         if not copied.awaited:
             break
@@ -379,7 +381,7 @@ async def test_results_become_ours_with_their_patches_and_contradictions_are_cou
         patches = await storage.results.list_patches(run_id, machine.key)
         assert len(patches) == (machine.installation.installed if machine.installation else 0)
         assert {patch.state for patch in patches} <= {"Installed"}
-        await finalize_machine(Concluding(run_id=run_id, machine_key=machine.key, complaints=["And so on."]))
+        await finalize_machine(FinalizeRequest(run_id=run_id, machine_key=machine.key, complaints=["And so on."]))
     kinds = sorted([machine.outcome or "" async for machine in storage.machines.scan(run_id)])
     assert kinds == ["patched", "patched", "skipped"]
     assert "And so on." in (await row(storage, run_id, machines[0])).message
@@ -393,7 +395,7 @@ async def test_a_machine_that_was_not_put_back_is_told_and_keeps_its_lock(
     (machine,) = await found(storage, run_id, 1)
     await look(run_id, machine)
     await prepared(run_id, machine)
-    concluding = Concluding(
+    concluding = FinalizeRequest(
         run_id=run_id,
         machine_key=machine.key,
         complaints=["The script failed."],
@@ -417,10 +419,10 @@ async def test_a_hibernated_machine_is_told_and_was_not_started(
     seen = (await look(run_id, machine)).preflight
     assert seen.outcome is not None
     assert seen.outcome.reason.value == "hibernated"
-    done = Prepared(run_id=run_id, machine_key=machine.key, hibernated=True)
+    done = PreResult(run_id=run_id, machine_key=machine.key, hibernated=True)
     await record_pre_result(done)
-    assert (await check_machine_power(ref(run_id, machine))).sign is PowerSign.OFF
-    await finalize_machine(Concluding(run_id=run_id, machine_key=machine.key))
+    assert (await check_machine_power(ref(run_id, machine))).sign is PowerState.OFF
+    await finalize_machine(FinalizeRequest(run_id=run_id, machine_key=machine.key))
     ended = await row(storage, run_id, machine)
     assert (ended.outcome, ended.power_state, ended.powered_on) == (OutcomeKind.SKIPPED, "hibernated", False)
     assert power(azure, machine) == "PowerState/deallocated"
@@ -432,8 +434,8 @@ async def test_a_look_afterwards_tells_what_can_be_done(
     run_id = await accompanied(storage, fired("looked", {}, {"power": "deallocated"}))
     machines = await found(storage, run_id, 2)
     signs = {power(azure, machine): (await check_machine_power(ref(run_id, machine))).sign for machine in machines}
-    assert signs == {"PowerState/running": PowerSign.READY, "PowerState/deallocated": PowerSign.OFF}
+    assert signs == {"PowerState/running": PowerState.READY, "PowerState/deallocated": PowerState.OFF}
     gone = machines[0]
     azure.http.post("/_sim/machines", json={"id": gone.id, "simulation": {"gone": True}})
-    assert (await check_machine_power(ref(run_id, gone))).sign is PowerSign.OFF
+    assert (await check_machine_power(ref(run_id, gone))).sign is PowerState.OFF
     assert MachineId.parse(gone.id).key == gone.key

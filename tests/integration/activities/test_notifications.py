@@ -285,7 +285,7 @@ async def test_a_channel_that_says_to_come_later_has_not_been_attempted(
     await make_run(storage)
     receiver.replies += [Reply(429), Reply(503, headers={"Retry-After": "40"}), Reply(503), Reply(500)]
     results = [await tell(receiver, RunStarted(), tries=tries) for tries in (6, 6, 6, 2)]
-    assert [result.counts for result in results] == [False, False, True, True]
+    assert [result.counts_as_attempt for result in results] == [False, False, True, True]
     assert 15 <= results[0].wait_seconds <= 17
     assert 40 <= results[1].wait_seconds <= 45
     assert results[2].wait_seconds == 0

@@ -12,12 +12,12 @@ from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.run import Step
 from patchwave.domain.workflow.messages import (
     MachineEnded,
-    MachinePage,
-    MachinePageRequest,
-    PhaseLook,
-    PhaseRef,
-    StillOpen,
-    StillOpenRequest,
+    PendingMachines,
+    PendingMachinesRequest,
+    PhasePoll,
+    PhasePollRequest,
+    ReconciledMachines,
+    ReconcileRequest,
 )
 from patchwave.storage import RecordMissing, Storage, completion_change
 from tests.integration.activities.test_recovery import SHORT
@@ -43,17 +43,17 @@ async def machines(storage: Storage) -> list[MachineRecord]:
     return found
 
 
-async def look(heard: str = "") -> PhaseLook:
-    return await poll_phase(PhaseRef(run_id=RUN, phase=PHASE, heard=heard))
+async def look(since: str = "") -> PhasePoll:
+    return await poll_phase(PhasePollRequest(run_id=RUN, phase=PHASE, since=since))
 
 
-async def page(step: Step, **request: object) -> MachinePage:
-    wanted = MachinePageRequest(run_id=RUN, step=step, limit=100).model_copy(update=request)
+async def page(step: Step, **request: object) -> PendingMachines:
+    wanted = PendingMachinesRequest(run_id=RUN, step=step, limit=100).model_copy(update=request)
     return await list_pending_machines(wanted)
 
 
-async def still_open(step: Step, keys: list[str]) -> StillOpen:
-    return await reconcile_machines(StillOpenRequest(run_id=RUN, step=step, keys=keys))
+async def still_open(step: Step, keys: list[str]) -> ReconciledMachines:
+    return await reconcile_machines(ReconcileRequest(run_id=RUN, step=step, keys=keys))
 
 
 async def test_a_look_tells_endings_orders_and_the_poll_interval(
@@ -67,8 +67,8 @@ async def test_a_look_tells_endings_orders_and_the_poll_interval(
     assert first.ended == [ended]
     assert first.controls.is_paused
     assert first.wait_seconds == 30
-    second = await look(first.heard)
-    assert (second.ended, second.heard) == ([], first.heard)
+    second = await look(first.since)
+    assert (second.ended, second.since) == ([], first.since)
 
 
 async def test_a_look_is_a_sign_of_life(storage: Storage, machines: list[MachineRecord]) -> None:
@@ -179,4 +179,4 @@ async def test_of_those_that_have_ended_the_failures_are_named(storage: Storage,
     assert found.keys == [locked.key, unlocked.key]
     assert found.failed == [failed.key]
     assert found.unlocked == [unlocked.key]
-    assert await still_open(Step.PATCH, []) == StillOpen(keys=[], failed=[], unlocked=[])
+    assert await still_open(Step.PATCH, []) == ReconciledMachines(keys=[], failed=[], unlocked=[])

@@ -20,12 +20,12 @@ from patchwave.domain.policy.policy import parse_policy
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.run import Mode, Run, RunState, Step, Trigger, TriggerKind
 from patchwave.domain.workflow.messages import (
-    MachinePage,
-    MachinePageRequest,
-    PlannedRun,
+    PendingMachines,
+    PendingMachinesRequest,
+    PlanSummary,
+    ReconciledMachines,
+    ReconcileRequest,
     RunRef,
-    StillOpen,
-    StillOpenRequest,
 )
 from patchwave.storage import Storage, StorageUnreachable
 from patchwave.storage.engine.table import Table
@@ -81,7 +81,7 @@ async def begin(storage: Storage, machines: Sequence[MachineRecord], **changes: 
     await storage.machines.add(RUN, machines)
 
 
-async def plan_it() -> PlannedRun:
+async def plan_it() -> PlanSummary:
     return await plan.plan_run(RunRef(run_id=RUN))
 
 
@@ -93,8 +93,8 @@ async def stored(storage: Storage) -> Plan:
 
 async def next_page(
     step: Step, ring: int = 0, phase: int = 0, *, limit: int = 100, cursor: str | None = None, first_attempt: int = 1
-) -> MachinePage:
-    request = MachinePageRequest(
+) -> PendingMachines:
+    request = PendingMachinesRequest(
         run_id=RUN,
         step=step,
         ring_number=ring,
@@ -110,8 +110,8 @@ async def handed_out(step: Step, ring: int = 0, phase: int = 0) -> set[str]:
     return {one.key for one in (await next_page(step, ring, phase)).machines}
 
 
-async def still_open(step: Step, machines: Sequence[MachineRecord]) -> StillOpen:
-    request = StillOpenRequest(run_id=RUN, step=step, keys=[one.key for one in machines])
+async def still_open(step: Step, machines: Sequence[MachineRecord]) -> ReconciledMachines:
+    request = ReconcileRequest(run_id=RUN, step=step, keys=[one.key for one in machines])
     return await reconcile_machines(request)
 
 

@@ -103,7 +103,7 @@ async def test_nothing_is_sent_while_somebody_pauses_the_run(azure: Simulator, s
     one = azure.take(rebootPending=True)
     key = await prepare(storage, one, {})
     await storage.runs.pause(RUN_ID, Order(by="ana", at=datetime.now(UTC)))
-    assert (await ask(key)).left
+    assert (await ask(key)).requeued
     assert sent(azure, "power", "POST", one) == []
     await storage.runs.resume(RUN_ID, Order(by="ana", at=datetime.now(UTC)))
     assert (await finish(key)).accepted
@@ -113,7 +113,7 @@ async def test_nothing_is_sent_once_the_window_leaves_no_time_for_it(azure: Simu
     """Azure may have throttled the restart since the machine was looked at."""
     one = azure.take(rebootPending=True)
     key = await prepare(storage, one, {}, window_end=datetime.now(UTC) + timedelta(minutes=9))
-    assert (await ask(key)).left
+    assert (await ask(key)).requeued
     assert sent(azure, "power", "POST", one) == []
 
 
@@ -124,7 +124,7 @@ async def test_nothing_is_sent_to_a_machine_that_was_frozen_meanwhile(azure: Sim
     bounds = {"from": at - timedelta(hours=1), "to": at + timedelta(hours=1)}
     frozen = {name: f"{moment:%Y-%m-%dT%H:%M:%SZ}" for name, moment in bounds.items()} | {"reason": "year end"}
     await storage.freezes.put(parse_freeze(frozen, name="year-end"), by="ana", at=at)
-    assert (await ask(key)).left
+    assert (await ask(key)).requeued
     assert sent(azure, "power", "POST", one) == []
 
 

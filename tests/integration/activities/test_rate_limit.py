@@ -65,7 +65,7 @@ async def prepare(storage: Storage, *ids: str, **fields: object) -> list[str]:
 
 
 async def start(key: str, kind: OperationKind = OperationKind.INSTALL, slot: datetime | None = None) -> StartResult:
-    request = StartOperation(run_id=RUN_ID, machine_key=key, kind=kind, slot=slot)
+    request = StartOperation(run_id=RUN_ID, machine_key=key, kind=kind, reserved_at=slot)
     activity = install_patches if kind is OperationKind.INSTALL else assess_machine
     return await activity(request)
 
@@ -91,25 +91,25 @@ async def test_a_start_whose_turn_is_far_is_told_when_and_writes_nothing(
     assert results[0].state is StartState.ACCEPTED
     waiting = [(key, result) for key, result in zip(keys, results, strict=True) if result.state is StartState.WAIT]
     assert waiting
-    slots = [result.slot for _, result in waiting if result.slot]
+    slots = [result.reserved_at for _, result in waiting if result.reserved_at]
     assert len(slots) == len(waiting)
     assert slots == sorted(slots)
     for key, result in waiting:
-        assert not result.counts
+        assert not result.counts_as_attempt
         assert 0 < result.wait_seconds < 600
         assert await storage.intents.get(RUN_ID, key, OperationKind.ASSESS) is None
 
 
 async def test_a_turn_that_has_come_is_not_taken_again(storage: Storage, azure: Simulator) -> None:
     (key,) = await prepare(storage, azure.take())
-    assert (await start(key, slot=datetime.now(UTC) - timedelta(seconds=1))).state is StartState.ACCEPTED
+    assert (await start(key, reserved_at=datetime.now(UTC) - timedelta(seconds=1))).state is StartState.ACCEPTED
 
 
 async def test_a_turn_that_has_not_come_stays(storage: Storage, azure: Simulator) -> None:
     (key,) = await prepare(storage, azure.take())
     slot = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=50)
-    early = await start(key, slot=slot)
-    assert (early.state, early.slot) == (StartState.WAIT, slot)
+    early = await start(key, reserved_at=slot)
+    assert (early.state, early.reserved_at) == (StartState.WAIT, slot)
 
 
 async def test_what_another_worker_was_told_stops_starts_here(storage: Storage, azure: Simulator) -> None:
@@ -118,8 +118,8 @@ async def test_what_another_worker_was_told_stops_starts_here(storage: Storage, 
     await storage.throttling.throttle(bucket_key(SUBSCRIPTION, "westeurope"), until)
     stopped = await start(key)
     assert stopped.state is StartState.WAIT
-    assert stopped.slot is not None
-    assert stopped.slot >= until - timedelta(milliseconds=1)
+    assert stopped.reserved_at is not None
+    assert stopped.reserved_at >= until - timedelta(milliseconds=1)
 
 
 async def test_the_first_look_follows_what_the_last_installation_took(storage: Storage, azure: Simulator) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from activities.heartbeat import extend_heartbeat, load_checkpoint, show_life
+from activities.heartbeat import extend_heartbeat, load_checkpoint, record_heartbeat
 from activities.machine import preflight_machine
 from activities.run import close_open_machines
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
@@ -18,14 +18,14 @@ from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.run import Mode, Run, RunState, Step, Trigger, TriggerKind
 from patchwave.domain.runs.watchdog import HEARTBEAT_TIMEOUT
 from patchwave.domain.workflow.messages import (
+    Checkpoint,
     CloseOpenMachines,
-    PlannedPhase,
-    PlannedRing,
-    PlannedRun,
+    HeartbeatRequest,
+    PhaseSummary,
+    PlanSummary,
     PreflightRequest,
-    RestUntil,
+    RingSummary,
     RunRef,
-    Stock,
 )
 from patchwave.storage import Storage
 from tests.integration.storage.test_plans import in_order, make, planned_machine
@@ -34,11 +34,11 @@ from tests.support.factories import NOW, machine, order
 RUN = "20261110T190000Z-monthly"
 MINUTE = timedelta(minutes=1)
 FAILED = Outcome(outcome=OutcomeKind.FAILED, reason=Reason.INTERNAL, message="It failed.")
-SHORT = PlannedRun(
+SHORT = PlanSummary(
     machines=5,
     rings=[
-        PlannedRing(name="canary", machines=2, phases=[PlannedPhase(lanes={"westeurope": 2}), PlannedPhase(lanes={})]),
-        PlannedRing(name="broad", machines=3, phases=[PlannedPhase(lanes={"westeurope": 3})]),
+        RingSummary(name="canary", machines=2, phases=[PhaseSummary(lanes={"westeurope": 2}), PhaseSummary(lanes={})]),
+        RingSummary(name="broad", machines=3, phases=[PhaseSummary(lanes={"westeurope": 3})]),
     ],
 )
 
@@ -59,7 +59,7 @@ async def run(storage: Storage) -> Run:
     return await storage.runs.start(RUN, NOW)
 
 
-async def stock() -> Stock:
+async def stock() -> Checkpoint:
     return await load_checkpoint(RunRef(run_id=RUN))
 
 
@@ -73,7 +73,7 @@ async def plan(storage: Storage) -> list[MachineRecord]:
 
 
 async def test_nothing_is_planned_before_the_plan(storage: Storage, run: Run) -> None:
-    assert await stock() == Stock(is_planned=False)
+    assert await stock() == Checkpoint(is_planned=False)
 
 
 async def test_whoever_was_worked_on_is_under_way_with_the_places_of_the_plan(storage: Storage, run: Run) -> None:
@@ -85,7 +85,7 @@ async def test_whoever_was_worked_on_is_under_way_with_the_places_of_the_plan(st
     found = await stock()
     assert found.is_planned
     assert found.ring == 1
-    [part] = found.under_way
+    [part] = found.in_progress
     assert (part.step, part.ring_number, part.phase_number) == (Step.PATCH, 1, 0)
     assert {one.key for one in part.machines} == {third.key, fourth.key}
     assert all(isinstance(one, PlacedMachine) and Permit("run", 20).text in one.permits for one in part.machines)
@@ -124,7 +124,7 @@ async def test_a_lock_of_another_run_says_nothing(storage: Storage, run: Run) ->
     first, *_ = await plan(storage)
     other = "20261110T190000Z-weekly"
     await storage.leases.acquire(first.key, other, datetime.now(UTC), datetime.now(UTC) + 60 * MINUTE)
-    assert not (await stock()).under_way
+    assert not (await stock()).in_progress
 
 
 async def test_what_a_person_accepted_stays_accepted(storage: Storage, run: Run) -> None:
@@ -147,7 +147,7 @@ async def test_windows_and_bake_times_go_on_where_they_were(storage: Storage, ru
     await storage.runs.enter_window(RUN, NOW + 900 * MINUTE)
     found = await stock()
     assert (found.windows, found.ended_at, found.ring) == (2, NOW + 7 * MINUTE, 0)
-    assert found.resting == {"canary/westeurope": NOW + 37 * MINUTE}
+    assert found.lane_rest_until == {"canary/westeurope": NOW + 37 * MINUTE}
 
 
 async def test_a_machine_in_the_middle_is_followed_whatever_speaks_against_a_start(storage: Storage, run: Run) -> None:
@@ -158,17 +158,17 @@ async def test_a_machine_in_the_middle_is_followed_whatever_speaks_against_a_sta
     request = PreflightRequest(run_id=RUN, machine_key=first.key, start_stopped=False)
     look = await preflight_machine(request)
     assert look.preflight.readiness is Readiness.READY
-    assert look.is_under_way
+    assert look.is_in_progress
     assert look.powered_on_by_run
 
 
 async def test_a_sign_of_life_is_written_once_a_minute(storage: Storage, run: Run) -> None:
-    await show_life(run)
+    await record_heartbeat(run)
     first = await storage.runs.get(RUN)
     assert first is not None
     assert first.heartbeat_deadline is not None
     assert abs(first.heartbeat_deadline - datetime.now(UTC) - HEARTBEAT_TIMEOUT) < MINUTE
-    await show_life(first)
+    await record_heartbeat(first)
     again = await storage.runs.get(RUN)
     assert again is not None
     assert again.heartbeat_deadline == first.heartbeat_deadline
@@ -183,7 +183,7 @@ async def test_a_sign_of_life_is_written_when_it_says_something_new(
     await storage.runs.extend_heartbeat(RUN, known)
     before = await storage.runs.get(RUN)
     assert before is not None
-    await show_life(before)
+    await record_heartbeat(before)
     after = await storage.runs.get(RUN)
     assert after is not None
     assert (after.heartbeat_deadline != before.heartbeat_deadline) is is_written
@@ -196,7 +196,7 @@ async def test_five_hundred_are_taken_up_at_a_time_and_found_on_every_page_of_th
     await storage.machines.add(RUN, machines)
     whole = make([planned_machine(number, ring="canary") for number in range(520)])
     await storage.plans.save(RUN, whole, in_order(whole), SHORT)
-    [part] = (await stock()).under_way
+    [part] = (await stock()).in_progress
     assert len(part.machines) == len({one.key for one in part.machines}) == 500
 
 
@@ -220,11 +220,11 @@ async def test_waves_of_rings_that_are_done_with_are_not_counted_any_more(storag
 
 async def test_a_run_that_sleeps_says_so_and_takes_it_back_when_it_is_awake(storage: Storage, run: Run) -> None:
     until = NOW + timedelta(days=400)
-    await extend_heartbeat(RestUntil(run_id=RUN, until=until))
+    await extend_heartbeat(HeartbeatRequest(run_id=RUN, until=until))
     asleep = await storage.runs.get(RUN)
     assert asleep is not None
     assert asleep.heartbeat_deadline == until + HEARTBEAT_TIMEOUT
-    await show_life(asleep)
+    await record_heartbeat(asleep)
     awake = await storage.runs.get(RUN)
     assert awake is not None
     assert awake.heartbeat_deadline is not None

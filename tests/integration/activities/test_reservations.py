@@ -13,7 +13,7 @@ from patchwave.domain.planning.plan import Makespan, Plan
 from patchwave.domain.planning.reservation import Groups, Reservation, groups_of
 from patchwave.domain.planning.topology import Topology
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
-from patchwave.domain.workflow.messages import GivePlacesBack, PlacesTaken, PlannedRun, TakePlaces
+from patchwave.domain.workflow.messages import GivePlacesBack, PlacesTaken, PlanSummary, TakePlaces
 from patchwave.storage import Storage
 from tests.support.factories import NOW
 
@@ -30,7 +30,7 @@ async def begin(storage: Storage, run_id: str, groups: Groups, state: RunState =
     )
     makespan = Makespan(predicted_seconds=0, lower_bound_seconds=0)
     plan = Plan(policy="p", rings=[], machines=[], excluded=[], makespan=makespan, notes=[])
-    await storage.plans.save(run_id, plan, [], PlannedRun(), groups={(0, 0): groups})
+    await storage.plans.save(run_id, plan, [], PlanSummary(), groups={(0, 0): groups})
 
 
 async def take(run_id: str, turn: int = 1, phase: int = 0) -> PlacesTaken:

@@ -126,7 +126,7 @@ async def test_a_machine_that_is_held_waits_for_its_turn_again(
     one = azure.take()
     key = await prepare(storage, one)
     await give(storage, key)
-    assert await submit(key, kind) == StartResult(state=StartState.LEFT)
+    assert await submit(key, kind) == StartResult(state=StartState.REQUEUED)
     assert await storage.intents.get(RUN_ID, key, kind) is None
     await storage.runs.resume(RUN_ID, order())
     assert (await submit(key, kind)).state is StartState.ACCEPTED
@@ -172,7 +172,7 @@ async def test_what_is_said_between_the_first_look_and_the_call_still_holds(
 
     monkeypatch.setattr(storage.intents, "declare", declare_and_then)
     result = await submit(key)
-    assert result.state is (StartState.LEFT if give in (pause, hold) else StartState.ENDED)
+    assert result.state is (StartState.REQUEUED if give in (pause, hold) else StartState.ENDED)
     intent = await storage.intents.get(RUN_ID, key, OperationKind.INSTALL)
     assert intent
     assert intent.state is IntentState.REFUSED

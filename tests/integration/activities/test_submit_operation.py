@@ -251,7 +251,7 @@ async def test_a_refusal_that_is_certain_ends_it_at_once(
 async def test_a_refused_token_is_tried_again_without_a_look(prepared: Storage, azure: Script) -> None:
     azure.posts = [refused(401, "ExpiredAuthenticationToken", "x"), ACCEPTED]
     result = await start()
-    assert (result.state, result.wait_seconds, result.counts) == (StartState.WAIT, 60, True)
+    assert (result.state, result.wait_seconds, result.counts_as_attempt) == (StartState.WAIT, 60, True)
     assert result.outcome is not None
     assert result.outcome.reason is Reason.FORBIDDEN
     assert (await stored(prepared)).state is IntentState.REFUSED
@@ -265,7 +265,7 @@ async def test_a_refused_token_is_tried_again_without_a_look(prepared: Storage, 
 async def test_a_call_that_was_kept_back_is_refused_and_no_attempt(prepared: Storage, azure: Script) -> None:
     azure.posts = [refused(429, "LocallyThrottled", "later", retry_after=20)]
     result = await start()
-    assert (result.state, result.wait_seconds, result.counts) == (StartState.WAIT, 20.05, False)
+    assert (result.state, result.wait_seconds, result.counts_as_attempt) == (StartState.WAIT, 20.05, False)
     assert (await stored(prepared)).state is IntentState.REFUSED
 
 
@@ -282,15 +282,20 @@ async def test_without_an_answer_the_machine_is_asked_until_the_grace_is_over(
     foreign = shown("foreign", NOW - timedelta(minutes=6))
     azure.posts, azure.reads = [answer, ACCEPTED], [NOTHING, NOTHING, foreign]
     first = await start(previous_activity_id="before")
-    assert (first.state, first.wait_seconds, first.counts, first.outcome) == (StartState.WAIT, 30, counts, None)
+    assert (first.state, first.wait_seconds, first.counts_as_attempt, first.outcome) == (
+        StartState.WAIT,
+        30,
+        counts,
+        None,
+    )
     assert (await stored(prepared)).state is IntentState.DECLARED
     assert (await stored(prepared)).answer == answer.failure
     azure.later(60)
     early = await start(previous_activity_id="before")
-    assert (early.state, early.wait_seconds, early.counts) == (StartState.WAIT, 60.05, False)
+    assert (early.state, early.wait_seconds, early.counts_as_attempt) == (StartState.WAIT, 60.05, False)
     azure.later(59)
     last = await start(previous_activity_id="before")
-    assert (last.state, last.wait_seconds, last.counts) == (StartState.WAIT, 1.05, False)
+    assert (last.state, last.wait_seconds, last.counts_as_attempt) == (StartState.WAIT, 1.05, False)
     assert len(azure.sent) == 1
     azure.later(1)
     assert (await start(previous_activity_id="before")).state is StartState.ACCEPTED
@@ -338,7 +343,12 @@ async def test_a_machine_that_cannot_be_asked_is_asked_again(
     await start()
     azure.later(600)
     result = await start()
-    assert (result.state, result.wait_seconds, result.counts, result.outcome) == (StartState.WAIT, wait, counts, None)
+    assert (result.state, result.wait_seconds, result.counts_as_attempt, result.outcome) == (
+        StartState.WAIT,
+        wait,
+        counts,
+        None,
+    )
     assert len(azure.sent) == 1
 
 
@@ -361,8 +371,8 @@ async def test_an_answer_that_proves_nothing_waits_for_the_grace(
 ) -> None:
     azure.posts = [answer]
     result = await start()
-    assert (result.state, result.wait_seconds, result.counts) == (StartState.WAIT, wait, counts)
-    assert (result.outcome, result.slot) == (None, None)
+    assert (result.state, result.wait_seconds, result.counts_as_attempt) == (StartState.WAIT, wait, counts)
+    assert (result.outcome, result.reserved_at) == (None, None)
     found = await stored(prepared)
     assert (found.state, found.answer) == (IntentState.DECLARED, answer.failure)
 
@@ -424,7 +434,7 @@ async def test_a_busy_post_never_adopts_an_installation_of_others(
     await start(previous_activity_id="before")
     azure.later(120)
     second = await start(previous_activity_id="before")
-    assert (second.state, second.counts) == (StartState.WAIT, True)
+    assert (second.state, second.counts_as_attempt) == (StartState.WAIT, True)
     found = await stored(prepared)
     assert (found.state, found.adopted, found.is_retry) == (IntentState.DECLARED, False, False)
     assert found.created_at == found.sent_at == NOW + timedelta(seconds=120)
@@ -437,7 +447,7 @@ async def test_while_it_may_be_ours_nothing_is_sent_and_nothing_adopted(prepared
     await start()
     azure.later(3_600)
     result = await start()
-    assert (result.state, result.wait_seconds, result.counts) == (StartState.WAIT, 60, True)
+    assert (result.state, result.wait_seconds, result.counts_as_attempt) == (StartState.WAIT, 60, True)
     assert result.outcome is None
     end = await start(is_last=True)
     assert (end.state, end.may_run) == (StartState.ENDED, True)
@@ -454,7 +464,7 @@ async def test_a_throttled_post_costs_one_read_and_no_attempt(prepared: Storage,
     azure.posts, azure.reads = [refused(429, retry_after=3), refused(429, retry_after=3), ACCEPTED], [NOTHING, NOTHING]
     for _ in range(2):
         result = await start()
-        assert (result.state, result.counts) == (StartState.WAIT, False)
+        assert (result.state, result.counts_as_attempt) == (StartState.WAIT, False)
         azure.later(120)
     assert (await start()).state is StartState.ACCEPTED
     assert (len(azure.sent), len(azure.read)) == (3, 2)
@@ -467,7 +477,7 @@ async def test_a_throttled_start_asks_nothing_of_the_machine_before_its_turn(
     azure.posts, azure.reads = [refused(429, retry_after=3)], []
     await start()
     slot = NOW + timedelta(minutes=9)
-    away = StartResult(state=StartState.WAIT, wait_seconds=540, counts=False, slot=slot)
+    away = StartResult(state=StartState.WAIT, wait_seconds=540, counts_as_attempt=False, reserved_at=slot)
 
     async def turn(*_: object) -> StartResult:
         return away
@@ -509,7 +519,7 @@ async def test_the_last_look_sends_nothing_and_says_why_it_ended(
     await start()
     azure.later(60)
     early = await start(is_last=True)
-    assert (early.state, early.counts, early.wait_seconds) == (StartState.WAIT, False, 60.05)
+    assert (early.state, early.counts_as_attempt, early.wait_seconds) == (StartState.WAIT, False, 60.05)
     azure.later(60)
     result = await start(is_last=True)
     assert (result.state, result.may_run) == (StartState.ENDED, False)

@@ -23,7 +23,7 @@ from patchwave.domain.machine.preflight import Readiness
 from patchwave.domain.runs.intent import Intent, IntentState
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
-from patchwave.domain.workflow.maintenance_run import PowerSign
+from patchwave.domain.workflow.maintenance_run import PowerState
 from patchwave.domain.workflow.messages import (
     MachineRef,
     PowerRequest,
@@ -127,12 +127,12 @@ def shown(power_state: str) -> MachineView:
 async def test_looks(storage: Storage, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool) -> None:
     await prepare(storage, monkeypatch, failure)
     look = await machine.preflight_machine(LOOK)
-    assert (look.preflight.readiness, look.counts, look.left) == (Readiness.WAIT, counts, False)
+    assert (look.preflight.readiness, look.counts_as_attempt, look.requeued) == (Readiness.WAIT, counts, False)
     request = VerifyRequest(run_id=RUN_ID, machine_key=KEY, installed_at=None)
     verified = await machine.verify_machine(request)
-    assert (verified.is_ready, verified.counts) == (False, counts)
+    assert (verified.is_ready, verified.counts_as_attempt) == (False, counts)
     again = await maintenance_machine.check_machine_power(REF)
-    assert (again.sign, again.counts) == (PowerSign.WAIT, counts)
+    assert (again.sign, again.counts_as_attempt) == (PowerState.WAIT, counts)
     if failure.retry_after:
         assert look.wait_seconds >= 20
         assert verified.wait_seconds >= 20
@@ -201,7 +201,7 @@ async def test_an_assessment_that_is_outdated_is_made_again(
 async def test_behind_the_window_a_throttled_look_is_the_end(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     await prepare(storage, monkeypatch, THROTTLED, window=timedelta(hours=-1))
     look = await machine.preflight_machine(LOOK)
-    assert (look.preflight.readiness, look.left) == (Readiness.SKIP, False)
+    assert (look.preflight.readiness, look.requeued) == (Readiness.SKIP, False)
     outcome = look.preflight.outcome
     assert outcome is not None
     assert (outcome.outcome, outcome.reason) == (OutcomeKind.FAILED, Reason.THROTTLED)
@@ -213,13 +213,13 @@ async def test_one_that_goes_on_in_the_next_window_is_left_for_it(
 ) -> None:
     await prepare(storage, monkeypatch, THROTTLED, window=timedelta(hours=-1), policy=GOES_ON, powered_on_by_run=True)
     look = await machine.preflight_machine(LOOK)
-    assert (look.left, look.powered_on_by_run) == (True, True)
+    assert (look.requeued, look.powered_on_by_run) == (True, True)
 
 
 async def test_an_assessment_run_waits_behind_its_window(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     await prepare(storage, monkeypatch, THROTTLED, window=timedelta(hours=-1), mode=Mode.ASSESS)
     look = await machine.preflight_machine(LOOK)
-    assert (look.preflight.readiness, look.counts) == (Readiness.WAIT, False)
+    assert (look.preflight.readiness, look.counts_as_attempt) == (Readiness.WAIT, False)
 
 
 # --- power
@@ -233,17 +233,17 @@ async def test_reads_of_power(
     started = await power.start_machine(CHANGE)
     stopped = await power.stop_machine(CHANGE)
     for result in (started, stopped):
-        assert (result.accepted, result.counts, result.wait_seconds > 0) == (False, counts, True)
+        assert (result.accepted, result.counts_as_attempt, result.wait_seconds > 0) == (False, counts, True)
         assert result.failure == failure
 
 
 async def test_calls_of_power(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     azure = await prepare(storage, monkeypatch, shown("deallocated"))
     started = await power.start_machine(CHANGE)
-    assert (started.counts, started.failure, started.wait_seconds >= 20) == (False, THROTTLED, True)
+    assert (started.counts_as_attempt, started.failure, started.wait_seconds >= 20) == (False, THROTTLED, True)
     azure.read = shown("running")
     stopped = await power.stop_machine(CHANGE)
-    assert (stopped.counts, stopped.failure, stopped.wait_seconds >= 20) == (False, THROTTLED, True)
+    assert (stopped.counts_as_attempt, stopped.failure, stopped.wait_seconds >= 20) == (False, THROTTLED, True)
     assert azure.sent == ["start", "stop"]
 
 
@@ -260,7 +260,7 @@ async def test_a_change_of_power_that_takes_long_is_looked_at_less_often(
     )  # fmt: skip
     await storage.at_most_once.declare(guard)
     waiting = await power.stop_machine(CHANGE)
-    assert (waiting.is_open, waiting.counts) == (True, False)
+    assert (waiting.is_open, waiting.counts_as_attempt) == (True, False)
     assert least <= waiting.wait_seconds <= most
 
 
@@ -270,7 +270,7 @@ async def test_behind_the_window_a_throttled_start_is_given_up(
 ) -> None:
     await prepare(storage, monkeypatch, THROTTLED, window=timedelta(hours=-1), policy=policy)
     started = await power.start_machine(CHANGE)
-    assert (started.accepted, started.wait_seconds, started.left) == (False, 0, left)
+    assert (started.accepted, started.wait_seconds, started.requeued) == (False, 0, left)
     off = machine.evaluate(shown("deallocated"), start_stopped=False).outcome
     assert off is not None
     outcome = not_started(off, started.failure)
@@ -284,7 +284,7 @@ async def test_a_throttled_restart_keeps_all_its_time(storage: Storage, monkeypa
     monkeypatch.setattr(power, "now", lambda: at)
     for _ in range(4):
         asked = await power.restart_machine(REF)
-        assert (asked.counts, asked.failure, asked.wait_seconds >= 20) == (False, THROTTLED, True)
+        assert (asked.counts_as_attempt, asked.failure, asked.wait_seconds >= 20) == (False, THROTTLED, True)
         # What a 429 says is believed once the machine has shown nothing for a while.
         at += timedelta(minutes=20)
     assert azure.sent == ["restart"] * 4
@@ -333,7 +333,7 @@ async def test_a_restart_whose_polls_are_throttled_is_not_taken_for_done(
     polled = await power.restart_machine(REF)
     assert polled.accepted is is_over
     if not is_over:
-        assert (polled.counts, polled.wait_seconds >= 20) == (False, True)
+        assert (polled.counts_as_attempt, polled.wait_seconds >= 20) == (False, True)
 
 
 @pytest.mark.parametrize(("seconds", "is_over"), [(-1, False), (0, True)])
@@ -389,7 +389,7 @@ async def test_a_restart_that_cannot_be_looked_for_stays_open(
     await storage.machines.update(RUN_ID, KEY, Stage.RESTARTING)
     monkeypatch.setattr(power, "now", lambda: NOW)
     looked = await power.restart_machine(REF)
-    assert (looked.accepted, looked.is_open, looked.counts) == (False, True, counts)
+    assert (looked.accepted, looked.is_open, looked.counts_as_attempt) == (False, True, counts)
     assert looked.failure == failure
     assert azure.sent == []
 
@@ -408,7 +408,7 @@ async def test_health_is_looked_for_as_long_as_it_is_throttled(
         return await health.check_health(request)
 
     before = await check(Moment.BEFORE)
-    assert (before.state, before.counts, before.wait_seconds) == (HealthState.WAIT, False, 20)
+    assert (before.state, before.counts_as_attempt, before.wait_seconds) == (HealthState.WAIT, False, 20)
     row = await storage.machines.get(RUN_ID, KEY)
     assert row is not None
     assert row.health_before is None, "nothing is known of it yet"
@@ -431,7 +431,7 @@ async def test_a_throttled_snapshot_is_waited_for_until_no_time_is_left(
     await prepare(storage, monkeypatch, THROTTLED, window=timedelta(hours=4), policy=policy)
     monkeypatch.setattr(hooks, "open_snapshots", Snapshots)
     waits = await hooks.take_snapshot(REF)
-    assert (waits.state, waits.counts, waits.wait_seconds >= 20) == (HookState.WAIT, False, True)
+    assert (waits.state, waits.counts_as_attempt, waits.wait_seconds >= 20) == (HookState.WAIT, False, True)
     monkeypatch.setattr(hooks, "now", lambda: NOW + timedelta(hours=4))
     ended = await hooks.take_snapshot(REF)
     assert ended.state is HookState.FAILED

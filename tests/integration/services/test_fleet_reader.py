@@ -52,13 +52,13 @@ async def test_no_more_than_a_few_read_the_fleet_at_a_time(
 ) -> None:
     end, read = held
     function, given = READS[name]
-    under_way = [asyncio.ensure_future(read()) for _ in range(MAX_READS)]
+    in_progress = [asyncio.ensure_future(read()) for _ in range(MAX_READS)]
     await asyncio.sleep(0)
     refused = await call(function, **given)
     assert (refused.status, refused.headers["Retry-After"]) == (429, "10")
     assert refused.problem["detail"].startswith("4 reads of the fleet are under way")
     end.set()
-    assert [each.status for each in await asyncio.gather(*under_way)] == [200] * MAX_READS
+    assert [each.status for each in await asyncio.gather(*in_progress)] == [200] * MAX_READS
     assert (await call(function, **given)).status == 502
 
 
@@ -74,10 +74,10 @@ async def test_a_read_that_is_cancelled_gives_its_place_back(
     storage: Storage, held: tuple[asyncio.Event, Callable[[], Awaitable[Answer]]]
 ) -> None:
     end, read = held
-    under_way = [asyncio.ensure_future(read()) for _ in range(MAX_READS)]
+    in_progress = [asyncio.ensure_future(read()) for _ in range(MAX_READS)]
     await asyncio.sleep(0)
-    for each in under_way:
+    for each in in_progress:
         each.cancel()
-    await asyncio.gather(*under_way, return_exceptions=True)
+    await asyncio.gather(*in_progress, return_exceptions=True)
     end.set()
     assert (await read()).status == 200

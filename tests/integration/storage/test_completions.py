@@ -52,10 +52,10 @@ async def test_a_phase_is_told_what_it_has_not_heard_of(storage: Storage) -> Non
     first, heard = await storage.completions.since(RUN, PHASE, "")
     assert sorted(first, key=str) == sorted([ended(2), ended(1, failed=True)], key=str)
     await storage.machines.update(
-        RUN, machine(3).key, Stage.ASSESSED, completion=completion_change(PHASE, ended(3, 4, left=True))
+        RUN, machine(3).key, Stage.ASSESSED, completion=completion_change(PHASE, ended(3, 4, requeued=True))
     )
     second, later = await storage.completions.since(RUN, PHASE, heard)
-    assert second == [ended(3, 4, left=True)]
+    assert second == [ended(3, 4, requeued=True)]
     assert await storage.completions.since(RUN, PHASE, heard) == (second, later), "the look was executed twice"
     assert await storage.completions.since(RUN, PHASE, later) == ([], later)
 

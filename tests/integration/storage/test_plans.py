@@ -18,7 +18,7 @@ from patchwave.domain.planning.placement_codec import PlacedMachine
 from patchwave.domain.planning.plan import ExcludedMachine, Makespan, Plan, PlannedMachine
 from patchwave.domain.planning.plan import PlannedRing as RingOfPlan
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
-from patchwave.domain.workflow.messages import PlannedPhase, PlannedRing, PlannedRun
+from patchwave.domain.workflow.messages import PhaseSummary, PlanSummary, RingSummary
 from patchwave.storage import InvalidCursor, Storage, StorageUnreachable
 from patchwave.storage.engine.rows import Change
 from patchwave.storage.engine.table import Table
@@ -81,11 +81,11 @@ def in_order(plan: Plan) -> list[PlacedMachine]:
     return [place(one) for one in ordered]
 
 
-SHORT = PlannedRun(
+SHORT = PlanSummary(
     machines=3,
     rings=[
-        PlannedRing(name="canary", machines=2, phases=[PlannedPhase(lanes={"westeurope": 2}), PlannedPhase(lanes={})]),
-        PlannedRing(name="broad", machines=1, phases=[PlannedPhase(lanes={"eastus": 1})], approval_seconds=60.5),
+        RingSummary(name="canary", machines=2, phases=[PhaseSummary(lanes={"westeurope": 2}), PhaseSummary(lanes={})]),
+        RingSummary(name="broad", machines=1, phases=[PhaseSummary(lanes={"eastus": 1})], approval_seconds=60.5),
     ],
 )
 
@@ -197,7 +197,7 @@ async def test_a_whole_plan_never_changes(storage: Storage) -> None:
     first = make([planned_machine(1)])
     second = make([planned_machine(1, why=["another"]), planned_machine(2)], notes=[])
     await storage.plans.save(RUN, first, in_order(first), SHORT)
-    assert await storage.plans.save(RUN, second, in_order(second), PlannedRun()) == SHORT
+    assert await storage.plans.save(RUN, second, in_order(second), PlanSummary()) == SHORT
     assert await storage.plans.get(RUN) == first
 
 

@@ -9,7 +9,7 @@ from patchwave.domain.planning.admission import Permit
 from patchwave.domain.planning.plan import Makespan, Plan
 from patchwave.domain.planning.reservation import Groups, Reservation, ahead_of, groups_of, waits_for
 from patchwave.domain.planning.topology import Topology
-from patchwave.domain.workflow.messages import PlannedRun
+from patchwave.domain.workflow.messages import PlanSummary
 from patchwave.storage import Storage
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -108,7 +108,7 @@ async def test_the_largest_phase_fits_into_a_row(storage: Storage) -> None:
     ] * 2
     makespan = Makespan(predicted_seconds=0, lower_bound_seconds=0)
     plan = Plan(policy="p", rings=[], machines=[], excluded=[], makespan=makespan, notes=[])
-    await storage.plans.save(RUN_ID, plan, [], PlannedRun(), groups={(0, 0): groups, (0, 1): groups})
+    await storage.plans.save(RUN_ID, plan, [], PlanSummary(), groups={(0, 0): groups, (0, 1): groups})
     assert await storage.reservations.get_groups(RUN_ID, 0, 1) == groups
 
 

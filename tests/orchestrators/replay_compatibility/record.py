@@ -28,7 +28,15 @@ from patchwave.domain.policy.gates import ErrorBudget, OnExceeded
 from patchwave.domain.runs.run import Mode, RunControls, Step
 from patchwave.domain.workflow import contracts, instance_ids
 from patchwave.domain.workflow.contracts import Signal
-from patchwave.domain.workflow.messages import Cutoff, FollowRun, NextWindow, RunRef, Stock, Traits, UnderWay
+from patchwave.domain.workflow.messages import (
+    Checkpoint,
+    Cutoff,
+    InProgressMachines,
+    MachineOptions,
+    NextWindow,
+    RunInput,
+    RunRef,
+)
 from tests.orchestrators.replay_compatibility.histories import FOLDER, ORCHESTRATORS, Execution, Turn, as_json
 from tests.support import scripted_fleet
 from tests.support.product import wait_until
@@ -75,7 +83,7 @@ class Recorder:
 
 def rollout(bench: Callable[..., Workbench]) -> None:
     """Two rings with an approval, a bake time, health, hooks and restarts of their own."""
-    traits = Traits(mode=Mode.PATCH, hooks=True, health=True, reboot_apart=True)
+    options = MachineOptions(mode=Mode.PATCH, hooks=True, health=True, reboot_apart=True)
     first, second, third = _keys(3)
     fleet = Fleet(
         [first, second, third],
@@ -91,7 +99,7 @@ def rollout(bench: Callable[..., Workbench]) -> None:
             Ring("canary", [{"westeurope": [first, second]}], approval_seconds=3_600, bake_seconds=600),
             Ring("broad", [{"westeurope": [third]}]),
         ],
-        traits=traits,
+        options=options,
         announces=True,
         pin_rings=True,
     )
@@ -118,7 +126,7 @@ def troubles(bench: Callable[..., Workbench]) -> None:
         {
             keys[0]: Script(looks=[scripted_fleet.NEEDS_START, scripted_fleet.NEEDS_START, scripted_fleet.READY]),
             keys[1]: Script(install_starts=[scripted_fleet.THROTTLED, scripted_fleet.BUSY, scripted_fleet.ACCEPTED]),
-            keys[2]: Script(install_starts=[scripted_fleet.LEFT, scripted_fleet.ACCEPTED]),
+            keys[2]: Script(install_starts=[scripted_fleet.REQUEUED, scripted_fleet.ACCEPTED]),
             keys[3]: Script(
                 assess_polls=[scripted_fleet.PASSING, scripted_fleet.ASSESSED],
                 verifications=[scripted_fleet.BOOTING, scripted_fleet.READY_AGAIN],
@@ -128,7 +136,7 @@ def troubles(bench: Callable[..., Workbench]) -> None:
         },
         cap=2,
         error_budget=ErrorBudget(run=0, on_exceeded=OnExceeded.END),
-        traits=Traits(mode=Mode.PATCH, start_stopped=True),
+        options=MachineOptions(mode=Mode.PATCH, start_stopped=True),
     )
     with bench(fleet) as open_bench:
         _start(open_bench)
@@ -137,7 +145,7 @@ def troubles(bench: Callable[..., Workbench]) -> None:
 
 def windows(bench: Callable[..., Workbench]) -> None:
     """What the first window leaves goes on in the next one."""
-    fleet = Fleet(_keys(2), traits=Traits(mode=Mode.PATCH, continues=True), announces=True)
+    fleet = Fleet(_keys(2), options=MachineOptions(mode=Mode.PATCH, continues=True), announces=True)
     now = datetime.now(UTC)
     fleet.cutoffs = [Cutoff(at=now - timedelta(hours=1)), Cutoff(at=now + timedelta(days=30))]
     fleet.next_windows = [
@@ -165,10 +173,10 @@ def generation(bench: Callable[..., Workbench]) -> None:
     found = AssessmentSummary(status="Succeeded", critical_and_security=3).to_wire()
     fleet.assessments = dict.fromkeys(fleet.keys, found)
     taken = PlacedMachine(key=fleet.keys[0], lane="westeurope", wave=1, permits=[Permit(RUN_GROUP, 5).text])
-    under_way = UnderWay(step=Step.PATCH, ring_number=0, phase_number=0, machines=[taken])
-    fleet.stocks = [Stock(is_planned=True, under_way=[under_way]), Stock(is_planned=True)]
+    in_progress = InProgressMachines(step=Step.PATCH, ring_number=0, phase_number=0, machines=[taken])
+    fleet.checkpoints = [Checkpoint(is_planned=True, in_progress=[in_progress]), Checkpoint(is_planned=True)]
     with bench(fleet) as open_bench:
-        _start(open_bench, FollowRun(run_id=RUN_ID, generation=2).to_wire())
+        _start(open_bench, RunInput(run_id=RUN_ID, generation=2).to_wire())
         open_bench.wait(RUN_ID)
 
 
@@ -230,7 +238,7 @@ def main() -> None:
 def _start(bench: Workbench, given: Any = None) -> None:
     bench.client.schedule_new_orchestration(
         contracts.PATCH_RUN.name,
-        input=given or FollowRun(run_id=RUN_ID).to_wire(),
+        input=given or RunInput(run_id=RUN_ID).to_wire(),
         instance_id=RUN_ID,
         version=contracts.VERSION,
     )

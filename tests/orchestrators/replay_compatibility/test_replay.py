@@ -19,7 +19,7 @@ from local.functions_host.durable.workbench import Workbench
 from orchestrators.versioning import SUPPORTED, versioned
 from patchwave.domain.runs.run import Step
 from patchwave.domain.workflow import contracts
-from patchwave.domain.workflow.messages import FollowRun
+from patchwave.domain.workflow.messages import RunInput
 from tests.orchestrators.replay_compatibility.histories import FOLDER, ORCHESTRATORS, Execution, Json
 from tests.support.scripted_fleet import RUN_ID, Fleet
 
@@ -87,7 +87,7 @@ def test_an_instance_of_another_version_fails_before_it_does_anything(version: s
     fleet = Fleet([])
     with Workbench(ORCHESTRATORS, fleet.activities()) as bench:
         bench.client.schedule_new_orchestration(
-            contracts.PATCH_RUN.name, input=FollowRun(run_id=RUN_ID).to_wire(), instance_id=RUN_ID, version=version
+            contracts.PATCH_RUN.name, input=RunInput(run_id=RUN_ID).to_wire(), instance_id=RUN_ID, version=version
         )
         ended = bench.wait(RUN_ID)
     assert ended.status is OrchestrationStatus.FAILED

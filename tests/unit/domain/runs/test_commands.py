@@ -294,7 +294,7 @@ class TestTheTurnOfAMachine:
     def test_a_gate_that_holds_one_of_its_scopes_leaves_it(self, scope: str) -> None:
         result = start_blocker(approved_run(blocked_scopes=["ring:other", scope]), placed())
         assert result is not None
-        assert (result.state, result.outcome) == (StartState.LEFT, None)
+        assert (result.state, result.outcome) == (StartState.REQUEUED, None)
 
     def test_a_gate_that_holds_others_does_not(self) -> None:
         others = ["ring:canary", "lane:broad/northeurope", "wave:broad/westeurope/3", "lane:canary/westeurope"]
@@ -303,7 +303,7 @@ class TestTheTurnOfAMachine:
     def test_a_pause_leaves_it(self) -> None:
         result = start_blocker(commands.pause(approved_run(), ANA), placed())
         assert result is not None
-        assert result.state is StartState.LEFT
+        assert result.state is StartState.REQUEUED
 
     def test_a_cancel_a_skip_and_a_stop_end_it_in_this_order(self) -> None:
         stopped = approved_run(stop_reason="The ring broad was rejected.")

@@ -21,7 +21,7 @@ from patchwave.domain.runs.maintenance_results import (
     awaits_result,
     conclude,
     is_contradicted,
-    is_under_way,
+    is_in_progress,
     read_patch,
 )
 from tests.unit.domain.maintenance.test_occurrence import CONFIGURATION, ID, START
@@ -186,10 +186,10 @@ def test_results_are_awaited_where_there_will_be_one() -> None:
 
 
 def test_a_machine_without_a_last_word_may_still_be_patched() -> None:
-    assert is_under_way(machine())
-    assert is_under_way(machine(update_manager_status="InProgress"))
-    assert not is_under_way(machine(update_manager_status="InProgress", installation=INSTALLED))
-    assert not any(is_under_way(machine(update_manager_status=word)) for word in ("Succeeded", "Failed", "Cancelled"))
+    assert is_in_progress(machine())
+    assert is_in_progress(machine(update_manager_status="InProgress"))
+    assert not is_in_progress(machine(update_manager_status="InProgress", installation=INSTALLED))
+    assert not any(is_in_progress(machine(update_manager_status=word)) for word in ("Succeeded", "Failed", "Cancelled"))
 
 
 def test_a_failure_that_is_only_ubuntu_pro_is_a_warning_of_a_scheduled_run_too() -> None:

@@ -9,7 +9,7 @@ import pytest
 from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.core.patches import InstallationSummary
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
-from patchwave.domain.runs.recovery import count_failures, newest_end, resting_lanes, step_under_way, was_begun
+from patchwave.domain.runs.recovery import count_failures, newest_end, resting_lanes, step_in_progress, was_begun
 from patchwave.domain.runs.run import Step
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -46,8 +46,8 @@ def machine(stage: Stage, outcome: OutcomeKind | None = None, **values: object) 
 )
 def test_who_was_worked_on(stage: Stage, unlocked: Step | None, locked: Step | None) -> None:
     """With the lock of the run, hooks may have run and the power may have been changed."""
-    assert step_under_way(machine(stage), is_locked=False) is unlocked
-    assert step_under_way(machine(stage), is_locked=True) is locked
+    assert step_in_progress(machine(stage), is_locked=False) is unlocked
+    assert step_in_progress(machine(stage), is_locked=True) is locked
 
 
 def test_a_ring_has_begun_when_something_was_done_to_one_of_its_machines() -> None:
