@@ -11,7 +11,7 @@ import pytest
 from benchmarks import run as command
 from benchmarks.lanes import Step
 from benchmarks.report import render
-from tests.benchmarks.test_metrics import results
+from tests.benchmarks.samples import results
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ import pytest
 from local import ROOT
 from patchwave.api.endpoint import ROUTES
 from patchwave.domain.workflow import contracts
-from tests.support.function_index import registered
+from tests.support.function_index import HTTP, registered
 
 # A process of its own: the library keeps the functions of an app for the life of the process.
 _INDEX = """
@@ -37,7 +37,6 @@ async def main():
 asyncio.run(main())
 """
 
-HTTP = {spec.name: (spec.path, spec.method.lower()) for spec in ROUTES.values()}
 OTHER_TRIGGERS = {
     "start_scheduled_runs": "timerTrigger",
     "delete_expired_snapshots": "timerTrigger",

@@ -24,12 +24,11 @@ from patchwave.domain.policy.scope import Scope
 from patchwave.domain.runs.run import RunState
 from patchwave.settings import load_settings
 from patchwave.storage import Storage, StorageUnreachable
-from tests.contract.test_functions import HTTP
 from tests.integration.conftest import engine, monthly, no_identity, storage
 from tests.support.azurite import azurite
 from tests.support.factories import NOW, machine
 from tests.support.factories import run as a_run
-from tests.support.function_index import registered
+from tests.support.function_index import HTTP, registered
 from tests.support.http_calls import POLICY, SUBSCRIPTION, Engine, call, call_route
 
 __all__ = ["azurite", "engine", "monthly", "no_identity", "storage"]

@@ -21,7 +21,7 @@ import requests
 from patchwave.storage import Storage
 from tests.fuzz.api import Send
 from tests.fuzz.expensive import Expensive
-from tests.fuzz.test_api import SEED, InProcess, known_of_everything
+from tests.fuzz.in_process import SEED, InProcess, known_of_everything
 
 MAX_SECONDS = 0.25
 QUICK_REQUESTS = 150

@@ -8,9 +8,12 @@ from typing import Any
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.command import Order
 from patchwave.domain.core.ids import MachineId, RunId
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
+from patchwave.domain.core.patches import PatchRecord
 from patchwave.domain.runs.intent import Intent
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.storage import Storage
 
 NOW = datetime(2026, 11, 10, 19, 0, tzinfo=UTC)
 SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"
@@ -65,3 +68,17 @@ def run(at: datetime = NOW, **changes: Any) -> Run:
         "policy_snapshot": {"name": "monthly", "scope": {"tags": {"Ring": "ä😀"}}},
     }
     return Run(**{**fields, **changes})
+
+
+def patches(count: int, state: str = "Available") -> list[PatchRecord]:
+    return [
+        PatchRecord(name=f"pkg-{n}", version=f"1.{n}", classifications=["Security"], state=state) for n in range(count)
+    ]
+
+
+KEY = machine(1).key
+
+
+async def end_machine(storage: Storage, outcome: Outcome | None = None, *, run_id: str = RUN) -> None:
+    failed = Outcome(outcome=OutcomeKind.FAILED, reason=Reason.PATCHES_FAILED, message="1 patch failed.")
+    await storage.results.record_outcome(run_id, KEY, outcome or failed, at=NOW, installation=None, patches=[])

@@ -160,3 +160,17 @@ async def call(
     )
     arguments = {"req": request, **({"client": engine} if engine is not None else {})}
     return Answer(await user_function(function)(**arguments))
+
+
+class PurgedEngine:
+    """Notes which instances were to be removed."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.failing = False
+
+    async def purge_orchestrations_by(self, **asked: Any) -> object:
+        if self.failing:
+            raise grpc.RpcError("unavailable")
+        self.asked.append(asked)
+        return None

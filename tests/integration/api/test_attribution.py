@@ -9,8 +9,7 @@ import pytest
 from patchwave.api import evidence, freezes, policies, policy_schedule, run_commands, runs
 from patchwave.domain.runs.run import RunState
 from patchwave.storage import Storage
-from tests.integration.api.test_run_commands import end_machine
-from tests.support.factories import NOW, RUN, machine, run
+from tests.support.factories import NOW, RUN, end_machine, machine, run
 from tests.support.http_calls import POLICY, Answer, Engine, call, signed_in
 from triggers.webhook import run_webhook
 

@@ -15,10 +15,9 @@ from patchwave.domain.policy.policy import parse_policy
 from patchwave.domain.runs.run import PolicyOrigin, Run, Trigger, TriggerKind
 from patchwave.settings import load_settings
 from patchwave.storage import Storage
-from tests.integration.api.test_run_commands import end_machine
-from tests.integration.api.test_webhook import SECRET, sign
-from tests.support.factories import NOW, RUN, machine, run
+from tests.support.factories import NOW, RUN, end_machine, machine, run
 from tests.support.http_calls import POLICY, SUBSCRIPTION, TENANT, Answer, Engine, call, call_route, signed_in
+from tests.support.webhook_calls import SECRET, sign
 
 ANA = "aaaaaaaa-2222-4333-8444-555555555555"
 DORA = "dddddddd-2222-4333-8444-555555555555"

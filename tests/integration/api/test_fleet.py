@@ -2,118 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 
 from patchwave.api import fleet
-from patchwave.azure.resource_graph import ResourceGraph
-from patchwave.azure.vm_agents import AgentVersions
-from patchwave.services import fleet_reader
 from patchwave.storage import Storage
-from tests.support.azure import Access
 from tests.support.factories import NOW
+from tests.support.fleet_api import CONFIGURATION, SCENARIOS, SUBSCRIPTION, azure, machine_id, simulator
 from tests.support.http_calls import POLICY, call
-from tests.support.simulator import as_client, running
 
-SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
-GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-modes"
-CONFIGURATION = f"{GROUP}/providers/Microsoft.Maintenance/maintenanceConfigurations/nightly"
-API = {"api-version": "2023-04-01"}
-JAMMY = {"publisher": "Canonical", "offer": "0001-com-ubuntu-server-jammy", "sku": "22_04-lts"}
-NOBLE = {"publisher": "Canonical", "offer": "ubuntu-24_04-lts", "sku": "server"}
-SCENARIOS = {
-    1: ("AutomaticByPlatform", True, True),
-    2: ("AutomaticByPlatform", True, False),
-    3: ("AutomaticByPlatform", False, True),
-    4: ("AutomaticByPlatform", False, False),
-    5: ("ImageDefault", True, True),
-    6: ("ImageDefault", True, False),
-    7: ("ImageDefault", False, True),
-    8: ("ImageDefault", False, False),
-}
+__all__ = ["azure", "simulator"]
+
 PATCHED_BY = {1: "schedule", 2: "none", 3: "none", 4: "platform"} | dict.fromkeys(range(5, 9), "operating_system")
-
-
-def machine_id(name: str) -> str:
-    return f"{GROUP}/providers/Microsoft.Compute/virtualMachines/{name}"
-
-
-def entry(name: str, mode: str, bypass: bool, **simulation: Any) -> dict[str, Any]:
-    """A Linux machine of the fleet file, of an image that is supported."""
-    settings = {
-        "patchMode": mode,
-        "assessmentMode": "AutomaticByPlatform",
-        "automaticByPlatformSettings": {"bypassPlatformSafetyChecksOnUserSchedule": bypass},
-    }
-    return {
-        "id": machine_id(name),
-        "location": "westeurope",
-        "osType": "Linux",
-        "tags": {"env": "test"},
-        "properties": {
-            "osProfile": {"linuxConfiguration": {"patchSettings": settings}},
-            "storageProfile": {"imageReference": NOBLE if name == "noble" else JAMMY},
-        },
-        "simulation": simulation,
-    }
-
-
-@pytest.fixture(scope="module")
-def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """The ready document of a simulator with a machine for each scenario, two that are not eligible, and a schedule."""
-    folder = tmp_path_factory.mktemp("modes")
-    machines = [entry(f"scenario-{number}", mode, bypass) for number, (mode, bypass, _) in SCENARIOS.items()]
-    machines += [entry("noble", "AutomaticByPlatform", False), entry("old", "ImageDefault", False, agent="old")]
-    # At that speed the minute by which Resource Graph lags is a moment.
-    with running(folder, machines, "--speed", "1200") as document:
-        with httpx.Client(**as_client(document)) as http:
-            schedule(http, [f"scenario-{number}" for number, (*_, is_scheduled) in SCENARIOS.items() if is_scheduled])
-        yield document
-
-
-def schedule(http: httpx.Client, names: list[str]) -> None:
-    """A configuration, and assignments of these machines."""
-    window = {
-        "startDateTime": f"{datetime.now(UTC) + timedelta(days=400):%Y-%m-%d} 22:00",
-        "duration": "03:00",
-        "timeZone": "UTC",
-        "recurEvery": "Day",
-    }
-    properties = {
-        "maintenanceScope": "InGuestPatch",
-        "extensionProperties": {"InGuestPatchMode": "User"},
-        "maintenanceWindow": window,
-        "installPatches": {
-            "rebootSetting": "IfRequired",
-            "linuxParameters": {"classificationsToInclude": ["Critical"]},
-        },
-    }
-    body = {"location": "westeurope", "properties": properties}
-    reply = http.put(CONFIGURATION, params=API, json=body)
-    assert reply.is_success, reply.text
-    for name in names:
-        assignment = f"{machine_id(name)}/providers/Microsoft.Maintenance/configurationAssignments/nightly"
-        body = {"location": "westeurope", "properties": {"maintenanceConfigurationId": CONFIGURATION}}
-        reply = http.put(assignment, params=API, json=body)
-        assert reply.is_success, reply.text
-
-
-@pytest.fixture
-async def azure(
-    access: Access, graph: ResourceGraph, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[httpx.AsyncClient]:
-    """Azure as the triggers reach it; the simulator's own controls for the test."""
-    versions = AgentVersions(access.settings, access.pipeline())
-    monkeypatch.setattr(fleet_reader, "open_resource_graph", lambda: graph)
-    monkeypatch.setattr(fleet_reader, "open_agent_versions", lambda: versions)
-    async with httpx.AsyncClient(**as_client(access.document)) as http:
-        yield http
-        await http.delete("/_sim/faults")
-    await versions.close()
 
 
 async def modes(**query: str) -> dict[str, Any]:

@@ -19,9 +19,8 @@ from patchwave.domain.workflow import contracts
 from patchwave.services.retention import purge
 from patchwave.settings import load_settings
 from patchwave.storage import Storage
-from tests.integration.api.test_fleet import azure, machine_id, simulator
-from tests.integration.services.test_retention import PurgedEngine
-from tests.support.http_calls import Answer, Engine, call
+from tests.support.fleet_api import azure, machine_id, simulator
+from tests.support.http_calls import Answer, Engine, PurgedEngine, call
 
 __all__ = ["azure", "simulator"]
 

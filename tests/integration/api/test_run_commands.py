@@ -10,7 +10,6 @@ import pytest
 
 from patchwave.api import run_commands, runs
 from patchwave.domain.azure.operation import OperationKind
-from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.machine.patch_pinning import LinuxPin, Pin
 from patchwave.domain.planning.rings import choose_rings
 from patchwave.domain.planning.topology import PlannerMachine
@@ -19,12 +18,11 @@ from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Run, RunState
 from patchwave.storage import Storage
-from tests.support.factories import NOW, RUN, intent, machine, order, run
+from tests.support.factories import KEY, NOW, RUN, end_machine, intent, machine, order, run
 from tests.support.http_calls import POLICY, Answer, Engine, call
 
 RINGS = [{"name": "canary", "percent": 5}, {"name": "broad", "approval": {"within": "PT4H"}}]
 SNAPSHOT: dict[str, Any] = {"name": "monthly", **POLICY, "rings": RINGS}
-KEY = machine(1).key
 pytestmark = pytest.mark.usefixtures("platform")
 ANA = {"x-ms-client-principal-name": "ana@example.org"}
 COMMANDS = {
@@ -62,11 +60,6 @@ async def lines(storage: Storage, run_id: str = RUN) -> list[dict[str, Any]]:
 
 async def give(engine: Engine, command: str, body: object = b"", **headers: str) -> Answer:
     return await call(COMMANDS[command], body=body, headers=headers, engine=engine, runId=RUN)
-
-
-async def end_machine(storage: Storage, outcome: Outcome | None = None, *, run_id: str = RUN) -> None:
-    failed = Outcome(outcome=OutcomeKind.FAILED, reason=Reason.PATCHES_FAILED, message="1 patch failed.")
-    await storage.results.record_outcome(run_id, KEY, outcome or failed, at=NOW, installation=None, patches=[])
 
 
 async def test_a_pause_is_written_told_and_audited_once(live: Storage, engine: Engine) -> None:

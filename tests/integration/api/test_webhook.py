@@ -16,9 +16,8 @@ from patchwave.settings import load_settings
 from patchwave.storage import Storage
 from tests.support.factories import NOW
 from tests.support.http_calls import POLICY, Answer, Engine, call
+from tests.support.webhook_calls import SECRET, sign
 from triggers.webhook import run_webhook
-
-SECRET = "a-secret-for-tests-only-and-no-other"
 
 
 @pytest.fixture
@@ -26,11 +25,6 @@ def signed(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A secret is set, so that signatures are asked for."""
     monkeypatch.setenv("PATCHWAVE_WEBHOOK_SECRET", SECRET)
     load_settings.cache_clear()
-
-
-def sign(body: bytes, *, at: float | None = None, secret: str = "", delivery: str = "", policy: str = "monthly") -> str:
-    made_with = secret or policy_secret(SECRET, policy)
-    return signature_of(Call(policy, delivery, body), made_with, time.time() if at is None else at)
 
 
 async def send(

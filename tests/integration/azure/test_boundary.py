@@ -40,8 +40,7 @@ from patchwave.domain.maintenance.assignment import Assignment
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
 from patchwave.domain.policy.scope import OsType
 from patchwave.settings import Settings
-from tests.integration.azure.test_resource_graph import Credential
-from tests.integration.azure.test_tokens import Server, servers
+from tests.support.arm_server import Credential, Server, servers
 from tests.support.factories import SUBSCRIPTION, intent, machine
 
 __all__ = ["servers"]

@@ -22,28 +22,10 @@ from patchwave.azure.resource_graph import DEFAULT_WAIT_SECONDS, ResourceGraph
 from patchwave.domain.fleet.discovery import build_queries
 from patchwave.domain.policy.scope import Scope
 from patchwave.settings import Settings
+from tests.support.arm_server import Credential
 
 AUTHORITY = trustme.CA()
 SUBSCRIPTION = "11111111-1111-1111-1111-111111111111"
-
-
-class Credential:
-    """Hands out a token and remembers what it was asked for."""
-
-    def __init__(self, token: str = "secret-token") -> None:
-        self.scopes: list[str] = []
-        self._token = token
-
-    async def get_token(self, *scopes: str, **_: Any) -> AccessToken:
-        self.scopes += scopes
-        return AccessToken(self._token, 4_102_444_800)
-
-    async def close(self) -> None: ...
-
-    async def __aenter__(self) -> Credential:
-        return self
-
-    async def __aexit__(self, exc_type: Any = None, exc_value: Any = None, traceback: Any = None) -> None: ...
 
 
 class Server:

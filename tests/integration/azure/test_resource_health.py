@@ -21,7 +21,7 @@ from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.machine.resource_health import Availability
 from patchwave.settings import Settings
-from tests.integration.azure.test_resource_graph import Credential
+from tests.support.arm_server import Credential
 from tests.support.factories import SUBSCRIPTION, machine
 
 AUTHORITY = trustme.CA()

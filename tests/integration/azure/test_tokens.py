@@ -5,125 +5,14 @@ Two real TLS servers under one authority: the one that the settings name, and on
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
-
 import pytest
-import trustme
-from aiohttp import web
-from pydantic import SecretStr
 
-from patchwave.azure.locations import Locations
-from patchwave.azure.pipeline import ArmPipeline
-from patchwave.azure.resource_graph import ResourceGraph
-from patchwave.azure.resource_health import ResourceHealth
-from patchwave.azure.snapshots import Snapshots
 from patchwave.azure.virtual_machines import ResourceManager
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.operation import PollState
-from patchwave.domain.core.ids import MachineId
-from patchwave.domain.machine.snapshot import OsDisk, SnapshotId, snapshot_body
-from patchwave.settings import Settings
-from tests.integration.azure.test_resource_graph import Credential
-from tests.support.factories import SUBSCRIPTION, machine
+from tests.support.arm_server import CALLS, MACHINE, OPERATION, TOKEN, Call, Credential, Server, servers, settings_of
 
-AUTHORITY = trustme.CA()
-MACHINE = MachineId.parse(machine(1).id)
-OPERATION = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Compute/locations/westeurope/operations/1"
-TOKEN = "Bearer secret-token"
-
-
-class Server:
-    """Keeps what arrives, and answers as it was told: status, headers and body."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[str, str, str | None]] = []
-        self.answer: tuple[int, dict[str, str], str] = (200, {}, "{}")
-        self.url = ""
-
-    async def handle(self, request: web.Request) -> web.Response:
-        self.seen.append((request.method, request.path, request.headers.get("Authorization")))
-        status, headers, body = self.answer
-        return web.Response(status=status, headers=headers, text=body, content_type="application/json")
-
-
-@pytest.fixture
-async def servers(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Server, Server]]:
-    """The Resource Manager of the settings, and somebody else."""
-    trust = ssl.create_default_context()
-    AUTHORITY.configure_trust(trust)
-    # What the SDK verifies with when it is told nothing; made once, when the library is loaded.
-    monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", trust)
-    runners: list[web.AppRunner] = []
-    made = (Server(), Server())
-    for server, host in zip(made, ("localhost", "127.0.0.1"), strict=True):
-        application = web.Application()
-        application.router.add_route("*", "/{rest:.*}", server.handle)
-        runner = web.AppRunner(application, shutdown_timeout=0.1)
-        await runner.setup()
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        AUTHORITY.issue_cert(host).configure_cert(context)
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-        server.url = f"https://{host}:{runner.addresses[0][1]}"
-        runners.append(runner)
-    yield made
-    for runner in runners:
-        await runner.cleanup()
-
-
-def settings_of(manager: Server) -> Settings:
-    return Settings(resource_manager=manager.url, tables_connection=SecretStr("x"))
-
-
-type Call = Callable[[Settings], Awaitable[object]]
-
-
-async def _manager(settings: Settings, call: Callable[[ResourceManager], Awaitable[object]]) -> object:
-    client = ResourceManager(settings, Credential())
-    try:
-        return await call(client)
-    finally:
-        await client.close()
-
-
-async def _disks(settings: Settings, call: Callable[[Snapshots], Awaitable[object]]) -> object:
-    client = Snapshots(settings, Credential())
-    try:
-        return await call(client)
-    finally:
-        await client.close()
-
-
-async def _plain[T: (Locations, ResourceGraph, ResourceHealth)](
-    kind: Callable[[Settings, ArmPipeline], T], settings: Settings, call: Callable[[T], Awaitable[object]]
-) -> object:
-    client = kind(settings, ArmPipeline(settings, Credential()))
-    try:
-        return await call(client)
-    finally:
-        await client.close()
-
-
-COMPUTE = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-a/providers/Microsoft.Compute"
-SNAPSHOT = SnapshotId.parse(f"{COMPUTE}/snapshots/s")
-DISK = OsDisk(id=f"{COMPUTE}/disks/d", location="westeurope")
-CALLS: dict[str, Call] = {
-    "a read": lambda settings: _manager(settings, lambda client: client.read_machine(MACHINE)),
-    "a poll": lambda settings: _manager(
-        settings, lambda client: client.poll(MACHINE, settings.manager_url + OPERATION, "")
-    ),
-    "a POST of the SDK": lambda settings: _manager(settings, lambda client: client.start(MACHINE)),
-    "a PUT of the SDK": lambda settings: _disks(
-        settings, lambda client: client.take_snapshot(SNAPSHOT, snapshot_body(DISK, {}, incremental=True))
-    ),
-    "a DELETE of the SDK": lambda settings: _disks(settings, lambda client: client.delete_snapshot(SNAPSHOT)),
-    "a query": lambda settings: _plain(ResourceGraph, settings, lambda client: client.page("resources")),
-    "locations": lambda settings: _plain(Locations, settings, lambda client: client.read([SUBSCRIPTION])),
-    "alerts": lambda settings: _plain(
-        ResourceHealth, settings, lambda client: client.fired_alerts(MACHINE, timedelta(hours=1))
-    ),
-}
+__all__ = ["servers"]
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

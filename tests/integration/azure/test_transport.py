@@ -12,7 +12,7 @@ from patchwave.azure.transport import transport_options
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.instance_view import MachineView
 from patchwave.storage import Storage
-from tests.integration.azure.test_tokens import CALLS, TOKEN, Call, Server, servers, settings_of
+from tests.support.arm_server import CALLS, TOKEN, Call, Server, servers, settings_of
 
 __all__ = ["servers"]
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")

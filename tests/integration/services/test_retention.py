@@ -7,7 +7,6 @@ import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import grpc
 import pytest
 
 from patchwave.api import evidence
@@ -24,27 +23,13 @@ from patchwave.settings import Settings
 from patchwave.storage import Storage
 from patchwave.storage.retention import RetentionRepository
 from tests.support.factories import intent, machine
-from tests.support.http_calls import Answer, call
+from tests.support.http_calls import Answer, PurgedEngine, call
 
 NOW = datetime(2027, 12, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 KEPT = Retention(runs=400 * DAY, history=400 * DAY, instances=30 * DAY)
 PATCHED = Outcome(outcome=OutcomeKind.PATCHED, reason=Reason.OK, message="3 patches installed.")
 SECRET = "https://management.azure.com/op?t=1&c=SIGNED"
-
-
-class PurgedEngine:
-    """Notes which instances were to be removed."""
-
-    def __init__(self) -> None:
-        self.asked: list[dict[str, Any]] = []
-        self.failing = False
-
-    async def purge_orchestrations_by(self, **asked: Any) -> object:
-        if self.failing:
-            raise grpc.RpcError("unavailable")
-        self.asked.append(asked)
-        return None
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ async def test_a_machine_that_is_not_in_the_run_has_no_ending(storage: Storage) 
 
 
 async def test_a_machine_with_more_patches_than_a_transaction_holds_is_told_with_its_row(storage: Storage) -> None:
-    from tests.integration.storage.test_run_machines import patches
+    from tests.support.factories import patches
 
     await storage.machines.add(RUN, [machine(1)])
     for count in (98, 99, 100, 230):

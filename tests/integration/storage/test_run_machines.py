@@ -20,19 +20,13 @@ from patchwave.storage import RecordMissing, Storage
 from patchwave.storage.engine.rows import Change
 from patchwave.storage.engine.table import BULK_ROWS_A_SECOND
 from patchwave.storage.run_patches import merge_patches
-from tests.support.factories import NOW, intent, machine
+from tests.support.factories import NOW, intent, machine, patches
 
 RUN = "20261110T190000Z-monthly"
 PATCHED = Outcome(outcome=OutcomeKind.PATCHED, reason=Reason.OK, message="3 patches installed.")
 FAILED = Outcome(outcome=OutcomeKind.FAILED, reason=Reason.PATCHES_FAILED, message="1 patch failed.")
 SUMMARY = AssessmentSummary(status="Succeeded", critical_and_security=2, other=1, reboot_pending=True)
 INSTALLED = InstallationSummary(status="Succeeded", installed=3, reboot_status="Completed")
-
-
-def patches(count: int, state: str = "Available") -> list[PatchRecord]:
-    return [
-        PatchRecord(name=f"pkg-{n}", version=f"1.{n}", classifications=["Security"], state=state) for n in range(count)
-    ]
 
 
 async def keys_of(storage: Storage, stage: Stage) -> list[str]:

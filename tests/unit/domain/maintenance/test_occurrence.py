@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -21,14 +21,8 @@ from patchwave.domain.maintenance.occurrence import (
     from_first_event,
 )
 from patchwave.domain.policy.maintenance_section import MaintenanceHooks
+from tests.support.occurrence_samples import CONFIGURATION, ID, START, SUBSCRIPTION
 
-SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
-CONFIGURATION = (
-    f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-updates"
-    "/providers/Microsoft.Maintenance/maintenanceConfigurations/weekly"
-)
-ID = f"{CONFIGURATION}/providers/microsoft.maintenance/applyupdates/20261121030000"
-START = datetime(2026, 11, 21, 3, 0, tzinfo=UTC)
 PATIENCE = EventTimeouts(prepare=timedelta(minutes=20), cutoff=timedelta(minutes=10), post=timedelta(hours=1))
 DATA: Json = {
     "CorrelationId": ID,

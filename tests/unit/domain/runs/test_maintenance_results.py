@@ -24,7 +24,7 @@ from patchwave.domain.runs.maintenance_results import (
     is_in_progress,
     read_patch,
 )
-from tests.unit.domain.maintenance.test_occurrence import CONFIGURATION, ID, START
+from tests.support.occurrence_samples import CONFIGURATION, ID, START
 
 MACHINE = MachineId.parse(
     "/subscriptions/11111111-2222-4333-8444-555555555555/resourceGroups/rg-web"
