@@ -1,9 +1,9 @@
-"""BulkStatus: one query tells something of a whole region, where each machine would cost a read.
+"""Bulk status: one query of Resource Graph for a whole region, where each machine would cost a read.
 
-Resource Graph is a minute or more behind, so it is believed only where that does no harm. Which installations run: what
-it does not show may have ended, or just begun, and is asked after at Resource Manager. Which machines are available,
-before anything is done to them: all others are asked after one by one. Assessments are not swept: they take two
-minutes, and their table says nothing of one that runs.
+Resource Graph lags by a minute or more, so its rows count only where that does no harm. For running installations: one
+that it does not show may have ended or just begun, and is read at Resource Manager. For availability before anything is
+done to a machine: all machines that it does not show as available are read one by one. Assessments are not queried:
+they take two minutes, and their table does not show running ones.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from patchwave.domain.fleet.discovery import literal
 from patchwave.settings import Settings
 
 SWEPT_ABOVE = 500
-"""Operations in flight in one region from which on they are swept."""
+"""Operations in flight in one region from which on they are queried in bulk."""
 MAX_SINGLE_READS = 20
-"""Machines of one region that are asked after one by one within the age of a sweep; from then on they are swept."""
+"""Machines of one region that are read one by one within the maximum age; from then on they are queried in bulk."""
 
 
 class _Region(NamedTuple):
@@ -31,7 +31,7 @@ class _Region(NamedTuple):
 
 
 class BulkStatus:
-    """The newest sweeps of each region; made once per process and event loop."""
+    """The newest results of each region; made once per process and event loop."""
 
     def __init__(self, graph: ResourceGraph, longest_age: float) -> None:
         self._graph = graph
@@ -45,7 +45,7 @@ class BulkStatus:
     async def running(self, subscription_id: str, location: str) -> frozenset[str]:
         """The ids of the installations in a region that run, as far as is known; a poll interval old at most.
 
-        Nothing is known of any when Resource Graph does not answer.
+        Empty when Resource Graph does not answer.
         """
         region = _Region(subscription_id.lower(), location.lower())
         return await self._newest(_running_query(region.location), region)
@@ -53,7 +53,7 @@ class BulkStatus:
     async def available(self, subscription_id: str, location: str) -> frozenset[str]:
         """The machines of a region, by id in lower case, that Resource Health calls available: a minute or two ago.
 
-        None while few are asked after: one by one, the answer is of this moment.
+        Empty while few machines are read: one by one, their status is of this moment.
         """
         region = _Region(subscription_id.lower(), location.lower())
         asked = self._asked.setdefault(region, deque(maxlen=MAX_SINGLE_READS))
@@ -66,11 +66,11 @@ class BulkStatus:
             at, found = self._found.get((query, region), (-self._longest_age, frozenset[str]()))
             if monotonic() - at < self._longest_age:
                 return found
-            found = await self._sweep(query, region)
+            found = await self._query_all(query, region)
             self._found[query, region] = (monotonic(), found)
             return found
 
-    async def _sweep(self, query: str, region: _Region) -> frozenset[str]:
+    async def _query_all(self, query: str, region: _Region) -> frozenset[str]:
         """What the query projects as ``found``, page by page."""
         found: set[str] = set()
         token = ""
@@ -84,7 +84,7 @@ class BulkStatus:
             found |= {fold(str(row.get("found", ""))) for row in page.rows}
             token = page.skip_token
             if page.failure is not None or not token:
-                # What one page shows is so, whatever becomes of the others.
+                # The rows of a page are valid even if later pages fail.
                 return frozenset(found)
 
 
@@ -119,5 +119,5 @@ _bulk_status = PerLoop(lambda settings: BulkStatus(open_resource_graph(settings)
 
 
 def open_bulk_status(settings: Settings | None = None) -> BulkStatus:
-    """The sweeps of this process."""
+    """The bulk status of this process."""
     return _bulk_status.get(settings)

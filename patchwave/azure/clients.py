@@ -29,14 +29,14 @@ class PerLoop[Client]:
         return found
 
     def pop(self) -> Client | None:
-        """Forget the client of the running loop, for whoever closes it; ``None`` when there is none."""
+        """Forget the client of the running loop, so that the caller closes it; ``None`` when there is none."""
         return self._by_loop.pop(asyncio.get_running_loop(), None)
 
 
 async def close_clients() -> None:
     """Give back the connections of the running loop, of all kinds of clients. Each is opened anew when it is asked for.
 
-    A worker process ends with its connections; whoever ends a loop before, as tests do, calls this.
+    A worker process ends with its connections; code that ends a loop before, as tests do, calls this.
     """
     for client in [kind.pop() for kind in list(_kinds)]:
         if (close := getattr(client, "close", None)) is not None:

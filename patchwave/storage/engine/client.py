@@ -1,7 +1,7 @@
-"""The requests to one Azure table, and what their answers mean in our own words.
+"""The requests to one Azure table, with the errors of this package.
 
-The Azure library is imported on first use, and known to nobody else. Every write is a transaction, also of one row;
-it is written by ``transaction`` and sent by the library, which knows about tokens, keys, repetitions and proxies.
+The Azure library is imported here alone, and on first use. Every write is a transaction, also of one row; it is written
+by ``batch_codec`` and sent by the library, which has tokens, keys, retries and proxies.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from azure.core.rest import AsyncHttpResponse, HttpRequest
 
 SCAN_PAGE = 1_000
-"""Rows that the service gives in one answer."""
+"""Rows that the service returns in one response."""
 
-# The library does not repeat a POST whose answer was lost. Every write here is conditional or says the same thing
-# twice, so that a repetition finds what the first attempt did.
+# The library does not repeat a POST whose response was lost. Every write here is conditional or idempotent, so that
+# a repetition finds what the first attempt did.
 _ALL = ["GET", "POST"]
 
 _VERSION = "2019-02-02"
@@ -41,7 +41,7 @@ class TableMissing(Exception):
 
 
 class Pipeline(Protocol):
-    """What sends a request of ours as the library sends its own."""
+    """The part of the library that sends requests."""
 
     async def send_request(
         self, request: HttpRequest, *, stream: bool, retry_on_methods: list[str]
@@ -49,7 +49,7 @@ class Pipeline(Protocol):
 
 
 class AzureTable(Protocol):
-    """What is used of ``azure.data.tables.aio.TableClient``; its own signatures are only half typed."""
+    """The used part of ``azure.data.tables.aio.TableClient``, whose own signatures are only half typed."""
 
     async def create_table(self) -> object: ...
 
@@ -71,11 +71,11 @@ class AzureTable(Protocol):
 
 
 class TableRequests:
-    """What one table is asked. All of it raises ``StorageError`` and never an Azure error."""
+    """Requests to one table. All of them raise ``StorageError`` and never an Azure error."""
 
     def __init__(self, client: AzureTable) -> None:
         self._client = client
-        # The library offers no other way to its pipeline; its version is pinned, and every write of a test goes here.
+        # Private: the library has no public access to its pipeline. So its version is pinned exactly in pyproject.toml.
         self._pipeline = client._client  # pyright: ignore[reportPrivateUsage]
         self._endpoint = client.url.partition("?")[0]
 
@@ -153,7 +153,7 @@ class TableRequests:
 
         async def send() -> list[str]:
             request = HttpRequest("POST", f"{self._endpoint}/$batch", content=body, headers=headers)
-            # Read as a stream: the library would try to decode the answer.
+            # Read as a stream: the library would try to decode the response.
             response = await self._pipeline.send_request(request, stream=True, retry_on_methods=_ALL)
             answer = await response.read()
             if response.status_code != 202:
@@ -162,7 +162,7 @@ class TableRequests:
             if isinstance(etags, BatchError):
                 raise _meaning(etags.status, etags.code, etags.index)
             if len(etags) != len(changes):
-                raise StorageUnreachable("Table storage gave half an answer.")
+                raise StorageUnreachable("Table storage gave half a response.")
             return etags
 
         return await self._call(send)
