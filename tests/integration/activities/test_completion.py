@@ -10,8 +10,8 @@ from patchwave.domain.core.patches import InstallationSummary
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.workflow.messages import MachineEnded, RecordOutcome, ReleaseMachine
 from patchwave.storage import Storage
-from tests.integration.activities.test_phase import HOUR, PHASE, RUN, look
 from tests.support.factories import NOW, machine, run
+from tests.support.phase_calls import HOUR, PHASE, RUN, look
 
 DONE = InstallationSummary(status="Succeeded", installed=3, pending=1, reboot_status="Required", adopted=True)
 PATCHED = Outcome(outcome=OutcomeKind.PATCHED, reason=Reason.OK, message="3 patches are installed.")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
@@ -17,72 +15,19 @@ from patchwave.domain.machine.at_most_once import AtMostOnceRecord, GuardedCall
 from patchwave.domain.machine.hooks import HookResult, HookState, ScriptRequest, When
 from patchwave.domain.machine.snapshot import snapshot_of
 from patchwave.domain.runs.intent import IntentState
-from patchwave.domain.runs.machine_record import MachineRecord, Stage
-from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.workflow.messages import MachineRef
 from patchwave.settings import load_settings
 from patchwave.storage import Storage
 from tests.support.factories import order
+from tests.support.hook_calls import AT, REFUSALS, RUN_ID, Json, fault, finish, prepare, row, sent
 from tests.support.simulated_azure import azure
 from tests.support.simulator import SUBSCRIPTION, Simulator
 
 __all__ = ["azure"]
 
-AT = datetime(2026, 11, 21, tzinfo=UTC)
-RUN_ID = "20261121T000000Z-monthly"
 LINUX = {"linux": ["echo hello"], "timeout": "PT5M"}
 BOTH = {"linux": "exit 0", "windows": "exit 0"}
-
-type Json = dict[str, Any]
-
-
-async def prepare(
-    storage: Storage, one: str, hooks: Json, *, window_end: datetime | None = None, continues: bool = False
-) -> str:
-    """A run of a policy with these hooks over that machine; the machine's key."""
-    schedule = {"recurrence": "second Tuesday", "time": "20:00", "timeZone": "UTC", "window": "PT4H"}
-    policy = {
-        "name": "monthly",
-        "scope": {"subscriptions": [SUBSCRIPTION]},
-        "schedule": schedule | {"continueInNextWindow": continues},
-        "hooks": hooks,
-    }
-    await storage.runs.create(
-        Run(
-            id=RUN_ID,
-            policy="monthly",
-            mode=Mode.PATCH,
-            state=RunState.RUNNING,
-            trigger=Trigger(kind=TriggerKind.HTTP, by="ada@example.com"),
-            created_at=AT,
-            window_end=window_end,
-            policy_snapshot=policy,
-        )
-    )
-    found = MachineId.parse(one)
-    machine = MachineRecord(
-        id=one,
-        key=found.key,
-        name=found.name,
-        subscription_id=SUBSCRIPTION,
-        resource_group=found.resource_group,
-        os_type="Windows" if int(one[-3:]) % 2 else "Linux",
-        stage=Stage.ASSESSED,
-    )
-    await storage.machines.add(RUN_ID, [machine])
-    return found.key
-
-
-async def finish[Request](
-    activity: Callable[[Request], Awaitable[HookResult]], request: Request, *, most: int = 200
-) -> HookResult:
-    """Call until the hook is done or has failed."""
-    for _ in range(most):
-        result = await activity(request)
-        if result.state is not HookState.WAIT:
-            return result
-        await asyncio.sleep(0.05)
-    raise AssertionError("the hook does not end")
 
 
 def snapshot_request(key: str) -> MachineRef:
@@ -91,23 +36,6 @@ def snapshot_request(key: str) -> MachineRef:
 
 def script_request(key: str, when: When = When.BEFORE, outcome: OutcomeKind | None = None) -> ScriptRequest:
     return ScriptRequest(run_id=RUN_ID, machine_key=key, when=when, outcome=outcome)
-
-
-def sent(simulator: Simulator, operation: str, method: str, part: str) -> list[Json]:
-    """The requests of an operation whose path has that part."""
-    parameters = {"operation": operation, "method": method}
-    found: list[Json] = simulator.http.get("/_sim/requests", params=parameters).json()["requests"]
-    return [each for each in found if part.casefold() in each["path"].casefold()]
-
-
-def fault(simulator: Simulator, rule: Json) -> None:
-    assert simulator.http.post("/_sim/faults", json=rule).status_code == 201
-
-
-async def row(storage: Storage, key: str) -> MachineRecord:
-    found = await storage.machines.get(RUN_ID, key)
-    assert found is not None
-    return found
 
 
 def message(result: HookResult) -> str:
@@ -521,31 +449,6 @@ async def test_a_machine_with_another_command_is_not_sent_a_script(azure: Simula
     assert await storage.at_most_once.get(RUN_ID, key, GuardedCall.BEFORE_SCRIPT) is None
     assert (await finish(run_script, script_request(key))).state is HookState.DONE
     assert (await row(storage, key)).pre_script_output == "hello"
-
-
-LOCKED_SCOPE = "/subscriptions/3f2b9a64-71c8-4d05-9e1a-8c6d5f0b7e42/resourceGroups/rg-shop"
-LOCKED = {
-    "status": 409,
-    "body": {
-        "error": {
-            "code": "ScopeLocked",
-            "message": f"The scope '{LOCKED_SCOPE}/providers/Microsoft.Compute/virtualMachines/web-01' cannot perform"
-            f" write operation because following scope(s) are locked: '{LOCKED_SCOPE}'. Please remove the lock and try"
-            " again.",
-        }
-    },
-}
-DISALLOWED = {
-    "status": 403,
-    "body": {
-        "error": {
-            "code": "RequestDisallowedByPolicy",
-            "message": "Resource 'web-01' was disallowed by policy. Policy identifiers: "
-            '\'[{"policyAssignment":{"name":"no-changes-at-night"}}]\'.',
-        }
-    },
-}
-REFUSALS = [(LOCKED, LOCKED_SCOPE), (DISALLOWED, "no-changes-at-night")]
 
 
 @pytest.mark.parametrize(("effect", "named"), REFUSALS, ids=["lock", "policy"])

@@ -52,7 +52,7 @@ from patchwave.domain.workflow.messages import (
 )
 from patchwave.settings import load_settings
 from patchwave.storage import Storage
-from tests.integration.activities.test_hooks import finish
+from tests.support.hook_calls import finish
 from tests.support.maintenance_requests import CANCEL_API, PROVIDER, made, put
 from tests.support.simulated_azure import azure
 from tests.support.simulator import SPEED, SUBSCRIPTION, Simulator

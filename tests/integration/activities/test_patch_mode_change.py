@@ -28,7 +28,7 @@ from patchwave.domain.fleet.patch_mode_change import (
 )
 from patchwave.domain.policy.scope import Scope
 from patchwave.storage import Storage
-from tests.integration.activities.test_hooks import REFUSALS
+from tests.support.hook_calls import REFUSALS
 from tests.support.simulated_azure import azure
 from tests.support.simulator import Simulator
 

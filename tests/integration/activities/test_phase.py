@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from activities.phase import list_pending_machines, poll_phase, reconcile_machines
+from activities.phase import list_pending_machines, reconcile_machines
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.run import Step
@@ -14,21 +14,16 @@ from patchwave.domain.workflow.messages import (
     MachineEnded,
     PendingMachines,
     PendingMachinesRequest,
-    PhasePoll,
-    PhasePollRequest,
     ReconciledMachines,
     ReconcileRequest,
 )
 from patchwave.storage import RecordMissing, Storage, completion_change
-from tests.integration.activities.test_recovery import SHORT
-from tests.integration.storage.test_plans import in_order, make, planned_machine
 from tests.support.factories import NOW, machine, order, run
+from tests.support.phase_calls import HOUR, PHASE, RUN, SHORT, look
+from tests.support.plans import in_order, make, planned_machine
 
-RUN = "20261110T190000Z-monthly"
-PHASE = "patch:0.0.1"
 FAILED = Outcome(outcome=OutcomeKind.FAILED, reason=Reason.PATCHES_FAILED, message="1 patch failed.")
 PATCHED = Outcome(outcome=OutcomeKind.PATCHED, reason=Reason.OK, message="done")
-HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
@@ -41,10 +36,6 @@ async def machines(storage: Storage) -> list[MachineRecord]:
     plan = make([planned_machine(number, ring="canary" if number < 3 else "broad") for number in range(6)])
     await storage.plans.save(RUN, plan, in_order(plan), SHORT)
     return found
-
-
-async def look(since: str = "") -> PhasePoll:
-    return await poll_phase(PhasePollRequest(run_id=RUN, phase=PHASE, since=since))
 
 
 async def page(step: Step, **request: object) -> PendingMachines:

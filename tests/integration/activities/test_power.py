@@ -21,7 +21,7 @@ from patchwave.domain.scheduling.freeze import parse_freeze
 from patchwave.domain.workflow.messages import MachineRef, PowerRequest, PowerResult, PreflightRequest
 from patchwave.settings import load_settings
 from patchwave.storage import Storage
-from tests.integration.activities.test_hooks import REFUSALS, RUN_ID, Json, fault, prepare, row, sent
+from tests.support.hook_calls import REFUSALS, RUN_ID, Json, fault, prepare, row, sent
 from tests.support.simulated_azure import azure
 from tests.support.simulator import Simulator
 

@@ -21,26 +21,17 @@ from patchwave.domain.workflow.messages import (
     Checkpoint,
     CloseOpenMachines,
     HeartbeatRequest,
-    PhaseSummary,
-    PlanSummary,
     PreflightRequest,
-    RingSummary,
     RunRef,
 )
 from patchwave.storage import Storage
-from tests.integration.storage.test_plans import in_order, make, planned_machine
 from tests.support.factories import NOW, machine, order
+from tests.support.phase_calls import SHORT
+from tests.support.plans import in_order, make, planned_machine
 
 RUN = "20261110T190000Z-monthly"
 MINUTE = timedelta(minutes=1)
 FAILED = Outcome(outcome=OutcomeKind.FAILED, reason=Reason.INTERNAL, message="It failed.")
-SHORT = PlanSummary(
-    machines=5,
-    rings=[
-        RingSummary(name="canary", machines=2, phases=[PhaseSummary(lanes={"westeurope": 2}), PhaseSummary(lanes={})]),
-        RingSummary(name="broad", machines=3, phases=[PhaseSummary(lanes={"westeurope": 3})]),
-    ],
-)
 
 
 @pytest.fixture

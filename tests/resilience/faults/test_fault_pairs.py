@@ -10,7 +10,7 @@ import pytest
 
 from tests.resilience.faults.invariants import ends_patched_once, hold_invariants
 from tests.resilience.faults.storage_line import Fate, product_on_a_line
-from tests.resilience.faults.test_throttling_faults import PATCH_LIMIT, REFUSAL
+from tests.resilience.faults.throttling import PATCH_LIMIT, REFUSAL
 from tests.support.product import Product, wait_until
 
 pytestmark = pytest.mark.chaos

@@ -12,9 +12,10 @@ from durabletask import task
 from durabletask.client import OrchestrationStatus
 
 from local.functions_host.durable.workbench import Workbench
-from tests.orchestrators.test_phase import Fleet, Floor, keys, phase
 from tests.resilience.faults.invariants import hold_invariants
+from tests.support.phase_children import Floor, keys, phase
 from tests.support.product import Product, machine_id
+from tests.support.scripted_fleet import Fleet
 
 type Json = dict[str, Any]
 

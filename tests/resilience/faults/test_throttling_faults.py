@@ -15,12 +15,9 @@ from patchwave.domain.workflow.messages import StartState
 from patchwave.storage import Storage, bucket_key
 from tests.resilience.faults.activities import fault, install, prepare, sent
 from tests.resilience.faults.invariants import ends_patched_once, hold_invariants
+from tests.resilience.faults.throttling import PATCH_LIMIT, REFUSAL
 from tests.support.product import Product
 from tests.support.simulator import SUBSCRIPTION, Simulator
-
-REFUSAL = {"code": "OperationNotAllowed", "details": [{"code": "TooManyRequests", "target": "HighCostGet"}]}
-PATCH_LIMIT = "VMGuestPatchOperationSubscriptionMaximum"
-
 
 # --- F6: 429 with Retry-After
 

@@ -1,0 +1,111 @@
+"""Machines whose hooks run on the simulator: their rows, faults and requests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from patchwave.domain.core.ids import MachineId
+from patchwave.domain.machine.hooks import HookResult, HookState
+from patchwave.domain.runs.machine_record import MachineRecord, Stage
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.storage import Storage
+from tests.support.simulator import SUBSCRIPTION, Simulator
+
+AT = datetime(2026, 11, 21, tzinfo=UTC)
+RUN_ID = "20261121T000000Z-monthly"
+
+type Json = dict[str, Any]
+
+
+async def prepare(
+    storage: Storage, one: str, hooks: Json, *, window_end: datetime | None = None, continues: bool = False
+) -> str:
+    """A run of a policy with these hooks over that machine; the machine's key."""
+    schedule = {"recurrence": "second Tuesday", "time": "20:00", "timeZone": "UTC", "window": "PT4H"}
+    policy = {
+        "name": "monthly",
+        "scope": {"subscriptions": [SUBSCRIPTION]},
+        "schedule": schedule | {"continueInNextWindow": continues},
+        "hooks": hooks,
+    }
+    await storage.runs.create(
+        Run(
+            id=RUN_ID,
+            policy="monthly",
+            mode=Mode.PATCH,
+            state=RunState.RUNNING,
+            trigger=Trigger(kind=TriggerKind.HTTP, by="ada@example.com"),
+            created_at=AT,
+            window_end=window_end,
+            policy_snapshot=policy,
+        )
+    )
+    found = MachineId.parse(one)
+    machine = MachineRecord(
+        id=one,
+        key=found.key,
+        name=found.name,
+        subscription_id=SUBSCRIPTION,
+        resource_group=found.resource_group,
+        os_type="Windows" if int(one[-3:]) % 2 else "Linux",
+        stage=Stage.ASSESSED,
+    )
+    await storage.machines.add(RUN_ID, [machine])
+    return found.key
+
+
+async def finish[Request](
+    activity: Callable[[Request], Awaitable[HookResult]], request: Request, *, most: int = 200
+) -> HookResult:
+    """Call until the hook is done or has failed."""
+    for _ in range(most):
+        result = await activity(request)
+        if result.state is not HookState.WAIT:
+            return result
+        await asyncio.sleep(0.05)
+    raise AssertionError("the hook does not end")
+
+
+def sent(simulator: Simulator, operation: str, method: str, part: str) -> list[Json]:
+    """The requests of an operation whose path has that part."""
+    parameters = {"operation": operation, "method": method}
+    found: list[Json] = simulator.http.get("/_sim/requests", params=parameters).json()["requests"]
+    return [each for each in found if part.casefold() in each["path"].casefold()]
+
+
+def fault(simulator: Simulator, rule: Json) -> None:
+    assert simulator.http.post("/_sim/faults", json=rule).status_code == 201
+
+
+async def row(storage: Storage, key: str) -> MachineRecord:
+    found = await storage.machines.get(RUN_ID, key)
+    assert found is not None
+    return found
+
+
+LOCKED_SCOPE = "/subscriptions/3f2b9a64-71c8-4d05-9e1a-8c6d5f0b7e42/resourceGroups/rg-shop"
+LOCKED = {
+    "status": 409,
+    "body": {
+        "error": {
+            "code": "ScopeLocked",
+            "message": f"The scope '{LOCKED_SCOPE}/providers/Microsoft.Compute/virtualMachines/web-01' cannot perform"
+            f" write operation because following scope(s) are locked: '{LOCKED_SCOPE}'. Please remove the lock and try"
+            " again.",
+        }
+    },
+}
+DISALLOWED = {
+    "status": 403,
+    "body": {
+        "error": {
+            "code": "RequestDisallowedByPolicy",
+            "message": "Resource 'web-01' was disallowed by policy. Policy identifiers: "
+            '\'[{"policyAssignment":{"name":"no-changes-at-night"}}]\'.',
+        }
+    },
+}
+REFUSALS = [(LOCKED, LOCKED_SCOPE), (DISALLOWED, "no-changes-at-night")]

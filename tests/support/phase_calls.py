@@ -1,0 +1,32 @@
+"""Polls of a phase, and what it waits at most."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from activities.phase import poll_phase
+from patchwave.domain.workflow.messages import (
+    PhasePoll,
+    PhasePollRequest,
+    PhaseSummary,
+    PlanSummary,
+    RingSummary,
+)
+
+SHORT = PlanSummary(
+    machines=5,
+    rings=[
+        RingSummary(name="canary", machines=2, phases=[PhaseSummary(lanes={"westeurope": 2}), PhaseSummary(lanes={})]),
+        RingSummary(name="broad", machines=3, phases=[PhaseSummary(lanes={"westeurope": 3})]),
+    ],
+)
+
+
+RUN = "20261110T190000Z-monthly"
+PHASE = "patch:0.0.1"
+
+HOUR = timedelta(hours=1)
+
+
+async def look(since: str = "") -> PhasePoll:
+    return await poll_phase(PhasePollRequest(run_id=RUN, phase=PHASE, since=since))
