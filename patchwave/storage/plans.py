@@ -17,7 +17,7 @@ from patchwave.domain.planning.plan import ExcludedMachine, Makespan, Plan, Plan
 from patchwave.domain.planning.plan import PlannedRing as RingOfPlan
 from patchwave.domain.planning.reservation import Groups
 from patchwave.domain.workflow.messages import PlanSummary
-from patchwave.storage.engine.entity_codec import Columns, get_json, pack, unpack
+from patchwave.storage.engine.entity_codec import Columns, get_json, pack, unpack, wire_names
 from patchwave.storage.engine.paging import KeyRange, Page, read_page
 from patchwave.storage.engine.rows import Change, Row
 from patchwave.storage.engine.store import Repository
@@ -124,7 +124,7 @@ class PlanRepository(Repository):
         await self._store.results.apply_all(run_id, leftovers)
 
 
-_PLACED = ["key", "lane", "wave", "waveSize", "permits"]
+_PLACED = wire_names(PlacedMachine, without=["attempt"])
 
 
 def _placements(plan: Plan, placed: Sequence[PlacedMachine]) -> dict[str, Columns]:

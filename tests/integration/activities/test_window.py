@@ -63,7 +63,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
-    for module in ("windows", "run", "submit", "machine", "context"):
+    for module in ("window", "run", "submit_operation", "machine", "context"):
         monkeypatch.setattr(f"activities.{module}.now", lambda: found.now)
     return found
 

@@ -86,9 +86,9 @@ async def test_skips_live(storage: Storage) -> None:
     assert left.skips == [skip(2, "bob")]
     # Lines of one moment come in no order of their own.
     assert sorted(line[:2] for line in await lines(storage)) == [
+        ("occurrence_skip_removed", "bob"),
         ("occurrence_skipped", "ann"),
         ("occurrence_skipped", "bob"),
-        ("occurrence_skip_removed", "bob"),
     ]
 
 
