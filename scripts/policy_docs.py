@@ -39,7 +39,7 @@ several keys together can get wrong (a window that is shorter than one installat
 well.
 
 `patchwave policy validate -f FILE` checks a file on your machine, and `patchwave plan` shows what a run of it would do
-([rollout planning](../explanation/rollout-planning.md)). What the [settings](../../README.md#settings) of the app
+([rollout planning](../explanation/rollout-planning.md)). What the [settings](settings.md) of the app
 decide (the boundary of its subscriptions, the groups of snapshots, the hosts of probes, whether scripts are allowed)
 only the service judges.
 How `schedule` is read is in [schedules, windows and freezes](../how-to/schedules-and-freezes.md).
