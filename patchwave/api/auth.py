@@ -19,11 +19,11 @@ ID_HEADER = "x-ms-client-principal-id"
 _MAX_NAME = 200
 
 
-class NotSignedIn(Exception):
+class Unauthenticated(Exception):
     """No principal that the app may believe is behind the request. The text says why, for the log alone."""
 
 
-class RoleMissing(Exception):
+class Forbidden(Exception):
     """The principal lacks a role that the request needs. The text says which, for the log alone."""
 
 
@@ -31,21 +31,21 @@ def check_role(function: str, role: Role | None, headers: Mapping[str, str]) -> 
     """Check that the caller has the role that a function needs; ``None``: the function has its own authentication.
 
     Raises:
-        NotSignedIn: roles count, and there is no principal.
-        RoleMissing: the principal lacks the role.
+        Unauthenticated: roles count, and there is no principal.
+        Forbidden: the principal lacks the role.
     """
     if role is None:
         return
     principal = principal_of(headers)
     if principal is not None and not principal.may(role):
-        raise RoleMissing(f"{function} needs {role}, the caller has {principal.has}")
+        raise Forbidden(f"{function} needs {role}, the caller has {principal.has}")
 
 
 def may_author(headers: Mapping[str, str]) -> bool:
     """Whether the caller may write policies, also in a request; a key alone stands for every role.
 
     Raises:
-        NotSignedIn: roles count, and there is no principal.
+        Unauthenticated: roles count, and there is no principal.
     """
     principal = principal_of(headers)
     return principal is None or principal.may(Role.AUTHOR)
@@ -55,22 +55,22 @@ def principal_of(headers: Mapping[str, str]) -> Principal | None:
     """The signed-in principal; ``None`` where function keys alone decide.
 
     Raises:
-        NotSignedIn: roles count, and there is none to be believed.
+        Unauthenticated: roles count, and there is none to be believed.
     """
     settings = load_settings()
     if settings.authorization is not Authorization.ROLES:
         return None
     if not platform_signs_in():
-        raise NotSignedIn("App Service authentication is off, so that no principal can be believed")
+        raise Unauthenticated("App Service authentication is off, so that no principal can be believed")
     encoded = headers.get(PRINCIPAL_HEADER)
     if not encoded:
-        raise NotSignedIn("the request has no principal")
+        raise Unauthenticated("the request has no principal")
     try:
         principal = read_principal(encoded, settings.tenant_id)
     except InvalidPrincipal as error:
-        raise NotSignedIn(f"the principal cannot be believed: {error}") from error
+        raise Unauthenticated(f"the principal cannot be believed: {error}") from error
     if headers.get(PROVIDER_HEADER) != ENTRA:
-        raise NotSignedIn("the principal cannot be believed: it is not of Entra")
+        raise Unauthenticated("the principal cannot be believed: it is not of Entra")
     return principal
 
 
@@ -84,7 +84,7 @@ def signed_in(headers: Mapping[str, str]) -> Signed | None:
     object_id = headers.get(ID_HEADER, "").casefold() if headers.get(PROVIDER_HEADER) == ENTRA else ""
     try:
         principal = principal_of(headers)
-    except NotSignedIn:
+    except Unauthenticated:
         return None
     if principal is not None:
         object_id = principal.id

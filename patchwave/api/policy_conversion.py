@@ -48,7 +48,7 @@ class ExportRequest(Document):
 
     configuration_id: str = Field(description="ARM id that the maintenance configuration is to have.")
     location: str = Field(min_length=1, description="Region of the configuration.")
-    give_up: list[str] = Field(
+    allow_loss: list[str] = Field(
         default_factory=list[str],
         max_length=len(CARE),
         description=f"Keys of the policy that may be lost, as schedules cannot carry them: {', '.join(CARE)}.",
@@ -62,7 +62,7 @@ _CONFIGURATION = (
 _EXPORT: Json = {
     "configurationId": _CONFIGURATION,
     "location": "westeurope",
-    "giveUp": ["maxConcurrent", "separateZones", "install.maximumDuration"],
+    "allowLoss": ["maxConcurrent", "separateZones", "install.maximumDuration"],
 }
 
 
@@ -114,7 +114,7 @@ async def export_policy(req: func.HttpRequest, body: ExportRequest) -> func.Http
         raise no_such("policy")
     policy = parse_stored_policy(stored.document, name=name)
     try:
-        moved = configuration_of(policy, identity, body.location, datetime.now(UTC), body.give_up)
+        moved = configuration_of(policy, identity, body.location, datetime.now(UTC), body.allow_loss)
     except NotConvertible as error:
         raise ApiProblem(422, "A schedule cannot carry all of the policy.", errors=error.problems) from None
     return json_response(moved.to_wire())

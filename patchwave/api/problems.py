@@ -11,9 +11,9 @@ from typing import Any
 
 import azure.functions as func
 
-from patchwave.api.auth import NotSignedIn, RoleMissing
+from patchwave.api.auth import Forbidden, Unauthenticated
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify
-from patchwave.domain.core.command import NotAllowed, NotPossible
+from patchwave.domain.core.command import InvalidTransition, SelfApproval
 from patchwave.domain.core.outcome import Reason
 from patchwave.domain.core.validation import Problem, listed
 from patchwave.domain.policy.policy import PolicyError
@@ -93,14 +93,14 @@ def to_problem(error: Exception) -> ApiProblem:
             return ApiProblem(400, "The freeze is not valid.", errors=error.errors)
         case InvalidCursor():
             return ApiProblem(400, "The cursor is not one that this list gave.")
-        case NotSignedIn():
+        case Unauthenticated():
             # Neither text says what was nearly right: the trace does.
             return ApiProblem(401, "Sign in.", headers={"WWW-Authenticate": "Bearer"})
-        case RoleMissing():
+        case Forbidden():
             return ApiProblem(403, "You may not do this.")
-        case NotAllowed():
+        case SelfApproval():
             return ApiProblem(403, str(error))
-        case NotPossible():
+        case InvalidTransition():
             return ApiProblem(409, str(error))
         case PreconditionFailed():
             return ApiProblem(412, "The policy is not the one you have seen: read it again, then repeat the change.")

@@ -35,7 +35,7 @@ CallerName = Annotated[str, StringConstraints(strip_whitespace=True, max_length=
 """The name that a caller gives. It counts only where the platform does not know who calls."""
 
 
-class CalendarOrder(Document):
+class AuditReason(Document):
     """Who asks for it, and why."""
 
     reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_REASON)]
@@ -78,7 +78,7 @@ IDEMPOTENCY_KEY = ParameterSpec(
 )
 
 ORDER = RequestBody(
-    CalendarOrder, {"said": {"reason": "The data centre moves.", "by": "ana@example.org"}}, required=False
+    AuditReason, {"said": {"reason": "The data centre moves.", "by": "ana@example.org"}}, required=False
 )
 BY = ParameterSpec(
     "by", {"type": "string", "maxLength": _MAX_NAME}, "Who asks, where the platform does not know who calls."
@@ -122,15 +122,15 @@ def read_order(request: func.HttpRequest, at: datetime) -> Order:
         ApiProblem: 400 when the reason is missing or too long, or the body is of another form.
     """
     if read_body(request):
-        return order_of(request, read_model(request, CalendarOrder), at)
+        return order_of(request, read_model(request, AuditReason), at)
     try:
-        given = CalendarOrder.from_wire({name: query_of(request, name) for name in ("reason", "by")})
+        given = AuditReason.from_wire({name: query_of(request, name) for name in ("reason", "by")})
     except ValidationError as error:
-        raise invalid_body(*explain(error, CalendarOrder)) from None
+        raise invalid_body(*explain(error, AuditReason)) from None
     return order_of(request, given, at)
 
 
-def order_of(request: func.HttpRequest, given: CalendarOrder, at: datetime) -> Order:
+def order_of(request: func.HttpRequest, given: AuditReason, at: datetime) -> Order:
     """What the caller orders."""
     return Order(**caller_of(request, claimed=given.by).who, why=given.reason, at=at)
 

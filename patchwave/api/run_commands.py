@@ -29,7 +29,7 @@ from patchwave.api.http import caller_of, json_response, route_of, run_id_of
 from patchwave.api.problems import ApiProblem, no_such
 from patchwave.api.runs import ListedRun, accepted, find_run
 from patchwave.domain.azure.operation import OperationKind
-from patchwave.domain.core.command import NotAllowed, Order
+from patchwave.domain.core.command import Order, SelfApproval
 from patchwave.domain.core.documents import Document
 from patchwave.domain.core.ids import is_machine_key
 from patchwave.domain.core.outcome import Reason
@@ -57,22 +57,22 @@ _LOG = logging.getLogger("patchwave.steering")
 _Comment = Annotated[str, StringConstraints(strip_whitespace=True, max_length=MAX_COMMENT)]
 
 
-class RunOrder(Document):
+class RunCommandBody(Document):
     """What may be said with an order to a run or one of its machines."""
 
     comment: _Comment = ""
     by: _Comment = ""
 
 
-class RingOrder(RunOrder):
+class RingCommandBody(RunCommandBody):
     """The same about a ring; without one it is the ring that the run waits for."""
 
     ring: _Comment = ""
 
 
 _SAID = {"comment": "The database team asked for it.", "by": "ana@example.org"}
-_ORDER = RequestBody(RunOrder, {"said": _SAID}, required=False)
-_RING_ORDER = RequestBody(RingOrder, {"said": _SAID}, required=False)
+_ORDER = RequestBody(RunCommandBody, {"said": _SAID}, required=False)
+_RING_ORDER = RequestBody(RingCommandBody, {"said": _SAID}, required=False)
 _ACCEPTED = ResponseSpec(202, ListedRun, headers=(LOCATION, RETRY_AFTER))
 _LATE = {409: "The run has ended or is about to, or the order contradicts an earlier one."}
 
@@ -81,7 +81,9 @@ _LATE = {409: "The run has ended or is about to, or the order contradicts an ear
 
 
 @route("POST", "runs/{runId}/pause", _ACCEPTED, role=Role.OPERATOR, body=_ORDER, problems=INVALID_BODY | NO_RUN | _LATE)
-async def pause_run(req: func.HttpRequest, client: df.DurableFunctionsClient, body: RunOrder) -> func.HttpResponse:
+async def pause_run(
+    req: func.HttpRequest, client: df.DurableFunctionsClient, body: RunCommandBody
+) -> func.HttpResponse:
     """Start nothing more until the run is resumed: 202; 409 when it has ended or is about to."""
     command = _command(req, body)
     storage = open_storage()
@@ -94,7 +96,9 @@ async def pause_run(req: func.HttpRequest, client: df.DurableFunctionsClient, bo
 @route(
     "POST", "runs/{runId}/resume", _ACCEPTED, role=Role.OPERATOR, body=_ORDER, problems=INVALID_BODY | NO_RUN | _LATE
 )
-async def resume_run(req: func.HttpRequest, client: df.DurableFunctionsClient, body: RunOrder) -> func.HttpResponse:
+async def resume_run(
+    req: func.HttpRequest, client: df.DurableFunctionsClient, body: RunCommandBody
+) -> func.HttpResponse:
     """Go on after a pause, and after error budgets that hold: 202; 409 when the run has ended or is about to."""
     command = _command(req, body)
     storage = open_storage()
@@ -107,7 +111,9 @@ async def resume_run(req: func.HttpRequest, client: df.DurableFunctionsClient, b
 @route(
     "POST", "runs/{runId}/cancel", _ACCEPTED, role=Role.OPERATOR, body=_ORDER, problems=INVALID_BODY | NO_RUN | _LATE
 )
-async def cancel_run(req: func.HttpRequest, client: df.DurableFunctionsClient, body: RunOrder) -> func.HttpResponse:
+async def cancel_run(
+    req: func.HttpRequest, client: df.DurableFunctionsClient, body: RunCommandBody
+) -> func.HttpResponse:
     """Start nothing more, for good: 202. A run that has ended by itself cannot be cancelled: 409."""
     command = _command(req, body)
     storage = open_storage()
@@ -127,7 +133,9 @@ async def cancel_run(req: func.HttpRequest, client: df.DurableFunctionsClient, b
     body=_RING_ORDER,
     problems=INVALID_BODY | NO_RUN | _LATE,
 )
-async def approve_ring(req: func.HttpRequest, client: df.DurableFunctionsClient, body: RingOrder) -> func.HttpResponse:
+async def approve_ring(
+    req: func.HttpRequest, client: df.DurableFunctionsClient, body: RingCommandBody
+) -> func.HttpResponse:
     """Let a ring start: 202. Without ``ring`` it is the one that the run waits for; 409 when it was rejected."""
     return await _decide(req, client, body, approved=True)
 
@@ -140,20 +148,22 @@ async def approve_ring(req: func.HttpRequest, client: df.DurableFunctionsClient,
     body=_RING_ORDER,
     problems=INVALID_BODY | NO_RUN | _LATE,
 )
-async def reject_ring(req: func.HttpRequest, client: df.DurableFunctionsClient, body: RingOrder) -> func.HttpResponse:
+async def reject_ring(
+    req: func.HttpRequest, client: df.DurableFunctionsClient, body: RingCommandBody
+) -> func.HttpResponse:
     """Keep a ring from starting, which ends the run before it: 202; 409 when it was approved."""
     return await _decide(req, client, body, approved=False)
 
 
 async def _decide(
-    req: func.HttpRequest, client: DurableClient, body: RingOrder, *, approved: bool
+    req: func.HttpRequest, client: DurableClient, body: RingCommandBody, *, approved: bool
 ) -> func.HttpResponse:
     storage = open_storage()
     run = await find_run(storage, run_id_of(req))
     ring = body.ring or ring_in_question(run)
     if approved and wants_other(run, ring) and principal_of(req.headers) is None:
         # The platform may sign people in all the same, but of whatever tenant.
-        raise NotAllowed(
+        raise SelfApproval(
             "A second person has to approve this ring, and keys alone do not tell people apart:"
             " turn roles on, then write the policy and start it again."
         )
@@ -211,7 +221,7 @@ async def _tell(client: DurableClient, run: Run, event: str) -> bool:
     body=_ORDER,
     problems=INVALID_BODY | NO_MACHINE | {409: "The machine has ended, or its operation has begun."},
 )
-async def skip_machine(req: func.HttpRequest, body: RunOrder) -> func.HttpResponse:
+async def skip_machine(req: func.HttpRequest, body: RunCommandBody) -> func.HttpResponse:
     """Leave a machine out of its run: 202; 409 when it has ended, or its operation has begun.
 
     Nobody has to be told: whoever works on the machine reads its row before anything is sent.
@@ -237,7 +247,9 @@ async def skip_machine(req: func.HttpRequest, body: RunOrder) -> func.HttpRespon
     body=_ORDER,
     problems=INVALID_BODY | NO_MACHINE | {409: "The machine has not ended, or its ring has nothing to be held to."},
 )
-async def retry_machine(req: func.HttpRequest, client: df.DurableFunctionsClient, body: RunOrder) -> func.HttpResponse:
+async def retry_machine(
+    req: func.HttpRequest, client: df.DurableFunctionsClient, body: RunCommandBody
+) -> func.HttpResponse:
     """Take a machine that has ended once more, in a run of its own by the same policy: 202 with that run.
 
     409 while the machine is open. One retry per machine and run: a repetition gives the same run.
@@ -327,5 +339,5 @@ async def _find_machine(storage: Storage, req: func.HttpRequest) -> tuple[Run, M
     return run, machine
 
 
-def _command(req: func.HttpRequest, body: RunOrder) -> Order:
+def _command(req: func.HttpRequest, body: RunCommandBody) -> Order:
     return Order(**caller_of(req, claimed=body.by).who, why=body.comment, at=datetime.now(UTC))

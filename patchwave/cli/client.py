@@ -175,9 +175,9 @@ class ApiClient:
         body = _given(configurationId=_configuration_id(configuration), name=name)
         return _document(self._send("POST", "/api/policies/import", json=body, timeout_seconds=PLAN_SECONDS))
 
-    def export_policy(self, name: str, configuration: str, location: str, give_up: list[str]) -> Json:
+    def export_policy(self, name: str, configuration: str, location: str, allow_loss: list[str]) -> Json:
         """What a policy is as a maintenance configuration with its assignments; nothing is changed in Azure."""
-        body = {"configurationId": _configuration_id(configuration), "location": location, "giveUp": give_up}
+        body = {"configurationId": _configuration_id(configuration), "location": location, "allowLoss": allow_loss}
         return _document(self._send("POST", f"/api/policies/{_segment(name)}/export", json=body))
 
     def occurrences(self, policy: str, count: int) -> Json:

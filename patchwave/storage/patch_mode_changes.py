@@ -104,7 +104,7 @@ class PatchModeChangeRepository(Repository):
 
         Raises:
             RecordMissing: there is no such change.
-            NotPossible: it was stopped, or the plan is too old.
+            InvalidTransition: it was stopped, or the plan is too old.
         """
         return await self._change_head(change_id, lambda change: patch_mode_change.start(change, clean_order(order)))
 
@@ -113,7 +113,7 @@ class PatchModeChangeRepository(Repository):
 
         Raises:
             RecordMissing: there is no such change.
-            NotPossible: it has ended.
+            InvalidTransition: it has ended.
         """
         return await self._change_head(change_id, lambda change: patch_mode_change.stop(change, clean_order(order)))
 

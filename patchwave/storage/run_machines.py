@@ -148,7 +148,7 @@ class MachineRepository(Repository):
 
         Raises:
             RecordMissing: the run has no such machine.
-            NotPossible: it has ended, or its operation has begun.
+            InvalidTransition: it has ended, or its operation has begun.
         """
         async for _ in OptimisticRetry(f"machine {machine_key}"):
             row = await open_row(self._store.results, run_id, machine_key)

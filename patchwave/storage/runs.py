@@ -193,7 +193,7 @@ class RunRepository(Repository):
 
         Raises (all of these):
             RecordMissing: there is no such run.
-            NotPossible: the order comes too late, or contradicts another one.
+            InvalidTransition: the order comes too late, or contradicts another one.
         """
         return await self._change(run_id, lambda run: commands.cancel(run, clean_order(order)))
 

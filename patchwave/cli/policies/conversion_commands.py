@@ -28,7 +28,7 @@ ToOption = Annotated[
 LocationOption = Annotated[str, typer.Option("--location", help="Region of the configuration, such as westeurope.")]
 GiveUpOption = Annotated[
     list[str] | None,
-    typer.Option("--give-up", metavar="KEY", help="Key of the policy that may be lost, as rings; repeatable."),
+    typer.Option("--allow-loss", metavar="KEY", help="Key of the policy that may be lost, as rings; repeatable."),
 ]
 
 
@@ -82,14 +82,14 @@ def export_policy(
     configuration: ToOption,
     location: LocationOption,
     by: ByOption,
-    give_up: GiveUpOption = None,
+    allow_loss: GiveUpOption = None,
     apply: Annotated[bool, typer.Option("--apply", help="Create the configuration and its assignments.")] = False,
 ) -> None:
     """Make a maintenance configuration of a policy, or tell every reason why a schedule cannot carry it.
 
     Prints the body that ``patchwave maintenance configuration apply`` takes.
     """
-    moved = service.client.export_policy(name, configuration, location, give_up or [])
+    moved = service.client.export_policy(name, configuration, location, allow_loss or [])
     body, assignments = _body(part(moved, "configuration")), items(moved, "assignments")
     if apply:
         _check_free(service.client, configuration)

@@ -13,9 +13,9 @@ class Order(Signed):
     at: UtcDatetime
 
 
-class NotPossible(Exception):
+class InvalidTransition(Exception):
     """The order cannot be carried out any more, or contradicts another one; the text says why."""
 
 
-class NotAllowed(Exception):
+class SelfApproval(Exception):
     """Somebody else has to give the order; the text says why."""

@@ -16,7 +16,7 @@ from pydantic import AliasPath, Field
 
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.azure.patch_results import Text
-from patchwave.domain.core.command import NotPossible, Order
+from patchwave.domain.core.command import InvalidTransition, Order
 from patchwave.domain.core.documents import (
     Document,
     ExternalDocument,
@@ -194,14 +194,14 @@ def start(change: ModeChange, order: Order) -> ModeChange:
     """Let a plan be carried out; a second order changes nothing.
 
     Raises:
-        NotPossible: it was stopped, or the plan is too old.
+        InvalidTransition: it was stopped, or the plan is too old.
     """
     if change.started is not None and change.stopped is None:
         return change
     if change.is_stopping:
-        raise NotPossible("The change has been stopped or has ended: plan a new one.")
+        raise InvalidTransition("The change has been stopped or has ended: plan a new one.")
     if order.at - change.planned.at > PLAN_HOLDS:
-        raise NotPossible("The plan is older than 24 hours, and the fleet has moved on: plan a new one.")
+        raise InvalidTransition("The plan is older than 24 hours, and the fleet has moved on: plan a new one.")
     return change.model_copy(update={"state": ChangeState.RUNNING, "started": order})
 
 
@@ -209,12 +209,12 @@ def stop(change: ModeChange, order: Order) -> ModeChange:
     """Send nothing more; what Azure has taken is followed to its end. A second order changes nothing.
 
     Raises:
-        NotPossible: it has ended.
+        InvalidTransition: it has ended.
     """
     if change.stopped is not None:
         return change
     if change.state.is_final:
-        raise NotPossible("The change has ended.")
+        raise InvalidTransition("The change has ended.")
     # A plan that was never started has no orchestration.
     is_over = change.started is None
     return change.model_copy(

@@ -29,7 +29,7 @@ class Next(StrEnum):
     FOLLOW = "follow"
     """The machine shows nothing of a call that Azure took: its operation may say why."""
     SEND = "send"
-    GIVE_UP = "give_up"
+    GIVE_UP = "allow_loss"
 
 
 def next_step(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from patchwave.domain.core.command import NotAllowed, NotPossible, Order
+from patchwave.domain.core.command import InvalidTransition, Order, SelfApproval
 from patchwave.domain.core.documents import format_instant, objects_or_empty
 from patchwave.domain.core.outcome import Outcome, Reason
 from patchwave.domain.planning.admission import RUN_GROUP, lane_scope
@@ -30,7 +30,7 @@ def pause(run: Run, order: Order) -> Run:
     """Start nothing more until somebody resumes the run.
 
     Raises:
-        NotPossible: the run has ended, or is about to.
+        InvalidTransition: the run has ended, or is about to.
     """
     _check_goes_on(run, "paused")
     if run.paused_at is not None:
@@ -42,7 +42,7 @@ def resume(run: Run, order: Order) -> Run:
     """Go on after a pause and after gates that held; their failures are forgiven. A run that goes on stays as it is.
 
     Raises:
-        NotPossible: the run has ended, or is about to.
+        InvalidTransition: the run has ended, or is about to.
     """
     _check_goes_on(run, "resumed")
     if run.paused_at is None and not run.blocked_scopes:
@@ -62,12 +62,12 @@ def cancel(run: Run, order: Order) -> Run:
     """Start nothing more, for good. A run that ended by its cancellation stays as it is.
 
     Raises:
-        NotPossible: the run has ended by itself.
+        InvalidTransition: the run has ended by itself.
     """
     if run.state is RunState.CANCELED:
         return run
     if run.state.is_final:
-        raise NotPossible(f"The run has ended as {run.state.value}; there is nothing to cancel.")
+        raise InvalidTransition(f"The run has ended as {run.state.value}; there is nothing to cancel.")
     if run.cancel_requested_at is not None:
         return run
     return _steer(run.model_copy(update={"cancel_requested_at": order.at}), run, "cancel", order)
@@ -77,8 +77,8 @@ def decide(run: Run, ring: str, order: Order, *, approved: bool) -> Run:
     """Approve or reject a ring; the first decision stands.
 
     Raises:
-        NotPossible: the ring was decided otherwise, needs no approval, or the run goes no further.
-        NotAllowed: the policy wants a second person: neither its author nor anybody who started or retried the run.
+        InvalidTransition: the ring was decided otherwise, needs no approval, or the run goes no further.
+        SelfApproval: the policy wants a second person: neither its author nor anybody who started or retried the run.
     """
     decision = run.decisions.get(ring)
     if decision is not None:
@@ -86,13 +86,13 @@ def decide(run: Run, ring: str, order: Order, *, approved: bool) -> Run:
             return run
         said = "approved" if decision.approved else "rejected"
         hint = " Cancel the run to stop it." if decision.approved else ""
-        raise NotPossible(
+        raise InvalidTransition(
             f"The ring {ring} was {said} by {decision.by} at {format_instant(decision.at)}, which stands.{hint}"
         )
     _check_goes_on(run, "approved" if approved else "rejected")
     approval = _approvals(run).get(ring)
     if approval is None:
-        raise NotPossible(f"The policy of the run has no ring {ring} that needs an approval.")
+        raise InvalidTransition(f"The policy of the run has no ring {ring} that needs an approval.")
     if approved and approval.require_second_person:
         _check_is_other(run, order)
     made = ApprovalDecision(approved=approved, **order.who, comment=order.why, at=order.at)
@@ -109,11 +109,11 @@ def ring_in_question(run: Run) -> str:
     """The ring that an order without a name is about: the awaited one, else the one that was decided last.
 
     Raises:
-        NotPossible: there is neither.
+        InvalidTransition: there is neither.
     """
     ring = awaited_ring(run) or max(run.decisions, key=lambda name: run.decisions[name].at, default="")
     if not ring:
-        raise NotPossible("The run waits for no approval; name the ring.")
+        raise InvalidTransition("The run waits for no approval; name the ring.")
     return ring
 
 
@@ -141,16 +141,16 @@ def _check_is_other(run: Run, order: Order) -> None:
     """
     author = run.policy_origin.author_id if run.policy_origin else ""
     if not order.by_id:
-        raise NotAllowed("A second person has to approve this ring: sign in.")
+        raise SelfApproval("A second person has to approve this ring: sign in.")
     if not author:
-        raise NotAllowed("A second person has to approve this ring, and it is not known who wrote the policy.")
+        raise SelfApproval("A second person has to approve this ring, and it is not known who wrote the policy.")
     if order.by_id == author:
-        raise NotAllowed("You wrote the policy of this run; it wants another person to approve.")
+        raise SelfApproval("You wrote the policy of this run; it wants another person to approve.")
     starters = starter_ids(run.trigger)
     if "" in starters:
-        raise NotAllowed("A second person has to approve this ring, and it is not known who started the run.")
+        raise SelfApproval("A second person has to approve this ring, and it is not known who started the run.")
     if order.by_id in starters:
-        raise NotAllowed("You started this run, or one that it retries; its policy wants another person to approve.")
+        raise SelfApproval("You started this run, or one that it retries; its policy wants another person to approve.")
 
 
 def starter_ids(trigger: Trigger) -> list[str]:
@@ -161,11 +161,11 @@ def starter_ids(trigger: Trigger) -> list[str]:
 
 def _check_goes_on(run: Run, what: str) -> None:
     if run.state.is_final:
-        raise NotPossible(f"The run has ended as {run.state.value}; it cannot be {what} any more.")
+        raise InvalidTransition(f"The run has ended as {run.state.value}; it cannot be {what} any more.")
     if run.cancel_requested_at is not None:
-        raise NotPossible(f"The run is being cancelled; it cannot be {what} any more.")
+        raise InvalidTransition(f"The run is being cancelled; it cannot be {what} any more.")
     if run.stop_reason:
-        raise NotPossible(f"A gate ends the run; it cannot be {what} any more. {run.stop_reason}")
+        raise InvalidTransition(f"A gate ends the run; it cannot be {what} any more. {run.stop_reason}")
 
 
 # --- what gates and the run itself say ----------------------------------------------------------------------
@@ -277,14 +277,16 @@ def skip(machine: MachineRecord, intent: Intent | None, order: Order) -> Machine
     """Leave the machine out of its run. ``intent`` is that of the operation which the run does to its machines.
 
     Raises:
-        NotPossible: it has ended, or Azure runs the operation, or may.
+        InvalidTransition: it has ended, or Azure runs the operation, or may.
     """
     if machine.skip_command is not None:
         return machine
     if machine.outcome is not None:
-        raise NotPossible(f"The machine has ended as {machine.outcome.value}; there is nothing to skip.")
+        raise InvalidTransition(f"The machine has ended as {machine.outcome.value}; there is nothing to skip.")
     if intent is not None and intent.state is not IntentState.REFUSED:
-        raise NotPossible(f"It is too late: the machine is {machine.stage.value}, and Azure cannot take that back.")
+        raise InvalidTransition(
+            f"It is too late: the machine is {machine.stage.value}, and Azure cannot take that back."
+        )
     return machine.model_copy(update={"skip_command": order})
 
 

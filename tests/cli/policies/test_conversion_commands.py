@@ -108,13 +108,13 @@ class TestExport:
 
     def test_prints_the_body_of_the_configuration(self, patchwave: Patchwave, service: Service):
         service.answers = [JSONResponse(MOVED_OUT)]
-        result = patchwave(*self.ARGUMENTS, "--give-up", "rings")
+        result = patchwave(*self.ARGUMENTS, "--allow-loss", "rings")
         assert (result.code, yaml.safe_load(result.output)) == (
             0,
             {"location": "westeurope", "properties": {"maintenanceWindow": {"duration": "02:00"}}},
         )
         (asked,) = service.asked("POST", "/api/policies/monthly/export")
-        assert asked["body"] == {"configurationId": CONFIGURATION, "location": "westeurope", "giveUp": ["rings"]}
+        assert asked["body"] == {"configurationId": CONFIGURATION, "location": "westeurope", "allowLoss": ["rings"]}
         assert "Given up: it orders the machines." in result.errors
         assert "locations westeurope" in result.errors
 

@@ -160,7 +160,7 @@ async def weekly(storage: Storage) -> str:
 
 
 async def test_a_policy_as_a_configuration(weekly: str) -> None:
-    body = {"configurationId": ID, "location": "westeurope", "giveUp": ["maxConcurrent", "separateZones"]}
+    body = {"configurationId": ID, "location": "westeurope", "allowLoss": ["maxConcurrent", "separateZones"]}
     answered = await call(policy_conversion.export_policy, name=weekly, body=body)
     assert answered.status == 200, answered.text
     made = answered.json["configuration"]

@@ -282,7 +282,7 @@ async def test_claims_go_with_the_age_of_the_runs_that_they_stand_for(
 
 
 async def test_a_claim_of_a_kind_that_nothing_removes_is_refused(storage: Storage) -> None:
-    with pytest.raises(ValueError, match="no kind of claim"):
+    with pytest.raises(ValueError, match="no kind of idempotency key"):
         await storage.idempotency.reserve("something", "key", "value", NOW)
 
 

@@ -208,21 +208,21 @@ async def test_whatever_fails_for_one_policy_the_others_start(
     """time-digits-policy.yaml is one example: the timer died for every policy behind it."""
     for name in ("a-broken", "monthly", "weekly"):
         await put(storage, name)
-    if method == "get_run":
+    if (repository, method) == ("runs", "get"):
         # Asked for only where something keeps the occurrence from running.
         await storage.overrides.pause("a-broken", Pause(by="ann", reason="audit", at=STORED_AT))
-    whole = getattr(storage, method)
+    whole = getattr(getattr(storage, repository), method)
 
     async def failing(subject: Any, *args: Any, **kwargs: Any) -> Any:
         if "a-broken" in str(getattr(subject, "id", subject)):
             raise error
         return await whole(subject, *args, **kwargs)
 
-    monkeypatch.setattr(storage, method, failing)
+    monkeypatch.setattr(getattr(storage, repository), method, failing)
     runs = await start_due_policies(storage, engine, OPENS)
     assert [run.policy for run in runs] == ["monthly", "weekly"]
     assert any(line.exc_info and line.exc_info[1] is error for line in caplog.records)
-    if method != "audit":
+    if repository != "audit":
         lines = (await storage.audit.list_page("a-broken", 10, None)).items
         [line] = [line for line in lines if line["action"] == "scheduled_start_failed"]
         assert "SECRET" not in str(line["detail"])

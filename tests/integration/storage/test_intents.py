@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from patchwave.domain.azure.operation import OperationKind
-from patchwave.domain.core.command import NotPossible
+from patchwave.domain.core.command import InvalidTransition
 from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.runs.intent import IntentState
 from patchwave.domain.runs.machine_record import Stage
@@ -177,7 +177,7 @@ async def test_a_skip_comes_too_late_behind_an_intent_unless_azure_refused_it(st
     await storage.machines.add(RUN, [machine(1)])
     declared = intent(RUN)
     await storage.intents.declare(declared)
-    with pytest.raises(NotPossible, match="too late"):
+    with pytest.raises(InvalidTransition, match="too late"):
         await storage.machines.skip(RUN, KEY, order(), OperationKind.INSTALL)
     await storage.intents.save(declared.model_copy(update={"state": IntentState.REFUSED}))
     first = await storage.machines.skip(RUN, KEY, order("ana", "Bearer eyJhbGciOiJ.abc.def"), OperationKind.INSTALL)

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from patchwave.domain.azure.operation import OperationKind
-from patchwave.domain.core.command import NotPossible
+from patchwave.domain.core.command import InvalidTransition
 from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.intent import IntentState
@@ -76,7 +76,7 @@ async def test_of_contrary_decisions_at_once_one_stands(live: Storage) -> None:
     stored = await live.runs.get(RUN)
     assert stored
     decision = stored.decisions["broad"]
-    refused = [answer for answer in answers if isinstance(answer, NotPossible)]
+    refused = [answer for answer in answers if isinstance(answer, InvalidTransition)]
     assert len(refused) == 3
     assert all(f"by {decision.by} at" in str(answer) for answer in refused)
 
@@ -131,7 +131,7 @@ class TestSkippingAMachine:
     async def test_after_the_operation_has_begun_it_is_too_late(self, live: Storage) -> None:
         await live.intents.declare(intent(RUN))
         assert await live.machines.begin_operation(RUN, self.KEY, Stage.INSTALLING, NOW) is None
-        with pytest.raises(NotPossible, match="installing"):
+        with pytest.raises(InvalidTransition, match="installing"):
             await live.machines.skip(RUN, self.KEY, order(), OperationKind.INSTALL)
         found = await live.machines.get(RUN, self.KEY)
         assert found
@@ -161,7 +161,7 @@ class TestSkippingAMachine:
     async def test_a_machine_that_has_ended_stays_as_it_is(self, live: Storage) -> None:
         await live.results.record_outcomes(RUN, [self.KEY], Outcome.canceled(), NOW)
         assert await live.machines.begin_operation(RUN, self.KEY, Stage.INSTALLING, LATER) is None
-        with pytest.raises(NotPossible, match="canceled"):
+        with pytest.raises(InvalidTransition, match="canceled"):
             await live.machines.skip(RUN, self.KEY, order(), OperationKind.INSTALL)
         found = await live.machines.get(RUN, self.KEY)
         assert found
@@ -179,7 +179,7 @@ class TestSkippingAMachine:
         async def skip(number: int) -> bool:
             try:
                 await storage.machines.skip(RUN, machine(number).key, order(), OperationKind.INSTALL)
-            except NotPossible:
+            except InvalidTransition:
                 return False
             return True
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from patchwave.domain.core.command import NotPossible
+from patchwave.domain.core.command import InvalidTransition
 from patchwave.domain.core.outcome import Outcome, Reason
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Mode, RunState
@@ -115,7 +115,7 @@ async def test_the_first_cancel_wins_and_a_final_run_takes_none(storage: Storage
     other = run(NOW + timedelta(days=1))
     await storage.runs.create(other)
     await storage.runs.close(other.id, RunState.EMPTY, "nothing matched", NOW)
-    with pytest.raises(NotPossible, match="empty"):
+    with pytest.raises(InvalidTransition, match="empty"):
         await storage.runs.cancel(other.id, order())
     assert not await storage.runs.is_canceled(other.id)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchwave.domain.azure.errors import ArmFailure
-from patchwave.domain.core.command import NotPossible, Order
+from patchwave.domain.core.command import InvalidTransition, Order
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.fleet.machine import FleetMachine, read_machine
 from patchwave.domain.fleet.patch_mode import AssessmentMode, PatchMode, PatchSettings, WantedSettings
@@ -127,14 +127,14 @@ def test_a_plan_is_started_once() -> None:
 
 def test_an_old_plan_is_not_started() -> None:
     assert start(change(), order("ann", PLAN_HOLDS)).state is ChangeState.RUNNING
-    with pytest.raises(NotPossible, match="24 hours"):
+    with pytest.raises(InvalidTransition, match="24 hours"):
         start(change(), order("ann", PLAN_HOLDS + timedelta(seconds=1)))
 
 
 def test_a_stop_before_the_start_is_the_end() -> None:
     stopped = stop(change(), order("ann"))
     assert (stopped.state, stopped.ended_at) == (ChangeState.STOPPED, NOW)
-    with pytest.raises(NotPossible, match="plan a new one"):
+    with pytest.raises(InvalidTransition, match="plan a new one"):
         start(stopped, order("ann"))
 
 
@@ -147,7 +147,7 @@ def test_a_stop_under_way_lets_what_was_taken_end() -> None:
 
 
 def test_what_has_ended_is_not_stopped() -> None:
-    with pytest.raises(NotPossible, match="has ended"):
+    with pytest.raises(InvalidTransition, match="has ended"):
         stop(change(ChangeState.COMPLETED), order("ann"))
 
 

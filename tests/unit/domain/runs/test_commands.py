@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchwave.domain.core.command import NotPossible, Order
+from patchwave.domain.core.command import InvalidTransition, Order
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.runs import commands
 from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
@@ -127,7 +127,7 @@ class TestPauseAndResume:
     def test_a_run_that_ends_is_neither_paused_nor_resumed(
         self, order: Callable[[Run, Order], Run], changes: dict[str, Any], word: str
     ) -> None:
-        with pytest.raises(NotPossible, match=word):
+        with pytest.raises(InvalidTransition, match=word):
             order(run(**changes), ANA)
 
 
@@ -142,7 +142,7 @@ class TestCancel:
 
     @pytest.mark.parametrize("state", [state for state in RunState if state.is_final and state != "canceled"])
     def test_a_run_that_ended_by_itself_cannot_be_cancelled(self, state: RunState) -> None:
-        with pytest.raises(NotPossible, match=state.value):
+        with pytest.raises(InvalidTransition, match=state.value):
             commands.cancel(run(state), ANA)
 
     def test_a_paused_run_can_be_cancelled(self) -> None:
@@ -168,15 +168,15 @@ class TestDecisions:
     def test_the_same_again_changes_nothing_and_the_contrary_is_refused(self) -> None:
         approved = approve(run(), "broad")
         assert approve(approved, "broad", BEN) == approved
-        with pytest.raises(NotPossible, match=r"approved by ana at 2026-11-10T19:00.*Cancel the run"):
+        with pytest.raises(InvalidTransition, match=r"approved by ana at 2026-11-10T19:00.*Cancel the run"):
             reject(approved, "broad", BEN)
-        with pytest.raises(NotPossible, match="rejected by ben"):
+        with pytest.raises(InvalidTransition, match="rejected by ben"):
             approve(reject(run(), "broad", BEN), "broad")
 
     def test_the_same_again_is_no_error_once_the_run_has_ended(self) -> None:
         ended = commands.close(approve(run(), "broad"), RunState.COMPLETED, "", LATER)
         assert approve(ended, "broad", BEN) == ended
-        with pytest.raises(NotPossible, match="completed"):
+        with pytest.raises(InvalidTransition, match="completed"):
             approve(ended, "early")
 
     def test_without_a_name_it_is_the_awaited_ring_and_else_the_last_one(self) -> None:
@@ -186,12 +186,12 @@ class TestDecisions:
         assert commands.ring_in_question(both) == "broad"
         paused = commands.pause(commands.show(both, RunState.AWAITING_APPROVAL, "early"), BEN)
         assert commands.ring_in_question(paused) == "early"
-        with pytest.raises(NotPossible, match="name the ring"):
+        with pytest.raises(InvalidTransition, match="name the ring"):
             commands.ring_in_question(run())
 
     @pytest.mark.parametrize("ring", ["canary", "nobody", ""])
     def test_a_ring_that_needs_no_approval_is_refused(self, ring: str) -> None:
-        with pytest.raises(NotPossible, match="no ring"):
+        with pytest.raises(InvalidTransition, match="no ring"):
             approve(run(), ring)
 
     def test_a_ring_with_machines_that_cannot_be_pinned_may_be_approved(self) -> None:
@@ -202,9 +202,9 @@ class TestDecisions:
         }
         approved = approve(run(policy_snapshot=waits), "b")
         assert approved.decisions["b"].approved
-        with pytest.raises(NotPossible, match="no ring canary"):
+        with pytest.raises(InvalidTransition, match="no ring canary"):
             approve(run(policy_snapshot=waits), "canary")
-        with pytest.raises(NotPossible, match="no ring b"):
+        with pytest.raises(InvalidTransition, match="no ring b"):
             approve(run(policy_snapshot=waits | {"withoutPin": "skip"}), "b")
 
 
@@ -363,11 +363,11 @@ class TestSkip:
 
     @pytest.mark.parametrize("state", [IntentState.DECLARED, IntentState.ACCEPTED])
     def test_once_azure_may_have_its_operation_it_is_too_late(self, state: IntentState) -> None:
-        with pytest.raises(NotPossible, match="too late"):
+        with pytest.raises(InvalidTransition, match="too late"):
             commands.skip(placed(), intent(run().id, state=state), ANA)
 
     def test_an_ended_machine_is_not_skipped(self) -> None:
-        with pytest.raises(NotPossible, match="patched"):
+        with pytest.raises(InvalidTransition, match="patched"):
             commands.skip(placed(outcome=OutcomeKind.PATCHED), None, ANA)
 
 
@@ -397,7 +397,7 @@ def test_whatever_is_ordered_the_run_shows_what_keeps_it_and_an_order_twice_is_o
         before = state
         try:
             state = order(before)
-        except NotPossible:
+        except InvalidTransition:
             continue
         if before.state.is_final:
             assert state == before
@@ -431,6 +431,6 @@ def test_a_run_that_is_about_to_end_says_why_an_order_comes_too_late(changes: di
         ("rejected", lambda: reject(state, "canary")),
     ]
     for word, order in orders:
-        with pytest.raises(NotPossible) as refused:
+        with pytest.raises(InvalidTransition) as refused:
             order()
         assert str(refused.value) == why.format(word)
