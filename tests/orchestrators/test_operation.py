@@ -97,7 +97,7 @@ def test_a_turn_that_was_given_is_waited_for_and_handed_in() -> None:
     fleet = Fleet([KEY], {KEY: Script(install_starts=[*waits, ACCEPTED])})
     with fleet.bench() as bench:
         bench.run("patch_machine", WORK)
-        sent = [call["reserved_at"] for call in bench.calls_of("install_patches")]
+        sent = [call["reservedAt"] for call in bench.calls_of("install_patches")]
     assert sent[0] is None
     assert [datetime.fromisoformat(slot) for slot in sent[1:]] == slots
     assert fleet.outcomes[KEY] == ("patched", "ok")
