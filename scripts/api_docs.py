@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import triggers  # noqa: E402, F401 - one of the routes is there
+import triggers  # noqa: E402, F401 # pyright: ignore[reportUnusedImport] - one of the routes is there
 from patchwave.api.openapi import openapi  # noqa: E402 - found through the line above
 
 DOCUMENT = ROOT / "docs" / "openapi.json"

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import azure.functions as func
 import requests
 import urllib3
+from pydantic.alias_generators import to_camel
 from requests.adapters import HTTPAdapter
 
 from patchwave.api import openapi
@@ -33,7 +34,7 @@ class InProcess:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._engine = Engine()
-        self._routes = {each.operation_id: each for each in openapi.routes()}
+        self._routes = {to_camel(each.name): each for each in openapi.routes()}
 
     def __call__(self, request: requests.PreparedRequest, operation: str) -> requests.Response:
         route = self._routes[operation]

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple
 
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, failure_of_error
 from patchwave.domain.azure.patch_results import (
@@ -115,7 +114,8 @@ class _Installation:
         return _are_installed(self.result.installed_patch_count)
 
 
-class _Rule(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Rule:
     applies: Callable[[_Installation], bool]
     outcome: Callable[[_Installation], Outcome]
 

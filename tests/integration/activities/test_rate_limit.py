@@ -64,8 +64,10 @@ async def prepare(storage: Storage, *ids: str, **fields: object) -> list[str]:
     return [machine.key for machine in machines]
 
 
-async def start(key: str, kind: OperationKind = OperationKind.INSTALL, slot: datetime | None = None) -> StartResult:
-    request = StartOperation(run_id=RUN_ID, machine_key=key, kind=kind, reserved_at=slot)
+async def start(
+    key: str, kind: OperationKind = OperationKind.INSTALL, reserved_at: datetime | None = None
+) -> StartResult:
+    request = StartOperation(run_id=RUN_ID, machine_key=key, kind=kind, reserved_at=reserved_at)
     activity = install_patches if kind is OperationKind.INSTALL else assess_machine
     return await activity(request)
 

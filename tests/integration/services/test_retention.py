@@ -363,7 +363,7 @@ async def test_one_run_that_cannot_be_removed_keeps_no_older_one(
     await storage._store.runs.merge("runs", RunId.parse(damaged).row_key, {"state": "perhaps"})
     whole = RetentionRepository.purge_run
 
-    async def broken(self: Storage, run_id: str, most: int) -> int | None:
+    async def broken(self: RetentionRepository, run_id: str, most: int) -> int | None:
         if run_id == newer:
             raise RuntimeError("no answer")
         return await whole(self, run_id, most)
