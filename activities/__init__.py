@@ -1,1 +1,1 @@
-"""One side effect each. Expected failures of Azure are values; an exception means "try me again"."""
+"""Activities: one side effect each. Expected failures of Azure are values; an exception makes the engine retry."""

@@ -1,4 +1,4 @@
-"""What most activities begin with: the clock, the run they work for, and its policy."""
+"""Shared start of activities: the clock, the machine's run, and its policy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from patchwave.settings import load_settings
 from patchwave.storage import RecordMissing, Storage, open_storage
 
 _LOCK_MARGIN = timedelta(hours=1)
-"""Beyond the deadline of an installation: an assessment, a start, and the looks between them."""
+"""Added to the deadline of an installation: time for the assessment, the power-on, and the polls between them."""
 
 _FROZEN_KEPT = 50
 _FROZEN: WeakKeyDictionary[Storage, dict[str, tuple[Mode, Policy]]] = WeakKeyDictionary()
@@ -29,7 +29,7 @@ _FROZEN: WeakKeyDictionary[Storage, dict[str, tuple[Mode, Policy]]] = WeakKeyDic
 
 @dataclass(frozen=True, slots=True)
 class MachineContext:
-    """A machine of a run, and the frozen policy that the run follows."""
+    """A machine of a run, with the policy snapshot of that run."""
 
     run: Run
     policy: Policy
@@ -42,27 +42,27 @@ class MachineContext:
 
 
 def now() -> datetime:
-    """This moment, in UTC."""
+    """The current time, in UTC."""
     return datetime.now(UTC)
 
 
 def wait_seconds(asked: float | None = None, *, polls: float = 1) -> float:
-    """How long to wait: what Azure asks for, else so many poll intervals; spread, so that machines do not keep step."""
+    """Seconds to wait: Azure's ``Retry-After``, else ``polls`` poll intervals; with jitter, to spread the machines."""
     if asked is not None:
-        # Never earlier than asked: an earlier request is not processed, and answered with a new wait.
+        # Never earlier than asked: an early request is rejected, with a new wait.
         return round(asked * random.uniform(1.0, 1.1) + 0.05, 3)
     return round(load_settings().poll_seconds * polls * random.uniform(0.9, 1.1), 3)
 
 
 def seconds_of(duration: timedelta) -> float:
-    """How long a wait that a policy asks for takes: as long as it says, but for trials on a faster clock."""
+    """A policy's duration in seconds; shorter when tests accelerate the clock."""
     return duration / timedelta(seconds=1) / load_settings().clock_speed
 
 
 async def acquire_lease(context: MachineContext, *, force: bool = False) -> str | None:
-    """Take or extend the machine's lease for the run; the run that holds it when it is another (safety rule 6).
+    """Acquire or extend the machine's lease (safety rule 6). The id of the run that holds it when another one does.
 
-    One that this worker knows to last is left as it is; ``force`` is for a step that begins.
+    A cached lease that lasts long enough is not written again, unless ``force`` is set at the begin of a step.
     """
     at = now()
     until = deadline(at, context.policy.install.maximum_duration)
@@ -77,16 +77,16 @@ async def acquire_lease(context: MachineContext, *, force: bool = False) -> str 
 
 
 async def renew_lease(context: MachineContext) -> None:
-    """Extend the lease for what is done after an installation: scripts and health may take hours more than it foresaw.
+    """Extend the lease for the steps after an installation: scripts and health checks may take hours more.
 
-    A machine that has its outcome has given its lock back.
+    A machine that has its outcome has released its lease.
     """
     if context.machine.outcome is None:
         await acquire_lease(context)
 
 
 def locked_by(run_id: str) -> Outcome:
-    """The outcome of a machine that another run has locked, which may have ended."""
+    """The outcome of a machine whose lease another run holds; that run may have ended."""
     return Outcome.skipped(
         Reason.LOCKED_BY_RUN,
         f"The run {run_id} has locked this machine: it works on it, or has left something running in its guest.",
@@ -94,10 +94,10 @@ def locked_by(run_id: str) -> Outcome:
 
 
 async def load_run(run_id: str) -> tuple[Run, Policy]:
-    """The run and its policy.
+    """The run and its policy snapshot.
 
     Raises:
-        RecordMissing: there is no such run, or it was stored without its policy.
+        RecordMissing: the run does not exist, or has no policy snapshot.
     """
     run = await open_storage().runs.get(run_id)
     if run is None or run.policy_snapshot is None:
@@ -106,10 +106,10 @@ async def load_run(run_id: str) -> tuple[Run, Policy]:
 
 
 async def frozen_policy(run_id: str) -> tuple[Mode, Policy]:
-    """The mode and the policy of a run. Neither ever changes, so that only the first question costs a read.
+    """The mode and policy of a run. Neither changes, so only the first call reads the row.
 
     Raises:
-        RecordMissing: there is no such run, or it was stored without its policy.
+        RecordMissing: the run does not exist, or has no policy snapshot.
     """
     kept = _FROZEN.setdefault(open_storage(), {})
     found = kept.get(run_id)
@@ -127,13 +127,13 @@ async def load_machine(run_id: str, machine_key: str) -> MachineContext:
     Raises:
         RecordMissing: the run has no such machine.
     """
-    # Each of the two may wait for company.
+    # Side by side: each of the reads may wait for its batch.
     (run, policy), machine = await asyncio.gather(load_run(run_id), load_record(run_id, machine_key))
     return MachineContext(run, policy, machine)
 
 
 async def load_record(run_id: str, machine_key: str) -> MachineRecord:
-    """The machine's row alone, for what neither run nor policy decides: one read less.
+    """The machine's row alone, where neither run nor policy is needed: one read less.
 
     Raises:
         RecordMissing: the run has no such machine.
@@ -145,7 +145,7 @@ async def load_record(run_id: str, machine_key: str) -> MachineRecord:
 
 
 def _policy(snapshot: Json) -> Policy:
-    """The policy of a snapshot. Every step of every machine asks for one and the same."""
+    """The parsed policy of a snapshot, cached: each step of each machine needs it."""
     return _parsed_policy(json.dumps(snapshot))
 
 

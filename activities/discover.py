@@ -1,4 +1,4 @@
-"""discover_machines: one page of Resource Graph becomes machine rows of the run."""
+"""discover_machines: stores one page of Resource Graph as machine rows of the run."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from patchwave.settings import load_settings
 from patchwave.storage import Storage, open_storage
 
 _SHORT_PAUSES = 6
-"""Pauses in a row that are as short as Resource Graph asks for."""
+"""Consecutive waits that are only as long as Resource Graph asks for."""
 
 
 class _Position(NamedTuple):
-    """Where the discovery stands: the query, the page token that Resource Graph gave, and the machines told so far.
+    """Where the discovery continues: query, page token of Resource Graph, and number of machines so far.
 
-    A machine that two pages tell is counted twice in between, as only the whole fleet is counted in its rows.
+    A machine that two pages list is counted twice here. The final count comes from the rows.
     """
 
     query: int = 0
@@ -45,7 +45,7 @@ class _Position(NamedTuple):
         return json.dumps(list(self))
 
     def behind(self, page_token: str, machines: int) -> _Position:
-        """Where it stands after a page with so many machines."""
+        """The position after a page with ``machines`` machines."""
         query = self.query if page_token else self.query + 1
         return _Position(query, page_token, self.told + machines)
 
@@ -53,7 +53,7 @@ class _Position(NamedTuple):
 async def discover_machines(request: DiscoveryRequest) -> DiscoveryPage:
     """Read one page and add its machines.
 
-    After the last page, ids that the policy names and nobody found get their row as well: skipped, not found.
+    The last page also adds rows for ids that the policy names and Resource Graph does not list: skipped, not found.
     """
     _, policy = await load_run(request.run_id)
     storage = open_storage()
@@ -80,7 +80,7 @@ async def discover_machines(request: DiscoveryRequest) -> DiscoveryPage:
 
 
 async def add_found(storage: Storage, run_id: str, found: Sequence[DiscoveredMachine]) -> None:
-    """Rows for machines that were found; those with a problem, or outside the boundary, are skipped at once."""
+    """Add rows for discovered machines; invalid ones, and those outside the boundary, are skipped at once."""
     judged = evaluate_boundary(found, boundary_of(load_settings()))
     await storage.machines.add(run_id, [record_of(machine) for machine in judged])
     problems: dict[tuple[Reason, str], list[str]] = {}
@@ -92,7 +92,7 @@ async def add_found(storage: Storage, run_id: str, found: Sequence[DiscoveredMac
 
 
 async def _add_missing(storage: Storage, run_id: str, scope: Scope) -> None:
-    """Rows for the ids that were asked for and not found."""
+    """Add rows for the ids that the policy names and Resource Graph does not list."""
     asked = {machine.key: machine for machine in map(MachineId.parse, scope.machine_ids)}
     known = await storage.machines.get_stages(run_id, list(asked))
     missing = [machine for key, machine in asked.items() if key not in known and not scope.exclude.names(machine)]
@@ -107,7 +107,7 @@ async def _add_missing(storage: Storage, run_id: str, scope: Scope) -> None:
 
 
 def record_of(machine: DiscoveredMachine) -> MachineRecord:
-    """The row of a machine that was found."""
+    """The row of a discovered machine."""
     identity = machine.machine_id
     return MachineRecord(
         id=identity.text,
@@ -138,10 +138,10 @@ def _missing_record(identity: MachineId) -> MachineRecord:
 
 
 def pause_after(failure: ArmFailure, asked: float, attempt: int) -> float:
-    """Seconds until a page is asked for again that failed so often before; 0 when that is of no use.
+    """Seconds until the page is requested again after ``attempt`` failures; 0 when the failure is permanent.
 
-    Resource Graph's word is for throttling; an outage without a word is waited out by our own measure. Where it goes
-    on asking for a few seconds, the pauses grow all the same: hours of them must fit into a history.
+    While throttled, Resource Graph's ``Retry-After`` counts; other outages use exponential waits. After `_SHORT_PAUSES`
+    short waits in a row the waits grow as well, because hours of them must fit into one history.
     """
     if asked <= 0:
         return 0.0
@@ -153,7 +153,7 @@ def pause_after(failure: ArmFailure, asked: float, attempt: int) -> float:
 
 
 def _failed(failure: ArmFailure, asked: float, attempt: int) -> DiscoveryPage:
-    """A page that could not be read: a passing trouble asks for a pause, which grows; any other is final."""
+    """The result for a page that could not be read: a wait after a transient failure, else an error."""
     return DiscoveryPage(
         wait_seconds=pause_after(failure, asked, attempt),
         counts_as_attempt=not is_throttling(failure),

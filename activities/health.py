@@ -1,4 +1,4 @@
-"""How healthy a machine is before and after the run works on it, and whether the run may go on with it."""
+"""Health checks before and after the installation, and whether the run may go on with the machine."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ from patchwave.storage import open_storage
 
 _ANSWERED_POLLS = 4
 _MAX_ANSWERED = 4_000
-"""What some sources have said of a machine while another one asks to wait is kept: for so many poll intervals beyond
-that, and of so many machines."""
+"""Results of some sources are cached while another source asks to wait: for this many poll intervals longer than that
+wait, and for this many machines."""
 PATIENCE = timedelta(minutes=5)
-"""How long something that cannot be asked for the moment, before an installation, is asked again. Being throttled lasts
-as long as the window."""
+"""How long an unavailable source is read again before an installation. Throttling is waited out until the window
+closes."""
 
 
 _MAX_THROTTLING = timedelta(days=1)
-"""How long a machine of a run without a window waits for Azure Monitor to let us ask."""
+"""How long a machine of a run without a window waits while Azure Monitor throttles."""
 _GROWTH = 0.2
 _MAX_PAUSE = 300.0
-"""The longer it is asked in vain the rarer, so that histories stay short."""
+"""Seconds between two reads at most. Waits grow up to it, so that histories stay short."""
 
 
 class _Look(NamedTuple):
-    """What one source says; ``asked_to_wait``: seconds in which it must not be asked again.
+    """The result of one source; ``asked_to_wait``: seconds until it may be read again.
 
-    ``is_throttled``: it says nothing, because Azure limits the requests.
+    ``is_throttled``: it has no signals, because Azure throttles the requests.
     """
 
     signals: dict[str, Signal]
@@ -62,12 +62,12 @@ class _Look(NamedTuple):
 
     @classmethod
     def unread(cls, name: str, signal: Signal, failure: ArmFailure) -> _Look:
-        """A source that could not be read."""
+        """The result of a source that could not be read."""
         return cls({name: signal}, failure.retry_after or 0, is_throttling(failure))
 
 
 class _Looks(NamedTuple):
-    """What all sources say; ``is_throttled``: one that was throttled may still change what they say together."""
+    """The results of all sources; ``is_throttled``: a throttled source may still change the summary."""
 
     summary: HealthSummary
     asked_to_wait: float
@@ -75,11 +75,11 @@ class _Looks(NamedTuple):
 
 
 async def check_health(request: HealthRequest) -> HealthResult:
-    """Read every sign of the machine's health, keep them, and judge them."""
+    """Read all health signals of the machine, store them, and evaluate them."""
     context = await load_machine(request.run_id, request.machine_key)
     health = context.policy.health
     if request.moment is Moment.BEFORE and _is_canceled(context):
-        # Nothing will be installed: the next step says so.
+        # Nothing will be installed: the next step ends the machine.
         return HealthResult(state=HealthState.OK)
     result: HealthResult | None = None
     if request.moment is Moment.BEFORE and health.alerts is not None:
@@ -91,7 +91,7 @@ async def check_health(request: HealthRequest) -> HealthResult:
 
 
 async def _before(context: MachineContext, health: Health, looked_for: float) -> HealthResult:
-    """Keep what the machine was like. Being unhealthy is no veto."""
+    """Store the health before the installation. An unhealthy machine is installed all the same."""
     summary, asked_to_wait, is_throttled = await _look(context, health, Moment.BEFORE, looked_for)
     if is_throttled and summary.healthy is None and not (_is_canceled(context) or is_behind_window(context.run)):
         return _throttled(asked_to_wait)
@@ -99,7 +99,7 @@ async def _before(context: MachineContext, health: Health, looked_for: float) ->
     if summary.healthy is None:
         patience = seconds_of(PATIENCE)
     elif not summary.healthy and context.machine.powered_on_by_run:
-        # It has just booted: its service gets the time that it gets after an installation.
+        # It has just booted: its service gets the settle time, as after an installation.
         patience = seconds_of(health.settle)
     if looked_for < patience:
         return _wait(looked_for, patience, asked_to_wait)
@@ -108,7 +108,7 @@ async def _before(context: MachineContext, health: Health, looked_for: float) ->
 
 
 async def _after(context: MachineContext, health: Health, looked_for: float) -> HealthResult:
-    """Compare with what the machine was like."""
+    """Compare with the health before the installation."""
     await renew_lease(context)
     before = context.machine.health_before
     summary, asked_to_wait, is_throttled = await _look(context, health, Moment.AFTER, looked_for)
@@ -130,12 +130,12 @@ async def _after(context: MachineContext, health: Health, looked_for: float) -> 
 
 
 def _is_canceled(context: MachineContext) -> bool:
-    """Whether the run was cancelled: then no machine gets more time."""
+    """Whether the run was cancelled. Then no machine waits longer."""
     return context.run.cancel_requested_at is not None
 
 
 async def _look(context: MachineContext, health: Health, moment: Moment, looked_for: float) -> _Looks:
-    """All signs that the policy asks for, read side by side; and the seconds that Azure asks to wait, 0 for none."""
+    """Read all sources of the policy in parallel; with the seconds that Azure asks to wait, 0 for none."""
     first_at = None if looked_for else moment
     place = f"{context.run.id}/{context.machine.key}/{moment.value}"
     looks = _take_answered(place)
@@ -159,8 +159,9 @@ _answered: dict[str, tuple[float, dict[str, _Look]]] = {}
 
 
 def _keep_answered(place: str, looks: dict[str, _Look], asked_to_wait: float) -> None:
-    """For when the others are asked again. With all of them asked anew, the turn of one would cost the turn of
-    another, and with thousands of machines nobody's look would ever be whole.
+    """Cache the results of sources that responded, until the others can be read again.
+
+    With thousands of machines, reading all of them again would use up the rate limits: no summary would be complete.
     """
     if len(_answered) >= _MAX_ANSWERED:
         _answered.pop(next(iter(_answered)))
@@ -173,7 +174,7 @@ def _take_answered(place: str) -> dict[str, _Look]:
 
 
 async def _look_at_machine(context: MachineContext, first_at: Moment | None) -> _Look:
-    # The first look comes right behind the preflight or the verification, which have read the same.
+    # The first read follows the preflight or the verification, which have cached the same view.
     view = await open_resource_manager().read_machine(context.machine_id, kept_for=first_at)
     if isinstance(view, ArmFailure):
         unread = Signal(state=SignalState.UNKNOWN, detail=f"The machine could not be read: {view.clause}.")
@@ -194,9 +195,9 @@ async def _look_at_platform(context: MachineContext, health: Health, first_at: M
 
 
 async def _shows_as_available(context: MachineContext) -> bool:
-    """With many that begin, whether the sweep of the region shows the machine as available: no read for it then.
+    """Whether the bulk status of the region shows the machine as available. Saves a read per machine in large phases.
 
-    Nothing has been done to it yet, so what was so a minute ago is good enough; after an installation it is not.
+    Only used before the installation: the status may be a minute old.
     """
     machine = context.machine_id
     return machine.folded in await open_bulk_status().available(machine.subscription_id, context.machine.location)
@@ -210,14 +211,14 @@ async def _probe(context: MachineContext, health: Health) -> _Look:
 
 
 async def _ask_alerts(context: MachineContext, veto: AlertVeto, looked_for: float) -> HealthResult | None:
-    """The veto of an alert that fires, or that nobody can be asked about; ``None`` when nothing fires."""
+    """The veto of a fired alert, or of alerts that cannot be read; ``None`` when no alert fires."""
     alerts = await open_resource_health().fired_alerts(context.machine_id, veto.fired_within)
     if not isinstance(alerts, ArmFailure):
         outcome = evaluate_alerts(alerts, context.machine.id, veto, now())
         return None if outcome is None else _end(outcome)
     if is_throttling(alerts):
         window_end = context.run.window_end
-        # Behind the window the installation says so itself.
+        # After the window's end the install step ends the machine.
         may_wait = now() < window_end if window_end is not None else looked_for < seconds_of(_MAX_THROTTLING)
     else:
         may_wait = classify(alerts).kind is ErrorClass.RETRY_LATER and looked_for < seconds_of(PATIENCE)
@@ -233,7 +234,7 @@ async def _store(context: MachineContext, **columns: HealthSummary) -> None:
 
 
 def _wait(looked_for: float, patience: float, asked_to_wait: float) -> HealthResult:
-    # Whoever has been given a turn comes when it is his: a later one finds others there, and is sent away again.
+    # Retry exactly at the reserved time; a late request loses its rate-limit reservation.
     pause = asked_to_wait or next_look(looked_for, wait_seconds(), patience)
     return HealthResult(state=HealthState.WAIT, wait_seconds=pause)
 

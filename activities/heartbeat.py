@@ -1,4 +1,4 @@
-"""Signs of life of a run, and what a new generation of it finds in the records."""
+"""Heartbeats of a run, and the checkpoint from which its next generation resumes."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from patchwave.domain.workflow.messages import Checkpoint, HeartbeatRequest, InP
 from patchwave.storage import Storage, open_storage
 
 _SIGN_EVERY = timedelta(minutes=1)
-"""A phase beats every few seconds: signs of life that say nothing new are not written."""
+"""Heartbeats that change the deadline by less are not written: a phase ticks every few seconds."""
 _MAX_TAKEN_UP = 500
-"""Machines told at a time: they travel in one message. The others are told when these have ended."""
+"""Machines in one checkpoint, which travels in one message. The rest follows when these have ended."""
 _PAGE = 250
 
 
 async def record_heartbeat(run: Run) -> None:
-    """Write down that the run is alive, once a minute at most."""
+    """Extend the heartbeat deadline of a running run, at most once a minute."""
     until = heartbeat_deadline(now())
     if run.heartbeat_deadline is None or abs(until - run.heartbeat_deadline) >= _SIGN_EVERY:
         await open_storage().runs.extend_heartbeat(run.id, until)
 
 
 async def extend_heartbeat(request: HeartbeatRequest) -> None:
-    """The run sleeps until then: the watchdog leaves it alone."""
+    """Extend the heartbeat deadline while the run sleeps; the watchdog ignores the run until then."""
     await open_storage().runs.extend_heartbeat(request.run_id, heartbeat_deadline(request.until))
 
 
 async def load_checkpoint(request: RunRef) -> Checkpoint:
-    """What the generation before has left behind, by a scan of the run's machines."""
+    """What the previous generation left unfinished, read from the run's machines."""
     run_id = request.run_id
     storage = open_storage()
     planned = await storage.plans.get_summary(run_id)
     if planned is None:
         return Checkpoint(is_planned=False)
-    # What the generation before was about to write behind a final row is written by nothing else.
+    # Writes that follow a final row may be missing: only this completes them.
     await storage.finalizers.complete(run_id)
     run, policy = await load_run(run_id)
     machines = [machine async for machine in storage.machines.scan(run_id) if machine.ring]
@@ -66,7 +66,7 @@ async def load_checkpoint(request: RunRef) -> Checkpoint:
 async def _in_progress(
     storage: Storage, run_id: str, machines: list[MachineRecord], rings: dict[str, int]
 ) -> list[InProgressMachines]:
-    """Whoever was worked on, by step and phase, with the permits that the plan gave them."""
+    """Machines in progress by step and phase, with the permits of the plan."""
     maybe_locked = [machine.key for machine in machines if machine.stage in (Stage.ASSESSED, Stage.INSTALLED)]
     locked = await storage.leases.held(maybe_locked, run_id, now())
     keys: dict[tuple[Step, int, int], set[str]] = defaultdict(set)

@@ -1,8 +1,8 @@
-"""take_snapshot and run_script: what a policy does to a machine before and after its installation.
+"""take_snapshot and run_script: the policy's hooks on a machine before and after its installation.
 
-Both are called again and again until they are done: a call does the next step, whatever the calls before it were, and
-says how long to wait. A snapshot is taken once because its name follows from run and machine; a script runs at most
-once because its guard is written before the POST, and completed with what Azure answered.
+Both are called until they are done. Each call does the next step and returns how long to wait. A snapshot is taken once
+because its name follows from run and machine. A script runs at most once because its at-most-once row is written before
+the POST and completed with Azure's response.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ from patchwave.settings import load_settings
 from patchwave.storage import open_storage
 
 _SCRIPT_RESERVE = timedelta(minutes=5)
-"""Azure hands a script to the guest, and its output back, in about half a minute; sometimes it takes longer."""
+"""Azure needs about half a minute, sometimes more, to pass a script to the guest and its output back."""
 _ANSWER_TIME = timedelta(minutes=3)
-"""After which an execution that has sent a script and not written down the answer is surely dead."""
+"""An execution that sent a script and has not stored the response after this time is dead."""
 MAX_UNCLEAR_POLLS = 20
 _DONE = HookResult(state=HookState.DONE)
 _REQUEUED = HookResult(state=HookState.REQUEUED)
@@ -67,13 +67,13 @@ _REQUEUED = HookResult(state=HookState.REQUEUED)
 
 
 async def take_snapshot(request: MachineRef) -> HookResult:
-    """Have the snapshot of the policy, and the advice how to go back to it."""
+    """Take the policy's snapshot, and store how to roll back to it."""
     context = await load_machine(request.run_id, request.machine_key)
     hook = context.policy.hooks.snapshot
     if hook is None or context.machine.rollback_instructions:
         return _DONE
     result = await _take_snapshot(context, hook)
-    # Nothing is waited for that comes before an installation which the window leaves no time for.
+    # No wait here: when the window leaves no time for the installation, the hook is not needed.
     late = _too_late(context) if result.state is HookState.WAIT else None
     return late or result
 
@@ -130,7 +130,7 @@ async def _keep_advice(context: MachineContext, disk: OsDisk, snapshot: Snapshot
 
 
 async def run_script(request: ScriptRequest) -> HookResult:
-    """Run the policy's script, and keep what it printed."""
+    """Run the policy's script, and store its output."""
     context = await load_machine(request.run_id, request.machine_key)
     hooks = context.policy.hooks
     script = hooks.before if request.when is When.BEFORE else hooks.after
@@ -157,7 +157,7 @@ class _ScriptStep:
         self._call = GuardedCall.BEFORE_SCRIPT if request.when is When.BEFORE else GuardedCall.AFTER_SCRIPT
 
     async def go_on(self) -> HookResult:
-        """Take it. With ``onFailure: continue`` nothing of the script is held against the machine."""
+        """Take the next step. With ``onFailure: continue`` no failure of the script counts against the machine."""
         result = await self._step()
         if self._goes_on_after_failure and result.state is HookState.WAIT:
             return result.model_copy(update={"outcome": None})
@@ -184,7 +184,7 @@ class _ScriptStep:
         return await self._end(guard, script_unknown(self._request.when))
 
     async def _reason_to_stop(self, guard: AtMostOnceRecord | None) -> HookResult | None:
-        """The script after the installation runs in a run that was stopped too: it may undo what the first one did."""
+        """Why the script must not run. A post script also runs after a stop: it may undo what the pre script did."""
         if self._request.when is When.AFTER:
             refused = unapproved(self._context.run, self._context.machine)
             return None if refused is None else HookResult.stopped(refused)
@@ -200,7 +200,7 @@ class _ScriptStep:
         if isinstance(view, ArmFailure):
             return self._refusal(what, view)
         if view.is_being_changed:
-            # Azure would refuse it; and a refusal could not be told from one that our own script caused.
+            # Azure would refuse it, and such a refusal looks the same as one that our own script caused.
             return HookResult.wait(wait_seconds(polls=2), f"{what}: another operation is running on the machine.")
         guard = AtMostOnceRecord(
             run_id=self._request.run_id,
@@ -216,7 +216,7 @@ class _ScriptStep:
         else:
             is_first = await storage.at_most_once.redeclare(refused, guard)
         if not is_first:
-            # Another execution of this very activity is under way: the next call sees what it has done.
+            # Another execution of this activity is running: the next call sees its result.
             return self._still_runs(wait_seconds())
         variables = self._request.variables(self._context.policy.name, self._context.machine.name)
         lines = wrap_script(self._text, self._os_type, self._script.timeout, variables)
@@ -247,10 +247,10 @@ class _ScriptStep:
         return refusal
 
     async def _find(self, guard: AtMostOnceRecord) -> HookResult:
-        """What became of a script that was refused in a way that may follow an acceptance: never is one sent twice.
+        """The state of a script whose POST got an ambiguous refusal. It is never sent twice.
 
-        The machine does not tell which script ran, only that it is being changed or was. One that shows nothing after a
-        while was given none.
+        The machine only shows that it is being changed or was. If it shows neither after a while, the script was not
+        accepted.
         """
         view = await open_resource_manager().read_machine(self._context.machine_id)
         at = now()
@@ -286,7 +286,7 @@ class _ScriptStep:
         at = now()
         if at >= guard.deadline_at:
             return await self._end(guard, script_overdue(self._request.when, self._script.timeout))
-        # A tenth of the time that it has run already: a long script does not fill the history with polls.
+        # A tenth of the elapsed time: a long script does not fill the history with polls.
         ran_for = (at - guard.created_at).total_seconds()
         return self._still_runs(max(wait_seconds(reading.retry_after), ran_for / 10))
 
@@ -302,7 +302,7 @@ class _ScriptStep:
         return await self._wait(counted, reading)
 
     async def _end(self, guard: AtMostOnceRecord, failure: str, output: str = "") -> HookResult:
-        """Keep what came of it: the row first, as only the guard's end says that both are written."""
+        """Store the result: the machine's row first, since an ended at-most-once row means that both are written."""
         if failure and self._goes_on_after_failure:
             output = f"{failure}\n{output}".strip()
         column = "pre_script_output" if self._request.when is When.BEFORE else "post_script_output"
@@ -329,9 +329,9 @@ class _ScriptStep:
 
 
 async def _reason_not_to_begin(context: MachineContext) -> HookResult | None:
-    """Why no hook may begin on the machine; ``None``: it may. What would keep the installation back keeps hooks back.
+    """Why no hook may begin on the machine, ``None`` if it may: the same reasons that block an installation.
 
-    The lease is extended: it may have to last longer than the look at the machine foresaw.
+    Extends the lease, which may have to last longer than the preflight expected.
     """
     refusal = start_blocker(context.run, context.machine)
     if refusal is not None:
@@ -347,7 +347,7 @@ async def _reason_not_to_begin(context: MachineContext) -> HookResult | None:
 
 
 def _too_late(context: MachineContext) -> HookResult | None:
-    """The window leaves no time for the installation that would follow, or Azure is about to begin its own."""
+    """The end when the window leaves no time for the installation, or Azure is about to begin its own."""
     occurrence = context.run.maintenance
     if occurrence is not None:
         return HookResult.stopped(too_late_to_prepare()) if now() >= occurrence.pre_deadline else None
@@ -364,7 +364,7 @@ def _changed_at(view: MachineView) -> str:
 
 
 def _refused(what: str, failure: ArmFailure | None) -> HookResult:
-    """A call that Azure did not take: again when the reason passes, else the hook has failed."""
+    """The result of a refused call: retried after a transient failure, else failed."""
     failure = failure or ArmFailure(status=0, message="Azure gave no answer")
     verdict = classify(failure)
     message = f"{what}: {failure.clause}."

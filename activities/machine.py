@@ -1,4 +1,4 @@
-"""One machine: look at it and lock it, verify it, release it, record how it ended."""
+"""Steps of one machine: preflight with its lease, verification, release, and outcome."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ from patchwave.domain.workflow.messages import (
 from patchwave.storage import Change, completion_change, open_storage
 
 _IN_PROGRESS = INSTALLING | {Stage.RESTARTING}
-"""Stages in which only somebody can be looked at whose orchestration was ended: a new one goes on."""
+"""Stages in which preflight only finds machines whose orchestration died: the next one resumes them."""
 _CHANGED_NEXT = (Stage.ASSESSED, Stage.INSTALLED)
-"""Stages behind which a machine is installed on or restarted; an assessment changes nothing on it."""
+"""Stages after which a machine is installed or restarted; an assessment changes nothing on it."""
 
 
 async def preflight_machine(request: PreflightRequest) -> PreflightResult:
-    """Lock the machine for the run and look at it.
+    """Acquire the machine's lease for the run, and read its state.
 
-    What an earlier step found counts no more when somebody has installed something since: no assessment is told then.
+    An earlier assessment is omitted when another installation ran since.
     """
     context = await load_machine(request.run_id, request.machine_key)
     if context.machine.stage in _IN_PROGRESS:
@@ -54,7 +54,7 @@ async def preflight_machine(request: PreflightRequest) -> PreflightResult:
     is_prepared_next = context.run.mode is Mode.ACCOMPANY and not context.machine.pre_tasks_done
     held = await frozen(context) if is_prepared_next or context.machine.stage in _CHANGED_NEXT else None
     if held is not None:
-        # Before anything is done to it: started, or its disk copied.
+        # Before anything changes the machine: a power-on, or a snapshot of its disk.
         return _skip(held)
     holder = await acquire_lease(context, force=True)
     if holder is not None:
@@ -83,9 +83,9 @@ async def preflight_machine(request: PreflightRequest) -> PreflightResult:
 
 
 async def _assessed(context: MachineContext, installed: PatchSummary | None) -> tuple[AssessmentSummary | None, int]:
-    """What the run's assessment found, unless it is outdated; and which attempt another assessment would be.
+    """The run's assessment unless it is outdated, and the attempt number of another one.
 
-    Another run, or somebody else, was faster: a second installation would find nothing, and might restart the machine.
+    After an installation by another caller, installing again would find nothing and might restart the machine.
     """
     found = context.machine.assessment
     is_done_here = context.machine.installation is not None
@@ -96,9 +96,9 @@ async def _assessed(context: MachineContext, installed: PatchSummary | None) -> 
 
 
 async def _go_on(context: MachineContext) -> PreflightResult:
-    """Azure may have accepted the call: it is followed, not begun, so that nothing speaks against it.
+    """Resume a machine whose operation Azure may have accepted: it is followed, so no check blocks it.
 
-    Whoever was to send it and did not is told by the intent, and decides again whether it may be.
+    If the intent shows that the request was never sent, `submit_operation` evaluates again whether it may be.
     """
     await acquire_lease(context)
     return PreflightResult(
@@ -111,7 +111,7 @@ async def _go_on(context: MachineContext) -> PreflightResult:
 
 
 async def verify_machine(request: VerifyRequest) -> Verified:
-    """Read the machine again after an installation."""
+    """Read the machine after an installation."""
     machine = await load_record(request.run_id, request.machine_key)
     view = await open_resource_manager().read_machine(MachineId.parse(machine.id), keep_for=Moment.AFTER)
     if isinstance(view, ArmFailure):
@@ -125,7 +125,7 @@ async def verify_machine(request: VerifyRequest) -> Verified:
 
 
 async def release_machine(request: ReleaseMachine) -> None:
-    """The machine stays in the run until its next step."""
+    """Release a machine that stays in the run until its next step."""
     storage = open_storage()
     installation = {"installation": request.installation} if request.installation else {}
     ended = MachineEnded(key=request.machine_key, attempt=request.attempt, requeued=request.requeued)
@@ -141,7 +141,7 @@ async def release_machine(request: ReleaseMachine) -> None:
 
 
 async def record_outcome(request: RecordOutcome) -> Recorded:
-    """The machine's final row; the first one counts."""
+    """Store the machine's final row; the first one counts."""
     storage = open_storage()
     at = now()
 
@@ -169,13 +169,13 @@ def _activity(summary: PatchSummary | None) -> str:
 
 
 def _learned(known: MachineRecord, view: MachineView) -> dict[str, Any]:
-    """What the machine itself knows and Resource Graph, which lags behind or never tells, did not."""
+    """Facts from the instance view that Resource Graph lacks or shows late."""
     said = {"os_type": view.os_type, "update_domain": view.update_domain}
     return {name: value for name, value in said.items() if value and not getattr(known, name)}
 
 
 def _newer_word(assessment: PatchSummary | None, installed_at: datetime | None) -> bool | None:
-    """What an assessment that is newer than the installation says of a reboot; older ones say nothing about it."""
+    """Whether an assessment newer than the installation reports a pending reboot; ``None`` without one."""
     if assessment is None or installed_at is None:
         return None
     seen_at = assessment.last_modified_time or assessment.start_time
@@ -187,7 +187,7 @@ def _skip(outcome: Outcome) -> PreflightResult:
 
 
 def _kept_back(context: MachineContext, outcome: Outcome) -> PreflightResult:
-    """Azure throttled the look until the window was over: another window is waited for, or this is the end."""
+    """Throttled until the window was over: requeue for another window, or end."""
     return PreflightResult(
         preflight=Preflight(readiness=Readiness.SKIP, outcome=outcome),
         powered_on_by_run=context.machine.powered_on_by_run,

@@ -1,4 +1,4 @@
-"""One machine around a scheduled run: note how its preparation ended, look at it afterwards, conclude."""
+"""Steps of one machine in a maintenance run: store its pre-phase result, check its power, finalize it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from patchwave.domain.workflow.messages import MachineRef
 from patchwave.storage import open_storage
 
 _LOCK_MARGIN = timedelta(hours=2)
-"""Beyond the moment when the scheduled run counts as over: the work after it."""
+"""Added to the deadline of the scheduled run: time for the post phase."""
 
 
 async def record_pre_result(request: PreResult) -> None:
-    """The work before has ended on the machine.
+    """Store how the pre phase ended on the machine.
 
-    Its lock is extended to the end of the scheduled run: no run of ours may install while Azure does.
+    Extends the lease to the end of the scheduled run, so that no other run installs while Azure does.
     """
     context = await load_machine(request.run_id, request.machine_key)
     occurrence = occurrence_of(context.run)
@@ -46,7 +46,7 @@ async def record_pre_result(request: PreResult) -> None:
 
 
 async def check_machine_power(request: MachineRef) -> PowerCheck:
-    """Look at the machine after the scheduled run."""
+    """Read the machine's power after the scheduled run."""
     machine = await load_record(request.run_id, request.machine_key)
     view = await open_resource_manager().read_machine(MachineId.parse(machine.id), keep_for=Moment.AFTER)
     if isinstance(view, ArmFailure):
@@ -71,7 +71,7 @@ async def check_machine_power(request: MachineRef) -> PowerCheck:
 
 
 async def finalize_machine(request: FinalizeRequest) -> None:
-    """The machine's final row; the first one counts."""
+    """Store the machine's final row; the first one counts."""
     context = await load_machine(request.run_id, request.machine_key)
     outcome = conclude(occurrence_of(context.run), context.machine)
     message = " ".join([outcome.message, *request.complaints])

@@ -1,7 +1,7 @@
-"""import_results: what Resource Graph shows of a scheduled run's installations becomes ours, beyond Azure's 30 days.
+"""import_results: copies a scheduled run's installations from Resource Graph, which keeps them for 30 days.
 
-A page of installations is taken a slice at a time: their patches are asked for ten installations at once, and an
-activity must end in minutes.
+A page of installations is imported in slices: patches are read for ten installations per query, and an activity must
+end within minutes.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from patchwave.domain.workflow.maintenance_run import MaintenancePageRequest, Re
 from patchwave.storage import Storage, open_storage
 
 SLICE = 50
-"""Installations whose patches are copied in one call."""
+"""Installations whose patches are imported in one call."""
 
 
 class _Position(NamedTuple):
-    """Where the copy stands: the page token that Resource Graph gave, and how many rows of that page are done."""
+    """Where the import continues: the page token, and how many rows of that page are done."""
 
     token: str = ""
     done: int = 0
@@ -43,7 +43,7 @@ class _Position(NamedTuple):
 
 
 async def import_results(request: MaintenancePageRequest) -> ResultsPage:
-    """Copy a slice of the installations. One that was copied is left as it is."""
+    """Import a slice of the installations, without those that were imported before."""
     run, _ = await load_run(request.run_id)
     occurrence = occurrence_of(run)
     position = _Position.read(request.cursor)
@@ -69,7 +69,7 @@ async def import_results(request: MaintenancePageRequest) -> ResultsPage:
 
 
 async def _copy(storage: Storage, run: Run, installations: list[InstallationRow]) -> QueryPage | None:
-    """Copy those that are over and not copied yet; the page that could not be read, if there was one."""
+    """Import installations that have ended and are new; the page that could not be read, if any."""
     fresh: list[tuple[InstallationRow, MachineRecord]] = []
     for each in installations:
         machine = None if each.machine is None else await storage.machines.get_validated(run.id, each.machine.key)
@@ -106,7 +106,7 @@ async def _read_patches(run: Run, patches: dict[str, list[InstalledPatch]]) -> Q
 
 
 def _is_news(machine: MachineRecord, found: InstallationRow) -> bool:
-    """A machine has one installation in a run; should there be more, the newest counts."""
+    """Whether the result is new. A machine has one installation per run; of several, the newest counts."""
     known = machine.installation
     if known is None or known.started_at is None or found.result.start_date_time is None:
         return known is None

@@ -1,7 +1,6 @@
-"""A maintenance run as a whole: its status, its machines, its cancellation, its end.
+"""Steps of a maintenance run as a whole: status, machines, cancellation, end.
 
-What is done to one machine is in `activities.maintenance_machine`, the import of the results in
-`activities.maintenance_results`.
+Steps of one machine are in `activities.maintenance_machine`, the import of results in `activities.maintenance_results`.
 """
 
 from __future__ import annotations
@@ -43,15 +42,15 @@ from patchwave.domain.workflow.messages import RunRef
 from patchwave.storage import RecordMissing, Storage, open_storage
 
 _NAMED = 20
-"""Machines that a line of the audit log names."""
+"""Machines listed in one audit entry."""
 _PARALLEL = 50
 
 
 def occurrence_of(run: Run) -> MaintenanceOccurrence:
-    """The scheduled run that the run accompanies.
+    """The scheduled run that the maintenance run belongs to.
 
     Raises:
-        RecordMissing: the run is of another kind.
+        RecordMissing: the run has another mode.
     """
     if run.maintenance is None:
         raise RecordMissing(f"run {run.id} accompanies no scheduled run")
@@ -59,7 +58,7 @@ def occurrence_of(run: Run) -> MaintenanceOccurrence:
 
 
 async def load_maintenance_run(request: RunRef) -> MaintenanceRunStatus:
-    """Mark the run as running, and say where it stands. Asked again and again."""
+    """Mark the run as running, and return its status. Safe to repeat."""
     run_id = request.run_id
     storage = open_storage()
     try:
@@ -94,7 +93,7 @@ async def load_maintenance_run(request: RunRef) -> MaintenanceRunStatus:
 async def find_occurrence_machines(request: MaintenancePageRequest) -> MachinesPage:
     """Read one page of the scheduled run's machines.
 
-    New ones that the policy's scope holds get a row; of those that have one, Update Manager's word is kept.
+    New machines in the policy's scope get a row; existing rows get Update Manager's status.
     """
     run, policy = await load_run(request.run_id)
     occurrence = occurrence_of(run)
@@ -121,7 +120,7 @@ async def find_occurrence_machines(request: MaintenancePageRequest) -> MachinesP
 
 
 async def _note_passed_over(storage: Storage, run: Run, rows: Sequence[Json]) -> None:
-    """Rows about no virtual machine, such as Arc machines: Azure patches them, and nothing is done around it."""
+    """Audit rows of other resources, such as Arc machines: Azure patches them, without pre and post maintenance."""
     occurrence = occurrence_of(run)
     ids = [str_or_empty(row.get("resourceId")) or str_or_empty(row.get("id")) or "a row without an id" for row in rows]
     if occurrence.passing_over(ids) is occurrence:
@@ -153,7 +152,7 @@ def _trouble(page: QueryPage, attempt: int) -> Json:
 
 
 def trouble(page: QueryPage, attempt: int, what: str) -> Json:
-    """The fields of a page that could not be read: a passing failure asks for a pause, which grows."""
+    """The fields of a page that could not be read: a growing wait after a transient failure."""
     failure = page.failure
     if failure is None:
         return {}
@@ -165,7 +164,7 @@ def trouble(page: QueryPage, attempt: int, what: str) -> Json:
 
 
 async def list_shards(request: MaintenancePhaseRef) -> Shards:
-    """Cut the machines of the run into shards, without those that have nothing to do."""
+    """Split the machines of the run into shards, without those that need no work."""
     cursors: list[str | None] = []
     cursor: str | None = None
     while True:
@@ -178,18 +177,18 @@ async def list_shards(request: MaintenancePhaseRef) -> Shards:
 
 
 async def get_shard(request: ShardRef) -> ShardMachines:
-    """The machines of a shard that the phase is still to be done on."""
+    """The machines of a shard that still need the phase."""
     page = await open_storage().machines.list_page(request.run_id, outcome=None, limit=SHARD, cursor=request.cursor)
     return ShardMachines(keys=[machine.key for machine in page.items if request.phase.is_open(machine)])
 
 
-# --- before it
+# --- pre phase
 
 
 async def finish_pre_phase(request: PrePhaseEnd) -> PreSummary:
-    """Look at what the work before has come to, and write it down.
+    """Evaluate the pre phase and store the result.
 
-    A machine on which it has not ended counts as failed: nobody knows in which state Azure would patch it.
+    A machine on which it has not ended counts as failed: its state is unknown.
     """
     run_id = request.run_id
     storage = open_storage()
@@ -215,12 +214,12 @@ async def finish_pre_phase(request: PrePhaseEnd) -> PreSummary:
 
 
 def _has_failed(machine: MachineRecord) -> bool:
-    """Whether the work before was to be done on the machine and was not: outside of the boundary there is none."""
+    """Whether the pre phase failed on the machine. Outside of the boundary there is none."""
     return bool(machine.pre_tasks_error) or not (machine.pre_tasks_done or machine.reason == Reason.OUTSIDE_BOUNDARY)
 
 
 async def cancel_occurrence(request: RunRef) -> CancelResult:
-    """Cancel the scheduled run, while that is possible. Repeating it does no harm."""
+    """Cancel the scheduled run, while that is possible. Safe to repeat."""
     run_id = request.run_id
     storage = open_storage()
     run, _ = await load_run(run_id)
@@ -250,11 +249,11 @@ async def cancel_occurrence(request: RunRef) -> CancelResult:
     return CancelResult(failure=failure)
 
 
-# --- after it
+# --- post phase
 
 
 async def finish_results_import(request: RunRef) -> None:
-    """The results are copied, or their time is over."""
+    """The results are imported, or the deadline for them has passed."""
     at = now()
     run_id = request.run_id
     run = await open_storage().runs.update_occurrence(
@@ -264,7 +263,7 @@ async def finish_results_import(request: RunRef) -> None:
 
 
 async def summarize_maintenance_run(request: RunRef) -> MaintenanceSummary:
-    """Count the machines that Update Manager called done and that are not."""
+    """Count the machines that Update Manager reported as done and that are not."""
     run_id = request.run_id
     storage = open_storage()
     wrong = [machine async for machine in storage.machines.scan(run_id) if is_contradicted(machine)]

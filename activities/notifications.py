@@ -1,6 +1,6 @@
-"""Telling people about a run: which channels, one attempt at one of them, and what became of it in the audit log.
+"""Notifications of a run: list its channels, attempt one delivery, and audit the result.
 
-Nothing in here fails a run: what a channel does is a value, and the orchestration that calls it is not awaited.
+Nothing here fails a run: a failed delivery is a value, and no run waits for the notifications' orchestration.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ _WORST_FIRST = (
     OutcomeKind.PATCHED_WITH_WARNINGS,
     OutcomeKind.SKIPPED,
 )
-"""Which machines a notice names before others: every kind that needs a person."""
+"""Outcomes that need a person; a notification lists machines in this order."""
 
 
 async def list_channels(notice: Notice) -> NoticeChannels:
-    """The channels that the run's policy wants told.
+    """The channels of the run's policy for this event.
 
-    A channel that is not configured, or a setting that cannot be read, counts as a failure of each channel. One
-    that was told of the same thing before, by a generation that has ended, is left out.
+    A channel that is not configured, or a setting that cannot be read, counts as a failure of each channel. Channels
+    that an earlier generation notified of the same event are left out.
     """
     try:
         _, policy = await load_run(notice.run_id)
@@ -71,15 +71,15 @@ async def list_channels(notice: Notice) -> NoticeChannels:
 
 
 async def send_notification(request: SendNotice) -> SendResult:
-    """One attempt to tell one channel.
+    """One attempt to notify one channel.
 
-    Executed again after a crash it may tell the channel twice; the delivery id is the same then.
+    Executed again after a crash it may send the message twice, with the same delivery id.
     """
     return await attempt(request, ChannelSender())
 
 
 async def record_delivery(report: NoticeReport) -> None:
-    """Write into the run's audit log who was told and who could not be."""
+    """Audit which channels were notified and which failed."""
     await open_storage().audit.add(
         report.run_id,
         "notification_failed" if report.failed else "notified",
@@ -95,7 +95,7 @@ async def record_delivery(report: NoticeReport) -> None:
 
 
 async def attempt(request: SendNotice, sender: ChannelSender) -> SendResult:
-    """Read what there is to tell now, and tell it once."""
+    """Read the current facts, and send them once."""
     notice = request.notice
     try:
         channel = parse_channels(load_settings().channels.get_secret_value()).get(request.channel)
@@ -111,7 +111,7 @@ async def attempt(request: SendNotice, sender: ChannelSender) -> SendResult:
     if delivery.sent:
         return SendResult(sent=True)
     if delivery.is_throttled:
-        # No attempt, whichever one it was: asked for again like the first.
+        # Not an attempt, whatever its number: retried like the first.
         pause = patience(1, delivery.retry_after)
     else:
         pause = patience(request.attempt, delivery.retry_after) if delivery.may_pass else 0
@@ -124,7 +124,7 @@ async def attempt(request: SendNotice, sender: ChannelSender) -> SendResult:
 
 
 async def _already_told(notice: Notice) -> set[str]:
-    """The channels that the audit log says were told of this; it has a line for each notice."""
+    """The channels that were notified before, by the audit log, which has one entry per notice."""
     told: set[str] = set()
     async for line in open_storage().audit.lines(notice.run_id):
         detail = object_or_none(line["detail"]) or {}
@@ -134,11 +134,11 @@ async def _already_told(notice: Notice) -> set[str]:
     return told
 
 
-# --- facts that the rows have -------------------------------------------------------------------------------------
+# --- facts from the rows -----------------------------------------------------------------------------------------
 
 
 async def _complete(facts: Facts, run: Run, policy: Policy) -> Facts:
-    """The facts, with what the announcer left to the rows."""
+    """The facts, completed from the rows."""
     match facts:
         case RunStarted():
             return RunStarted(
@@ -206,7 +206,7 @@ async def _ended(run: Run) -> RunEnded:
 
 
 async def _notes(run_id: str, kinds: list[OutcomeKind]) -> list[MachineNote]:
-    """The first machines that somebody has to look at, the worst outcomes first."""
+    """The first machines that need a person, the worst outcomes first."""
     notes: list[MachineNote] = []
     for kind in kinds:
         left = MAX_NOTES - len(notes)

@@ -1,4 +1,4 @@
-"""Changing patch modes: whose turn is next, and one step of one machine."""
+"""Patch mode changes: select the next wave, and take one step of one machine."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from patchwave.storage import RecordMissing, StorageError, open_storage
 
 _LOG = logging.getLogger("patchwave.mode_changes")
 _SETTLES_IN_POLLS = 4
-"""How long Azure may show the old settings after it took new ones, in poll intervals."""
+"""Poll intervals for which Azure may show the old settings after it accepted new ones."""
 _STOPPED = ChangeStep(ChangeEnd.CANCELED, "The change was stopped before it was this machine's turn.")
 _MAX_SWEEP = 1_000
-"""Machines that are ended at a time when a change is stopped."""
+"""Machines ended at a time when a change is stopped."""
 
 
 async def next_patch_mode_wave(request: ChangeRef) -> NextChanges:
@@ -61,9 +61,9 @@ async def next_patch_mode_wave(request: ChangeRef) -> NextChanges:
 
 
 async def step_patch_mode_change(request: MachineChangeRef) -> ChangeProgress:
-    """One step of one machine: read it, and ask Azure for the change if it is time.
+    """One step of one machine: read it, and send the change when it is due.
 
-    Called until the machine has its end.
+    Called until the machine has ended.
     """
     change = await _load(request.change_id)
     try:
@@ -71,7 +71,7 @@ async def step_patch_mode_change(request: MachineChangeRef) -> ChangeProgress:
     except StorageError:
         raise
     except Exception as error:
-        # Tried again it would fail again, and end the change of all other machines with it.
+        # A retry would fail the same way, and end the change of all other machines.
         _LOG.exception("The machine %s of the change %s could not be worked on", request.machine_key, change.id)
         why = f"Patchwave failed on this machine ({type(error).__name__}), and its log has the reason:"
         await _end(change.id, request.machine_key, ChangeEnd.FAILED, f"{why} look at its patch settings.")
@@ -96,7 +96,7 @@ async def _change(change: ModeChange, request: MachineChangeRef) -> ChangeProgre
 
 
 async def _step(change: ModeChange, machine: MachineChange) -> tuple[ChangeStep, float]:
-    """What became of the machine in this step, and how long to wait if it has not ended."""
+    """The machine's new state, and how long to wait if it has not ended."""
     identity = MachineId.parse(machine.id)
     state = await open_patch_settings().read(identity)
     if isinstance(state, ArmFailure):
@@ -109,7 +109,7 @@ async def _step(change: ModeChange, machine: MachineChange) -> tuple[ChangeStep,
         return decision, wait_seconds()
     if change.is_stopping:
         return _STOPPED, 0
-    # Written before it is sent: whoever comes after a crash sees a change that was asked for.
+    # Written before the request is sent: after a crash the row shows that the change may have been sent.
     await open_storage().patch_mode_changes.update_machine(change.id, machine.key, asked_at=now())
     system = OsType.read(machine.os_type) or OsType.LINUX
     submission = await open_patch_settings().change(identity, system, change.wanted)

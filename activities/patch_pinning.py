@@ -1,4 +1,4 @@
-"""pin_ring, and what a machine may install under ring pinning and approval delay.
+"""pin_ring, and which patches a machine may install under ring pinning and approval delay.
 
 The rules are in `patchwave.domain.machine.patch_pinning`.
 """
@@ -45,7 +45,7 @@ _PARALLEL = 16
 
 
 async def pin_ring(request: RingRef) -> PinSize:
-    """Write down what a ring installed; the first pin of a run counts."""
+    """Store what a ring installed; the first pin of a run counts."""
     storage = open_storage()
     pin = await storage.patch_pins.get(request.run_id)
     if pin is None:
@@ -55,7 +55,7 @@ async def pin_ring(request: RingRef) -> PinSize:
 
 
 async def _read_ring(request: RingRef, policy: Policy) -> Pin:
-    """The pin of the ring: what those of its machines that ended well have installed."""
+    """The pin of the ring: the patches that its successful machines installed."""
     storage = open_storage()
     installed = Installed()
     gate = asyncio.Semaphore(_PARALLEL)
@@ -75,7 +75,7 @@ async def _read_ring(request: RingRef, policy: Policy) -> Pin:
 
 
 def _in_scope(machine: MachineRecord) -> PlannerMachine:
-    """What decides about the ring of a machine."""
+    """The machine's fields that decide its ring."""
     return PlannerMachine(
         id=machine.id,
         key=machine.key,
@@ -87,16 +87,16 @@ def _in_scope(machine: MachineRecord) -> PlannerMachine:
 
 
 async def note_packages(patches: Sequence[PatchRecord]) -> None:
-    """Write down that the Linux packages of an assessment exist, whatever the policy of the run says of their age.
+    """Store the first-seen date of the Linux packages of an assessment, for any policy.
 
-    Always, so that the first policy with a delay finds a history; a version that this worker has met costs nothing.
+    The first policy with a delay then finds a history. A version that this worker has stored costs no request.
     """
     packages = [(product_name(patch.name), patch.version) for patch in patches if patch.version and not patch.kb_id]
     await open_storage().patch_pins.record_first_seen(OsType.LINUX, packages, now())
 
 
 async def note_selection(intent: Intent, found: AssessmentSummary, patches: Sequence[PatchRecord]) -> AssessmentSummary:
-    """The assessment with what the policy of the run selects of it; as it is where that cannot be told."""
+    """The assessment with the patches that the run's policy selects; unchanged where that is unknown."""
     os_type = OsType.read(intent.os_type)
     if os_type is None:
         return found
@@ -105,21 +105,21 @@ async def note_selection(intent: Intent, found: AssessmentSummary, patches: Sequ
     except RecordMissing:
         return found
     if mode is Mode.ACCOMPANY:
-        # What is installed then is up to the configuration of Update Manager.
+        # Update Manager's configuration decides what is installed.
         return found
     wanted = wanted_on(policy.install, os_type)
     return found.model_copy(update={"selection": select(wanted, found, patches)})
 
 
 async def what_to_install(context: MachineContext, os_type: OsType) -> WindowsParameters | LinuxParameters | Outcome:
-    """The part of the install call that says what: the policy's own, narrowed by pin and delay; or why nothing is.
+    """The install request's patch selection: the policy's, narrowed by pin and delay; else the machine's outcome.
 
-    A machine behind the first ring installs unpinned only where no pin can exist for it, and the policy says so.
+    A machine after the first ring installs unpinned only where no pin can exist for it and the policy allows that.
     """
     wanted = wanted_on(context.policy.install, os_type)
     delay = _delay(context)
     storage = open_storage()
-    # Of the first ring as well: a retry of a later ring's machine has the pin of its run, wherever it is put.
+    # In the first ring too: when a later ring's machine is retried there, its run still has a pin.
     pin = await storage.patch_pins.get(context.run.id) if context.policy.pin_rings else None
     if _is_pinned(context):
         if pin is None:
@@ -154,7 +154,7 @@ def _is_pinned(context: MachineContext) -> bool:
 
 
 def _first_ring(context: MachineContext) -> str:
-    """The ring that goes first by the policy, also when it has nothing to do this time: nobody else is the canary."""
+    """The policy's first ring, even when it has no machines this time: no other ring acts as the canary."""
     return order_rings(context.policy.rings)[0].name
 
 

@@ -1,4 +1,4 @@
-"""The machines of a step that come next, page by page of the plan, and those that have ended.
+"""Pages of a phase: its next machines, and its completions.
 
 The order is that of `patchwave.domain.planning.planner`.
 """
@@ -25,17 +25,17 @@ from patchwave.storage import MachineProgress, RecordMissing, Storage, open_stor
 
 _ENDED = {
     Step.ASSESS: frozenset(Stage) - {Stage.WAITING, Stage.ASSESSING},
-    # Whoever waits for a restart of its own has been patched already.
+    # Machines that await a separate restart are patched already.
     Step.PATCH: frozenset({Stage.INSTALLED, Stage.RESTARTING, Stage.DONE}),
     Step.RESTART: frozenset({Stage.DONE}),
 }
-"""The stages that a machine has behind each step."""
+"""Stages that count as ended, by step."""
 _GONE = MachineProgress(Stage.DONE)
-"""A machine without a row: nobody works on it."""
+"""A machine without a row: no run works on it."""
 
 
 async def poll_phase(request: PhasePollRequest) -> PhasePoll:
-    """Who has ended since the phase looked last, and what people and gates say now."""
+    """Completions since the last poll, and the current controls."""
     storage = open_storage()
     run = await storage.runs.get(request.run_id)
     if run is None:
@@ -47,11 +47,10 @@ async def poll_phase(request: PhasePollRequest) -> PhasePoll:
 
 
 async def list_pending_machines(request: PendingMachinesRequest) -> PendingMachines:
-    """The next machines of a step that wait for it.
+    """The next machines of a step.
 
-    The assess step takes all machines, by key; the others follow the plan. Whoever has ended meanwhile, because an
-    earlier pass or a person ended it, is left out; the restart step takes only those that were patched. A page may so
-    be shorter than asked for, or empty, and not be the last.
+    The assess step takes all machines, by key; the others follow the plan. Machines that have ended meanwhile are left
+    out. The restart step takes only patched ones. A page may therefore be short or empty without being the last.
     """
     storage = open_storage()
     if request.step is Step.ASSESS:
@@ -71,7 +70,7 @@ async def list_pending_machines(request: PendingMachinesRequest) -> PendingMachi
 async def reconcile_machines(request: ReconcileRequest) -> ReconciledMachines:
     """Which machines still work in a step, and which of the others failed.
 
-    Whoever works on a machine has locked it, but for the moments before: without its lock nobody does any more.
+    A machine in progress has a lease, except for moments at its start: without one, its orchestration has died.
     """
     storage = open_storage()
     standings = await storage.machines.get_progress(request.run_id, request.keys)

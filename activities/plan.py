@@ -1,4 +1,4 @@
-"""plan_run: the order of the machines is decided once and stored before anything begins.
+"""plan_run: orders the machines once, and stores the plan before any machine starts.
 
 The decision is that of `patchwave.domain.planning.planner`.
 """
@@ -27,10 +27,10 @@ from patchwave.storage import Storage, open_storage
 
 
 async def plan_run(request: RunRef) -> PlanSummary:
-    """Plan the run, or find the plan that it has.
+    """Plan the run, or return the plan that it has.
 
-    Machines that the plan leaves out get their outcome here. A second execution after a first one that was cut off
-    finds these ended, with the same reason, and so makes the same plan.
+    Machines outside of the plan get their outcome here. A retry after a crash finds them ended with the same reason,
+    and so makes the same plan.
     """
     run_id = request.run_id
     storage = open_storage()
@@ -48,7 +48,7 @@ async def _plan(storage: Storage, run_id: str) -> PlanSummary:
     ended = {machine.key: (machine.reason, machine.message) for machine in machines if machine.outcome is not None}
     in_scope = [_as_planned(machine, seconds, policy) for machine in machines]
     policy = with_approvals(policy, in_scope, ended)
-    # A large fleet takes seconds: other activities of this worker go on meanwhile.
+    # A large fleet takes seconds: a thread leaves the loop to other activities of this worker.
     result = await asyncio.to_thread(make_plan, in_scope, policy, topology, ended)
     left_out = {key: one.outcome for key, one in result.excluded.items() if key not in ended}
     await _record(storage, run_id, left_out)
@@ -60,7 +60,7 @@ async def _plan(storage: Storage, run_id: str) -> PlanSummary:
 
 
 async def _record(storage: Storage, run_id: str, outcomes: Mapping[str, Outcome]) -> None:
-    """Give machines that no ring takes their outcome, those with the same one together."""
+    """Store the outcomes of machines that no ring takes, grouped by outcome."""
     by_outcome: dict[Outcome, list[str]] = {}
     for key, outcome in outcomes.items():
         by_outcome.setdefault(outcome, []).append(key)
@@ -70,7 +70,7 @@ async def _record(storage: Storage, run_id: str, outcomes: Mapping[str, Outcome]
 
 
 def _as_planned(machine: MachineRecord, seconds: Mapping[str, float], policy: Policy) -> PlannerMachine:
-    """What the planner looks at."""
+    """The planner's input for a machine."""
     found = machine.assessment
     took = seconds.get(machine.key)
     longest = policy.install.maximum_duration.total_seconds()
@@ -86,10 +86,10 @@ def _as_planned(machine: MachineRecord, seconds: Mapping[str, float], policy: Po
         os_type=machine.os_type,
         image=machine.image,
         tags=machine.tags,
-        # Resource Graph is minutes behind: a machine that has just been assessed runs, whatever it says.
+        # Resource Graph lags minutes behind: a machine that was just assessed runs, whatever it shows.
         power_state="" if found is not None else machine.power_state,
         pending=None if found is None else found.installable,
-        # A machine that restarted days after its installation says nothing of how long the installation took.
+        # With a restart days after the installation, the duration says nothing about the installation.
         predicted_seconds=None if took is None else min(took, longest),
     )
 
@@ -105,7 +105,7 @@ def _placed(placement: Placement) -> PlacedMachine:
 
 
 def _groups(result: PlanResult, topology: Topology) -> dict[tuple[int, int], Groups]:
-    """What each phase keeps other runs away from."""
+    """The concurrency groups that each phase reserves against other runs."""
     permits: dict[tuple[int, int], set[Permit]] = {}
     regions: dict[tuple[int, int], set[str]] = {}
     for placement in result.placements:
@@ -116,7 +116,7 @@ def _groups(result: PlanResult, topology: Topology) -> dict[tuple[int, int], Gro
 
 
 def _in_short(plan: Plan, policy: Policy) -> PlanSummary:
-    """What the orchestrator goes by: sizes for the budgets, and how long to wait for a person and after a ring."""
+    """The plan in short for the orchestrator: sizes for error budgets, approvals, and bake times."""
     by_name = {ring.name: ring for ring in policy.rings}
     lanes = Counter((machine.ring, machine.phase, machine.lane) for machine in plan.machines)
     rings: list[RingSummary] = []

@@ -1,4 +1,4 @@
-"""poll_operation: look once at an operation, and keep its result when it has ended."""
+"""poll_operation: poll an operation once, and store its result when it has ended."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from patchwave.domain.workflow.messages import OperationRef, OperationReport, Op
 from patchwave.storage import RecordMissing, open_storage
 
 MAX_UNCLEAR_POLLS = 20
-"""Polls without a usable answer before an operation counts as lost; with growing waits that is over half an hour."""
+"""Polls without a usable response before an operation counts as lost: over half an hour, with growing waits."""
 
 
 async def poll_operation(request: OperationRef) -> OperationReport:
-    """Look at an operation."""
+    """Poll an operation."""
     storage = open_storage()
     intent = await storage.intents.get(request.run_id, request.machine_key, request.kind)
     if intent is None:
@@ -43,7 +43,7 @@ async def poll_operation(request: OperationRef) -> OperationReport:
 
 
 async def _shows_as_running(machine: MachineId, intent: Intent) -> bool:
-    """With very many in flight, whether the sweep of the region shows this one as running: no read for it then."""
+    """Whether the bulk status of the region shows the operation as running. Saves its poll in large phases."""
     if intent.kind is not OperationKind.INSTALL or not intent.activity_id:
         return False
     if open_looks().in_flight(place_of(intent), time.time()) <= SWEPT_ABOVE:
@@ -52,7 +52,7 @@ async def _shows_as_running(machine: MachineId, intent: Intent) -> bool:
 
 
 async def report_of(machine: MachineId, intent: Intent, reading: PollReading) -> OperationReport:
-    """What one answer about an operation says of it; its result is kept when it has ended."""
+    """The report for one poll's response; stores the result of an operation that has ended."""
     match reading.state:
         case PollState.RUNNING:
             return _running(intent, reading.retry_after)
@@ -72,7 +72,7 @@ async def report_of(machine: MachineId, intent: Intent, reading: PollReading) ->
 
 
 async def _keep(intent: Intent, result: Json) -> OperationReport:
-    """Store the result with its patches; only the counts travel on."""
+    """Store the result with its patches; only the counts are returned."""
     storage = open_storage()
     if intent.kind is OperationKind.ASSESS:
         assessed = AssessResult.model_validate(result)
@@ -94,7 +94,7 @@ async def _keep(intent: Intent, result: Json) -> OperationReport:
 
 
 async def _ask_machine(machine: MachineId, intent: Intent, failure: ArmFailure | None) -> OperationReport:
-    """The operation's own record is gone or closed to us: the machine's patch status has the counts."""
+    """Read the counts from the machine's patch status, because the operation's own record is gone or not readable."""
     view = await open_resource_manager().read_machine(machine)
     if isinstance(view, ArmFailure):
         return await _unclear(intent, view, view.retry_after)
@@ -112,7 +112,7 @@ def _as_result(summary: PatchSummary, kind: OperationKind) -> Json:
 
 
 async def _unclear(intent: Intent, failure: ArmFailure | None, asked: float | None) -> OperationReport:
-    """No usable answer: again, with growing waits, until it counts as lost. Being throttled is no such answer."""
+    """No usable response: retry with growing waits, until the operation counts as lost. Throttling does not count."""
     if failure is not None and is_throttling(failure):
         return OperationReport(state=OperationState.RUNNING, wait_seconds=wait_seconds(asked))
     polls = intent.failed_polls + 1
@@ -125,17 +125,17 @@ async def _unclear(intent: Intent, failure: ArmFailure | None, asked: float | No
 
 
 async def _bound(intent: Intent, report: OperationReport) -> OperationReport:
-    """An operation that runs ends for us at its deadline, and when the run is stopped; no look comes after either."""
+    """End a running operation at its deadline, or when the run is stopped; no poll follows either."""
     left = (intent.deadline_at - now()).total_seconds()
     if left <= 0:
         return OperationReport(state=OperationState.DEADLINE, adopted=intent.adopted)
     if await open_storage().runs.is_canceled(intent.run_id):
         return OperationReport(state=OperationState.CANCELED, adopted=intent.adopted)
-    # A look right at the deadline: one before it could not end anything.
+    # Poll right at the deadline: an earlier poll could not end the operation.
     return report.model_copy(update={"wait_seconds": min(report.wait_seconds, left + wait_seconds())})
 
 
 def _running(intent: Intent, asked: float | None) -> OperationReport:
-    """Again later: not before Azure asks for it, and not before it is worth a read."""
+    """Poll again: not before Azure asks for it, and not before a result is likely."""
     wait = open_looks().following(followed(intent), time.time(), elapsed(intent))
     return OperationReport(state=OperationState.RUNNING, wait_seconds=max(wait, wait_seconds(asked)))

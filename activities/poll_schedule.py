@@ -1,4 +1,4 @@
-"""The operations that this worker follows: when each is looked at, and what was seen of how long they take."""
+"""The operations that this worker polls: when each is due, and how long similar ones took."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _looks = PerLoop(
 
 
 def open_looks(settings: Settings | None = None) -> PollSchedule:
-    """What this process knows."""
+    """The schedule of this process."""
     return _looks.get(settings)
 
 
 def followed(intent: Intent) -> TrackedOperation:
-    """The operation behind an intent."""
+    """The schedule's key data of an intent's operation."""
     return TrackedOperation(
         name=f"{intent.run_id}/{intent.machine_key}/{intent.kind.value}",
         place=place_of(intent),
@@ -38,10 +38,10 @@ def place_of(intent: Intent) -> str:
 
 
 def elapsed(intent: Intent) -> float:
-    """Seconds since Azure has accepted the operation."""
+    """Seconds since Azure accepted the operation."""
     return max(0.0, time.time() - (intent.accepted_at or intent.sent_at).timestamp())
 
 
 def first_look(intent: Intent, known: float | None) -> float:
-    """Seconds to the first look at an operation that was accepted; ``known``: what it took the last time."""
+    """Seconds to the first poll of an accepted operation; ``known``: how long it took the last time."""
     return open_looks().first(followed(intent), time.time(), elapsed(intent), known)

@@ -1,4 +1,4 @@
-"""Start a stopped machine, put it back as it was, and restart one that is patched."""
+"""Start a stopped machine, restore its power state, and restart a patched one."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ from patchwave.settings import load_settings
 from patchwave.storage import open_storage
 
 _MAX_RESTART = timedelta(minutes=30)
-"""Windows may configure updates for a long time before it goes down."""
+"""Windows may configure updates for a long time before it shuts down."""
 _UNSEEN_RESTART = timedelta(minutes=5)
-"""How long a restart gets whose operation cannot be read: the role may lack the right to."""
+"""How long to wait for a restart whose operation cannot be read, for example for lack of a permission."""
 _PASSING = (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER, ErrorClass.BUSY)
 
 
 async def start_machine(request: PowerRequest) -> PowerResult:
-    """Remember how the machine was, then start it.
+    """Store the machine's power state, then start it.
 
-    Called until the machine starts. It is read first: a call that got lost may have been taken. Being throttled is
-    waited out until the window of the run is over.
+    Called until the machine starts. Each call reads the machine first, because a lost call may have been accepted.
+    Throttling is waited out until the run's window is over.
     """
     started = await _start(request)
     if started.wait_seconds and started.failure is not None and is_throttling(started.failure):
@@ -64,10 +64,10 @@ async def _start(request: PowerRequest) -> PowerResult:
     if view.power is Power.HIBERNATED:
         return PowerResult(accepted=False)
     if view.power not in (Power.STOPPED, Power.DEALLOCATED):
-        # It starts; or a person has started it since it was read, and wants it to run.
+        # It is starting; or a user has started it since the read, and wants it to run.
         return PowerResult(accepted=True, wait_seconds=wait_seconds())
     if not machine.powered_on_by_run:
-        # Before the row says that it was started: a machine that is refused stays as it is.
+        # Before the row says that it was started: a refused machine stays as it is.
         if await _may_not_start(request.run_id, machine):
             return PowerResult(accepted=False, requeued=True)
         await open_storage().machines.update(
@@ -79,15 +79,15 @@ async def _start(request: PowerRequest) -> PowerResult:
         )
     change = _Change(request, machine, GuardedCall.START, view.power)
     result = await change.go_on()
-    # A call that was taken, or may have been, leaves the machine off for a moment, which the next look at it shows.
+    # An accepted call may leave the machine off for a moment, which the next read shows.
     return result.model_copy(update={"accepted": result.is_open and bool(result.wait_seconds)})
 
 
 async def stop_machine(request: PowerRequest) -> PowerResult:
     """Stop or deallocate the machine, as it was before the run started it.
 
-    Called until the machine shows it. From then on the machine is not ours any more: a person who starts it before the
-    run comes back to it wants it to run.
+    Called until the machine shows it. Then clears ``powered_on_by_run``: if a user starts the machine afterwards, the
+    run leaves it running.
     """
     machine = await load_record(request.run_id, request.machine_key)
     if not machine.powered_on_by_run:
@@ -104,13 +104,13 @@ async def stop_machine(request: PowerRequest) -> PowerResult:
 
 
 async def _may_not_start(run_id: str, machine: MachineRecord) -> bool:
-    """The last look before a start: what people and gates say now. A stop puts back what was, and asks nobody."""
+    """Whether controls block the start, read right before it. A stop needs no such check: it only restores."""
     run, _ = await load_run(run_id)
     return start_blocker(run, machine) is not None
 
 
 class _Change:
-    """One step of a start or stop of a machine that does not show its new power yet."""
+    """One step of a start or stop of a machine that does not show the new power state yet."""
 
     def __init__(self, request: PowerRequest, machine: MachineRecord, call: GuardedCall, shown: Power) -> None:
         self._request = request
@@ -119,7 +119,7 @@ class _Change:
         self._shown = shown
 
     async def go_on(self) -> PowerResult:
-        """Ask Azure, wait for what it does, or give up."""
+        """Send the request, wait for its operation, or end with a failure."""
         stored = await open_storage().at_most_once.get(self._request.run_id, self._request.machine_key, self._call)
         last = stored if stored is not None and stored.turn == self._turn else None
         deadline = last.deadline_at if last is not None else self._request.since + _polls(MAX_CHANGE_POLLS)
@@ -136,7 +136,7 @@ class _Change:
                 return PowerResult(accepted=False, failure=failure, is_open=is_open)
 
     async def _follow(self, last: AtMostOnceRecord) -> PowerResult:
-        """Azure took the call some time ago, and the machine shows nothing of it: its operation may say why."""
+        """Azure accepted the call, and the machine shows no effect: read the operation for the reason."""
         location_url = "" if last.async_url else last.location_url
         reading = await open_resource_manager().poll(MachineId.parse(self._machine.id), last.async_url, location_url)
         match reading.state:
@@ -168,7 +168,7 @@ class _Change:
         else:
             is_first = await storage.at_most_once.redeclare(stored, guard)
         if not is_first:
-            # Another execution of this very activity is under way: the next call sees what it has done.
+            # Another execution of this activity is running: the next call sees its result.
             return self._waiting(last)
         manager = open_resource_manager()
         if self._call is GuardedCall.START:
@@ -186,7 +186,7 @@ class _Change:
             "failure": failure.text,
         }
         if is_throttling(failure):
-            # A call that is kept back uses up no time of the machine.
+            # A locally throttled call does not count as an attempt.
             told["deadline_at"] = now() + timedelta(seconds=failure.retry_after or 0) + _polls(MAX_CHANGE_POLLS)
         await storage.at_most_once.save(guard.model_copy(update=told))
         if submission.is_open:
@@ -196,9 +196,9 @@ class _Change:
     def _waiting(
         self, last: AtMostOnceRecord | None, retry_after: float | None = None, failure: ArmFailure | None = None
     ) -> PowerResult:
-        """A tenth of the time that it has taken: what takes long does not fill the history with looks.
+        """Wait a tenth of the elapsed time: a slow change does not fill the history with polls.
 
-        No such wait counts: the change has its deadline, which being throttled puts off.
+        No such wait counts as an attempt: the change has a deadline, which throttling postpones.
         """
         took = (now() - last.created_at).total_seconds() if last is not None else 0.0
         wait = max(wait_seconds(retry_after), took / 10)
@@ -210,9 +210,9 @@ class _Change:
 
 
 async def restart_machine(request: MachineRef) -> PowerResult:
-    """Restart the machine once, and say when that is done.
+    """Restart the machine once, and report when it is done.
 
-    It is called until the restart has been carried out: until then the agent, read too early, still counts as ready.
+    Called until the restart is done: the agent still reports ready before the machine goes down.
     """
     context = await load_machine(request.run_id, request.machine_key)
     guard = await open_storage().at_most_once.get(request.run_id, request.machine_key, GuardedCall.RESTART)
@@ -228,16 +228,16 @@ async def restart_machine(request: MachineRef) -> PowerResult:
 
 
 async def _may_not_begin(context: MachineContext) -> bool:
-    """Whether a restart must not be sent now: since the look at the machine, Azure may have made it wait for long."""
+    """Whether a restart must not be sent any more: after throttling, the window or the controls may block it."""
     end = context.run.window_end
     is_late = end is not None and now() > end - RESTART_NEEDS
     return is_late or start_blocker(context.run, context.machine) is not None or bool(await frozen(context))
 
 
 async def _find_restart(context: MachineContext, guard: AtMostOnceRecord) -> PowerResult | None:
-    """What became of a restart whose answer says nothing for certain; ``None``: the machine was surely not given it.
+    """The state of a restart with an ambiguous response; ``None``: Azure certainly did not accept it.
 
-    One that has an effect shows within seconds: the machine is being changed, was changed since, or its agent is away.
+    An accepted one shows within seconds: the machine is being changed, was changed since, or its agent is away.
     """
     view = await open_resource_manager().read_machine(context.machine_id)
     at = now()
@@ -258,7 +258,7 @@ async def _find_restart(context: MachineContext, guard: AtMostOnceRecord) -> Pow
 
 async def _ask_for_restart(context: MachineContext, known: AtMostOnceRecord | None) -> PowerResult:
     storage = open_storage()
-    # One that was put back, perhaps to another window, has all its time again.
+    # A requeued machine, perhaps in another window, starts with its full time.
     is_retry = known is not None and context.machine.stage is Stage.RESTARTING
     guard = AtMostOnceRecord(
         run_id=context.run.id,
@@ -273,7 +273,7 @@ async def _ask_for_restart(context: MachineContext, known: AtMostOnceRecord | No
     else:
         is_first = await storage.at_most_once.redeclare(known, guard)
     if not is_first:
-        # Another execution of this very activity is under way: the next call sees what it has done.
+        # Another execution of this activity is running: the next call sees its result.
         return PowerResult(accepted=False, wait_seconds=wait_seconds(), is_open=True)
     await storage.machines.update(context.run.id, context.machine.key, Stage.RESTARTING)
     submission = await open_resource_manager().restart(context.machine_id)
@@ -284,17 +284,17 @@ async def _ask_for_restart(context: MachineContext, known: AtMostOnceRecord | No
     told: dict[str, Any] = {} if submission.is_open else {"state": IntentState.REFUSED}
     refused = _refused(submission.failure, is_open=submission.is_open)
     if not refused.counts_as_attempt:
-        # A call that is kept back uses up no time of the machine.
+        # A locally throttled call does not count as an attempt.
         told["deadline_at"] = now() + timedelta(seconds=refused.wait_seconds) + _MAX_RESTART
     if told:
         guard = guard.model_copy(update=told)
         await storage.at_most_once.save(guard)
-    # Asked for too long: nothing more is sent.
+    # Out of time: nothing more is sent.
     return refused.model_copy(update={"wait_seconds": 0}) if now() >= guard.deadline_at else refused
 
 
 async def _follow_restart(context: MachineContext, guard: AtMostOnceRecord) -> PowerResult:
-    # Location tells nothing beside the other URL: a restart has no result.
+    # Location adds nothing to the other URL: a restart has no result.
     location_url = "" if guard.async_url else guard.location_url
     reading = await open_resource_manager().poll(context.machine_id, guard.async_url, location_url)
     at = now()
@@ -304,21 +304,21 @@ async def _follow_restart(context: MachineContext, guard: AtMostOnceRecord) -> P
         case PollState.FAILED:
             return PowerResult(accepted=False, failure=reading.failure)
         case PollState.LOST | PollState.UNCLEAR if at >= _unseen_until(guard, reading):
-            # It was accepted and had its time; how the machine is now says the rest.
+            # It was accepted, and its time is over; the machine's state decides.
             return PowerResult(accepted=True)
         case PollState.RUNNING if at >= guard.deadline_at:
             overdue = ArmFailure(status=0, code="Overdue", message="the restart did not end in half an hour")
             return PowerResult(accepted=False, failure=overdue)
         case _:
-            # A tenth of the time that it has taken: a long restart does not fill the history with polls.
-            # Nor does one that Azure throttles the polls of use up patience: its deadline is what bounds it.
+            # A tenth of the elapsed time: a long restart does not fill the history with polls. Throttled polls do
+            # not count as attempts: the deadline bounds them.
             asked = reading.retry_after or (reading.failure.retry_after if reading.failure else None)
             wait = max(wait_seconds(asked), (at - guard.created_at).total_seconds() / 10)
             return PowerResult(accepted=False, wait_seconds=wait, counts_as_attempt=False)
 
 
 def _unseen_until(guard: AtMostOnceRecord, reading: PollReading) -> datetime:
-    """How long an operation that cannot be read is asked after. One that only cannot be read now has all its time."""
+    """Until when to poll an operation that cannot be read: only a throttled one gets the full deadline."""
     if reading.failure is not None and is_throttling(reading.failure):
         return guard.deadline_at
     return guard.created_at + _UNSEEN_RESTART
@@ -329,7 +329,7 @@ def _polls(count: int) -> timedelta:
 
 
 def _refused(failure: ArmFailure | None, *, is_open: bool = False) -> PowerResult:
-    """Not taken, as far as is known; to be asked again when the reason passes."""
+    """The result of a call that was not accepted, as far as is known; retried after a transient failure."""
     failure = failure or ArmFailure(status=0, message="Azure gave no answer")
     is_passing = is_open or classify(failure).kind in _PASSING
     wait = wait_seconds(failure.retry_after) if is_passing else 0

@@ -40,12 +40,12 @@ type Function = Callable[[object], Awaitable[object]]
 def register[Request, Result](
     contract: Activity[Request, Result], function: Callable[[Request], Awaitable[Result]], *, batches: bool = False
 ) -> Function:
-    """Register what does the work of a contract.
+    """Register the implementation of an activity contract.
 
     Args:
         contract: the activity.
         function: its implementation.
-        batches: it runs for hundreds of machines at a time, so that its requests of the storage wait for each other.
+        batches: whether it runs for hundreds of machines at a time, with storage requests in batches.
     """
 
     async def activity(data: object) -> object:
@@ -61,7 +61,7 @@ def register[Request, Result](
     return activity
 
 
-# Once for a run, or once for many machines.
+# Per run, or per page of machines.
 register(contracts.BEGIN_RUN, run.begin_run)
 register(contracts.LOAD_CHECKPOINT, heartbeat.load_checkpoint)
 register(contracts.EXTEND_HEARTBEAT, heartbeat.extend_heartbeat)
@@ -96,7 +96,7 @@ register(contracts.FINISH_RESULTS_IMPORT, maintenance_run.finish_results_import)
 register(contracts.SUMMARIZE_MAINTENANCE_RUN, maintenance_run.summarize_maintenance_run)
 register(contracts.NEXT_PATCH_MODE_WAVE, patch_mode_change.next_patch_mode_wave)
 
-# For each machine.
+# Per machine.
 register(contracts.PREFLIGHT_MACHINE, machine.preflight_machine, batches=True)
 register(contracts.START_MACHINE, power.start_machine, batches=True)
 register(contracts.STOP_MACHINE, power.stop_machine, batches=True)

@@ -1,4 +1,4 @@
-"""take_places and give_places_back: a phase waits until no other run works on what it has to be kept apart from."""
+"""take_places and give_places_back: concurrency groups that a phase reserves against other runs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from patchwave.storage import Storage, open_storage
 
 
 async def take_places(request: TakePlaces) -> PlacesTaken:
-    """Reserve the groups of a phase, and say which run has them now.
+    """Reserve the groups of a phase, and return which run holds them.
 
-    A reservation of a run that has ended is none.
+    Reservations of runs that have ended do not count.
     """
     storage = open_storage()
     groups = await storage.reservations.get_groups(request.run_id, request.ring_number, request.phase_number)
@@ -25,7 +25,7 @@ async def take_places(request: TakePlaces) -> PlacesTaken:
         groups=groups,
     )
     own, others = await storage.reservations.reserve(wanted)
-    # The phase before this one is over, which is what others may have waited for.
+    # The previous phase is over: runs that wait for its groups can be woken.
     before = next((each for each in others if each.run_id == own.run_id and each.number != own.number), None)
     freed = [each.run_id for each in behind(before, others)] if before is not None else []
     own = own if own.groups is None else own.model_copy(update={"groups": groups})
@@ -41,7 +41,7 @@ async def take_places(request: TakePlaces) -> PlacesTaken:
 
 
 async def give_places_back(request: GivePlacesBack) -> PlacesGivenBack:
-    """Give back what the run has reserved; the runs that may have waited for it."""
+    """Release the run's reservations; returns the runs that may wait for them."""
     storage = open_storage()
     given = await storage.reservations.release(request.run_id, request.turn)
     run = await storage.runs.get(request.run_id)

@@ -1,4 +1,4 @@
-"""The run as a whole: open it, and close it."""
+"""The run as a whole: open and close it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def begin_run(request: RunRef) -> RunSettings:
         run, policy = await load_run(run_id)
         await record_heartbeat(run)
     except RecordMissing:
-        # Nothing can be recorded for a run without a row: whoever started it did not create it.
+        # Without a row nothing can be recorded: the caller that started the run did not create it.
         return RunSettings(options=MachineOptions(mode=Mode.ASSESS), is_final=True)
     bake = policy.bake.waves
     return RunSettings(
@@ -54,7 +54,7 @@ async def begin_run(request: RunRef) -> RunSettings:
 
 
 async def close_open_machines(request: CloseOpenMachines) -> ClosedMachines:
-    """Give every machine that has no outcome yet its own."""
+    """Give every machine without an outcome its own."""
     storage = open_storage()
     at = now()
     closed, cursor = 0, None
@@ -68,19 +68,19 @@ async def close_open_machines(request: CloseOpenMachines) -> ClosedMachines:
         cursor = page.cursor
         if cursor is None:
             break
-    # A worker may have died behind the final row of a machine, and what followed that machine with it.
+    # A worker may have died between a machine's final row and the writes that follow it.
     await storage.finalizers.complete(request.run_id)
     return ClosedMachines(closed=closed)
 
 
 async def close_run(request: CloseRun) -> dict[str, int]:
-    """End the run; its counts by outcome."""
+    """End the run; returns its counts by outcome."""
     storage = open_storage()
     at = now()
     state = request.state
     try:
         if state is RunState.COMPLETED and await storage.runs.is_canceled(request.run_id):
-            # The cancel event is only a hint; the row is the truth.
+            # The cancel event is only a hint; the row decides.
             state = RunState.CANCELED
         run = await storage.runs.close(request.run_id, state, request.reason, at)
     except RecordMissing:

@@ -1,4 +1,4 @@
-"""What the orchestrators ask of and say to the run's row: the orders of people, and those of gates."""
+"""Reads and writes of the run's row for orchestrators: commands of users, and gates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from patchwave.storage import RecordMissing, open_storage
 
 
 async def get_run_controls(request: RunRef) -> RunControls:
-    """What people and gates have said until now."""
+    """The current commands of users and gates."""
     run = await open_storage().runs.get(request.run_id)
     if run is None:
         raise RecordMissing(f"run {request.run_id} has no row")
@@ -21,7 +21,7 @@ async def get_run_controls(request: RunRef) -> RunControls:
 
 
 async def set_run_state(request: SetRunState) -> RunStateShown:
-    """Show where the run stands."""
+    """Show the run's state."""
     storage = open_storage()
     if request.state is RunState.AWAITING_APPROVAL:
         run = await storage.runs.ask_approval(request.run_id, request.waiting_for, now())
@@ -31,7 +31,7 @@ async def set_run_state(request: SetRunState) -> RunStateShown:
 
 
 async def trip_error_budget(gate: ErrorBudgetExceeded) -> RunControls:
-    """An error budget is used up: hold its scope, or end the run."""
+    """An error budget is exceeded: block its scope, or end the run."""
     run = await open_storage().runs.trip_error_budget(gate, now())
     detail = {"scope": gate.scope, "failures": gate.failures, "limit": gate.limit, "endsRun": gate.ends_run}
     await _note(run, "gate_closed", "stop" if gate.ends_run else "hold", detail)
@@ -39,7 +39,7 @@ async def trip_error_budget(gate: ErrorBudgetExceeded) -> RunControls:
 
 
 async def stop_run(request: StopRun) -> RunControls:
-    """A gate ends the run: nothing more starts. The controls say whether it did."""
+    """A gate ends the run: nothing more starts. The controls show whether it did."""
     storage = open_storage()
     run = await storage.runs.stop(request.run_id, request.reason, now(), unless_approved=request.unless_approved)
     if run.stop_reason:
@@ -48,7 +48,7 @@ async def stop_run(request: StopRun) -> RunControls:
 
 
 async def _note(run: Run, action: str, command: str, detail: Mapping[str, object]) -> None:
-    """Audit what a gate did, with its own time, so that a second execution writes the same line."""
+    """Audit a gate's action with its own time, so that a retry writes the same line."""
     order = run.steered.get(command)
     if order is not None:
         await open_storage().audit.add(run.id, action, by=PATCHWAVE, at=order.at, detail=detail)

@@ -1,8 +1,8 @@
 """assess_machine and install_patches: submit an operation at most once (safety rules 1, 2, 7 and 8).
 
-The order is what keeps a machine safe: the intent is written before the POST, and what Azure answered after it. An
-intent stays declared as long as the POST may have been accepted, whatever the answer was; the machine is then asked
-before anything is sent again.
+The order keeps a machine safe: the intent is written before the POST, and Azure's response after it. An intent stays
+declared as long as the POST may have been accepted. Before another POST, the machine's patch status decides whether the
+earlier one was accepted.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from patchwave.storage import bucket_key, open_storage
 
 _LOG = logging.getLogger("patchwave.submit")
 _ASSESS_TIME = timedelta(hours=1)
-"""An assessment takes two to three minutes; beyond this it hangs."""
+"""Expected duration of an assessment at most. It usually takes minutes; beyond this it hangs."""
 _GRACE_POLLS = 4
-"""Poll intervals after which a machine that shows nothing of an operation was never given it. With 30 s polls that is
-two minutes; the extension reports within ten seconds."""
+"""Poll intervals after which a machine that shows no trace of an operation did not receive it. The extension reports
+within seconds."""
 _PASSING = (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER, ErrorClass.BUSY)
 _NO_ANSWER = ArmFailure(status=0, message="Azure gave no answer")
 
@@ -60,18 +60,19 @@ async def install_patches(request: StartOperation) -> StartResult:
 async def _submit(request: StartOperation) -> StartResult:
     context = await load_machine(request.run_id, request.machine_key)
     storage = open_storage()
+    # Resolve the intent: a POST of an earlier call may have been accepted.
     intent = await storage.intents.find(request.run_id, request.machine_key, request.kind)
     previous = request.previous_activity_id
     earliest: datetime | None = None
     has_reservation = False
     if _is_throttled(intent, request) and start_blocker(context.run, context.machine) is None:
-        # The machine is asked once the turn has come, and so once for each POST.
+        # Wait for the reservation before the machine is read: one read for each POST.
         later = await _turn(context, request)
         if later is not None:
             return later
         has_reservation = True
     if intent is not None and intent.attempt < request.attempt:
-        # The attempt before this one is no longer what this one may be taken for.
+        # A new attempt: the operation of the previous one must not be taken for it.
         previous = intent.activity_id or previous
     elif intent is not None:
         before = await _before(context, request, intent)
@@ -80,6 +81,7 @@ async def _submit(request: StartOperation) -> StartResult:
         previous, earliest = before
     elif request.is_last:
         return _ended(_NO_ANSWER)
+    # Gate: controls, rate limit, lease, freezes, and window may all block the POST.
     refusal = start_blocker(context.run, context.machine)
     if refusal is None and not has_reservation:
         refusal = await _turn(context, request)
@@ -101,6 +103,7 @@ async def _submit(request: StartOperation) -> StartResult:
     parameters = await _parameters(context, os_type, duration) if request.kind is OperationKind.INSTALL else None
     if isinstance(parameters, Outcome):
         return StartResult(state=StartState.ENDED, outcome=parameters)
+    # Declare: written before the POST, so that a crash cannot hide it.
     sent_at = now()
     declared = Intent(
         run_id=request.run_id,
@@ -121,9 +124,10 @@ async def _submit(request: StartOperation) -> StartResult:
     else:
         is_ours_to_send = await storage.intents.redeclare(intent, declared)
     if not is_ours_to_send:
-        # Another execution of this very activity is under way, or was and died: the next call settles it.
+        # Another execution of this activity is running, or died: the next call resolves its intent.
         return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(), counts_as_attempt=False)
     stage = Stage.ASSESSING if request.kind is OperationKind.ASSESS else Stage.INSTALLING
+    # Send: after a last check of the controls.
     refusal = await _last_look(context, declared, stage)
     if refusal is not None:
         return refusal
@@ -132,7 +136,7 @@ async def _submit(request: StartOperation) -> StartResult:
 
 
 def _is_throttled(intent: Intent | None, request: StartOperation) -> bool:
-    """Whether the newest POST was answered with 429, and another one may follow."""
+    """Whether Azure throttled the newest POST, and another one may follow."""
     if intent is None or intent.attempt < request.attempt or intent.state is not IntentState.DECLARED:
         return False
     return intent.answer is not None and intent.answer.status == 429 and not request.is_last
@@ -141,10 +145,10 @@ def _is_throttled(intent: Intent | None, request: StartOperation) -> bool:
 async def _before(
     context: MachineContext, request: StartOperation, intent: Intent
 ) -> tuple[str, datetime | None] | StartResult:
-    """What the POST before this one came to: the start's end or wait, or what the next POST has to know of it.
+    """Resolve the previous POST: the result that ends this call, or what the next POST needs to know.
 
-    That is the newest operation that the machine knows and that is not ours, and the moment before the first POST that
-    got no answer, if there was one: its operation may show itself later than it should.
+    That is the machine's newest operation that is not ours, and the time before the first POST without a response, if
+    there was one: its operation may still appear.
     """
     is_retry = intent.is_retry
     previous = request.previous_activity_id or intent.previous_activity_id
@@ -156,7 +160,7 @@ async def _before(
             return settled
         is_retry = is_retry or is_unanswered(intent)
         previous = settled or previous
-    # From here on it was surely not accepted.
+    # From here on the POST was certainly not accepted.
     answer = intent.answer or _NO_ANSWER
     if request.is_last or (intent.answer is not None and classify(answer).kind not in _PASSING):
         await open_storage().intents.save(intent.model_copy(update={"state": IntentState.REFUSED}))
@@ -175,7 +179,7 @@ async def _parameters(context: MachineContext, os_type: OsType, duration: timede
     chosen = await what_to_install(context, os_type)
     if isinstance(chosen, Outcome):
         return chosen
-    # A machine that only runs for this serves nobody: it restarts while it installs.
+    # A machine that was started for the installation restarts during it: no user depends on it.
     restarts_apart = context.policy.reboot_mode is RebootMode.SEPARATE and not context.machine.powered_on_by_run
     return InstallParameters(
         maximum_duration=duration,
@@ -186,8 +190,8 @@ async def _parameters(context: MachineContext, os_type: OsType, duration: timede
 
 
 async def _reason_not_to_send(context: MachineContext) -> StartResult | None:
-    """A machine that another run works on is left alone (rule 6)."""
-    # Waiting may have taken longer than the lease that the preflight took.
+    """Leave the machine alone when another run holds its lease (rule 6)."""
+    # The lease of the preflight may have expired while the request waited.
     holder = await acquire_lease(context)
     if holder is not None:
         return StartResult(state=StartState.ENDED, outcome=locked_by(holder))
@@ -195,7 +199,7 @@ async def _reason_not_to_send(context: MachineContext) -> StartResult | None:
 
 
 async def _turn(context: MachineContext, request: StartOperation) -> StartResult | None:
-    """Wait for the start's turn; one that is farther away is handed out, so that nobody waits for it in here."""
+    """Reserve a rate-limit slot and wait for it. For a distant slot, the orchestrator sleeps instead."""
     rate_limits, name = open_rate_limits(), _budget(context)
     rate_limit = rate_limits.of_patches(context.machine.subscription_id, context.machine.location)
     if rate_limits.is_time_to_ask(name) and (until := await open_storage().throttling.until(name)) is not None:
@@ -214,7 +218,7 @@ async def _turn(context: MachineContext, request: StartOperation) -> StartResult
 
 
 async def _last_look(context: MachineContext, declared: Intent, stage: Stage) -> StartResult | None:
-    """Right before the call, what people and gates say now: with hundreds in flight, an earlier look is an old one."""
+    """Read the controls right before the POST: an earlier read is stale with hundreds of operations in progress."""
     storage = open_storage()
     skip = await storage.machines.begin_operation(declared.run_id, declared.machine_key, stage, now())
     run = await storage.runs.get(declared.run_id)
@@ -225,25 +229,25 @@ async def _last_look(context: MachineContext, declared: Intent, stage: Stage) ->
 
 
 def _duration(context: MachineContext, kind: OperationKind, os_type: OsType, at: datetime) -> timedelta | None:
-    """How long the operation may last; ``None`` when the window leaves too little."""
+    """The maximum duration of the operation; ``None`` when the window leaves too little."""
     if kind is OperationKind.ASSESS:
         return _ASSESS_TIME
     return permitted_duration(at, context.run.window_end, context.policy.install, os_type)
 
 
 async def _conclude(context: MachineContext, intent: Intent, submission: Submission) -> StartResult:
-    """Write down what Azure answered, and say how to go on."""
+    """Store Azure's response, and return how to continue."""
     storage = open_storage()
     if submission.accepted:
         accepted = _accept(context, intent, submission)
         report = None
         if submission.reading is not None:
-            # Kept before anything else: the answer is the only one that has the list of patches.
+            # Stored first: no other response has the list of patches.
             report = await report_of(context.machine_id, accepted, submission.reading)
         await storage.intents.save(accepted)
         return _accepted(context, accepted, report)
     failure = submission.failure or _NO_ANSWER
-    # The next POST may be accepted, and its answer then replaces this one: the reason stays in the log.
+    # A later POST may replace this response: the log keeps its reason.
     _LOG.info(
         "Azure's answer is no acceptance: %s of machine %s, attempt %d: %s",
         intent.kind,
@@ -268,12 +272,12 @@ async def _conclude(context: MachineContext, intent: Intent, submission: Submiss
 
 
 async def _wait_for_the_machine(context: MachineContext, intent: Intent, failure: ArmFailure) -> StartResult:
-    """Azure may have accepted all the same. The intent stays declared: the next call asks the machine."""
+    """An ambiguous response: the intent stays declared, and the next call reads the machine."""
     storage = open_storage()
     told = intent.model_copy(update={"answer": failure})
     await storage.intents.save(told)
     if is_unanswered(told):
-        # It may well be accepted, which a look soon shows.
+        # It may well have been accepted, which an early read shows.
         return StartResult(
             state=StartState.WAIT,
             wait_seconds=wait_seconds(failure.retry_after),
@@ -283,13 +287,13 @@ async def _wait_for_the_machine(context: MachineContext, intent: Intent, failure
     wait = wait_seconds(failure.retry_after, polls=1 if is_throttled else 2)
     if is_throttled and not failure.retry_after:
         await storage.throttling.throttle(_budget(context), now() + timedelta(seconds=wait))
-    # Most likely it was refused: one look when the grace is over tells, and an earlier one would not.
+    # Most likely it was refused. Only a read after the grace can tell.
     wait = max(wait, _grace().total_seconds())
     return StartResult(state=StartState.WAIT, wait_seconds=wait, counts_as_attempt=not is_throttled)
 
 
 def _accept(context: MachineContext, intent: Intent, submission: Submission) -> Intent:
-    """The intent with both URLs, byte for byte. One that may not be followed is dropped: the machine is asked then."""
+    """The intent with both URLs, unchanged. An unsafe URL is dropped, and the machine is polled instead."""
     async_url = _safe(context, submission.async_url)
     location_url = _safe(context, submission.location_url)
     result = submission.reading.result if submission.reading is not None else {}
@@ -316,7 +320,7 @@ def _safe(context: MachineContext, url: str) -> str:
 
 
 async def _settle(context: MachineContext, request: StartOperation, intent: Intent) -> StartResult | str:
-    """Find out what became of a POST that may have been accepted; otherwise the newest operation that is not ours.
+    """Resolve a POST that may have been accepted. If it was not, return the machine's newest operation.
 
     The machine's patch status shows an accepted operation within seconds. Only when it shows none after the grace
     may the POST be sent again.
@@ -349,7 +353,7 @@ def _grace() -> timedelta:
 
 
 async def _adopt(context: MachineContext, intent: Intent, view: MachineView) -> StartResult:
-    """The machine runs our operation, or has: follow it by the machine, since its signed URL cannot be rebuilt."""
+    """Adopt our operation from the machine's status: it is polled there, because its signed URL is lost."""
     summary = _newest(view, intent.kind)
     adopted = intent.model_copy(
         update={
@@ -364,7 +368,7 @@ async def _adopt(context: MachineContext, intent: Intent, view: MachineView) -> 
 
 
 def _accepted(context: MachineContext, intent: Intent, report: OperationReport | None = None) -> StartResult:
-    """It has ended with this report, or it runs, and is looked at first when its end is near."""
+    """The result for an accepted operation: its report, or the wait until its first poll."""
     if report is not None:
         return StartResult(state=StartState.ACCEPTED, report=report)
     return StartResult(state=StartState.ACCEPTED, wait_seconds=first_look(intent, context.machine.expected_seconds))

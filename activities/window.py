@@ -1,4 +1,4 @@
-"""The windows of a run: until when a step may begin, where the run goes on, and what is frozen meanwhile."""
+"""The windows of a run: the latest start of a step, the next window, and active freezes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _LOG = logging.getLogger("patchwave.windows")
 async def get_start_cutoff(request: StepRef) -> Cutoff:
     """The last moment at which a step may begin in the run's window.
 
-    It is that of the machines which need the least time; the start of each one asks for its own. An assessment changes
-    nothing on a machine, so that no window holds it.
+    Based on the machines that need the least time; each start checks its own. Assessments have no cutoff: they change
+    nothing on a machine.
     """
     run, policy = await load_run(request.run_id)
     if run.window_end is None:
@@ -39,10 +39,10 @@ async def get_start_cutoff(request: StepRef) -> Cutoff:
 
 
 async def find_next_window(request: RunRef) -> NextWindow:
-    """The window in which the run goes on, which may be open; empty when there is none.
+    """The window in which the run continues, which may be open; empty when there is none.
 
-    The schedule is that of the policy as it is stored now: what people change, pause, skip or freeze counts for a run
-    that waits too. From the first call on the windows that open belong to the run, and nothing else is started in them.
+    Uses the policy's schedule as stored now, so that changes, pauses, skips and freezes also affect a waiting run. From
+    the first call on, the upcoming windows belong to the run, and nothing else is started in them.
     """
     run, _ = await load_run(request.run_id)
     policy = await _current_policy(run)
@@ -64,12 +64,12 @@ async def find_next_window(request: RunRef) -> NextWindow:
 
 
 async def enter_window(request: OpenWindow) -> None:
-    """The run goes on, in a window that ends later than the one before."""
+    """Continue the run in a window that ends later than the previous one."""
     await open_storage().runs.enter_window(request.run_id, request.ends_at)
 
 
 def is_behind_window(run: Run) -> bool:
-    """Whether the run's window is over, so that nothing is waited for any longer that begins something.
+    """Whether the run's window is over, so that no wait may lead to another start.
 
     An assessment run has no window: it changes nothing.
     """
@@ -77,7 +77,7 @@ def is_behind_window(run: Run) -> bool:
 
 
 async def frozen(context: MachineContext) -> Outcome | None:
-    """The outcome of a machine that must not be changed at this moment; ``None`` when nothing freezes it."""
+    """The outcome of a machine that a freeze blocks now; ``None`` when none does."""
     freezes = await open_storage().freezes.list_all()
     freeze = active_freeze(freezes, context.run.policy, context.machine.tags, now())
     return Outcome.skipped(Reason.FROZEN, f"The machine is {freeze.sentence}") if freeze else None
@@ -90,6 +90,6 @@ async def _current_policy(run: Run) -> Policy | None:
     try:
         return parse_stored_policy(stored.document, name=stored.name)
     except PolicyError as error:
-        # What a newer version of the app would refuse has no windows either, as for the timer.
+        # A policy that a newer version of the app would reject has no windows either, as for the timer.
         _LOG.warning("The policy %s is not valid, so run %s has no further window: %s", stored.name, run.id, error)
         return None

@@ -1,1 +1,1 @@
-"""The workflow as durable generators: rules are in ``domain``, effects in activities."""
+"""Orchestrators: durable generators. Rules are in `patchwave.domain`, effects in activities."""

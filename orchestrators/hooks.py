@@ -1,4 +1,4 @@
-"""The hooks of a machine, as parts of its orchestrator: snapshot and script before the installation, a script after."""
+"""Hooks in a machine's orchestration: snapshot and pre script before the installation, post script after it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from patchwave.domain.workflow.contracts import Activity
 from patchwave.domain.workflow.messages import MachineRef
 
 MAX_REFUSALS = 6
-"""How often a hook is refused for a reason that passes, such as another command in the guest, before it has failed."""
+"""Transient refusals of a hook, such as another command in the guest, before it counts as failed."""
 
 
 def before_install(context: Context, machine: MachineRef, waits: Waits) -> Steps[Outcome | Requeue | None]:
-    """Take the snapshot, then run the script; the machine's outcome when it must not be patched.
+    """Take the snapshot, then run the pre script; the machine's outcome when it must not be patched.
 
-    The snapshot comes first: it shows the machine as it was before the run changed anything. What was done stays done
-    when the machine is put back: nothing is repeated when its turn comes again.
+    The snapshot comes first: it shows the machine before any change. Completed hooks are not repeated
+    when the machine is requeued.
     """
     result = yield from _carry_out(context, waits, contracts.TAKE_SNAPSHOT, machine)
     if result is None:
@@ -34,16 +34,16 @@ def before_install(context: Context, machine: MachineRef, waits: Waits) -> Steps
 def after_install(
     context: Context, machine: MachineRef, waits: Waits, outcome: OutcomeKind | None = None
 ) -> Steps[str]:
-    """Run the script after the installation; the sentence about what failed, empty when all is well.
+    """Run the post script; returns the sentence about its failure, or an empty string.
 
-    What becomes of the script never changes the outcome of a machine: that is about its patches. Not even an
-    activity that failed for good does, as then nobody would learn of the installation.
+    A failed script never changes the machine's outcome, which is about its patches. That includes a failed activity,
+    which would otherwise hide the installation's result.
 
     Args:
         context: of the machine's orchestration.
         machine: in its run.
         waits: of the machine's orchestration.
-        outcome: how the installation went; the script finds it in its environment.
+        outcome: of the installation; the script gets it in its environment.
     """
     script = ScriptRequest(run_id=machine.run_id, machine_key=machine.machine_key, when=When.AFTER, outcome=outcome)
     try:
@@ -56,7 +56,7 @@ def after_install(
 def _carry_out[Request](
     context: Context, waits: Waits, activity: Activity[Request, HookResult], request: Request
 ) -> Steps[Outcome | Requeue | None]:
-    """Call the activity, which does the next step each time, until the hook is done or has failed."""
+    """Call the activity, one step per call, until the hook is done or has failed."""
     patience = Patience(context, MAX_REFUSALS)
     while True:
         result = yield from call(context, activity, request)

@@ -1,8 +1,8 @@
 """patch_machine: one machine through one step of a run, to exactly one outcome.
 
-Assess step: lock, look, assess. Patch step: lock, look, start it if the policy says so, assess if that has not been
-done or somebody has installed since, health, hooks, install, hooks, verify, health, put its power back, record. Restart
-step: lock, look, restart, verify, health, record. Expected failures are values; what is thrown is recorded as well.
+Assess step: lease, preflight, assess. Patch step: lease, preflight, power-on if the policy allows it, assessment if it
+is missing or outdated, health, hooks, install, hooks, verify, health, power restored, record. Restart step: lease,
+preflight, restart, verify, health, record. Expected failures are values; exceptions are recorded as well.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ from patchwave.domain.workflow.messages import (
 _LOG = logging.getLogger("patchwave.orchestrators")
 
 MAX_LOOKS = 6
-"""How often a machine that is busy, booting, or locked is looked at before it is given up."""
+"""Polls of a machine that is busy, booting, or locked, before it is skipped."""
 MAX_BOOT_LOOKS = 20
-"""The same for a machine that was just started: Windows takes its time."""
+"""The same for a machine that was just started: Windows boots slowly."""
 _RUN_IS_STOPPED = (Reason.CANCELED_BY_USER, Reason.ERROR_BUDGET, Reason.NOT_APPROVED)
-"""What a look says when the run starts nothing more: the end of the run says how its machines end."""
+"""Preflight outcomes when the run starts nothing more: the run's close decides how its machines end."""
 
 
 @implements(contracts.PATCH_MACHINE)
 def patch_machine(context: Context, work: MachineWork) -> Steps[MachineEnded]:
-    """Take one machine through a step. Its last activity tells its phase, whatever happened."""
+    """Take one machine through a step. Its last activity stores the completion that the phase polls, in any case."""
     machine = _Machine(context, work)
     try:
         match work.step:
@@ -67,7 +67,7 @@ def patch_machine(context: Context, work: MachineWork) -> Steps[MachineEnded]:
             case Step.RESTART:
                 ended = yield from machine.restart_step()
     except Exception as error:
-        # Whatever it was: the phase would wait for this machine for ever.
+        # Any exception: without a completion the phase would wait for this machine for ever.
         if not context.is_replaying:
             _LOG.error("Machine %s of run %s failed.", work.machine_key, work.run_id, exc_info=error)
         ended = yield from machine.record_crash(error)
@@ -107,7 +107,7 @@ class _Machine:
         return (yield from self._release(Stage.ASSESSED))
 
     def patch_step(self) -> Steps[MachineEnded]:
-        """Install, and leave the machine's power as it was."""
+        """Install, and restore the machine's power state."""
         look = yield from self._look(may_start=self._options.start_stopped, most_looks=MAX_LOOKS)
         is_ours_to_stop = look.powered_on_by_run
         if look.preflight.readiness is Readiness.NEEDS_START:
@@ -122,7 +122,7 @@ class _Machine:
             end = yield from self._patch(look)
         if isinstance(end, Requeue):
             if is_ours_to_stop:
-                # One that cannot be stopped now is still ours, and stopped at the end of its next turn.
+                # If it cannot be stopped now, ``powered_on_by_run`` stays set, and its next attempt stops it.
                 left = yield from self._put_power_back()
                 may_stop = left is not None and left.is_open
                 return (yield from self._release(Stage.ASSESSED, requeued=True, keep_lock=may_stop))
@@ -138,7 +138,7 @@ class _Machine:
         return (yield from self._record(end))
 
     def restart_step(self) -> Steps[MachineEnded]:
-        """Restart a machine that is patched, and see that it comes back."""
+        """Restart a patched machine, and verify that it comes back."""
         look = yield from self._look(may_start=False, most_looks=MAX_LOOKS)
         installation = look.installation
         installed = installation.installed if installation else 0
@@ -162,8 +162,8 @@ class _Machine:
         return (yield from self._record((yield from self._check_health_after(end))))
 
     def record_crash(self, error: Exception) -> Steps[MachineEnded]:
-        """The last resort: an activity failed for good. When even this cannot be stored, closing the run finds it."""
-        # In the patch step an installation may have been accepted: nobody may call that a plain failure.
+        """Last resort after an activity failed for good. If this fails too, the run's close gives the outcome."""
+        # In the patch step an installation may have been accepted: the outcome must not deny that.
         kind = OutcomeKind.FAILED if self._work.step is Step.ASSESS else OutcomeKind.UNKNOWN
         outcome = Outcome(
             outcome=kind,
@@ -178,7 +178,7 @@ class _Machine:
     # --- parts of the patch step
 
     def _patch(self, look: PreflightResult) -> Steps[MachineResult | Requeue]:
-        """Everything between the lock and the record, on a machine that runs."""
+        """Everything between lease and record, on a machine that runs."""
         assessment = look.assessment
         if assessment is None:
             found = yield from self._assess(look)
@@ -199,7 +199,7 @@ class _Machine:
         if isinstance(end, Requeue):
             return end
         if self._options.hooks and not end.keep_lock:
-            # However it went: the second script may put back what the first one took away.
+            # After any result: the post script may undo what the pre script did.
             complaint = yield from after_install(self._context, self._ref, self._waits, end.outcome.outcome)
             end = _add(end, complaint)
         return (yield from self._check_health_after(end)) if end.installation is not None else end
@@ -237,14 +237,14 @@ class _Machine:
         return MachineResult(outcome, result.summarize(adopted=adopted))
 
     def _restarts_later(self, end: MachineResult, *, is_ours_to_stop: bool) -> bool:
-        """Whether the machine waits for its turn to restart. One that only runs for this has restarted already."""
+        """Whether the machine waits for the restart step. One that was started for this run has restarted already."""
         waits = end.outcome.outcome is OutcomeKind.REBOOT_REQUIRED and end.outcome.reason is Reason.REBOOT_PENDING
         return self._options.reboot_apart and waits and end.installation is not None and not is_ours_to_stop
 
-    # --- looking at the machine
+    # --- polling the machine
 
     def _look(self, *, may_start: bool, most_looks: int) -> Steps[PreflightResult]:
-        """Look until the machine is ready or will not be: something that changes on its own gets time to settle."""
+        """Poll until the machine is ready or cannot become ready; transient states get time to pass."""
         request = PreflightRequest(
             run_id=self._work.run_id, machine_key=self._work.machine_key, start_stopped=may_start
         )
@@ -259,7 +259,7 @@ class _Machine:
             yield from self._waits.wait(pause)
 
     def _watch(self, since: datetime | None, most_looks: int) -> Steps[Verified]:
-        """Look until it runs and its agent reports; what it says of a reboot counts when it is newer than ``since``."""
+        """Poll until the machine runs and its agent reports. Its reboot status counts when newer than ``since``."""
         request = VerifyRequest(run_id=self._work.run_id, machine_key=self._work.machine_key, installed_at=since)
         patience = Patience(self._context, most_looks)
         while True:
@@ -272,7 +272,7 @@ class _Machine:
             yield from self._waits.wait(pause)
 
     def _check_health(self, moment: Moment) -> Steps[Outcome | None]:
-        """Ask until the signs of health have settled; an outcome when they say that something is wrong."""
+        """Poll until the health signals have settled; the outcome when the machine is unhealthy."""
         looked_for = 0.0
         patience = Patience(self._context)
         while self._options.health:
@@ -290,7 +290,7 @@ class _Machine:
         return None
 
     def _check_health_after(self, end: MachineResult) -> Steps[MachineResult]:
-        """A machine that became unhealthy has failed, however well the installation went."""
+        """A machine that became unhealthy has failed, also after a successful installation."""
         worse = yield from self._check_health(Moment.AFTER)
         if worse is None or counts_as_failure(end.outcome.outcome, end.outcome.reason):
             return end
@@ -299,8 +299,9 @@ class _Machine:
     # --- power
 
     def _start(self) -> Steps[PreflightResult]:
-        """Start the machine and wait for its agent. One that is still stopped then is started again: the call got lost,
-        or was refused for a passing reason. Whoever stops it while it boots wants it to be stopped.
+        """Start the machine and wait for its agent. The call is repeated when it was lost or refused.
+
+        If a user stops the machine while it boots, it stays stopped.
         """
         request = power_request(self._context, self._ref)
         patience = Patience(self._context, MAX_POWER_LOOKS)
@@ -314,19 +315,19 @@ class _Machine:
             if pause is None:
                 break
             yield from self._waits.wait(pause)
-            # A look before each call: it has the lock, and somebody may have stopped the run.
+            # Preflight before each call: it extends the lease, and the run may have been stopped.
             look = yield from self._look(may_start=True, most_looks=1 if started.accepted else MAX_LOOKS)
             if started.accepted and look.preflight.readiness is Readiness.WAIT:
                 yield from self._waits.wait(look.wait_seconds)
                 return (yield from self._look(may_start=False, most_looks=MAX_BOOT_LOOKS))
             if look.preflight.readiness is not Readiness.NEEDS_START:
                 return look
-        # The look finds it stopped; Azure has said why.
+        # The machine is still stopped; Azure gave the reason.
         look = explain_start((yield from self._look(may_start=False, most_looks=1)), started)
         return look.model_copy(update={"requeued": look.requeued or started.requeued})
 
     def _put_power_back(self) -> Steps[NotRestored | None]:
-        """Stop it again; why that did not work, if it did not. It never hides how the machine ended."""
+        """Stop it again; the reason when that failed. A failure never hides the machine's outcome."""
         try:
             return (yield from put_power_back(self._context, self._ref, self._waits))
         except task.TaskFailedError:
@@ -351,7 +352,7 @@ class _Machine:
     def _release(
         self, stage: Stage, end: MachineResult | None = None, *, requeued: bool = False, keep_lock: bool = False
     ) -> Steps[MachineEnded]:
-        """The machine stays in the run: its lock is free until its next step, unless a call is still open."""
+        """Release a machine that stays in the run; it keeps its lease while a call is still open."""
         request = ReleaseMachine(
             run_id=self._work.run_id,
             machine_key=self._work.machine_key,
@@ -370,7 +371,7 @@ class _Machine:
 
 
 def _add(end: MachineResult, sentence: str) -> MachineResult:
-    """The same end with one more sentence."""
+    """The same result with one more sentence."""
     if not sentence:
         return end
     message = f"{end.outcome.message} {sentence}"

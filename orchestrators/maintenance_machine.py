@@ -1,7 +1,7 @@
-"""maintain_shard and maintain_machine: machines around a scheduled run of Update Manager, many at a time.
+"""maintain_shard and maintain_machine: pre and post maintenance of machines, many at a time.
 
-Before: look, start it if the policy says so, wait for its agent, snapshot, script. After: look, script, assess, put its
-power back, conclude. What is done twice because an orchestration died is found done by the activities.
+Pre phase: preflight, power-on if the policy allows it, agent, snapshot, script. Post phase: check, script, assessment,
+power restored, finalize. Activities are safe to repeat when an orchestration dies.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from patchwave.domain.workflow.messages import (
 )
 
 AT_ONCE = 25
-"""Machines of one shard that are worked on at the same time."""
+"""Machines of one shard in progress at the same time."""
 MAX_LOOKS = 6
 MAX_BOOT_LOOKS = 20
-"""How often a machine is looked at that is busy or locked; and one that boots."""
+"""Polls of a machine that is busy or locked, and of one that boots."""
 _NO_FAILURE = (
     Reason.NOT_RUNNING,
     Reason.HIBERNATED,
@@ -53,12 +53,12 @@ _NO_FAILURE = (
     Reason.CANCELED_BY_USER,
     Reason.SKIPPED_BY_PERSON,
 )
-"""Why nothing was done before the run without anything having failed: nobody asked for it, or there is no machine."""
+"""Reasons without a failure for an omitted pre phase: the policy asks for none, or the machine is gone."""
 
 
 @implements(contracts.MAINTAIN_SHARD)
 def maintain_shard(context: Context, shard: MaintainShard) -> Steps[None]:
-    """Take the machines of a shard through a phase. A machine that fails for good stays open."""
+    """Take the machines of a shard through a phase. A machine whose orchestration fails stays open."""
     request = ShardRef(run_id=shard.run_id, phase=shard.phase, cursor=shard.cursor)
     waiting = (yield from call(context, contracts.GET_SHARD, request)).keys
     running: list[task.Task[Any]] = []
@@ -88,7 +88,7 @@ def maintain_machine(context: Context, work: MaintainMachine) -> Steps[None]:
     """Take one machine through a phase.
 
     Raises:
-        TaskFailedError: storage or the worker failed for good in the phase after; it is begun again.
+        TaskFailedError: storage or the worker failed for good in the post phase, which is then repeated.
     """
     machine = _Machine(context, work)
     if work.phase is MaintenancePhase.POST:
@@ -112,10 +112,10 @@ class _Machine:
         self._was_refused = False
         self._is_hibernated = False
 
-    # --- before
+    # --- pre phase
 
     def prepare(self) -> Steps[str]:
-        """Everything before the scheduled run; what failed, empty when nothing did."""
+        """The pre phase; returns what failed, or an empty string."""
         look = yield from self._look(may_start=self._work.start_stopped, most_looks=MAX_LOOKS)
         if look.preflight.readiness is Readiness.NEEDS_START:
             if self._is_too_late:
@@ -133,7 +133,7 @@ class _Machine:
         return _complaint(outcome, self._work)
 
     def note(self, complaint: str) -> Steps[None]:
-        """Keep how it ended."""
+        """Store how the pre phase ended."""
         prepared = PreResult(
             run_id=self._work.run_id,
             machine_key=self._work.machine_key,
@@ -162,8 +162,8 @@ class _Machine:
             if look.preflight.readiness is not Readiness.NEEDS_START or self._is_too_late:
                 break
         look = yield from self._look(may_start=False, most_looks=MAX_BOOT_LOOKS)
-        # A refusal may be of a repeated call whose first execution started it. One that is still off was not started,
-        # and whoever starts it from now on wants it to run.
+        # A repeated call may be refused because the first one started the machine. If it is still off, it was not
+        # started, and a user who starts it from now on wants it to run.
         self._was_refused = not (started.accepted or started.is_open) and look.preflight.readiness is Readiness.SKIP
         return explain_start(look, started)
 
@@ -185,10 +185,10 @@ class _Machine:
     def _is_too_late(self) -> bool:
         return self._work.until is not None and utc_now(self._context) >= self._work.until
 
-    # --- after
+    # --- post phase
 
     def settle(self) -> Steps[None]:
-        """Everything after the scheduled run. The power is put back whatever else failed."""
+        """The post phase. The power state is restored whatever else failed."""
         complaints: list[str] = []
         look = yield from self._check_power()
         if look.sign is PowerState.READY:
@@ -220,7 +220,7 @@ class _Machine:
             yield self._pause(pause)
 
     def _assess(self, previous_activity_id: str) -> Steps[str]:
-        """Assess; the sentence about what did not work. What it found is in the machine's row."""
+        """Assess; returns the sentence about a failure. The result is in the machine's row."""
         work = MachineWork(
             run_id=self._work.run_id,
             machine_key=self._work.machine_key,
@@ -249,7 +249,7 @@ class _Machine:
 
 
 def _complaint(outcome: Outcome | None, work: MaintainMachine) -> str:
-    """What failed before the run. A stopped machine that nobody asked to start is none of it."""
+    """What failed before the run. A stopped machine that the policy does not start is no failure."""
     if outcome is None:
         return ""
     is_meant = outcome.reason in _NO_FAILURE and not (work.start_stopped and outcome.reason is Reason.NOT_RUNNING)

@@ -1,9 +1,9 @@
-"""run_maintenance: what is done around one scheduled run of Update Manager, from its pre event to its results.
+"""run_maintenance: pre and post maintenance of one scheduled run of Update Manager.
 
-Find its machines, prepare them before the deadline, cancel it when the policy wants that; wait for the post event or
-the time when it must be over; copy the results, put power back, assess, conclude, close. Its row says where it stands,
-so that another generation goes on from there; it fails rather than closes when storage does, and the watchdog starts
-that generation.
+Find its machines, run the pre phase before the deadline, cancel the scheduled run if the policy wants that. Wait for
+the post event, or for the latest end; import the results, run the post phase, close. The run's row holds the status,
+from which another generation continues. When storage fails, the orchestration fails without closing the run, and the
+watchdog starts that generation.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ from patchwave.domain.workflow.messages import (
 )
 
 MAX_LISTINGS = 40
-"""How often the machines are listed before the run: Resource Graph shows them minutes late, and not all at once."""
+"""How often the machines are listed before the run: Resource Graph shows them minutes late and bit by bit."""
 MAX_COPIES = 20
-"""How often missing results are looked for, two poll intervals apart."""
+"""How often missing results are imported, two poll intervals apart."""
 MAX_FAILURES = 6
-"""Pages that may fail in a row before the rest is done without them; being throttled is no failure."""
+"""Consecutive failed pages before the rest is done without them; throttling does not count."""
 MAX_READING = timedelta(days=1)
-"""How long Azure is asked for one list that it does not let us read yet, where no deadline comes first."""
+"""How long one list is retried while Azure throttles, where no deadline comes first."""
 MAX_PASSES = 4
-"""How often machines are begun again whose orchestration failed: one that was started must be stopped."""
+"""Passes over machines whose orchestration failed: a machine that was started must be stopped again."""
 PASSES_PER_GENERATION = 10
 MAX_PAUSE = timedelta(minutes=10)
-"""Between two signs of life that the watchdog looks for."""
+"""Between two heartbeats that the watchdog expects."""
 
 
 @implements(contracts.RUN_MAINTENANCE)
 def run_maintenance(context: Context, follow: RunInput) -> Steps[RunResult]:
-    """Accompany one scheduled run; its row holds everything else.
+    """Carry out one maintenance run; its row holds everything else.
 
     Raises:
         TaskFailedError: storage or the worker failed for good; the watchdog starts the next generation.
@@ -80,7 +80,7 @@ class _Run:
         self._called_off = receive(context, Signal.CANCEL)
 
     def execute(self) -> Steps[RunState]:
-        """Everything; returns how the run ends."""
+        """The whole run; returns its final state."""
         status = yield from self._load_status()
         if status.is_ended:
             return RunState.COMPLETED
@@ -99,10 +99,10 @@ class _Run:
             announce(self._context, self._run_id, Event.ENDED)
         return state
 
-    # --- before
+    # --- pre phase
 
     def _prepare(self, status: MaintenanceRunStatus) -> Steps[MaintenanceRunStatus]:
-        """Find the machines and do on them what the policy asks for, until it is done or the time is over."""
+        """Find the machines and run their pre phase, until it is done or its deadline has passed."""
         until = status.pre_deadline
         shards: list[task.Task[Any]] = []
         listed = MachinesPage()
@@ -115,17 +115,17 @@ class _Run:
         end = PrePhaseEnd(run_id=self._run_id, failure=listed.failure)
         result = yield from call(self._context, contracts.FINISH_PRE_PHASE, end)
         status = yield from self._load_status()
-        # Without an attempt at it nothing has failed: the event came too late, or a person ended our phase.
+        # Without an attempt nothing has failed: the event came too late, or a user ended the pre phase.
         has_failed = bool(result.failed or listed.failure)
         if status.cancel_on_pre_failure and is_in_time and has_failed and not status.is_stopped:
             yield from self._cancel()
             status = yield from self._load_status()
-        # They see for themselves that their time is over; a machine must not be started behind its stop.
+        # They check the deadline themselves; a machine must not be started after it was stopped.
         yield from self._wait_for(shards, None)
         return status
 
     def _cancel(self) -> Steps[None]:
-        """Cancel the scheduled run; the activity gives up when the cut-off is near."""
+        """Cancel the scheduled run; the activity stops trying near the cut-off."""
         while True:
             result = yield from call(self._context, contracts.CANCEL_OCCURRENCE, self._ref)
             if result.canceled or result.wait_seconds <= 0:
@@ -135,7 +135,7 @@ class _Run:
     # --- the scheduled run itself
 
     def _await_end(self, status: MaintenanceRunStatus) -> Steps[MaintenanceRunStatus]:
-        """Until its post event has come, or it must be over without one. The row decides; events only wake."""
+        """Wait for the post event, or for the latest end without one. The row decides; events only wake."""
         while not status.is_over and status.post_deadline is not None and utc_now(self._context) < status.post_deadline:
             until = min(status.post_deadline, utc_now(self._context) + MAX_TIMER)
             yield from call(
@@ -151,13 +151,13 @@ class _Run:
             status = yield from self._load_status()
         return status
 
-    # --- after
+    # --- post phase
 
     def _copy_results(self, status: MaintenanceRunStatus) -> Steps[None]:
-        """Copy what Resource Graph shows, until every machine has its result or patience is over.
+        """Import results from Resource Graph, until every machine has one or the attempts are used up.
 
-        While Update Manager has not said how each ended, that is never before the window ends: a post event may come
-        early, and a machine that Azure patches must not be stopped.
+        While results are missing, that is never before the window ends: a post event may come early, and a machine that
+        Azure patches must not be stopped.
         """
         copies = 0
         while True:
@@ -173,7 +173,7 @@ class _Run:
         yield from call(self._context, contracts.FINISH_RESULTS_IMPORT, self._ref)
 
     def _settle(self, status: MaintenanceRunStatus) -> Steps[None]:
-        """Every machine to its end; those whose orchestration failed are begun again."""
+        """Run the post phase on every machine; those whose orchestration failed are repeated."""
         for _ in range(MAX_PASSES):
             shards = yield from self._start_shards(status, MaintenancePhase.POST, None)
             if not shards:
@@ -202,7 +202,7 @@ class _Run:
     # --- machines
 
     def _list(self, status: MaintenanceRunStatus, until: datetime | None = None) -> Steps[MachinesPage]:
-        """List the machines; with ``until`` as often as it takes to see the same number twice."""
+        """List the machines; with ``until`` repeatedly, until two lists have the same length."""
         pause = timedelta(seconds=status.poll_seconds)
         found = MachinesPage(machines=-1)
         for _ in range(MAX_LISTINGS):
@@ -223,7 +223,7 @@ class _Run:
         request: MaintenancePageRequest,
         until: datetime | None = None,
     ) -> Steps[Page]:
-        """Page after page; the last one, or the one that could not be read. Throttling lasts until then, or a day."""
+        """Read all pages; returns the last or the unreadable one. Waits out throttling until ``until``, or a day."""
         counted = 0
         gives_up_at = until or utc_now(self._context) + MAX_READING
         while True:
@@ -250,13 +250,13 @@ class _Run:
                     return page
 
     def _sleep(self, pause: timedelta, until: datetime | None) -> Steps[None]:
-        """Sleep for so long; before the run, which ``until`` is the end of, a cancel ends it."""
+        """Sleep; in the pre phase, which ends at ``until``, a cancel ends the sleep."""
         timer = self._context.create_timer(pause)
         yield timer if until is None else task.when_any([timer, self._called_off])
         timer.cancel()
 
     def _is_called_off(self, until: datetime | None) -> bool:
-        """Whether nothing more is to be prepared. What is done after the run is done all the same."""
+        """Whether the pre phase is cancelled. The post phase is never cancelled."""
         return until is not None and self._called_off.is_complete
 
     def _show(self, waiting_for: str) -> Steps[None]:
@@ -289,7 +289,7 @@ class _Run:
         ]
 
     def _wait_for(self, shards: list[task.Task[Any]], until: datetime | None) -> Steps[None]:
-        """Until all of them have ended, well or not, or until then."""
+        """Until all of them have ended, successfully or not, or until ``until``."""
         while running := [shard for shard in shards if not shard.is_complete]:
             now = utc_now(self._context)
             if until is not None and now >= until:

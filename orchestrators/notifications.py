@@ -1,4 +1,4 @@
-"""send_notifications: tell every channel about something in a run, beside the run and never in its way."""
+"""send_notifications: notifies every channel of an event of a run, in parallel with it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from patchwave.domain.policy.notifications import Event
 from patchwave.domain.workflow import contracts, instance_ids
 
 MAX_THROTTLING = timedelta(hours=6)
-"""How long a channel that limits its messages is asked again: a message that comes later helps little."""
+"""How long a channel that throttles is retried: a message that comes later helps little."""
 
 _NOTHING_KNOWN: dict[Event, Facts] = {
     Event.STARTED: RunStarted(),
@@ -53,16 +53,16 @@ _NOTHING_KNOWN: dict[Event, Facts] = {
 
 
 def announce(context: Context, run_id: str, what: Event | Facts, number: int = 1) -> None:
-    """Have people told, and go on at once.
+    """Start a notification, and continue at once.
 
-    The child is deliberately not awaited. Its start leaves with this turn, also when the turn ends the caller or begins
-    a new generation of it; its end is dropped when the caller is gone, and changes nothing when it is there.
+    The child is deliberately not awaited. It starts with the actions of this turn, also when the caller ends or
+    continues as new in it. Its completion has no effect on the caller.
 
     Args:
         context: of the caller, a run or one of its phases.
-        run_id: the run that people are told about.
-        what: an event, or its facts as far as the caller has them at hand; the rest is read from the rows.
-        number: tells this notice from others of the same event in the same run; the same again is the same notice.
+        run_id: of the run that the notification is about.
+        what: an event, or the facts that the caller has; the activity reads the rest from the rows.
+        number: distinguishes notices of the same event in the same run; an equal number is the same notice.
     """
     facts = _NOTHING_KNOWN[what] if isinstance(what, Event) else what
     notice = Notice(run_id=run_id, number=number, at=utc_now(context), facts=facts)
@@ -71,7 +71,7 @@ def announce(context: Context, run_id: str, what: Event | Facts, number: int = 1
 
 @implements(contracts.SEND_NOTIFICATIONS)
 def send_notifications(context: Context, notice: Notice) -> Steps[NoticeReport]:
-    """Tell every channel, each with its own patience; never fails."""
+    """Notify every channel, each with its own retries; never fails."""
     channels = NoticeChannels()
     with suppress(task.TaskFailedError):
         channels = yield from call(context, contracts.LIST_CHANNELS, notice)
@@ -79,14 +79,14 @@ def send_notifications(context: Context, notice: Notice) -> Steps[NoticeReport]:
     yield from deliveries.execute()
     report = deliveries.report()
     if report.sent or report.failed:
-        # Without its line in the audit log the report is still this instance's output.
+        # Without its audit entry the report is still this instance's output.
         with suppress(task.TaskFailedError):
             yield from call(context, contracts.RECORD_DELIVERY, report)
     return report
 
 
 class _Deliveries:
-    """The channels that wait for their next attempt, and those that are done with."""
+    """Channels that wait for their next attempt, and finished ones."""
 
     def __init__(self, context: Context, notice: Notice, channels: NoticeChannels) -> None:
         self._context = context
@@ -99,7 +99,7 @@ class _Deliveries:
         self._failed: dict[str, str] = dict(channels.failed)
 
     def execute(self) -> Steps[None]:
-        """Attempt whatever is due, side by side, until every channel is told or given up."""
+        """Attempt due channels in parallel, until each has succeeded or failed."""
         while self._due:
             now = utc_now(self._context)
             ready = [name for name, at in self._due.items() if at <= now]
@@ -109,7 +109,7 @@ class _Deliveries:
                 yield timer_until(self._context, min(self._due.values()))
 
     def report(self) -> NoticeReport:
-        """What became of the notice."""
+        """The result of the notice."""
         return NoticeReport(
             run_id=self._notice.run_id,
             event=self._notice.facts.event,
@@ -138,7 +138,7 @@ class _Deliveries:
         return schedule(self._context, contracts.SEND_NOTIFICATION, request, RETRY)
 
     def _unanswered(self, name: str) -> SendResult:
-        """The records or the worker failed, again and again."""
+        """The result after repeated failures of storage or the worker."""
         return SendResult(sent=False, wait_seconds=patience(self._attempts[name]), failure="Patchwave itself failed.")
 
     def _take(self, name: str, result: SendResult) -> None:

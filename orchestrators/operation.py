@@ -1,4 +1,4 @@
-"""One long-running operation on one machine: submitted until Azure takes it or will not, followed until it ends."""
+"""One long-running operation on one machine: submitted until it is accepted or refused, then polled until it ends."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from patchwave.domain.workflow.messages import (
 )
 
 POLLS_PER_GENERATION = 10
-"""Replay costs 8K+4 events per poll when a generation holds K polls; without generations 8P+4, for all P polls."""
+"""Polls before continue-as-new. Bounds the history and the cost of its replays (docs/adr/0017-benchmark-method.md)."""
 MAX_REFUSALS = 6
-"""How often a machine that is busy is asked again before it is given up."""
+"""How often a busy machine is retried before it ends as busy."""
 MAX_RESERVATION_WAIT = 300.0
-"""Seconds that a turn is waited for at most without a call: what may be sent is decided anew."""
+"""Seconds that a reservation is waited for at most without a call: the call checks the controls again."""
 
 
 class MachineResult(NamedTuple):
-    """How a machine ends, and whether something may still run in its guest."""
+    """The machine's outcome, and whether an operation may still run in its guest."""
 
     outcome: Outcome
     installation: InstallationSummary | None = None
@@ -41,7 +41,7 @@ class MachineResult(NamedTuple):
 
 
 class Requeue(NamedTuple):
-    """Nothing was sent, and nothing may be for now: the machine waits for its turn again."""
+    """Nothing was sent, and nothing may be for now: the machine is requeued."""
 
 
 def operate(
@@ -54,8 +54,8 @@ def operate(
 ) -> Steps[OperationReport | MachineResult | Requeue]:
     """Start one operation and follow it to its end.
 
-    An assessment that Azure accepted and then failed for a passing reason is tried again; an installation never
-    is: at most one accepted installation per machine and run (safety rule 1).
+    A failed assessment is retried after a transient failure; an installation never is: at most one accepted
+    installation per machine and run (safety rule 1).
     """
     attempt = first_attempt
     while True:
@@ -78,10 +78,10 @@ def operate(
 
 
 def unfinished(kind: OperationKind, report: OperationReport) -> MachineResult:
-    """The end of a machine whose operation brought no result.
+    """The result of a machine whose operation brought no result.
 
-    An assessment changes nothing in the guest and ends by itself: a run that is cancelled meanwhile leaves nothing
-    behind that another run would have to keep away from.
+    An assessment changes nothing in the guest and ends by itself, so it does not keep the machine's lease after a
+    cancel.
     """
     match report.state:
         case OperationState.CANCELED if kind is OperationKind.ASSESS:
@@ -100,8 +100,8 @@ def unfinished(kind: OperationKind, report: OperationReport) -> MachineResult:
 def await_operation(context: Context, operation: AwaitOperation) -> Steps[OperationReport | None]:
     """Poll until the operation has ended, is lost, is past its deadline, or the run was stopped.
 
-    Nothing of the operation is kept here: its URLs are signed
-    and stay in the intent row, its result is stored by the poll that saw it.
+    The operation's state stays outside of this history: its signed URLs are in the intent, and its result is stored
+    by the poll that read it.
     """
     target = OperationRef(run_id=operation.run_id, machine_key=operation.machine_key, kind=operation.kind)
     wait_seconds = operation.wait_seconds
@@ -125,12 +125,12 @@ def _submit(
     attempt: int,
     previous_activity_id: str,
 ) -> Steps[StartResult | MachineResult | Requeue]:
-    """Submit until Azure has accepted or will not. Being throttled costs no patience, being busy does.
+    """Submit until Azure accepts or refuses. Throttling does not count as an attempt; a busy machine does.
 
-    When patience is out while Azure may have accepted the last POST, the machine is asked about that one, and nothing
-    more is sent: the machine ends as busy only when nothing of ours can run there, and else keeps its lock.
+    When the attempts are used up while the last POST may have been accepted, further calls only resolve that POST. The
+    machine ends as busy when it certainly runs no operation of ours, and else keeps its lease.
 
-    A turn that was given is waited for and handed in: everybody waits for theirs, which is no reason to give up.
+    If a rate-limit slot was reserved, sleep until then and retry with it. Such waits do not count as attempts.
     """
     activity = contracts.ASSESS_MACHINE if kind is OperationKind.ASSESS else contracts.INSTALL_PATCHES
     request = StartOperation(
@@ -142,7 +142,7 @@ def _submit(
     )
     patience = Patience(context, MAX_REFUSALS)
     while True:
-        # An execution that failed may have been the one that Azure accepted: only the next one can tell.
+        # A failed execution may have sent the POST that Azure accepted: only the next call can tell.
         started = yield from call(context, activity, request)
         if started.state is StartState.ACCEPTED:
             return started

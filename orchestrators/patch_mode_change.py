@@ -1,4 +1,4 @@
-"""A change of patch modes: wave by wave, the machines of a wave side by side, until none is left or it is stopped."""
+"""A change of patch modes, wave by wave; machines of a wave in parallel."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from patchwave.domain.fleet.patch_mode_change import ChangeRef, MachineChangeRef
 from patchwave.domain.workflow import contracts, instance_ids
 
 MAX_LOOKS = 100
-"""How often a machine is looked at in one wave; the next wave goes on with one that has not ended then."""
+"""Polls of a machine in one wave; the next wave continues with one that has not ended then."""
 MAX_LOST_WAVES = 3
-"""After that many the change needs a person: starting it again goes on."""
+"""Failed waves after which the change needs a person, who can start it again."""
 
 
 @implements(contracts.CHANGE_PATCH_MODES)
 def change_patch_modes(context: Context, change: ChangeRef) -> Steps[None]:
-    """Carry out a change. One generation is one wave, so that no history grows with the fleet."""
+    """Carry out a change. One generation is one wave, so that the history does not grow with the fleet."""
     keys = (yield from call(context, contracts.NEXT_PATCH_MODE_WAVE, change)).machine_keys
     if not keys:
         return
@@ -36,7 +36,7 @@ def change_patch_modes(context: Context, change: ChangeRef) -> Steps[None]:
     try:
         yield task.when_all(wave)
     except task.TaskFailedError:
-        # Storage or the worker failed for long. What has no end is taken again: each step finds what was done.
+        # Storage or the worker failed. The next wave repeats machines that have not ended: each step is safe to repeat.
         lost += 1
         if lost == MAX_LOST_WAVES:
             raise
@@ -46,7 +46,7 @@ def change_patch_modes(context: Context, change: ChangeRef) -> Steps[None]:
 
 @implements(contracts.CHANGE_MACHINE_PATCH_MODE)
 def change_machine_patch_mode(context: Context, machine: MachineChangeRef) -> Steps[None]:
-    """Change one machine, and follow it until it has its end."""
+    """Change one machine, and poll it until it has ended."""
     for _ in range(MAX_LOOKS):
         progress = yield from call(context, contracts.STEP_PATCH_MODE_CHANGE, machine)
         if progress.has_ended:

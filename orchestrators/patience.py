@@ -1,4 +1,4 @@
-"""How long an orchestration goes on asking: a number of tries, and a day of being throttled."""
+"""Retry limits of an orchestration: a number of attempts, and a day of throttling."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ MAX_THROTTLING = timedelta(days=1)
 """How long throttling is waited out where no window ends it earlier."""
 MAX_PAUSE = timedelta(minutes=15)
 _SHORT_PAUSES = 10
-"""Waits in a row that last as long as was asked for, so that a turn to read is met. Behind them the pauses grow, so
-that a day of throttling fits into a history."""
+"""Consecutive waits of exactly the requested length, to meet reservations. Later waits grow, so that a day of
+throttling fits into a history."""
 _GROWTH = 0.1
-"""Of the time that it has lasted, as what Azure carries out is looked at as well."""
+"""Growth of the waits, as a share of the time so far."""
 
 
 class Patience:
-    """Counts the tries of one thing. Waits that do not count, such as throttling, use up none, but end in time.
+    """Counts attempts. Waits that do not count, such as throttling, are bounded by time instead.
 
     Args:
         context: of the orchestration.
-        most: tries that count, the first one included.
-        longest: how long it is waited, in all, from the first wait that does not count.
+        most: attempts that count, the first one included.
+        longest: limit of the time from the first wait that does not count.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Patience:
         self._until: datetime | None = None
 
     def pause(self, seconds: float, *, counts_as_attempt: bool) -> float | None:
-        """Seconds until the next try, at least those asked for; ``None`` when patience is out."""
+        """Seconds until the next attempt, at least ``seconds``; ``None`` when the limit is reached."""
         now = utc_now(self._context)
         if counts_as_attempt:
             self._tries += 1

@@ -1,7 +1,7 @@
-"""patch_phase: a sliding window over the machines of a phase. The next machine starts when its own rules allow it.
+"""patch_phase: a sliding window over the machines of a phase. Each machine starts as soon as its constraints allow it.
 
-All lanes of a phase share one window, so that limits across regions hold exactly. Who may start is decided by
-`patchwave.domain.planning.admission`, the same code that drew the plan.
+All lanes of a phase share one window, so that limits across regions hold exactly. `patchwave.domain.planning.admission`
+decides which machines may start; the planner uses the same code.
 """
 
 from __future__ import annotations
@@ -33,60 +33,63 @@ from patchwave.domain.workflow.messages import (
 )
 
 PAGE = 250
-"""Machines fetched at a time."""
+"""Machines fetched per page."""
 STARTS_IN_A_LANE = 100
+"""Max machines started per lane and tick: about twice Azure's rate per region, without congesting its reads."""
 STARTS_OF_ASSESSMENTS = 160
+"""Max assessments started per tick."""
 MAX_STARTS = 200
-"""Machines started on one beat, in each region; to be assessed, wherever they are; and at most, in one message. With a
-beat of ten to fifteen seconds that is over 400 a minute in a region, where Azure takes 200. More at once would all ask
-for the same reads, be told to come again, and pay for each time with a replay."""
+"""Max machines started per tick, which travel in one message."""
 MAX_RUNNING = 5_500
+"""Max machines in progress. Together with the waiting ones they travel in one message of 256 KiB."""
 MAX_WAITING = 700
-"""Those that run and those that wait travel in one message of at most 256 KiB from beat to beat. Azure begins 200 a
-minute in a region: where a machine takes twenty minutes, 4,000 run at once before one of them is seen to have ended."""
+"""Max fetched machines that wait."""
 MAX_FREE_WAITING = 200
-"""Machines that wait and that no gate holds: rules between machines keep a start from being further down the plan."""
+"""Max fetched machines that no gate blocks: bounds the look-ahead past those that a constraint blocks."""
 BEATS_PER_POLL = 3
-"""A phase in which something happens looks so many times in a poll interval, a quiet one less and less often."""
+"""Ticks per poll interval in an active phase; idle ticks grow longer."""
 HEARTBEAT = timedelta(minutes=10)
-"""The longest that a phase sleeps when nothing runs in it."""
+"""Longest sleep when no machine is in progress."""
 COMPARE_EVERY = timedelta(minutes=5)
-"""How often a phase compares machines that run with their rows, in case one of them has died without a word."""
+"""Interval of the comparison of machines in progress with their rows, which finds dead orchestrations."""
 COMPARED_AT_ONCE = 100
-"""When more of them run, they take turns."""
+"""Machines compared at a time; larger phases take turns."""
 GONE_AFTER = timedelta(minutes=30)
-"""A machine without a lock for so long has nobody who works on it: its orchestration was ended. It gets another turn;
-what Azure accepted for it is taken up, never repeated."""
+"""A machine without a lease for this long has no live orchestration. It is requeued; an operation that Azure accepted
+is adopted, never repeated."""
 MAX_TOLD = 500
-"""Machines that a cancel is passed on to in one beat: each is a message of its own."""
+"""Machines that receive the cancel per tick: each is a separate message."""
 MAX_ATTEMPTS = 9
-"""How often one machine is started in one pass: when it is put back more often, it is left to the next one."""
+"""Starts of one machine in one pass. One that is requeued more often is left to the next pass."""
 
 
 @implements(contracts.PATCH_PHASE)
 def patch_phase(context: Context, phase: Phase) -> Steps[PhaseEnd | None]:
-    """Take every machine of the phase through one step, as many at a time as the rules allow.
+    """Take every machine of the phase through one step, within its limits.
 
-    One generation is one beat: read in the records who has ended and what people
-    and gates say, start whoever may start, sleep. An event only ends the sleep, so that none can be lost; and with a
-    handful of events per beat a replay costs the same in the fifth hour as in the first minute.
+    One generation is one tick: read completions and controls, start machines, sleep, continue as new. A signal only
+    ends the sleep, so none can be lost. Each history has a handful of events, so the cost of a replay does not grow.
     """
     window = _Window(context, phase)
+    # Completions first: they free the permits that the starts below use.
     yield from window.look()
     yield from window.compare()
+    # Machines of the previous generation of the run come before any new one.
     window.resume_running()
     window.pass_cancel_on()
     yield from window.fill()
+    # Done when no machine is in progress and none may start; remaining ones need another window.
     if window.is_done:
         yield from window.see_who_is_left()
         return window.end()
     yield from window.sleep()
+    # Kept signals wake the next generation at once.
     continue_as_new(context, contracts.PATCH_PHASE, window.state(), keep_signals=True)
     return None
 
 
 class _Window:
-    """The machines that wait, and those that run. All of it is rebuilt by replay."""
+    """Waiting machines and machines in progress. Replay rebuilds all of it."""
 
     def __init__(self, context: Context, phase: Phase) -> None:
         self._context = context
@@ -123,11 +126,11 @@ class _Window:
         self._cancel = receive(context, Signal.CANCEL)
         self._steer = receive(context, Signal.CONTROL)
 
-    # --- where the phase stands
+    # --- state
 
     @property
     def _is_stopped(self) -> bool:
-        """Nothing will be started any more: somebody or a gate said so, or the window leaves too little time."""
+        """Nothing starts any more: cancelled, stopped by a gate, or too late in the window."""
         return self._controls.is_canceled or bool(self._controls.stop_reason) or self._is_closed
 
     @property
@@ -137,17 +140,17 @@ class _Window:
 
     @property
     def is_done(self) -> bool:
-        """Nothing runs, and nothing will start."""
+        """No machine is in progress, and none will start."""
         nothing_to_start = self._is_stopped or (self._has_all_pages and not self._admission.waiting)
         return nothing_to_start and not self._admission.running
 
     @property
     def _is_told_something(self) -> bool:
-        """Somebody gave an order since the look: nothing is started before the next one."""
+        """A command has come since the last poll: it is read before anything starts."""
         return self._cancel.is_complete or self._steer.is_complete
 
     def end(self) -> PhaseEnd:
-        """How the phase ended. What failed in a wave goes on counting when the rest of it has another window."""
+        """The result. Failures of an unfinished wave still count in its next window."""
         has_remaining = self._has_skipped_machines or bool(self._admission.waiting) or not self._has_all_pages
         return PhaseEnd(
             started=self._started,
@@ -161,7 +164,7 @@ class _Window:
         )
 
     def state(self) -> Phase:
-        """What the next generation needs."""
+        """The input of the next generation."""
         live_waves = {f"wave:{self._lane(each)}/{each.wave}" for each in self._placed.values()}
         return self._phase.model_copy(
             update={
@@ -194,15 +197,15 @@ class _Window:
     # --- starting
 
     def resume_running(self) -> None:
-        """Give everybody who runs an orchestration, when the one before is gone: once, before anybody else starts."""
+        """Start orchestrations for machines in progress whose previous ones are gone: once, before any other start."""
         if self._phase.resume_running:
             for machine in self._phase.running:
                 self._start(machine)
 
     def pass_cancel_on(self) -> None:
-        """Tell machines that run of the cancel, some on each beat: those that only wait for something end now.
+        """Forward the cancel to machines in progress, some per tick, which ends their waits.
 
-        Nothing starts any more, so that those that run become fewer: counted from the end, none is passed over.
+        Nothing starts any more, so their number only falls. Counting from the end therefore omits none.
         """
         if not self._controls.is_canceled:
             return
@@ -214,7 +217,7 @@ class _Window:
         self._cancels_pending = cancels_pending - len(told)
 
     def fill(self) -> Steps[None]:
-        """Start machines while there is room, fetching more of them as needed."""
+        """Start machines while limits allow it, and fetch more as needed."""
         lanes = len(self._phase.lanes)
         room = STARTS_OF_ASSESSMENTS if self._phase.step is Step.ASSESS else min(STARTS_IN_A_LANE * lanes, MAX_STARTS)
         while not (self._is_stopped or self._is_told_something):
@@ -222,19 +225,19 @@ class _Window:
             for each in started:
                 self._start(self._placed[each.key])
             room -= len(started)
-            # Whoever waits now is held by a rule. Somebody further down the plan may still be free to start.
+            # A constraint blocks every waiting machine. A later machine of the plan may still be free to start.
             if room == 0 or self._has_all_pages or self._is_full:
                 return
             yield from self._fetch()
 
     def see_who_is_left(self) -> Steps[None]:
-        """Whether anybody waits behind the end of the window: for nobody, no further window is needed."""
+        """Fetch until a remaining machine is found: without one, no further window is needed."""
         while not self._has_all_pages and not self._admission.waiting:
             yield from self._fetch()
 
     @property
     def _is_full(self) -> bool:
-        """Nobody further down the plan could start either, or enough machines wait for one to be found among them."""
+        """No later machine of the plan could start either, or enough machines wait to find one among them."""
         held_by = self._admission.held_by()
         free = sum(scope not in self._admission.holds for scope in held_by.values())
         return RUN_GROUP in held_by.values() or free >= MAX_FREE_WAITING or len(held_by) >= MAX_WAITING
@@ -275,10 +278,10 @@ class _Window:
         self._placed |= {machine.key: machine for machine in new}
         self._admission.add(_candidate(machine, self._phase) for machine in new)
 
-    # --- looking
+    # --- polling
 
     def look(self) -> Steps[None]:
-        """Read who has ended, and what people and gates have said: the rows are the truth."""
+        """Read completions and controls from their rows, which are authoritative."""
         request = PhasePollRequest(run_id=self._phase.run_id, phase=self._phase.name, since=self._since)
         seen = yield from call(self._context, contracts.POLL_PHASE, request)
         self._since, self._wait_seconds = seen.since, seen.wait_seconds
@@ -290,7 +293,7 @@ class _Window:
         self._hold()
 
     def compare(self) -> Steps[None]:
-        """Compare machines that run with their rows, when it is time to."""
+        """Compare machines in progress with their rows, when it is due."""
         now = utc_now(self._context)
         if now < self._reconcile_at:
             return
@@ -316,13 +319,13 @@ class _Window:
         return MachineEnded(key=key, attempt=self._placed[key].attempt, failed=failed, requeued=requeued)
 
     def sleep(self) -> Steps[None]:
-        """Until the next beat, or until somebody says something."""
+        """Sleep until the next tick or signal."""
         timer = self._context.create_timer(max(self._wake_at() - utc_now(self._context), timedelta(seconds=0.1)))
         yield task.when_any([timer, self._cancel, self._steer])
         timer.cancel()
 
     def _wake_at(self) -> datetime:
-        """On the next beat, when a lane has rested, or when the window closes."""
+        """The next tick, the end of a lane's bake time, or the close of the window."""
         now = utc_now(self._context)
         longest = timedelta(seconds=self._wait_seconds) if self._admission.running else HEARTBEAT
         pause = timedelta(seconds=self._wait_seconds / BEATS_PER_POLL) * 2 ** min(self._idle_ticks, 16)
@@ -333,13 +336,13 @@ class _Window:
     def _obey(self, controls: RunControls) -> None:
         is_canceled = controls.is_canceled or self._controls.is_canceled
         if controls.resume_count > self._controls.resume_count:
-            # Somebody has looked at the failures and says: go on.
+            # A user has reviewed the failures and resumed the run.
             self._ledger.forgive()
         self._controls = controls.model_copy(update={"is_canceled": is_canceled})
         self._hold()
 
     def _hold(self) -> None:
-        """Hold what has to be held now, and nothing else."""
+        """Set the current holds, and release all others."""
         holds = {lane_scope(lane): "bake time" for lane in self._lane_rest_until}
         holds |= {self._group(scope): "error budget" for scope in self._controls.blocked_scopes}
         if self._controls.is_paused:
@@ -350,23 +353,23 @@ class _Window:
             self._admission.hold(scope, why)
 
     def _group(self, scope: str) -> str:
-        """What of this phase a scope holds: its lane, or all of it.
+        """The admission scope in this phase for a held scope: one lane, or the whole phase.
 
-        A wave holds the waves behind it too, as most of its machines have been started when it is judged. Whatever is
-        not a part of this phase is around it or lies before it.
+        A held wave also holds later waves of its lane, because most of its machines have started when it is evaluated.
+        A scope outside of this phase contains it or comes before it.
         """
         kind, _, name = scope.partition(":")
         lane = name.rpartition("/")[0] if kind == "wave" else name
         is_here = kind in ("lane", "wave") and lane in {f"{self._phase.ring}/{each}" for each in self._phase.lanes}
         return lane_scope(lane) if is_here else RUN_GROUP
 
-    # --- endings
+    # --- completions
 
     def _take(self, ended: MachineEnded) -> Steps[None]:
-        """Give back the permits of a machine, count a failure, let a finished wave rest."""
+        """Apply a completion: release permits, count a failure, and start the bake time of a finished wave."""
         machine = self._placed.get(ended.key)
         if machine is None or machine.attempt != ended.attempt:
-            # The same end is told more than once, and that of an earlier start says nothing about this one.
+            # Completions may repeat, and one of an earlier attempt does not count.
             return
         result = self._admission.end(ended.key, counts=not ended.requeued)
         if not result.was_running:
@@ -413,11 +416,11 @@ class _Window:
 
     @property
     def _gate_number(self) -> int:
-        """Tells the gates of one run apart: more of them close until somebody resumes it, and then it begins anew."""
+        """Number of a gate within the run: the resume count, and the scopes blocked since."""
         return self._controls.resume_count * 1_000 + len(self._controls.blocked_scopes)
 
     def _rest(self, lane: str) -> None:
-        """Hold a lane between two waves."""
+        """Hold a lane for the bake time between two waves."""
         self._lane_rest_until[lane] = utc_now(self._context) + timedelta(seconds=self._phase.wave_bake_seconds or 0)
         self._hold()
 
@@ -434,7 +437,7 @@ def _candidate(machine: PlacedMachine, phase: Phase) -> Candidate:
 
 @lru_cache(maxsize=4_096)
 def _permits(texts: tuple[str, ...], limit: int = MAX_RUNNING) -> tuple[Permit, ...]:
-    """Places as the plan wrote them, and never more of the run than one message carries. Most are shared."""
+    """Permits of the plan, limited to what one message carries. Cached: most are shared."""
     permits = [Permit.parse(text) for text in texts]
     limits = [permit.capacity for permit in permits if permit.group == RUN_GROUP and permit.capacity]
     own = [permit for permit in permits if permit.group != RUN_GROUP]
@@ -442,5 +445,5 @@ def _permits(texts: tuple[str, ...], limit: int = MAX_RUNNING) -> tuple[Permit, 
 
 
 def _kept(counts: Counter[str], live_waves: set[str]) -> dict[str, int]:
-    """Counts of waves that are over say nothing any more."""
+    """Drop the counts of waves that have ended."""
     return {scope: n for scope, n in counts.items() if not scope.startswith("wave:") or scope in live_waves}

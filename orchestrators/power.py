@@ -1,4 +1,4 @@
-"""The power of a machine that was started for its patches, as a part of its orchestrator."""
+"""Restores the power state of a machine that was started for its patches."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.messages import MachineRef, PowerRequest, PowerResult, PreflightResult
 
 MAX_POWER_LOOKS = 60
-"""How often a start or stop is refused for a passing reason before it is given up. What Azure carries out has its
-deadline in the activities, and throttling ends with the patience of a day."""
+"""Transient refusals of a start or stop before it fails. Accepted changes have a deadline in the activities, and
+throttling ends after a day."""
 
 
 def power_request(context: Context, machine: MachineRef) -> PowerRequest:
-    """A change of power that begins now."""
+    """A power change that begins now."""
     return PowerRequest(run_id=machine.run_id, machine_key=machine.machine_key, since=utc_now(context))
 
 
 def explain_start(look: PreflightResult, started: PowerResult) -> PreflightResult:
-    """The look at a machine that could not be started, with the reason of Azure for that."""
+    """The preflight result of a machine that could not be started, with Azure's reason."""
     found = look.preflight.outcome
     if found is None:
         return look
@@ -29,7 +29,7 @@ def explain_start(look: PreflightResult, started: PowerResult) -> PreflightResul
 
 
 def put_power_back(context: Context, machine: MachineRef, waits: Waits) -> Steps[NotRestored | None]:
-    """Stop it as it was before we started it, until the machine shows it; why that did not work, if it did not.
+    """Stop the machine that the run started, until it shows that; the reason when that failed.
 
     Raises:
         TaskFailedError: the activity failed for good.

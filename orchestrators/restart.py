@@ -1,4 +1,4 @@
-"""The restart of a machine apart from its installation, as a part of its orchestrator."""
+"""The separate restart of a patched machine."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.messages import MachineRef, PowerResult
 
 MAX_LOOKS = 60
-"""How often the restart is refused for a passing reason before it is given up; throttling is none that counts."""
+"""Transient refusals of the restart before it fails; throttling does not count."""
 
 
 def restart(context: Context, machine: MachineRef, waits: Waits) -> Steps[PowerResult | Requeue | None]:
-    """Restart the machine and wait until Azure says that it is done; the last answer when that did not work.
+    """Restart the machine and wait until Azure reports that it is done; the last result when that failed.
 
-    ``Requeue`` when nothing was sent, because a person or a gate says that nothing may be.
+    ``Requeue`` when nothing was sent, because the controls block it.
 
-    Waiting matters: until the machine goes down its agent still counts as ready.
+    The wait matters: until the machine goes down its agent still reports ready.
     """
     patience = Patience(context, MAX_LOOKS)
     while True:

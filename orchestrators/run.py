@@ -1,4 +1,4 @@
-"""patch_run: open, discover, assess, plan; then ring by ring ask, patch, restart and wait; close."""
+"""patch_run: discovers, assesses and plans machines; then, per ring: approval, patch phases, restarts, bake time."""
 
 from __future__ import annotations
 
@@ -61,32 +61,31 @@ from patchwave.domain.workflow.messages import (
 _LOG = logging.getLogger("patchwave.orchestrators")
 
 MAX_DISCOVERY_FAILURES = 6
-"""Pages of the discovery that may fail in a row before the run says that Azure cannot be reached; being throttled is no
-failure."""
+"""Consecutive discovery pages that may fail before the run ends as unable to reach Azure; throttling does not count."""
 MAX_DISCOVERY = timedelta(days=1)
-"""How long a run without a window waits to be let in by Azure."""
+"""How long the discovery of a run without a window waits while Azure throttles."""
 MAX_CLOSINGS = 100
-"""How often the run is closed anew when that fails for good each time."""
+"""Attempts to close the run when that fails for good."""
 BETWEEN_CLOSINGS = timedelta(hours=1)
 MAX_WINDOWS = 30
-"""Windows that one run may take before what is left over is left to the next run."""
+"""Windows that one run may use. The next run takes the remaining machines."""
 PASSES_PER_GENERATION = 1_000
 ATTEMPTS_PER_GENERATION = 300
-"""More than a run makes: up to 9 in each of its windows."""
+"""More attempts than one generation makes: up to 9 in each of its windows."""
 TURNS_PER_GENERATION = 10_000
-"""More than the times that a run reserves something for a phase: once for each in each of its windows."""
+"""More reservations than one generation makes: one for each phase in each window."""
 MAX_LOOK = timedelta(minutes=15)
-"""How long a run that waits for another one sleeps at most: that one wakes it, unless it was lost."""
+"""Longest sleep of a run that waits for another one, which normally wakes it."""
 MAX_TAKINGS = 20
-"""How often a new generation looks for machines that the one before worked on; it is told 500 at a time."""
+"""Checkpoints that a new generation loads for machines in progress, 500 machines each."""
 
 
 @implements(contracts.PATCH_RUN)
 def patch_run(context: Context, follow: RunInput) -> Steps[RunResult]:
-    """Run a policy once; the run's row holds everything else. Whatever happens, the run is closed.
+    """Run a policy once, and close the run after any error; the run's row holds everything else.
 
     Raises:
-        PhaseLost: the watchdog ends what is left of the run, and goes on with it from the records.
+        PhaseLost: the watchdog ends the remaining orchestrations, and resumes the run from its rows.
     """
     run_id = follow.run_id
     run = _Run(context, run_id, follow.generation)
@@ -97,7 +96,7 @@ def patch_run(context: Context, follow: RunInput) -> Steps[RunResult]:
     except PhaseLost:
         raise
     except Exception as error:
-        # Whatever it was: a run that stays open would keep its windows from the runs behind it for ever.
+        # Any exception: an open run would keep its windows from later runs for ever.
         if not context.is_replaying:
             _LOG.error("Run %s failed.", run_id, exc_info=error)
         end = _failed(f"Patchwave itself failed: {error}"[:2_000])
@@ -107,10 +106,7 @@ def patch_run(context: Context, follow: RunInput) -> Steps[RunResult]:
 
 @implements(contracts.CLOSE_ORPHANED_RUN)
 def close_orphaned_run(context: Context, dead: RunRef) -> Steps[RunResult]:
-    """Close a run whose orchestration has ended without that.
-
-    Somebody terminated it, or another version of the app could not replay it.
-    """
+    """Close a run whose orchestration ended without closing it: it was terminated, or its version is not supported."""
     run_id = dead.run_id
     end = _failed("The orchestration of the run was ended before it had closed the run.")
     run = _Run(context, run_id, MAX_GENERATIONS + 1)
@@ -119,11 +115,11 @@ def close_orphaned_run(context: Context, dead: RunRef) -> Steps[RunResult]:
 
 
 class PhaseLost(Exception):
-    """The orchestration of a phase ended without an answer; its machines may still be worked on."""
+    """The orchestration of a phase ended without a result; its machines may still be in progress."""
 
 
 class _Ended(Exception):
-    """The run ends here: its state, why, and the outcome of the machines that nobody started."""
+    """The run ends here: its state, the reason, and the outcome of the machines that were not started."""
 
     def __init__(self, state: RunState, reason: str = "", outcome: Outcome | None = None) -> None:
         super().__init__(reason)
@@ -157,7 +153,7 @@ class _Run:
         self._generation = generation
         self._cancel = receive(context, Signal.CANCEL)
         self._steer = receive(context, Signal.CONTROL)
-        # Names of phases and machines' instances are never those of a generation before.
+        # A generation never reuses the instance ids of an earlier one.
         self._passes = (generation - 1) * PASSES_PER_GENERATION
         self._attempts = (generation - 1) * ATTEMPTS_PER_GENERATION
         self._turns = (generation - 1) * TURNS_PER_GENERATION
@@ -198,7 +194,7 @@ class _Run:
             for number, ring in rings:
                 yield from self._approve(number, ring)
                 if opened.pin_rings and number:
-                    # That of the first ring, also when it had nothing to do; only the first call writes anything.
+                    # The pin of the first ring, even if that had no machines; only the first call writes.
                     first = RingRef(run_id=self._run_id, ring=plan.rings[0].name)
                     yield from call(self._context, contracts.PIN_RING, first)
                 yield from self._take_ring(opened, plan, number, ring)
@@ -209,20 +205,20 @@ class _Run:
         return _Ended(RunState.COMPLETED)
 
     def close(self, end: _Ended) -> Steps[None]:
-        """Give every machine an outcome, then the run its end."""
+        """Give every machine an outcome, then end the run."""
         open_machines = CloseOpenMachines(run_id=self._run_id, outcome=end.outcome)
         yield from self._insist(contracts.CLOSE_OPEN_MACHINES, open_machines)
         close = CloseRun(run_id=self._run_id, state=end.state, reason=end.reason)
         yield from self._insist(contracts.CLOSE_RUN, close)
-        # What a run that has ended reserved keeps no other run waiting: those that wait look again by themselves.
+        # Waiting runs also poll, so a failure here does not block them: reservations of an ended run do not count.
         with suppress(task.TaskFailedError):
             yield from self._give_places_back()
         self._announce(Event.ENDED)
 
-    # --- going on from the records
+    # --- resuming
 
     def _load_checkpoint(self) -> Steps[Checkpoint]:
-        """What the generation before has left behind; nothing, for the first one."""
+        """What the previous generation left unfinished; empty for the first one."""
         if self._generation == 1:
             return Checkpoint(is_planned=False)
         request = RunRef(run_id=self._run_id)
@@ -237,10 +233,10 @@ class _Run:
         return checkpoint
 
     def _resume_running(self, opened: RunSettings, plan: PlanSummary, checkpoint: Checkpoint) -> Steps[Checkpoint]:
-        """Bring everybody to an end whom the generation before worked on, and start nobody else meanwhile.
+        """Finish machines that were in progress before the restart. No other machine is started until then.
 
-        What keeps machines apart holds so without knowing in which order they were started. That the run was cancelled
-        or stopped does not end this: what Azure has accepted is followed all the same.
+        They had satisfied the concurrency constraints, so their order does not matter. A cancelled or stopped run
+        finishes them too: operations that Azure accepted are followed to their end.
         """
         for _ in range(MAX_TAKINGS):
             if not checkpoint.in_progress:
@@ -268,11 +264,11 @@ class _Run:
     # --- steps
 
     def _discover(self) -> Steps[None]:
-        """Page after page, until the machines of the scope all have their row.
+        """Read all pages, until each machine of the scope has its row.
 
         Raises:
-            _Ended: the run was cancelled, no machine matches, or the machines cannot be listed; not for being
-                throttled, unless that lasts until the window closes.
+            _Ended: the run was cancelled, no machine matches, or the machines cannot be listed. Throttling counts as a
+                failure only when it lasts until the window closes.
         """
         cursor, attempt, counted = "", 0, 0
         gives_up_at = utc_now(self._context)
@@ -305,7 +301,7 @@ class _Run:
             raise _Ended(RunState.EMPTY, f"No machine matches the scope: {page.selectors}")
 
     def _assess(self, opened: RunSettings) -> Steps[None]:
-        """All machines, before anything is planned: a plan knows who needs nothing."""
+        """Assess all machines before the plan, which leaves out those without updates."""
         phase = Phase(
             run_id=self._run_id,
             name=instance_ids.phase_name(Step.ASSESS.value, str(self._generation) if self._generation > 1 else ""),
@@ -318,16 +314,16 @@ class _Run:
         yield from self._phase(phase)
 
     def _approve(self, ring_number: int, ring: RingSummary) -> Steps[None]:
-        """Wait until a person says yes. No, or nothing at all in time, ends the run."""
+        """Wait for the approval. A rejection, or no decision in time, ends the run."""
         if ring.approval_seconds is None:
             return
         asked_at = utc_now(self._context)
         controls = yield from self._controls()
         if ring.name not in controls.decided:
-            # A generation before may have died with a phase that is over: nothing is kept while a person decides.
+            # The previous generation may have died between two phases: no reservation is kept while a person decides.
             yield from self._give_places_back()
             shown = yield from self._show(RunState.AWAITING_APPROVAL, ring.name)
-            # A generation before may have asked: people were told of that deadline.
+            # The previous generation may have announced a deadline: it stays valid.
             asked_at = shown.since or asked_at
             needed = ApprovalNeeded(ring=ring.name, machines=ring.machines, within_seconds=ring.approval_seconds)
             self._announce(needed, ring_number)
@@ -340,7 +336,7 @@ class _Run:
             stop = StopRun(run_id=self._run_id, reason=reason, unless_approved=ring.name)
             stopped = yield from call(self._context, contracts.STOP_RUN, stop)
             if stopped.decided.get(ring.name, False):
-                # Approved between the last look and the stop: whoever was told so may rely on it.
+                # An approval between the last poll and the stop counts.
                 yield from self._show(RunState.RUNNING)
                 return
             outcome = Outcome.skipped(Reason.NOT_APPROVED, f"Not started: {reason[0].lower()}{reason[1:]}")
@@ -348,14 +344,14 @@ class _Run:
         yield from self._show(RunState.RUNNING)
 
     def _take_ring(self, opened: RunSettings, plan: PlanSummary, number: int, ring: RingSummary) -> Steps[None]:
-        """Patch the ring phase by phase, then restart it the same way when restarts are a step of their own."""
+        """Patch the ring phase by phase, then restart it the same way if restarts are separate."""
         ramped, self._ramped = self._ramped, 0
         for step in (Step.PATCH, Step.RESTART) if opened.options.reboot_apart else (Step.PATCH,):
             for phase_number in range(len(ring.phases)):
                 ended = yield from self._take_phase(opened, plan, number, ring, step, phase_number, ramped)
                 ramped += ended
                 if ended:
-                    # The bake time of the ring begins in this generation.
+                    # The ring's bake time begins in this generation.
                     self._baking_since = None
             ramped = 0
 
@@ -369,11 +365,11 @@ class _Run:
         phase_number: int,
         ended: int,
     ) -> Steps[int]:
-        """One phase, over as many windows as it takes; how many machines ended."""
+        """One phase, over as many windows as it takes; returns how many machines ended."""
         attempt, begun_at = self._attempts + 1, ended
         while True:
             cutoff = yield from self._cutoff(step)
-            # When the window has closed meanwhile, the phase starts nothing, and says who is left.
+            # If the window closes meanwhile, the phase starts nothing and reports remaining machines.
             waited_for = yield from self._take_places(number, phase_number, cutoff.at)
             phase = self._phase_of_ring(opened, plan, number, ring, step, phase_number)
             own = {"ended": ended, "closes_at": cutoff.at, "first_attempt": attempt, "last_attempt": attempt}
@@ -381,10 +377,10 @@ class _Run:
             self._failures, self._forgiven, self._resume_count = end.failures, end.forgiven, end.resume_count
             if not end.has_remaining:
                 return end.ended - begun_at
-            # A run that was stopped meanwhile ends here, and is not called one whose window closed.
+            # A stopped run ends here with its own reason, not with a closed window.
             yield from self._controls()
             if cutoff.at is None or not (opened.options.continues or utc_now(self._context) > cutoff.at):
-                # No window kept anybody back: a machine was put back too often, and the others do not wait for that.
+                # The window is still open: a machine was requeued too often, and the other machines do not wait for it.
                 return end.ended - begun_at
             if not opened.options.continues:
                 why = f"while the run waited for {waited_for}" if waited_for else "before every machine was started"
@@ -396,7 +392,7 @@ class _Run:
     def _phase_of_ring(
         self, opened: RunSettings, plan: PlanSummary, number: int, ring: RingSummary, step: Step, phase_number: int
     ) -> Phase:
-        """A phase of the plan, under a name of its own."""
+        """A phase of the plan, with a unique name."""
         self._passes += 1
         return Phase(
             run_id=self._run_id,
@@ -420,11 +416,11 @@ class _Run:
         )
 
     def _phase(self, phase: Phase) -> Steps[PhaseEnd]:
-        """Take a phase to its end.
+        """Run a phase to its end.
 
         Raises:
             _Ended: the run was cancelled, or a gate ended it.
-            PhaseLost: it ended without an answer.
+            PhaseLost: it ended without a result.
         """
         end = yield from self._followed(phase)
         self._end_if_canceled()
@@ -433,7 +429,7 @@ class _Run:
         return end
 
     def _followed(self, phase: Phase) -> Steps[PhaseEnd]:
-        """A phase as a child. What people say meanwhile is passed on, and the phase ends by itself."""
+        """Run a phase as a child, and forward signals to it until it ends."""
         phase_id = instance_ids.phase(self._run_id, phase.name)
         running = start(self._context, contracts.PATCH_PHASE, phase, phase_id)
         is_told = False
@@ -451,14 +447,14 @@ class _Run:
     # --- waiting
 
     def _cutoff(self, step: Step) -> Steps[Cutoff]:
-        """The last moment at which this step may begin on a machine, in the window that the run is in."""
+        """The last moment at which this step may begin in the run's window."""
         request = StepRef(run_id=self._run_id, step=step)
         return (yield from call(self._context, contracts.GET_START_CUTOFF, request))
 
     def _take_places(self, ring_number: int, phase_number: int, closes_at: datetime | None) -> Steps[str]:
-        """Wait until no other run works on what the phase has to be kept apart from; what it waits for in vain.
+        """Reserve the phase's concurrency groups; waits for other runs that hold them.
 
-        Empty: the phase has its turn, until `_give_places_back`. Else the window has closed, and nothing may start.
+        Empty when reserved, until `_give_places_back`. Else the run that holds them at the close of the window.
 
         Raises:
             _Ended: the run was cancelled, or a gate ended it.
@@ -487,7 +483,7 @@ class _Run:
             looks += 1
 
     def _give_places_back(self) -> Steps[None]:
-        """What the run has reserved is free for others, and the runs that may wait for it are woken."""
+        """Release the run's reservations, and wake the runs that may wait for them."""
         if not self._has_reserved:
             return
         request = GivePlacesBack(run_id=self._run_id, turn=self._turns)
@@ -500,7 +496,7 @@ class _Run:
             send(self._context, run_id, Signal.CONTROL)
 
     def _await_next_window(self) -> Steps[None]:
-        """Sleep until the policy's next window opens, and go on in it."""
+        """Sleep until the policy's next window opens, and enter it."""
         self._windows += 1
         is_told = False
         while True:
@@ -513,15 +509,15 @@ class _Run:
             if not is_told:
                 self._announce(WindowAwaited(opens_at=window.opens_at), self._windows)
                 is_told = True
-            # Asked again afterwards: somebody may have paused or frozen the policy meanwhile.
+            # Checked again afterwards: the policy may be paused or frozen meanwhile.
             yield from self._wake(window.opens_at)
         opened = OpenWindow(run_id=self._run_id, ends_at=window.ends_at)
         yield from call(self._context, contracts.ENTER_WINDOW, opened)
 
     def _await_release(self) -> Steps[None]:
-        """A gate that holds a part of a ring holds the rings behind it too, until somebody resumes or the window ends.
+        """Wait while a gate blocks a scope, which also blocks later rings, until a resume or the end of the window.
 
-        Behind the end of the window the next phase starts nothing, and says so.
+        After the end of the window the next phase starts nothing, and reports that.
         """
         cutoff = yield from self._cutoff(Step.PATCH)
         controls = yield from self._controls()
@@ -534,7 +530,7 @@ class _Run:
             controls = yield from self._wake(until)
 
     def _bake(self, ring: RingSummary) -> Steps[None]:
-        """Wait and show it, as nothing happens meanwhile. Only a cancel ends it early."""
+        """Show the bake time and wait for its end. Only a cancel ends it early."""
         if not ring.bake_seconds:
             return
         since, self._baking_since = self._baking_since or utc_now(self._context), None
@@ -545,7 +541,7 @@ class _Run:
         yield from self._show(RunState.RUNNING)
 
     def _wake(self, until: datetime) -> Steps[RunControls]:
-        """Sleep until that moment, a day at most, or until somebody says something; what the row says then.
+        """Sleep until ``until``, a day at most, or until a signal comes; returns the current controls.
 
         Raises:
             _Ended: the run was cancelled, or a gate ended it.
@@ -560,13 +556,13 @@ class _Run:
         return (yield from self._controls())
 
     def _sleep(self, pause: timedelta) -> Steps[None]:
-        """Sleep for so long, or until the run is cancelled."""
+        """Sleep, or return early when the run is cancelled."""
         timer = self._context.create_timer(pause)
         yield task.when_any([timer, self._cancel])
         timer.cancel()
 
     def _steered(self) -> bool:
-        """Whether somebody said something since the last look; the row tells what."""
+        """Whether a control signal has come since the last call; the row has its content."""
         was_steered = False
         while self._steer.is_complete:
             was_steered = True
@@ -584,7 +580,7 @@ class _Run:
             announce(self._context, self._run_id, what, number)
 
     def _controls(self) -> Steps[RunControls]:
-        """What people and gates have said: the row is the truth, also when the event of a cancel got lost.
+        """The commands of users and gates, from the row, which also covers a lost cancel event.
 
         Raises:
             _Ended: the run was cancelled, or a gate ended it.
@@ -602,7 +598,7 @@ class _Run:
         return (yield from call(self._context, contracts.SET_RUN_STATE, request))
 
     def _insist[Request](self, activity: Activity[Request, Any], request: Request) -> Steps[None]:
-        """Call until it works, for days: nothing else would ever close the run."""
+        """Call until it succeeds, for days: no other caller closes the run."""
         for attempt in range(1, MAX_CLOSINGS + 1):
             try:
                 yield from call(self._context, activity, request)

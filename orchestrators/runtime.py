@@ -1,6 +1,6 @@
-"""What orchestrators are made of: typed calls by contract, signals, the orchestration's clock, and retries.
+"""Tools of orchestrators: typed calls by contract, signals, the orchestration's clock, and retries.
 
-Expected failures of Azure come back as values. An exception of an activity means that storage or the worker failed.
+Expected failures of Azure are values. An exception of an activity means that storage or the worker failed.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from patchwave.domain.workflow.contracts import Activity, Contract, Orchestratio
 
 type Context = task.OrchestrationContext
 type Steps[Result] = Generator[task.Task[Any], Any, Result]
-"""A part of an orchestrator: it yields to the engine, and is replayed from its history."""
+"""A part of an orchestrator: a generator that yields tasks to the engine and is replayed from history."""
 type DurableFunction = Callable[[Context, Any], Generator[task.Task[Any], Any, Any]]
 
 MAX_TIMER = timedelta(days=1)
-"""Timers of more than six days cannot be cancelled by the Functions extension, so long waits are taken in steps."""
+"""The Functions extension cannot cancel timers of more than six days, so long waits are split."""
 RETRY = task.RetryPolicy(
     first_retry_interval=timedelta(seconds=2),
     max_number_of_attempts=5,
@@ -32,16 +32,16 @@ RETRY_RESULT = task.RetryPolicy(
     backoff_coefficient=2,
     max_retry_interval=timedelta(minutes=2),
 )
-"""For all that a run is made of: an outage of a quarter of an hour must lose no result, and end nothing."""
+"""For the activities of a run: an outage of a quarter of an hour must lose no result."""
 
 
 def implements[Request, Result](
     contract: Orchestration[Request, Result],
 ) -> Callable[[Callable[[Context, Request], Steps[Result | None]]], DurableFunction]:
-    """Make a typed orchestrator the durable function of its contract. ``None``: it continues as new."""
+    """Register a typed orchestrator as the durable function of its contract. ``None``: it continues as new."""
 
     def durable(orchestrator: Callable[[Context, Request], Steps[Result | None]]) -> DurableFunction:
-        # The library tells native orchestrators by these two parameters.
+        # The library recognizes native orchestrators by these two parameters.
         def run(context: Context, data: Any) -> Generator[task.Task[Any], Any, Any]:
             result = yield from orchestrator(context, contract.decode_request(data))
             return None if result is None else contract.encode_result(result)
@@ -56,7 +56,7 @@ def implements[Request, Result](
 def schedule[Request, Result](
     context: Context, activity: Activity[Request, Result], request: Request, retry: task.RetryPolicy = RETRY_RESULT
 ) -> task.Task[Any]:
-    """Begin an activity that runs beside others; its task has the result as plain JSON."""
+    """Schedule an activity without waiting; its task has the result as plain JSON."""
     return context.call_activity(activity.name, input=activity.encode_request(request), retry_policy=retry)
 
 
@@ -70,7 +70,7 @@ def call[Request, Result](context: Context, activity: Activity[Request, Result],
 
 
 def result_of[Request, Result](contract: Contract[Request, Result], ended: task.Task[Any]) -> Result:
-    """The result of a function that was begun beside others, and has ended.
+    """The typed result of a completed task that `schedule` or `start` returned.
 
     Raises:
         TaskFailedError: it failed for good.
@@ -104,12 +104,12 @@ def call_child[Request, Result](
 def continue_as_new[Request, Result](
     context: Context, orchestration: Orchestration[Request, Result], state: Request, *, keep_signals: bool = False
 ) -> None:
-    """End this generation; the next one begins with the state."""
+    """End this generation; the next one begins with ``state``."""
     context.continue_as_new(orchestration.encode_request(state), save_events=keep_signals)
 
 
 def receive(context: Context, signal: Signal) -> task.Task[Any]:
-    """A task that is complete when the signal has come."""
+    """A task that completes when the signal comes."""
     return context.wait_for_external_event(signal.value)
 
 
@@ -119,12 +119,12 @@ def send(context: Context, instance_id: str, signal: Signal) -> None:
 
 
 def utc_now(context: Context) -> datetime:
-    """This turn's moment, the same at every replay; the engine gives it without its zone, which is UTC."""
+    """The time of this turn, equal in every replay; the engine omits the zone, which is UTC."""
     moment = context.current_utc_datetime
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 def timer_until(context: Context, until: datetime) -> task.CancellableTask[Any]:
-    """A timer that fires at that moment, or a day from now when it is farther away."""
+    """A timer that fires at ``until``, or after a day if that is earlier."""
     left = until - utc_now(context)
     return context.create_timer(max(timedelta(seconds=1), min(left, MAX_TIMER)))

@@ -1,11 +1,10 @@
-"""Which versions of the orchestrations this code can replay, and what becomes of an instance of another one.
+"""Versions of the orchestrations that this code can replay, and the check of each instance.
 
-An instance carries the version it was started with; its children and later generations inherit it. A change that makes
-an orchestrator do other things, or the same in another order, raises `contracts.VERSION`: ask ``context.version`` where
-the behaviour changed to go on supporting the old version, or take that out of `SUPPORTED`. An instance of a version
-that is not supported fails at its next turn, before it has done anything; the watchdog then goes on with its run from
-the records (docs/adr/0019-recovery-and-versioning.md). Recorded histories of each supported version are replayed in
-``tests/orchestrators/replay_compatibility``.
+An instance keeps the version that it was started with; its children and later generations inherit it. A change to the
+order or kind of an orchestrator's actions raises `contracts.VERSION`. Either branch on ``context.version`` to keep the
+old version, or remove that from `SUPPORTED`. An instance of an unsupported version fails at its next turn, before any
+action; the watchdog then resumes its run from its rows (docs/adr/0019-recovery-and-versioning.md). Recorded histories
+of each supported version are replayed in ``tests/orchestrators/replay_compatibility``.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ SUPPORTED = frozenset({VERSION})
 
 
 class UnsupportedVersion(Exception):
-    """An instance was started by code whose histories this code cannot replay."""
+    """The instance was started by code whose histories this code cannot replay."""
 
 
 def versioned(orchestrator: DurableFunction) -> DurableFunction:
-    """The same orchestrator, which fails at once when it is given an instance of a version that is not supported."""
+    """The orchestrator, wrapped to fail at once for an instance of an unsupported version."""
 
     @functools.wraps(orchestrator)
     def checked(context: Context, data: Any) -> Steps[Any]:

@@ -1,4 +1,4 @@
-"""The waits of a machine's orchestration: a cancel of the run ends the one that it meets."""
+"""Waits of a machine's orchestration, which a cancel of the run ends."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from orchestrators.runtime import Context, Steps
 
 
 class Waits:
-    """Timers that a cancel ends; what comes next reads the cancel in the run's row.
+    """Timers that a cancel ends; the next activity reads the cancel from the run's row.
 
-    Only the first wait ends early. What Azure runs is followed after it, and asked for no more often than before.
+    Only the first wait ends early. Operations in Azure are polled as often as before.
     """
 
     def __init__(self, context: Context, cancel: task.Task[Any] | None = None) -> None:
@@ -21,7 +21,7 @@ class Waits:
         self._cancel = cancel
 
     def wait(self, seconds: float) -> Steps[None]:
-        """Wait so long, or until the run is cancelled."""
+        """Wait ``seconds``, or until the run is cancelled."""
         cancel = self._cancel
         if cancel is None:
             yield self._context.create_timer(timedelta(seconds=seconds))
