@@ -1,11 +1,10 @@
-"""The records: everything that outlives a run, in Table storage. ``docs/reference/storage.md`` has the key design.
+"""Repositories in Table storage: everything that outlives a run. ``docs/reference/storage.md`` has the key design.
 
 >>> storage = open_storage()
 >>> run, created = await storage.runs.create(run)
 
-There is one repository for each kind of record. Their methods raise ``StorageUnreachable`` when the storage cannot be
-used now, and never an Azure error. Every one of them may be executed again: it finds what was done, and does it not
-twice.
+There is one repository per kind of record. Their methods raise ``StorageUnreachable`` when the storage cannot be used
+now, and never an Azure error. Every method is idempotent: a repeated call finds what was done before.
 """
 
 from __future__ import annotations
@@ -82,11 +81,11 @@ class Storage:
         self.finalizers = FinalizerRepository(store, self.history)
 
     async def prepare(self) -> None:
-        """Create the tables that are absent. Not needed: a table that is missing on first use is created then."""
+        """Create missing tables. Optional: a missing table is also created on first use."""
         await self._store.prepare()
 
     async def check(self) -> None:
-        """One cheap read, for the health function.
+        """One cheap read, for the health endpoint.
 
         Raises:
             StorageUnreachable: with a sentence that names the cause.
@@ -94,7 +93,7 @@ class Storage:
         await self._store.runs.get("runs", "none", [])
 
     async def close(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         await self._store.close()
 
 
@@ -103,7 +102,7 @@ _clients = PerLoop(lambda settings: Storage(Store.open(settings)))
 
 
 def open_storage(settings: Settings | None = None) -> Storage:
-    """The storage of this process and event loop; no request is sent yet."""
+    """The storage of this process and event loop; sends no request."""
     return _clients.get(settings)
 
 

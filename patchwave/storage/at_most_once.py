@@ -1,4 +1,4 @@
-"""Guards: the rows that keep a script from being run twice, and say that a restart was asked for."""
+"""At-most-once rows: they keep a script from running twice, and record that a restart was requested."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _URLS = ("asyncUrl", "locationUrl")
 
 
 class AtMostOnceRepository(Repository):
-    """Guards, one per run, machine and call; ``g~{machineKey}~{call}`` in the run's partition.
+    """At-most-once rows per run, machine and call: ``g~{machineKey}~{call}`` in the run's partition.
 
-    They hold operation URLs, which are signed; no list of machines reads their rows.
+    They hold signed operation URLs; lists of machines do not read them.
     """
 
     async def declare(self, guard: AtMostOnceRecord) -> AtMostOnceRecord:
-        """Insert the guard unless there is one: the stored one. It carries the caller's token exactly when it is his.
+        """Insert the row unless there is one; returns the stored row, with the token of its first caller.
 
-        A token, because the answer to the insert may be lost and the repetition then finds the caller's own row.
+        The token is needed because the response to the insert may be lost: the retry then finds the caller's own row.
         """
         if await self._store.results.insert(guard.run_id, _key(guard), pack(guard.to_wire(), exact=_URLS)):
             return guard
@@ -29,16 +29,16 @@ class AtMostOnceRepository(Repository):
         return stored
 
     async def get(self, run_id: str, machine_key: str, call: GuardedCall) -> AtMostOnceRecord | None:
-        """The guard of a call on a machine, or ``None`` when it was never declared."""
+        """The row of a call on a machine, or ``None``."""
         row = await self._store.results.get(run_id, f"g~{machine_key}~{call.value}")
         return None if row is None else unpack(AtMostOnceRecord, row.columns)
 
     async def save(self, guard: AtMostOnceRecord) -> None:
-        """Replace the guard. Operation URLs are kept byte for byte: their signature covers every character."""
+        """Replace the row. Operation URLs stay byte for byte: their signature covers every character."""
         await self._store.results.replace(guard.run_id, _key(guard), pack(guard.to_wire(), exact=_URLS))
 
     async def redeclare(self, known: AtMostOnceRecord, declared: AtMostOnceRecord) -> bool:
-        """Declare a refused call anew, if nobody else has since it was read; whether this call did."""
+        """Declare a refused call anew if the row is unchanged since it was read; whether this call did."""
         row = await self._store.results.get(known.run_id, _key(known))
         if row is None or unpack(AtMostOnceRecord, row.columns) != known:
             return False

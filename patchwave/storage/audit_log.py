@@ -1,4 +1,4 @@
-"""The audit log: one partition per run, policy, freeze or configuration; lines are only ever added."""
+"""The audit log: one append-only partition per run, policy, freeze or configuration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 class AuditRepository(Repository):
-    """Who asked for what, and what was done about it; lines are only ever added."""
+    """Append-only entries: commands, who gave them, and their effects."""
 
     async def add(
         self,
@@ -32,11 +32,11 @@ class AuditRepository(Repository):
         at: datetime,
         detail: Mapping[str, object] = _NOTHING,
     ) -> None:
-        """Add one line about a run or a policy. The same line of the same moment is written once.
+        """Add an entry. The same entry with the same time is written once.
 
         ``by``, ``by_id`` and ``proven`` are those of `patchwave.domain.core.principal.Signed`.
 
-        Texts are cleaned of query strings and tokens; callers must not pass secrets all the same.
+        Query strings and tokens are removed from texts; callers must not pass secrets all the same.
         """
         columns = pack({"at": at, "action": action, "by": by, "byId": by_id, "proven": proven})
         put_text(columns, "detail", json.dumps(_cleaned(detail), ensure_ascii=False, default=str))
@@ -45,15 +45,15 @@ class AuditRepository(Repository):
         await self._store.audit.insert(subject, key, columns)
 
     async def list_page(self, subject: str, limit: int, cursor: str | None) -> Page[dict[str, Any]]:
-        """The lines about a run or a policy, oldest first.
+        """Entries of a subject, oldest first.
 
         Raises:
-            InvalidCursor: the cursor is not one of this list.
+            InvalidCursor: the cursor is from another list.
         """
         return await read_page(self._store.audit, KeyRange(subject), _line, limit=limit, cursor=cursor)
 
     async def lines(self, subject: str) -> AsyncGenerator[dict[str, Any]]:
-        """All lines about a run or a policy, oldest first."""
+        """All entries of a subject, oldest first."""
         async for row in self._store.audit.scan(subject):
             line = try_read(subject, row, _line)
             if line is not None:
@@ -73,7 +73,7 @@ def _cleaned(value: Any) -> Any:
 
 def _line(row: Row) -> dict[str, Any]:
     line = {name: row.columns[name] for name in ("at", "action", "by")}
-    # Lines from before both were kept have neither.
+    # Entries from before both fields existed have neither.
     line |= {"byId": row.columns.get("byId", ""), "proven": bool(row.columns.get("proven", False))}
     if row.columns.get("detailTruncated"):
         return line | {"detail": row.columns["detail"]}

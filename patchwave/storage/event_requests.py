@@ -1,4 +1,4 @@
-"""Assessments that events have asked for and that no run holds yet."""
+"""Assessments that events requested and that no run has taken yet."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from patchwave.storage.engine.store import Repository, Store
 from patchwave.storage.idempotency import IdempotencyRepository
 
 EVENT_REQUESTS = "asked"
-"""Partition of the table of claims; the row key is ``{policy}~{key of the request}``."""
+"""Partition in the table of claims; the row key is ``{policy}~{key of the request}``."""
 _TAKEN = "event"
 
 
 class EventRequestRepository(Repository):
-    """A request is a row until a run takes it; its idempotency key stays, so that a repetition finds the run."""
+    """One row per open request. Its idempotency key outlives the row, so that a repeated event finds the run."""
 
     def __init__(self, store: Store, idempotency: IdempotencyRepository) -> None:
         super().__init__(store)
         self._idempotency = idempotency
 
     async def add(self, request: EventRequest) -> bool:
-        """Write the request down; ``False`` when a run has held it before. A repetition changes nothing."""
+        """Store the request; ``False`` when a run has taken it before. Safe to repeat."""
         if await self._idempotency.get(_TAKEN, request.key) is not None:
             return False
         columns = pack(request.to_wire(), exact=["machineId"])
@@ -32,7 +32,7 @@ class EventRequestRepository(Repository):
         return True
 
     async def list_open(self, policy: str = "") -> list[EventRequest]:
-        """What no run holds yet, of one policy or of all, by policy."""
+        """Open requests of one policy, or of all, ordered by policy."""
         span = KeyRange(EVENT_REQUESTS, f"{policy}~") if policy else None
         rows = (
             self._store.claims.scan(EVENT_REQUESTS, first=span.first, end=span.end)
@@ -43,13 +43,13 @@ class EventRequestRepository(Repository):
         return [request for request in found if request is not None]
 
     async def assign(self, requests: Iterable[EventRequest], run_id: str) -> None:
-        """A run holds these: bind each to it, then remove its row. Repeated after a crash, it does the rest."""
+        """Bind each request to the run, then remove its row. Safe to repeat after a crash."""
         for request in requests:
             await self._idempotency.reserve(_TAKEN, request.key, run_id, request.at)
             await self._remove(request)
 
     async def remove(self, requests: Iterable[EventRequest]) -> None:
-        """Remove requests of a policy that is gone, or does not ask for events any more."""
+        """Remove requests of a policy that was deleted, or no longer reacts to events."""
         for request in requests:
             await self._remove(request)
 

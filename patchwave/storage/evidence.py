@@ -1,4 +1,4 @@
-"""Evidence: everything that is kept of a run, as one list."""
+"""Evidence: everything stored about a run, as one list."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _DOCUMENTS: dict[str, tuple[str, type[Document]]] = {
 }
 _ENDING = "e~"
 _SIGNED = ("asyncUrl", "locationUrl", "token")
-"""Of intents and guards: whoever has such a URL may read the operation, so that no copy leaves the row."""
+"""Of intents and at-most-once rows: such a URL grants access to the operation, so it is not exported."""
 _ROWS, _AUDIT = "r", "a"
 
 
@@ -38,12 +38,12 @@ class EvidenceRepository(Repository):
     """Evidence of runs."""
 
     async def list_page(self, run: Run, limit: int, cursor: str | None) -> Page[Json]:
-        """Everything that is kept of a run, with what it is in ``record``: the run, its rows by key, its audit log.
+        """Everything stored about a run, typed by ``record``: the run, its rows by key, its audit log.
 
-        Signed URLs are left out, and the endings, which say nothing that machines do not.
+        Leaves out signed URLs, and completions, which repeat what machines have.
 
         Raises:
-            InvalidCursor: the cursor is not one of this list.
+            InvalidCursor: the cursor is from another list.
         """
         part, behind = (cursor[0], cursor[1:] or None) if cursor else (_ROWS, None)
         if part not in (_ROWS, _AUDIT):
@@ -58,13 +58,13 @@ class EvidenceRepository(Repository):
         return Page(found, _AUDIT if part == _ROWS else None, page.unreadable)
 
     async def count(self, run_id: str) -> int:
-        """How many records `list_page` has of a run, those included that cannot be read; from the keys alone."""
+        """How many records `list_page` has, including unreadable ones; from the keys alone."""
         results = self._store.results.scan(run_id, select=[])
         count = 1 + len([row.key async for row in results if not row.key.startswith(_ENDING)])
         return count + len([row.key async for row in self._store.audit.scan(run_id, select=[])])
 
     async def mark_exported(self, run_id: str, at: datetime) -> None:
-        """Somebody has all of the evidence of a run: a merge into its row."""
+        """Note in the run's row that all evidence was exported."""
         await self._store.runs.merge(_RUNS, RunId.parse(run_id).row_key, pack({"exportedAt": at}))
 
 
@@ -78,13 +78,13 @@ def _evidence(row: Row) -> Json | None:
         return {"record": kind, **{name: _plain(row, name) for name in row.columns if name[-1] not in "0123456789"}}
     kind, document = known
     read = try_read("evidence", row, lambda row: unpack(document, row.columns).to_wire())
-    # What is damaged is evidence too, as it is stored.
+    # Damaged rows are evidence too, as they are stored.
     found = {name: value for name, value in (read or dict(row.columns)).items() if name not in _SIGNED}
     return {"record": kind, **({"machineKey": rest.partition("~")[0]} if kind == "patch" else {}), **found}
 
 
 def _plain(row: Row, name: str) -> Any:
-    """A column as it is, or the JSON that it holds, which may go on in further columns."""
+    """A column's value, or its JSON, which may continue in further columns."""
     value = row.columns[name]
     return get_json(row.columns, name) if isinstance(value, str) and value[:1] in ("{", "[") else value
 

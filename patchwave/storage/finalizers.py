@@ -1,7 +1,7 @@
-"""What an end leaves behind outside its run: completed by whatever reads it next, when a worker died in between.
+"""Completes what follows a machine's final row, when a worker died before writing it.
 
-A machine's final row is written first, in the partition of its run. Its history, the fleet's latest state and the end
-of its lease follow, in one transaction of another table. Between the two a worker may die.
+A machine's final row comes first, in the partition of its run. History, the fleet's latest state and the release of the
+lease follow, in one transaction of another table. A worker may die between the two.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ _PARALLEL = 100
 
 
 class FinalizerRepository(Repository):
-    """Ends that were cut off behind the final row."""
+    """Finds and completes interrupted ends of machines."""
 
     def __init__(self, store: Store, history: MachineHistoryRepository) -> None:
         super().__init__(store)
         self._history = history
 
     async def complete(self, run_id: str) -> int:
-        """Write what the ends of the run's machines lack outside of it; for how many something may have been missing.
+        """Write missing copies of the final rows of a run; returns how many machines may have lacked some.
 
-        Three scans, and nothing more when nothing is missing: the run's machines, the leases, and the fleet's latest
-        states. Ends that say nothing about the machine have no latest state; their history is written again.
+        Costs three scans when nothing is missing: machines, leases, and the fleet's latest states. Ends that say
+        nothing about the machine have no latest state; their history is written again.
         """
         held = await self._held_by(run_id)
         span = KeyRange(run_id, MACHINES)
@@ -56,7 +56,7 @@ class FinalizerRepository(Repository):
         return completed + await self._complete_page(run_id, page, held)
 
     async def _complete_page(self, run_id: str, page: list[Row], held: set[str]) -> int:
-        """The same for some of its machines, which have ended."""
+        """`complete` for a page of machines with an outcome."""
         if not page:
             return 0
         newest_ends = await self._newest_ends(page[0], page[-1])
@@ -70,7 +70,7 @@ class FinalizerRepository(Repository):
             newest = newest_ends.get(machine.key)
             at = str(row.columns["endedAt"])
             if newest == (run_id, at) and not release:
-                # History and latest state are one transaction.
+                # History and latest state share a transaction.
                 continue
             is_newer = newest is None or newest[1] < at
             if release or (is_newer and says_something(machine)):
@@ -89,7 +89,7 @@ class FinalizerRepository(Repository):
         return len(again) + len(histories)
 
     async def _newest_ends(self, first: Row, last: Row) -> dict[str, tuple[str, str]]:
-        """The newest end that the fleet knows of each machine between two of them: run and time."""
+        """The newest ends in the fleet's latest states, for a range of machines: run and time."""
         keys = [FLEET + row.key.removeprefix(MACHINES) for row in (first, last)]
         rows = self._store.machines.scan(ALL_RUNS, first=keys[0], end=keys[1] + " ", select=["runId", "at"])
         return {
@@ -98,7 +98,7 @@ class FinalizerRepository(Repository):
         }
 
     async def _held_by(self, run_id: str) -> set[str]:
-        """The machines whose lease the run has, also one that has run out."""
+        """The machines whose lease the run holds, expired ones included."""
         span = KeyRange(ALL_RUNS, LEASE)
         rows = self._store.machines.scan(ALL_RUNS, first=span.first, end=span.end, select=["owner"])
         return {row.key.removeprefix(LEASE) async for row in rows if row.columns.get("owner") == run_id}

@@ -1,4 +1,4 @@
-"""Freezes: one row each, all in one partition, since every start has to know all of them."""
+"""Freezes: one row each, all in one partition, because every start reads all of them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _PARTITION = "freezes"
 
 
 def audit_subject(name: str) -> str:
-    """Under what the audit log has the changes of a freeze; no policy and no run has such a name."""
+    """The audit subject of a freeze; no policy and no run can have such a name."""
     return f"freeze~{name}"
 
 
 class FreezeRepository(Repository):
-    """Freezes by name. Every change is in the audit log under `audit_subject`."""
+    """Freezes by name. Changes are audited under `audit_subject`."""
 
     def __init__(self, store: Store, audit: AuditRepository) -> None:
         super().__init__(store)
         self._audit = audit
 
     async def list_all(self) -> list[Freeze]:
-        """All of them, past and coming, by name. One that cannot be read is a `DamagedFreeze`."""
+        """All freezes, past and future, by name. One that cannot be read is a `DamagedFreeze`."""
         return [_freeze(row) for row in await self._store.policies.scan_coalesced(_PARTITION)]
 
     async def get(self, name: str) -> Freeze | None:
@@ -40,13 +40,13 @@ class FreezeRepository(Repository):
         return None if row is None else _freeze(row)
 
     async def put(self, freeze: Freeze, *, at: datetime, **who: Unpack[Signature]) -> bool:
-        """Create or replace a freeze; whether it is new. The same one again changes nothing."""
+        """Create or replace a freeze; whether it is new. An equal one changes nothing."""
         signed = Signed(**who)
         columns = pack({"document": freeze.to_wire(), **signed.to_wire(), "at": at})
         async for _ in OptimisticRetry(f"freeze {freeze.name}"):
             row = await self._store.policies.get(_PARTITION, freeze.name)
             if row is not None and _freeze(row) == freeze:
-                # Whoever wrote it may have died before the line.
+                # The first writer may have died before its audit entry.
                 wrote = unpack(Signed, row.columns) if "by" in row.columns else signed
                 await self._audit_write(freeze, wrote, parse_instant(row.columns.get("at")) or at)
                 return False
@@ -85,6 +85,6 @@ def _freeze(row: Row) -> Freeze:
     try:
         return Freeze.from_wire(get_json(row.columns, "document"))
     except Exception:
-        # Missing never means no: it may say that patching is forbidden tonight.
+        # Fail closed: an unreadable freeze may forbid patching tonight.
         _LOG.exception("The row of the freeze %s cannot be read: nothing starts until it is replaced.", row.key)
         return DamagedFreeze.of(row.key)

@@ -1,4 +1,4 @@
-"""Idempotency keys, which make a request happen once: a key is bound to a value for good."""
+"""Idempotency keys: each is bound to a value once, which makes a request happen once."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from patchwave.storage.engine.store import Repository
 from patchwave.storage.errors import RecordMissing
 
 KINDS = ("idempotency-key", "delivery", "signature", "event", "new_machine", "retry")
-"""The kinds of keys, each a partition: keys of another kind would never be purged."""
+"""Kinds of keys, a partition each. Retention only purges these."""
 
 
 class IdempotencyRepository(Repository):
-    """Keys and the values that they are bound to, such as the id of the run that a request has started."""
+    """Keys and their values, such as the id of the run that a request started."""
 
     async def reserve(self, kind: str, key: str, value: str, at: datetime) -> tuple[str, bool]:
-        """Bind a key to a value, once and for all: the value that is bound, and whether this call bound it.
+        """Bind a key to a value, once; returns the bound value, and whether this call bound it.
 
-        Only a digest of the key is stored, so that a key may be a secret, have any length and any characters.
+        Only a digest of the key is stored, so a key may be a secret, of any length and with any characters.
 
         Raises:
-            ValueError: no such kind.
+            ValueError: unknown kind.
         """
         if kind not in KINDS:
             raise ValueError(f"{kind} is no kind of idempotency key")
@@ -35,7 +35,7 @@ class IdempotencyRepository(Repository):
         return str(row.columns["value"]), False
 
     async def get(self, kind: str, key: str) -> str | None:
-        """What a key is bound to; ``None`` while it is not."""
+        """The value of a key, or ``None``."""
         row = await self._store.claims.get(kind, _digest(key))
         return None if row is None else str(row.columns["value"])
 

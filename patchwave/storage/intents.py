@@ -1,4 +1,4 @@
-"""Intents: the rows that keep an operation from being sent twice (safety rule 1)."""
+"""Intents: rows that keep an operation from being sent twice (safety rule 1)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from patchwave.storage.run_patches import MACHINES
 
 _URLS = ("asyncUrl", "locationUrl")
 _STAGE_BEFORE = {OperationKind.ASSESS: Stage.WAITING, OperationKind.INSTALL: Stage.ASSESSED}
-"""The stage of a machine on which no operation of that kind has begun."""
+"""The stage of a machine before an operation of that kind."""
 
 
 class IntentRepository(Repository):
-    """Intents: written before a POST. They alone hold operation URLs, and no list of machines reads their rows."""
+    """Intents, written before a POST. They hold operation URLs; lists of machines do not read them."""
 
     async def declare(self, intent: Intent) -> tuple[Intent, bool]:
-        """Insert the intent unless there is one: the stored one, and whether this call created it.
+        """Insert the intent unless there is one; returns the stored one, and whether this call created it.
 
-        After a lost answer of the storage the caller's own intent may come back as not created. That is the safe
-        side: the caller then asks Azure before it posts.
+        If the response to the insert was lost, the caller's own intent comes back as not created. That is safe: the
+        caller then reads the machine before it sends.
         """
         if await self._store.results.insert(intent.run_id, _key(intent), pack(intent.to_wire(), exact=_URLS)):
             return intent, True
@@ -37,11 +37,11 @@ class IntentRepository(Repository):
         return None if row is None else unpack(Intent, row.columns)
 
     def is_cached(self, run_id: str, machine_key: str, kind: OperationKind) -> bool:
-        """Whether this process has seen the intent; no request is sent."""
+        """Whether this process has the intent in its cache; sends no request."""
         return self._store.results.peek_cache(run_id, _intent_key(machine_key, kind)) is not None
 
     async def redeclare(self, known: Intent, declared: Intent) -> bool:
-        """Replace an intent that was not accepted, if nobody else has since it was read; whether this call did."""
+        """Replace an intent that was not accepted, if it is unchanged since the read; whether this call did."""
         row = await self._store.results.get_cached_for_update(known.run_id, _key(known))
         if row is None or unpack(Intent, row.columns) != known:
             return False
@@ -49,14 +49,14 @@ class IntentRepository(Repository):
         return await self._store.results.replace(declared.run_id, _key(declared), columns, row.etag)
 
     async def save(self, intent: Intent) -> None:
-        """Replace the intent. Operation URLs are kept byte for byte: their signature covers every character."""
+        """Replace the intent. Operation URLs stay byte for byte: their signature covers every character."""
         await self._store.results.replace(intent.run_id, _key(intent), pack(intent.to_wire(), exact=_URLS))
 
     async def find(self, run_id: str, machine_key: str, kind: OperationKind) -> Intent | None:
-        """The intent of an operation, for whoever declares one otherwise.
+        """The intent of an operation, for a caller that declares one otherwise.
 
-        ``None`` is a guess when the machine's row says that none has begun: somebody may have declared one and died
-        before he changed the row. `declare_intent` finds that out, and remembers it for the next call.
+        ``None`` is a guess when the machine's row shows no operation: a worker may have declared an intent and died
+        before it changed the row. `declare` detects that, and caches the intent for the next call.
         """
         row = self._store.results.peek_cache(run_id, MACHINES + machine_key)
         is_untouched = row is not None and row.columns.get("stage") == _STAGE_BEFORE[kind].value

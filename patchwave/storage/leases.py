@@ -1,4 +1,4 @@
-"""Leases: the rows that keep a machine from being worked on by two runs (safety rule 5)."""
+"""Leases: rows that keep two runs from working on the same machine (safety rule 6)."""
 
 from __future__ import annotations
 
@@ -31,20 +31,21 @@ class LeaseRepository(Repository):
     async def acquire(
         self, machine_key: str, owner: str, now: datetime, until: datetime, *, lasting: datetime | None = None
     ) -> str:
-        """Take or extend the lease of a machine; the owner that holds it afterwards.
+        """Acquire or extend the lease of a machine; returns its owner afterwards.
 
-        A lease is taken over when it has run out, or when its holder is done with the machine. The holder's rows are
-        read only when the lease is another's.
+        A lease is taken over when it has expired, or when its holder is done with the machine. The holder's rows are
+        only read when another owner has the lease.
 
         Args:
             machine_key: of the machine.
             owner: the id of the run.
-            now: this moment.
+            now: the current time.
             until: the end of the lease.
-            lasting: when the cached lease of the owner lasts until then, it is left as it is, without a request: no
-                other owner takes a lease that has not run out.
+            lasting: a cached lease of the owner that lasts until then is left as it is, without a request. No
+                other owner takes over a lease that has not expired.
         """
         async for _ in OptimisticRetry(f"the lease of {machine_key}"):
+            # A live holder keeps the lease. After its release, the next round tries again.
             holder = await self._acquire(machine_key, owner, now, until, lasting=lasting)
             if holder in (owner, "") or not await self._let_go(machine_key, holder):
                 return holder
@@ -53,17 +54,18 @@ class LeaseRepository(Repository):
     async def _acquire(
         self, machine_key: str, owner: str, now: datetime, until: datetime, *, lasting: datetime | None = None
     ) -> str:
-        """As `acquire`, without asking what the holder does."""
+        """`acquire` without the check of the holder's rows."""
         table, key = self._store.machines, LEASE + machine_key
         columns = pack({"owner": owner, "since": now, "until": until})
         row = table.peek_cache(ALL_RUNS, key)
         if row is not None and row.columns["owner"] != owner:
-            # The cached holder may have given it back.
+            # The cached holder may have released it.
             row = None
         if row is not None and lasting is not None and str(row.columns["until"]) >= format_instant(lasting):
             return owner
         async for _ in OptimisticRetry(f"the lease of {machine_key}"):
             if row is None:
+                # Free: insert. Otherwise decide by the stored row, and replace it under its ETag.
                 if await table.insert(ALL_RUNS, key, columns):
                     return owner
                 row = await table.get(ALL_RUNS, key)
@@ -73,7 +75,7 @@ class LeaseRepository(Repository):
             if holder != owner and str(row.columns["until"]) > format_instant(now):
                 return holder
             if holder == owner:
-                # A repeated step must not shorten what its first execution was granted.
+                # Never shorten: a repeated step must keep what its first execution was granted.
                 kept = max(str(row.columns["until"]), columns["until"])
                 columns = {**columns, "since": row.columns["since"], "until": kept}
             if await table.replace(ALL_RUNS, key, columns, row.etag):
@@ -82,7 +84,7 @@ class LeaseRepository(Repository):
         return ""
 
     async def held(self, keys: Iterable[str], owner: str, now: datetime) -> set[str]:
-        """The keys of those machines whose lease the owner holds at that moment."""
+        """The keys of machines whose lease the owner holds at ``now``."""
         gate = asyncio.Semaphore(_PARALLEL)
 
         async def is_held(key: str) -> bool:
@@ -94,7 +96,7 @@ class LeaseRepository(Repository):
         return set(compress(wanted, await asyncio.gather(*map(is_held, wanted))))
 
     async def release(self, machine_key: str, owner: str) -> None:
-        """Give the lease back; nothing happens when another owner holds it."""
+        """Release the lease; no effect when another owner holds it."""
         table, key = self._store.machines, LEASE + machine_key
         row = table.peek_cache(ALL_RUNS, key)
         async for _ in OptimisticRetry(f"the lease of {machine_key}"):
@@ -107,16 +109,17 @@ class LeaseRepository(Repository):
             row = None
 
     def is_cached_holder(self, machine_key: str, owner: str, now: datetime) -> bool:
-        """Whether this process has seen the owner take the lease, and it lasts; no request is sent."""
+        """Whether the cache shows an unexpired lease of the owner; sends no request."""
         row = self._store.machines.peek_cache(ALL_RUNS, LEASE + machine_key)
         return row is not None and _is_held(row, owner, now)
 
     async def _let_go(self, machine_key: str, holder: str) -> bool:
-        """Whether the holder of a lease is done with the machine; then what it left undone is completed."""
+        """Release the lease of a holder that is done with the machine; whether it was. Completes an interrupted end."""
         try:
             run_key = RunId.parse(holder).row_key
         except ValueError:
             return False
+        # Done with the machine: its final row has an outcome. An operation may still run, which keeps the lease.
         row = await self._store.results.get(holder, MACHINES + machine_key, FINAL_ROW)
         if row is not None and "outcome" in row.columns:
             if row.columns.get(KEEPS_LEASE):
@@ -128,6 +131,7 @@ class LeaseRepository(Repository):
                 await self._history.publish(holder, machine, release=True)
             return True
         run = await self._store.runs.get("runs", run_key, ["state"])
+        # Done as a whole: the run has ended.
         if run is None or not RunState(run.columns["state"]).is_final:
             return False
         await self.release(machine_key, holder)

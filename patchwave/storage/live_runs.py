@@ -1,7 +1,7 @@
-"""The index of runs that have not ended: what timers read, however many runs the table keeps.
+"""The index of live runs: what timers read, whatever the number of stored runs.
 
-A run gets its entry before its row, and loses it after everything that follows its end is done. So the index has a run
-that was never closed, and one whose end was cut off.
+A run gets its entry before its row, and loses it after all steps that follow its end. The index therefore has runs that
+were never closed, and runs whose end was interrupted.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from patchwave.storage.engine.rows import Row
 from patchwave.storage.engine.store import Repository
 
 _LIVE = "live"
-"""The partition of the entries, in the table of runs; their keys are those of the runs."""
+"""Partition of the entries in the table of runs; their keys are those of the runs."""
 _WATCHDOG = "watchdog"
 _NEXT = "next"
 
 
 class LiveRunRepository(Repository):
-    """The entries of the index, and the place where the watchdog stopped."""
+    """The entries of the index, and the watchdog's cursor."""
 
     async def add(self, run_id: str, since: datetime) -> bool:
-        """Enter a run; ``False`` when it has an entry already."""
+        """Add a run; ``False`` when it has an entry already."""
         columns = pack({"runId": run_id, "since": since})
         return await self._store.runs.insert(_LIVE, RunId.parse(run_id).row_key, columns)
 
     async def list_all(self) -> list[tuple[str, datetime]]:
-        """Run id and time of every entry, that of the newest run first. One that cannot be read is in the log."""
+        """Run id and time of every entry, newest run first. An unreadable one is logged."""
         entries = [try_read(_LIVE, row, _entry) async for row in self._store.runs.scan(_LIVE)]
         return [entry for entry in entries if entry is not None]
 
@@ -42,7 +42,7 @@ class LiveRunRepository(Repository):
             await self._store.runs.delete(_LIVE, key, row.etag)
 
     async def get_cursor(self) -> str:
-        """The run with which the watchdog continues, when its last call did not reach all; else empty."""
+        """The run with which the watchdog continues when its last call did not reach all; else empty."""
         row = await self._store.runs.get(_WATCHDOG, _NEXT)
         return "" if row is None else str(row.columns.get("runId", ""))
 

@@ -1,6 +1,6 @@
-"""What happened to a machine over all runs, and what is known of the whole fleet now.
+"""History of each machine over all runs, and the latest state of the fleet.
 
-Both are copies of final rows, kept for the questions that a run's partition cannot answer in one scan.
+Both are copies of final rows, for queries that a run's partition cannot answer in one scan.
 """
 
 from __future__ import annotations
@@ -17,46 +17,46 @@ from patchwave.storage.engine.rows import Change, Conflict, Row
 from patchwave.storage.engine.store import OptimisticRetry, Repository
 
 ALL_RUNS = "machines"
-"""The one partition of what is kept of machines over all runs, so that their rows can share transactions."""
+"""The partition of machine data over all runs, whose rows can therefore share transactions."""
 LEASE = "l~"
 """Row key prefix of a lease: ``l~{machineKey}``."""
 HISTORY = "h~"
-"""Row key prefix of an end: ``h~{machineKey}~{inverted milliseconds}~{runId}``."""
+"""Row key prefix of a history entry: ``h~{machineKey}~{inverted milliseconds}~{runId}``."""
 FLEET = "f~"
-"""Row key prefix of what is known of a machine now: ``f~{machineKey}``."""
+"""Row key prefix of a machine's latest state: ``f~{machineKey}``."""
 KEEPS_LEASE = "keepsLease"
-"""Column of a final row: something may still run in the guest, so that the lease stays until it runs out."""
+"""Column of a final row: an operation may still run in the guest, so the lease stays until it expires."""
 FINAL_ROW = [*wire_names(MachineRecord, without=["tags"]), KEEPS_LEASE]
-"""The columns of a machine's row that its copies are made of."""
+"""The columns of a machine's final row that are copied."""
 LAST_MILLISECOND = 9_999_999_999_999
 _JSON = ("assessment", "installation")
 _INSTALLED = frozenset({OutcomeKind.PATCHED, OutcomeKind.PATCHED_WITH_WARNINGS, OutcomeKind.REBOOT_REQUIRED})
 
 
 class MachineHistoryRepository(Repository):
-    """A machine's history, and the latest state of every machine."""
+    """History and latest state of machines."""
 
     async def list_page(self, machine_key: str, limit: int, cursor: str | None) -> Page[dict[str, Any]]:
-        """The ends of a machine's runs, newest first: ``runId``, ``at``, ``outcome``, ``reason``, counts.
+        """A machine's history, newest first: ``runId``, ``at``, ``outcome``, ``reason``, counts.
 
         Raises:
-            InvalidCursor: the cursor is not one of this list.
+            InvalidCursor: the cursor is from another list.
         """
         span = KeyRange(ALL_RUNS, f"{HISTORY}{machine_key}~")
         return await read_page(self._store.machines, span, _document, limit=limit, cursor=cursor)
 
     async def list_fleet(self, limit: int, cursor: str | None) -> Page[dict[str, Any]]:
-        """The latest state of every machine that any run has ended, in key order.
+        """The latest state of every machine with an outcome, in key order.
 
         Raises:
-            InvalidCursor: the cursor is not one of this list.
+            InvalidCursor: the cursor is from another list.
         """
         return await read_page(self._store.machines, KeyRange(ALL_RUNS, FLEET), _document, limit=limit, cursor=cursor)
 
     async def install_seconds(self) -> dict[str, float]:
-        """How long the last installation of each machine of the fleet took that brought it to its end, by key.
+        """Seconds that the last installation of each machine took, by key. One scan.
 
-        From the start of the installation to the end of the machine's run: its restart is part of it. One scan.
+        From the start of the installation to the end of the machine's run, including its restart.
         """
         found: dict[str, float] = {}
         span = KeyRange(ALL_RUNS, FLEET)
@@ -66,7 +66,7 @@ class MachineHistoryRepository(Repository):
             installation = object_or_none(stored) or {}
             began = parse_instant(installation.get("startedAt"))
             ended = parse_instant(row.columns.get("patchedAt"))
-            # A later installation that failed has taken the place of the one that ended then.
+            # A later failed installation has replaced the one that ended then.
             if began is not None and ended is not None and began < ended:
                 found[row.key.removeprefix(FLEET)] = (ended - began).total_seconds()
         return found
@@ -86,17 +86,17 @@ class MachineHistoryRepository(Repository):
     async def publish(
         self, run_id: str, machine: MachineRecord, *, is_newest: bool = False, release: bool = False
     ) -> None:
-        """Copy a machine's end to its history and to the fleet, in one transaction; the same rows every time.
+        """Copy a machine's outcome to its history and to the fleet, in one transaction. Idempotent.
 
-        The fleet changes when the end says something about the machine (`says_something`), and only to what is
-        newer: a run that learned nothing about patches keeps the last assessment.
+        The fleet's row changes only when the outcome says something about the machine (`says_something`), and only to
+        newer facts: a run that learned nothing about patches keeps the last assessment.
 
         Args:
-            run_id: the run that it ended in.
+            run_id: the run of the outcome.
             machine: its record, with an outcome.
-            is_newest: the fleet cannot have a later end, and need not be asked.
-            release: give the run's lease back in the same transaction, so that a lease of a machine that has ended
-                tells that the copies may be missing.
+            is_newest: whether the fleet cannot have a later outcome, which saves a read.
+            release: release the run's lease in the same transaction. A lease of a machine with an outcome
+                therefore shows that copies may be missing.
         """
         history = history_change(run_id, machine)
         latest = history.columns | _latest(run_id, machine)
@@ -125,7 +125,7 @@ class MachineHistoryRepository(Repository):
 
 
 def history_change(run_id: str, machine: MachineRecord) -> Change:
-    """The row of a machine's end in its history; its key is made of the stored end, so that it is there once."""
+    """The history row; its key contains the stored end time, so a repeated write is the same row."""
     ended_at = _ended_at(machine)
     inverted = LAST_MILLISECOND - int(ended_at.timestamp() * 1000)
     columns = pack(
@@ -145,7 +145,7 @@ def history_change(run_id: str, machine: MachineRecord) -> Change:
 
 
 def _latest(run_id: str, machine: MachineRecord) -> Columns:
-    """What the fleet tells of a machine beside its newest end."""
+    """The fleet's columns beside the newest outcome."""
     place = {
         "key": machine.key,
         "subscriptionId": machine.subscription_id,
@@ -164,7 +164,7 @@ def _ended_at(machine: MachineRecord) -> datetime:
 
 
 def says_something(machine: MachineRecord) -> bool:
-    """Whether an end is about the machine: a run that was cancelled or whose window closed before says nothing."""
+    """Whether an outcome is about the machine. Not after a cancelled run, or a window that closed first."""
     return machine.outcome is not OutcomeKind.CANCELED and machine.reason != Reason.WINDOW_CLOSED
 
 

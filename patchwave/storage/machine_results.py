@@ -1,4 +1,4 @@
-"""What operations found and did on the machines of a run: assessment, installation, patches, and exactly one outcome.
+"""Results of operations on the machines of a run: assessment, installation, patches, and exactly one outcome.
 
 Machine and patches share the run's partition, so that they change in one transaction.
 """
@@ -52,9 +52,9 @@ class MachineResultRepository(Repository):
         patches: Sequence[PatchRecord],
         at: datetime,
     ) -> None:
-        """Keep what an assessment found; the machine is then assessed. Ignored once it has an outcome.
+        """Store an assessment's result; the stage is then ``assessed``. No effect once the machine has an outcome.
 
-        After an installation, that of a scheduled run, what became of its patches stays beside what was found.
+        After an installation by a scheduled run, its results per patch are kept beside the assessment's.
         """
         async for _ in OptimisticRetry(f"machine {machine_key}"):
             row = await open_row(self._store.results, run_id, machine_key)
@@ -70,9 +70,9 @@ class MachineResultRepository(Repository):
     async def record_installation(
         self, run_id: str, machine_key: str, summary: InstallationSummary, patches: Sequence[PatchRecord]
     ) -> None:
-        """Keep what an installation did; the machine is then verified. Ignored once it has an outcome.
+        """Store an installation's result; the stage is then ``verifying``. No effect once the machine has an outcome.
 
-        Patches are added to those the assessment found, and take their place where they are the same patch.
+        Patches are merged with those of the assessment (`merge_patches`).
         """
         async for _ in OptimisticRetry(f"machine {machine_key}"):
             row = await open_row(self._store.results, run_id, machine_key)
@@ -95,21 +95,21 @@ class MachineResultRepository(Repository):
         completion: Callable[[Outcome], Change] | None = None,
         release: bool = False,
     ) -> Outcome:
-        """Write the machine's final row once; the outcome that is stored, which is the first one.
+        """Write the machine's final row, once; returns the stored outcome, which is the first one.
 
-        ``completion`` makes the row that reports the stored outcome to its phase (`completion_change`). With
-        ``release`` the run's lease of the machine is given back together with the history; without it something may
-        still run in the guest, and the lease stays until it runs out.
+        ``completion`` makes the row that reports the stored outcome to the phase (`completion_change`). With
+        ``release`` the run's lease is released together with the history. Without it an operation may still run in the
+        guest, and the lease stays until it expires.
 
-        Patches are added to those the assessment found, and take their place where they are the same patch.
-        History and the fleet's latest state are written after the row, and again when this is called again; when
-        it is not, by `FinalizerRepository.complete` and by the next run that wants the machine.
+        Patches are merged with those of the assessment. History and the fleet's latest state follow the final row. When
+        this call dies in between, a repeated call completes them, or `FinalizerRepository.complete`, or the next run
+        that wants the machine.
         """
         is_newest = False
         async for _ in OptimisticRetry(f"machine {machine_key}"):
             row = await open_row(self._store.results, run_id, machine_key)
             if "outcome" in row.columns:
-                # Somebody else ended it, or an earlier execution of this call: its phase waits all the same.
+                # It has an outcome already: the phase still needs a completion.
                 if completion is not None:
                     await apply_if_unchanged(self._store.results, run_id, [completion(_outcome_of(row))])
                 break
@@ -121,7 +121,7 @@ class MachineResultRepository(Repository):
             completions = [] if completion is None else [completion(outcome)]
             if await self._write_with_patches(run_id, row, columns, merged, completions):
                 row = Row(row.key, {**row.columns, **columns}, "")
-                # No other run can have worked on it since its lease was taken.
+                # No other run can have worked on it since this run acquired its lease.
                 is_newest = self._leases.is_cached_holder(machine_key, run_id, at)
                 break
         else:
@@ -131,11 +131,11 @@ class MachineResultRepository(Repository):
         return _outcome_of(row)
 
     async def record_outcomes(self, run_id: str, keys: Sequence[str], outcome: Outcome, at: datetime) -> int:
-        """Give one outcome to all machines of ``keys`` that have none; how many this call ended.
+        """Give one outcome to the machines of ``keys`` that have none; returns how many this call ended.
 
-        For machines on which nothing was started, or of which nothing is known. Their history is kept; the fleet's
-        latest state changes only when the outcome says something about the machine, which a cancelled run and a
-        closed window do not.
+        For machines without a started operation, or in an unknown state. Their history is written; the fleet's latest
+        state changes only when the outcome says something about the machine, which a cancelled run and a closed window
+        do not.
         """
         columns = pack(_ended(outcome, at)) | _lease_column(is_kept=outcome.outcome in _STILL_RUNNING)
         rows = {row.key: row async for row in scan_keys(self._store.results, run_id, keys, None)}
@@ -146,10 +146,10 @@ class MachineResultRepository(Repository):
                 await self._store.results.apply(run_id, batch)
                 ended.extend(change.key for change in batch)
             except Conflict:
-                # One of them moved meanwhile; the others must not wait for it.
+                # One of them changed meanwhile; the others must not wait for it.
                 ended.extend([one.key for one in batch if await self._end_one(run_id, one.key, columns)])
         written = [Row(key, {**rows[key].columns, **columns}, "") for key in ended]
-        # Rows that an earlier execution ended in the same way may still lack their history.
+        # Rows that an earlier execution ended with this outcome may still lack their history.
         again = [row for row in rows.values() if not is_open(row) and try_read(run_id, row, _outcome_of) == outcome]
         gate = asyncio.Semaphore(_PARALLEL)
 
@@ -162,7 +162,7 @@ class MachineResultRepository(Repository):
         return len(ended)
 
     async def list_patches(self, run_id: str, machine_key: str) -> list[PatchRecord]:
-        """The patches of a machine in this run, in the order in which they were found."""
+        """The patches of a machine in this run, in discovery order."""
         row = await self._store.results.get_validated(run_id, MACHINES + machine_key)
         return [] if row is None else await self._patches(run_id, row)
 
@@ -185,15 +185,15 @@ class MachineResultRepository(Repository):
         patches: Sequence[PatchRecord],
         completions: Sequence[Change] = (),
     ) -> bool:
-        """Write the patches and then the machine row, in one transaction when they fit; ``False``: it changed.
+        """Write the patches, then the machine row, in one transaction if they fit; ``False``: the row has changed.
 
-        ``completions`` go along with the machine row.
+        ``completions`` are in the machine row's transaction.
         """
         changes = patch_changes(row, patches)
         last = [*completions, Change("merge", row.key, columns, row.etag)]
         *leading, final = batches([*changes, *last])
         if len(final) < len(last):
-            # A machine that ended and nobody hears of would keep its places.
+            # Without its completion, a machine with an outcome would keep its permits.
             leading, final = batches(changes), last
         for batch in leading:
             await self._store.results.apply(run_id, batch)
@@ -214,7 +214,7 @@ class MachineResultRepository(Repository):
 
 
 def _lease_column(*, is_kept: bool) -> Columns:
-    """What a final row says of the machine's lease."""
+    """The final row's column about the machine's lease."""
     return {KEEPS_LEASE: True} if is_kept else {}
 
 

@@ -1,4 +1,4 @@
-"""Changes of patch modes: a row for each change beside the runs, and one for each machine in a partition of its own."""
+"""Changes of patch modes: one row per change in the table of runs, and one per machine in a partition of its own."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from patchwave.storage.errors import RecordMissing
 from patchwave.storage.runs import clean_order
 
 CHANGES = "mode-changes"
-"""The partition of the heads, in the table of runs."""
+"""Partition of the changes, in the table of runs."""
 _MACHINES = "c~"
 
 
 class PatchModeChangeRepository(Repository):
-    """What is kept of changes of patch modes."""
+    """Changes of patch modes, and their machines."""
 
     async def create(self, change: ModeChange, machines: Sequence[MachineChange]) -> None:
-        """Store a plan: the machines first, so that a change that is shown has all of them."""
+        """Store a plan: the machines first, so that a visible change has all of them."""
 
         def packed() -> dict[str, Columns]:
             return {_MACHINES + machine.key: pack(machine.to_wire()) for machine in machines}
 
-        # A second for ten thousand machines: other requests of this process go on meanwhile.
+        # Ten thousand machines take a second: a thread leaves the loop to other requests.
         rows = await asyncio.to_thread(packed)
         await self._store.results.insert_all(change.id, rows)
         cleaned = change.model_copy(update={"planned": clean_order(change.planned)})
         await self._store.runs.insert(CHANGES, RunId.parse(change.id).row_key, pack(cleaned.to_wire()))
 
     async def get(self, change_id: str) -> ModeChange | None:
-        """The change, or ``None``; the machines of one that has not ended are to be counted (`count_mode_ends`)."""
+        """The change, or ``None``; an active one has no counts of its machines (see `list_pending`)."""
         row = await self._store.runs.get_coalesced(CHANGES, RunId.parse(change_id).row_key)
         return None if row is None else unpack(ModeChange, row.columns)
 
@@ -55,17 +55,17 @@ class PatchModeChangeRepository(Repository):
     async def list_machines(
         self, change_id: str, *, end: ChangeEnd | None, limit: int, cursor: str | None
     ) -> Page[MachineChange]:
-        """Machines of a change in key order; with ``end`` only those that ended so.
+        """Machines of a change in key order; with ``end`` only those with that end.
 
         Raises:
-            InvalidCursor: the cursor is not one of this list.
+            InvalidCursor: the cursor is from another list.
         """
         where = None if end is None else {"end": end.value}
         span = KeyRange(change_id, _MACHINES)
         return await read_page(self._store.results, span, _machine, limit=limit, cursor=cursor, where=where)
 
     async def list_pending(self, change_id: str, most: int) -> tuple[list[str], dict[str, int]]:
-        """The keys of the next machines without an end, at most so many, and the counts of those that have one."""
+        """The keys of the next ``most`` machines without an end, and the counts of the others by end."""
         span = KeyRange(change_id, _MACHINES)
         ends: Counter[str] = Counter()
         keys: list[str] = []
@@ -83,7 +83,7 @@ class PatchModeChangeRepository(Repository):
         return None if row is None else _machine(row)
 
     async def update_machine(self, change_id: str, machine_key: str, **columns: object) -> bool:
-        """Set fields of a machine that has no end; whether it had none.
+        """Set fields of a machine without an end; whether it had none.
 
         Raises:
             RecordMissing: the change has no such machine.
@@ -100,7 +100,7 @@ class PatchModeChangeRepository(Repository):
         return False
 
     async def start(self, change_id: str, order: Order) -> ModeChange:
-        """Let a plan be carried out.
+        """Start a plan.
 
         Raises:
             RecordMissing: there is no such change.
@@ -109,7 +109,7 @@ class PatchModeChangeRepository(Repository):
         return await self._change_head(change_id, lambda change: patch_mode_change.start(change, clean_order(order)))
 
     async def stop(self, change_id: str, order: Order) -> ModeChange:
-        """Send nothing more.
+        """Stop a change: nothing more is sent.
 
         Raises:
             RecordMissing: there is no such change.
@@ -118,7 +118,7 @@ class PatchModeChangeRepository(Repository):
         return await self._change_head(change_id, lambda change: patch_mode_change.stop(change, clean_order(order)))
 
     async def close(self, change_id: str, close: Callable[[ModeChange], ModeChange]) -> ModeChange:
-        """Give a change its end; one that has ended stays as it is.
+        """End a change; one that has ended stays as it is.
 
         Raises:
             RecordMissing: there is no such change.

@@ -1,6 +1,6 @@
-"""Pins, which say what the later rings of a run may install, and when Linux packages were first seen.
+"""Pins, which limit what later rings of a run install, and first-seen dates of Linux packages.
 
-Both are written once and never change, so a worker remembers what it has written or read.
+Both are written once and never change, so each worker caches them.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from patchwave.storage.engine.store import Repository, Store
 from patchwave.storage.errors import RecordMissing, RecordTooLarge
 
 PINS = "k~"
-"""Row key prefix of a pin: ``k~{number}``. The first row has everything but the masks that do not fit into it."""
+"""Row key prefix of a pin: ``k~{number}``. The first row has all but the masks that do not fit into it."""
 _ROW_UNITS = 400_000
-"""Characters of masks in one row: under what a JSON value may fill there (``columns.JSON_COLUMNS``)."""
+"""Characters of masks in one row, below the limit of a JSON value (``entity_codec.JSON_COLUMNS``)."""
 _PINS_KEPT = 8
 _DATES_KEPT = 20_000
 _PARALLEL = 16
@@ -32,21 +32,21 @@ type _Key = tuple[str, str]
 
 
 class PatchPinRepository(Repository):
-    """What later rings are held to, and the age of packages."""
+    """Pins of runs, and first-seen dates of packages."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
         self._pins: dict[str, Pin] = {}
         self._dates: dict[_Key, datetime | None] = {}
-        """By key, for those that surely have a row; ``None`` when the date in it has not been read."""
+        """Packages that certainly have a row; ``None`` when their date has not been read."""
         self._noting: dict[_Key, asyncio.Future[None]] = {}
-        """Those that are being written."""
+        """Packages that are being written."""
 
     async def save(self, run_id: str, pin: Pin) -> Pin:
-        """Write the run's pin, in one transaction: the pin that is stored, which is the first one.
+        """Write the run's pin, in one transaction; returns the stored pin, which is the first one.
 
         Raises:
-            RecordTooLarge: some 40,000 masks are more than one transaction takes.
+            RecordTooLarge: more than some 40,000 masks, the limit of one transaction.
         """
         changes = [Change("insert", key, columns) for key, columns in _rows(pin).items()]
         if len(batches(changes)) > 1:
@@ -61,7 +61,7 @@ class PatchPinRepository(Repository):
         return pin
 
     async def get(self, run_id: str) -> Pin | None:
-        """The run's pin, or ``None`` while there is none. One that was read is remembered."""
+        """The run's pin, or ``None``. Cached after the first read."""
         pin = self._pins.get(run_id)
         if pin is None:
             span = KeyRange(run_id, PINS)
@@ -72,10 +72,10 @@ class PatchPinRepository(Repository):
         return pin
 
     async def record_first_seen(self, os_type: OsType, packages: Iterable[Package], at: datetime) -> None:
-        """Write down that these versions exist; what was seen before keeps its date.
+        """Store the first-seen date of these versions; a known version keeps its date.
 
-        What this worker has noted before, or is about to, costs no request: a fleet of equal machines costs one
-        machine's, also when all of them are assessed at once.
+        Versions that this worker has written, or is writing, cost no request: a fleet of equal machines costs as much
+        as one machine, also when all are assessed at once.
         """
         rows = {_key(os_type, package): package for package in packages}
         while new := [key for key in rows if key not in self._dates]:
@@ -93,13 +93,13 @@ class PatchPinRepository(Repository):
                 for key in mine:
                     _remember(self._dates, key, None, _DATES_KEPT)
             finally:
-                # Whoever waited notes what is missing then.
+                # Every waiting caller writes what is missing then.
                 for key in mine:
                     del self._noting[key]
                 noted.set_result(None)
 
     async def first_seen(self, os_type: OsType, packages: Iterable[Package]) -> dict[Package, datetime]:
-        """When each of these versions was first seen on any machine; those that never were are left out."""
+        """First-seen dates of these versions on any machine; unseen ones are left out."""
         found: dict[Package, datetime] = {}
         gate = asyncio.Semaphore(_PARALLEL)
 
@@ -139,7 +139,7 @@ def _parts(masks: Sequence[str]) -> list[list[str]]:
 
 
 def _pin(rows: Sequence[Columns]) -> Pin | None:
-    """The pin in its rows, which come in key order; ``None`` without rows."""
+    """The pin in its rows, in key order; ``None`` without rows."""
     if not rows:
         return None
     windows = get_json(rows[0], "windows")
@@ -154,18 +154,18 @@ def _pin(rows: Sequence[Columns]) -> Pin | None:
 
 
 def seen_partition(os_type: OsType) -> str:
-    """The partition of the packages of an operating system."""
+    """The partition of an operating system's packages."""
     return os_type.value.lower()
 
 
 def _key(os_type: OsType, package: Package) -> _Key:
-    """Partition and row. Names come from package managers, so only their digest enters a key."""
+    """Partition and row key. Package names are external, so a key only contains their digest."""
     digest = hashlib.sha256("=".join(package).encode("utf-8", "replace")).hexdigest()
     return seen_partition(os_type), digest[:40]
 
 
 def _remember[Key](cache: dict[Key, Any], key: Key, value: object, most: int) -> None:
-    """Keep a value, and forget the one that was kept first when there are too many."""
+    """Cache a value, and evict the oldest one when there are more than ``most``."""
     cache[key] = value
     if len(cache) > most:
         del cache[next(iter(cache))]

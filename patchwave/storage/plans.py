@@ -1,7 +1,7 @@
-"""The plan of a run: one row per machine in the order of the plan, and a head row that says the plan is whole.
+"""The plan of a run: one row per machine in plan order, and a head row that marks the plan as complete.
 
-The head row is written last. Without it there is no plan, whatever rows a planner that was cut off has left behind;
-with it the plan never changes.
+The head row is written last. Without it there is no plan, whatever rows an interrupted planner has left; with it the
+plan never changes.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from patchwave.storage.reservations import PHASES, groups_key
 from patchwave.storage.run_patches import MACHINES
 
 PLACEMENTS = "o~"
-"""Row key prefix of a placement: ``o~{ring}~{phase}~{rank}``, ring and phase by their position, from 0."""
+"""Row key prefix of a placement: ``o~{ring}~{phase}~{rank}``, with ring and phase as positions from 0."""
 EXCLUSIONS = "x~"
-"""Row key prefix of a machine that the plan leaves out: ``x~{machineKey}``."""
+"""Row key prefix of an excluded machine: ``x~{machineKey}``."""
 HEAD = "plan"
-"""Row key of the head."""
+"""Row key of the head row."""
 _POSITION = "position"
 _SHOWN_ON_MACHINES = ("ring", "phase", "lane", "wave", "why")
 
 
 class PlanRepository(Repository):
-    """What is kept of a run's plan."""
+    """Plans of runs."""
 
     async def save(
         self,
@@ -47,20 +47,20 @@ class PlanRepository(Repository):
         expected: Mapping[str, float] | None = None,
         groups: Mapping[tuple[int, int], Groups] | None = None,
     ) -> PlanSummary:
-        """Store the plan and show each machine's place in its own row: the plan in short that is stored.
+        """Store the plan, and each machine's placement in its row; returns the stored plan in short.
 
-        An execution that was cut off is completed: its rows are replaced, and those that the plan does not have any
-        more are removed. A plan that is stored as a whole stays as it is.
+        A repeated call completes an interrupted one: it replaces rows, and removes those that are not in the plan. A
+        complete plan stays as it is.
 
         Args:
             plan: the whole plan.
-            placed: its machines in the order in which each phase takes them.
-            planned: the same plan, as far as the orchestrator needs it.
-            expected: how many seconds the last installation of machines took, by key.
-            groups: what each phase keeps other runs away from, by the positions of ring and phase, from 0.
+            placed: its machines, in the order of each phase.
+            planned: the plan in short, for the orchestrator.
+            expected: seconds that the last installation of machines took, by key.
+            groups: concurrency groups that each phase reserves, by the positions of ring and phase, from 0.
 
         Raises:
-            ValueError: ``placed`` and the machines of the plan are not the same.
+            ValueError: ``placed`` and the plan have different machines.
         """
         stored = await self.get_summary(run_id)
         if stored is not None:
@@ -83,7 +83,7 @@ class PlanRepository(Repository):
         return None if row is None else PlanSummary.from_wire(get_json(row.columns, "planned"))
 
     async def get(self, run_id: str) -> Plan | None:
-        """The whole plan, or ``None`` while the run has none: a scan of all its rows."""
+        """The whole plan, or ``None`` while the run has none. Scans all its rows."""
         head = await self._store.results.get(run_id, HEAD)
         if head is None:
             return None
@@ -103,10 +103,10 @@ class PlanRepository(Repository):
     async def list_placements(
         self, run_id: str, ring: int, phase: int, limit: int, cursor: str | None
     ) -> Page[PlacedMachine]:
-        """Machines of a phase in the order of the plan; ring and phase by their position, from 0.
+        """Machines of a phase in plan order; ring and phase as positions from 0.
 
         Raises:
-            InvalidCursor: the cursor is not one of this list.
+            InvalidCursor: the cursor is from another list.
         """
         span = KeyRange(run_id, _prefix(ring, phase))
         return await read_page(self._store.results, span, _placed, limit=limit, cursor=cursor, select=_PLACED)
@@ -128,7 +128,7 @@ _PLACED = wire_names(PlacedMachine, without=["attempt"])
 
 
 def _placements(plan: Plan, placed: Sequence[PlacedMachine]) -> dict[str, Columns]:
-    """The rows of the machines by row key, each with its position in the document and its rank in the phase."""
+    """The machines' rows by row key, each with its position in the document and its rank in the phase."""
     ring_numbers = {ring.name: number for number, ring in enumerate(plan.rings)}
     machines = {machine_key(machine.id): (at, machine) for at, machine in enumerate(plan.machines)}
     if len(machines) != len(plan.machines) or sorted(machines) != sorted(one.key for one in placed):
@@ -152,7 +152,7 @@ def _exclusions(plan: Plan) -> dict[str, Columns]:
 
 
 def _shown(machine: PlannedMachine, expected: Mapping[str, float]) -> Change:
-    """What the machine's own row tells of its place."""
+    """The placement columns of the machine's own row."""
     key, values = machine_key(machine.id), machine.to_wire()
     columns = {name: values[name] for name in _SHOWN_ON_MACHINES}
     if key in expected:

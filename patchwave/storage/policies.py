@@ -1,4 +1,4 @@
-"""Stored policies: one row each, with a version number and an ETag that callers can hold on to."""
+"""Stored policies: one row each, with a version number and a stable ETag."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _LONG_AGO = datetime(2, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class StoredPolicy:
-    """A policy as it is stored. ``version`` counts the changes since it was created, from 1.
+    """A stored policy. ``version`` counts the changes since it was created, from 1.
 
-    ``author`` wrote this version; ``author_id`` is the object id, empty where none was signed in.
+    ``author`` wrote this version; ``author_id`` is the object id, empty without sign-in.
     """
 
     name: str
@@ -36,9 +36,9 @@ class StoredPolicy:
     author_id: str = ""
     digest: str = ""
     replaced: dict[str, Any] | None = None
-    """The document before this change; only `PolicyRepository.put` says it."""
+    """The document before this change; only set by `PolicyRepository.put`."""
     is_unchanged: bool = False
-    """Whether this very document was stored already; only `PolicyRepository.put` says it."""
+    """Whether an equal document was stored already; only set by `PolicyRepository.put`."""
 
 
 class PolicyRepository(Repository):
@@ -65,17 +65,17 @@ class PolicyRepository(Repository):
         author_id: str = "",
         digest: str = "",
     ) -> StoredPolicy:
-        """Create or replace a policy. The same document again changes nothing, unless its author is not known.
+        """Create or replace a policy. An equal document changes nothing, unless the stored one has no author.
 
         Args:
-            name: A valid policy name.
-            document: Its JSON form.
-            if_match: Value of the header ``If-Match``: only if the stored policy has one of these ETags.
-            if_none_match: ``If-None-Match: *``: only if there is no such policy.
-            at: When.
-            author: Who writes it, as people read it.
-            author_id: Their object id; empty where the platform signs nobody in.
-            digest: Of the policy, as runs keep it.
+            name: a valid policy name.
+            document: its JSON form.
+            if_match: header ``If-Match``: only if the stored policy has one of these ETags.
+            if_none_match: header ``If-None-Match: *``: only if the policy does not exist.
+            at: the time of the change.
+            author: the caller's display name.
+            author_id: the caller's object id; empty without sign-in.
+            digest: of the policy, as runs store it.
 
         Raises:
             PreconditionFailed: the condition does not hold.
@@ -88,7 +88,7 @@ class PolicyRepository(Repository):
                 raise PreconditionFailed(f"there is a policy {name} already")
             before = None if row is None else _read(row)
             if before is not None and before.document == document and (before.author_id or not author_id):
-                # Who sends what is stored already wrote nothing: the author stays who has to answer for it.
+                # An equal document writes nothing: its author stays accountable for it.
                 return replace(before, is_unchanged=True)
             version = 1 if before is None else before.version + 1
             wrote = {"author": author, "authorId": author_id, "digest": digest}
@@ -105,7 +105,7 @@ class PolicyRepository(Repository):
         """Delete a policy; ``False`` when there is none.
 
         Raises:
-            PreconditionFailed: ``if_match`` names other ETags.
+            PreconditionFailed: ``if_match`` has other ETags.
         """
         async for _ in OptimisticRetry(f"policy {name}"):
             row = await self._store.policies.get(_PARTITION, name)
@@ -126,7 +126,7 @@ def _check(row: Row | None, if_match: str | None) -> None:
 
 
 def _read(row: Row) -> StoredPolicy:
-    """The policy of a row; of a damaged row only its name, which is no valid policy to any reader."""
+    """The policy of a row; of a damaged row only the name, which no reader accepts as a policy."""
     try:
         return _stored(row)
     except Exception:
@@ -140,8 +140,8 @@ def _stored(row: Row) -> StoredPolicy:
     if updated is None:
         raise ValueError(f"the row of policy {row.key} is damaged")
     version = int(row.columns["version"])
-    # A strong ETag of our own: the service's is weak (RFC 9110 forbids it in If-Match), and a version alone would
-    # come again after a policy was deleted and created anew.
+    # Our own strong ETag: the service's is weak, which RFC 9110 forbids in If-Match. A version alone would repeat
+    # after a policy was deleted and created again.
     content = json.dumps([format_instant(updated), document], ensure_ascii=False, sort_keys=True)
     digest = hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()[:12]
     return StoredPolicy(

@@ -1,7 +1,7 @@
-"""Reservations of runs: one row each in one partition, and the head, which gives every reservation its number.
+"""Reservations of runs: one row each in one partition, and a head row, which numbers them.
 
-A reservation is written in one transaction with the head, under the ETag that the head had when all of the partition
-was read: so a run that has its number has seen every reservation with a lower one.
+A reservation and the head are written in one transaction, under the head's ETag from when the whole partition was read.
+A run with a number has therefore seen every reservation with a lower one.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ _HEAD = "head"
 _LAST = "lastNumber"
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 PHASES = "r~"
-"""Row key prefix of the groups of a phase, in the partition of its run: ``r~{ring}~{phase}``."""
+"""Row key prefix of a phase's groups, in the run's partition: ``r~{ring}~{phase}``."""
 
 
 def groups_key(ring: int, phase: int) -> str:
-    """The row key of the groups of a phase; ring and phase by their position, from 0."""
+    """The row key of a phase's groups; ring and phase as positions from 0."""
     return f"{PHASES}{ring:02d}~{phase:03d}"
 
 
 class ReservationRepository(Repository):
-    """What phases of runs keep other runs away from."""
+    """Concurrency groups that phases of runs reserve."""
 
     async def get_groups(self, run_id: str, ring: int, phase: int) -> Groups:
-        """The groups of a phase, as its run was planned."""
+        """The groups of a phase, from the run's plan."""
         row = await self._store.results.get(run_id, groups_key(ring, phase))
         return Groups() if row is None else unpack(Groups, row.columns)
 
     async def reserve(self, wanted: Reservation) -> tuple[Reservation, list[Reservation]]:
-        """Reserve, behind all that is reserved now: the stored reservation, and those of all runs.
+        """Reserve, after all current reservations; returns the stored one, and those of all runs.
 
-        The same turn again finds what it reserved, a turn after the newest one of the run nothing but that. For the
-        phase that the run has a reservation of, it keeps its number.
+        A repeated turn finds its reservation, and an outdated turn only reads. A new turn for the same phase keeps the
+        reservation's number.
 
         Raises:
-            StorageUnreachable: others reserved in between, again and again.
+            StorageUnreachable: other runs reserved in between in every round.
         """
         async for _ in OptimisticRetry("the reservations"):
             rows = [row async for row in self._store.runs.scan(_PARTITION)]
@@ -69,12 +69,12 @@ class ReservationRepository(Repository):
         raise AssertionError("the rounds end by an exception")
 
     async def list_all(self) -> list[Reservation]:
-        """All reservations: one short scan."""
+        """All reservations, by one short scan."""
         rows = self._store.runs.scan(_PARTITION)
         return [_reservation(row) async for row in rows if row.key != _HEAD]
 
     async def get_phase(self, run_id: str) -> tuple[int, int] | None:
-        """The positions of the ring and the phase that the run has reserved; ``None`` when it has none."""
+        """The ring and phase of the run's reservation, as positions; ``None`` without one."""
         row = await self._store.runs.get(_PARTITION, run_id)
         stored = None if row is None else _reservation(row)
         if stored is None or stored.groups is None or not stored.phase:
@@ -83,9 +83,9 @@ class ReservationRepository(Repository):
         return int(ring), int(phase)
 
     async def release(self, run_id: str, turn: int) -> Reservation | None:
-        """Give back what the run has reserved up to that turn; what that was, ``None`` when it was nothing.
+        """Release the run's reservation up to that turn; returns it, or ``None`` without one.
 
-        The row stays: an execution of that turn which comes late finds that it is over.
+        The row stays, so that a late execution of that turn finds it released.
         """
         async for _ in OptimisticRetry(f"the reservation of run {run_id}"):
             row = await self._store.runs.get(_PARTITION, run_id)
@@ -111,7 +111,7 @@ def _change(key: str, columns: dict[str, object], before: Row | None) -> Change:
 
 
 def _stored(reservation: Reservation) -> dict[str, object]:
-    """Without the names of groups: they are with the plan of the run, and of no use to other runs."""
+    """The columns, without the group names, which are in the run's plan and of no use to other runs."""
     groups = reservation.groups
     bare = None if groups is None else groups.model_copy(update={"names": {}})
     return reservation.model_copy(update={"groups": bare}).to_wire()
@@ -119,5 +119,5 @@ def _stored(reservation: Reservation) -> dict[str, object]:
 
 def _reservation(row: Row) -> Reservation:
     found = try_read(_PARTITION, row, lambda row: unpack(Reservation, row.columns))
-    # One that cannot be read may be of the same machines: it is ahead of all until its run has ended.
+    # An unreadable reservation may have the same groups: it goes first until its run has ended.
     return found or Reservation(run_id=row.key, turn=0, phase="", since=_LONG_AGO, groups=EVERYTHING)

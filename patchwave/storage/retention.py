@@ -1,4 +1,4 @@
-"""Removal of what has been kept long enough, a bounded number of rows at a time."""
+"""Removes expired records, a bounded number of rows per call."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from patchwave.storage.throttling import THROTTLED_BUCKETS
 _RUNS = "runs"
 _POLICIES = ("policies", "controls")
 _FIRST_ID, _BEHIND_IDS = "2", "3"
-"""Ids of runs and of changes begin with their year; so may the name of a policy, and no other subject of the log."""
+"""Ids of runs and changes begin with their year; so may policy names, but no other audit subject."""
 
 
 class RetentionRepository(Repository):
-    """Removal of what has been kept long enough."""
+    """Removal of expired records."""
 
     async def list_runs_before(self, cutoff: datetime) -> AsyncGenerator[Run]:
-        """Runs whose id bears an earlier time, the newest of them first; without those that cannot be read."""
+        """Runs with an id from before ``cutoff``, newest first; without unreadable ones."""
         first = RunId.of(cutoff, "").row_key
         async for row in self._store.runs.scan(_RUNS, first=first, select=LISTED):
             run = try_read(_RUNS, row, lambda row: unpack(Run, row.columns))
@@ -40,20 +40,20 @@ class RetentionRepository(Repository):
                 yield run
 
     async def list_mode_changes_before(self, cutoff: datetime) -> AsyncGenerator[ModeChange]:
-        """Changes of patch modes whose id bears an earlier time, the newest first; but for unreadable ones."""
+        """Changes of patch modes with an id from before ``cutoff``, newest first; without unreadable ones."""
         async for row in self._store.runs.scan(CHANGES, first=RunId.of(cutoff, "").row_key):
             change = try_read(CHANGES, row, lambda row: unpack(ModeChange, row.columns))
             if change is not None:
                 yield change
 
     async def purge_mode_change(self, change_id: str, most: int) -> int | None:
-        """Remove what is kept of a change of patch modes, as `purge_run` does with a run."""
+        """Remove a change of patch modes, as `purge_run` does with a run."""
         return await self._purge(CHANGES, change_id, most)
 
     async def purge_run(self, run_id: str, most: int) -> int | None:
-        """Remove what is kept of a run, its own row last; how many rows that were, ``None`` when some are left.
+        """Remove the rows of a run, its own row last; returns how many, or ``None`` when some are left.
 
-        A call that was cut off is completed by the next one, as long as the run's row is there.
+        The next call completes an interrupted one, as long as the run's row exists.
         """
         return await self._purge(_RUNS, run_id, most)
 
@@ -70,13 +70,13 @@ class RetentionRepository(Repository):
         return removed + 1
 
     async def purge_machines(self, slice_number: int, cutoff: datetime) -> int:
-        """Remove what is kept over all runs of one in 256 machines, and is older than that moment; how many rows.
+        """Remove old machine data over all runs, for one in 256 machines; returns how many rows.
 
-        Ends in their histories, the latest state of machines that no run has ended since, and leases that ran out.
+        That is history, latest states of machines without a later outcome, and expired leases.
 
         Args:
-            slice_number: the first two hexadecimal digits of the keys of those machines.
-            cutoff: what is older goes.
+            slice_number: the first two hexadecimal digits of the machines' keys.
+            cutoff: older rows are removed.
         """
         machines, before = self._store.machines, format_instant(cutoff)
         oldest_kept = LAST_MILLISECOND - int(cutoff.timestamp() * 1000)
@@ -88,16 +88,16 @@ class RetentionRepository(Repository):
         return await _remove(machines, ALL_RUNS, gone)
 
     async def purge_idempotency_keys(self, slice_number: int, cutoff: datetime) -> int:
-        """Remove one in 256 of the idempotency keys that are older than that moment; how many."""
+        """Remove one in 256 of the idempotency keys from before ``cutoff``; returns how many."""
         removed = 0
         for kind in KINDS:
             removed += await self._purge_older(self._store.claims, kind, f"{slice_number:02x}", "at", cutoff)
         return removed
 
     async def purge_seen(self, slice_number: int, cutoff: datetime) -> int:
-        """Remove one in 256 of the packages that were first seen before that moment; how many.
+        """Remove one in 256 of the packages first seen before ``cutoff``; returns how many.
 
-        One that is still offered to a machine counts as new once: no approval delay is that long.
+        A removed package that is still offered counts as new once more; no approval delay is that long.
         """
         removed = 0
         for os_type in OsType:
@@ -106,13 +106,13 @@ class RetentionRepository(Repository):
         return removed
 
     async def purge_throttling(self, cutoff: datetime) -> int:
-        """Remove the rows of buckets that were throttled until then; how many."""
+        """Remove buckets whose throttling ended before ``cutoff``; returns how many."""
         return await self._purge_older(self._store.claims, THROTTLED_BUCKETS, "", "until", cutoff)
 
     async def purge_audit(self, cutoff: datetime) -> int:
-        """Remove the lines of policies, freezes, configurations and refused calls that are older; how many.
+        """Remove old entries of policies, freezes, configurations and refused calls; returns how many.
 
-        Lines of runs and of changes of patch modes, whose ids begin with the year, go with those.
+        Entries of runs and of changes of patch modes are removed with those.
         """
         before = format_instant(cutoff)
         audit = self._store.audit

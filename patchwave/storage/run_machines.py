@@ -1,7 +1,7 @@
-"""The machines of a run: one row each in the run's partition, changed under its ETag, and final once it has an outcome.
+"""The machines of a run: one row each in the run's partition, changed under its ETag, and final with an outcome.
 
-Leaving a machine out of a run and sending its operation both change that row: the one after it has found no intent that
-may have been accepted, the other after it has declared one. So of the two the first wins.
+A skip command and the start of an operation both change that row: the skip after reading that no intent may have been
+accepted, the start after declaring an intent. The first of the two therefore wins.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from patchwave.storage.runs import clean_order
 _LISTED = wire_names(MachineRecord, without=["tags"])
 _SKIP = "skipCommand"
 _PARALLEL = 100
-"""Reads that are sent side by side: those about cached rows share a transaction."""
+"""Parallel reads: those of cached rows share a transaction."""
 
 
 class MachineProgress(NamedTuple):
-    """How far a machine is, and how it ended if it did."""
+    """A machine's stage and, if it has ended, its outcome."""
 
     stage: Stage
     outcome: OutcomeKind | None = None
@@ -41,37 +41,37 @@ class MachineProgress(NamedTuple):
 
 
 class MachineRepository(Repository):
-    """What is kept of each machine in a run."""
+    """Machines of runs."""
 
     def __init__(self, store: Store, intents: IntentRepository) -> None:
         super().__init__(store)
         self._intents = intents
 
     async def add(self, run_id: str, machines: Sequence[MachineRecord]) -> None:
-        """Insert the machines that have no row yet.
+        """Insert machines that have no row yet.
 
-        A row is never overwritten, so that a second execution keeps what has happened since.
+        Never overwrites a row, so that a repeated call keeps later changes.
         """
         rows = {MACHINES + machine.key: _columns(machine) for machine in machines}
         await self._store.results.insert_all(run_id, rows)
 
     async def get(self, run_id: str, machine_key: str) -> MachineRecord | None:
-        """One machine of the run, or ``None``."""
+        """A machine of the run, or ``None``."""
         row = await self._store.results.get(run_id, MACHINES + machine_key)
         return None if row is None else _machine(row)
 
     async def get_validated(self, run_id: str, machine_key: str) -> MachineRecord | None:
-        """The same, for the activities of a machine, which ask again and again: a row that is known costs no read."""
+        """`get` for activities, which read the same row often: a cached row is validated instead of read."""
         row = await self._store.results.get_validated(run_id, MACHINES + machine_key)
         return None if row is None else _machine(row)
 
     async def list_page(
         self, run_id: str, *, outcome: OutcomeKind | None, limit: int, cursor: str | None
     ) -> Page[MachineRecord]:
-        """Machines in key order, without their tags; with ``outcome`` only those that ended so.
+        """Machines in key order, without tags; with ``outcome`` only those with it.
 
         Raises:
-            InvalidCursor: the cursor is not one of this list.
+            InvalidCursor: the cursor is from another list.
         """
         return await read_page(
             self._store.results,
@@ -86,23 +86,23 @@ class MachineRepository(Repository):
     async def list_stages(self, run_id: str, *, limit: int, cursor: str | None) -> Page[tuple[str, Stage]]:
         """Each machine's key and stage, in key order; ``done`` exactly for those with an outcome.
 
-        The rows are read as a whole and remembered: whoever asks works on these machines next.
+        Reads and caches whole rows, which the caller's next steps need.
         """
         return await read_page(
             self._store.results, KeyRange(run_id, MACHINES), _stage_by_key, limit=limit, cursor=cursor, keep=True
         )
 
     async def get_stages(self, run_id: str, keys: Sequence[str]) -> dict[str, Stage]:
-        """The stage of each of the machines that the run has; ``done`` exactly for those with an outcome."""
+        """The stages of the machines that exist; ``done`` exactly for those with an outcome."""
         return dict(
             [_stage_by_key(row) async for row in scan_keys(self._store.results, run_id, keys, ["stage", "outcome"])]
         )
 
     async def get_progress(self, run_id: str, keys: Sequence[str]) -> dict[str, MachineProgress]:
-        """How far each of the machines is that the run has.
+        """The progress of the machines that exist.
 
-        One question each, side by side: the keys of a page of the plan are spread over the whole partition, and a
-        scan from the lowest to the highest would read a large run once for every page.
+        Parallel single reads: the keys of a plan page are spread over the partition, so one scan from the lowest to the
+        highest would read a large run once per page.
         """
         gate = asyncio.Semaphore(_PARALLEL)
 
@@ -114,9 +114,9 @@ class MachineRepository(Repository):
         return {key: _progress(row) for key, row in found if row is not None}
 
     async def scan(self, run_id: str) -> AsyncGenerator[MachineRecord]:
-        """All machines of the run with everything that is known of them, in key order, a page at a time.
+        """All machines of the run in key order, page by page.
 
-        A row that cannot be read is in the log, and its machine has its end when the run closes.
+        An unreadable row is logged; its machine ends when the run closes.
         """
         span = KeyRange(run_id, MACHINES)
         async for row in self._store.results.scan(run_id, first=span.first, end=span.end, keep=True):
@@ -127,9 +127,9 @@ class MachineRepository(Repository):
     async def update(
         self, run_id: str, machine_key: str, stage: Stage, *, completion: Change | None = None, **columns: object
     ) -> None:
-        """Move a machine to a stage and set fields of its record; its row stays as it is once it has an outcome.
+        """Set a machine's stage and fields. Its row does not change any more once it has an outcome.
 
-        ``completion`` (`completion_change`) is written for its phase, whatever became of the row.
+        ``completion`` (`completion_change`) is written for the phase in any case.
 
         Raises:
             RecordMissing: the run has no such machine.
@@ -144,7 +144,7 @@ class MachineRepository(Repository):
                 return
 
     async def skip(self, run_id: str, machine_key: str, order: Order, kind: OperationKind) -> MachineRecord:
-        """Leave the machine out of its run. ``kind`` is the operation that the run does to its machines.
+        """Skip the machine in its run. ``kind`` is the run's operation.
 
         Raises:
             RecordMissing: the run has no such machine.
@@ -153,7 +153,7 @@ class MachineRepository(Repository):
         async for _ in OptimisticRetry(f"machine {machine_key}"):
             row = await open_row(self._store.results, run_id, machine_key)
             machine = unpack(MachineRecord, row.columns)
-            # Read after the machine: whoever declares an intent changes the machine next, and this write then fails.
+            # Read after the machine: a later intent also changes the machine, and this write then fails.
             intent = await self._intents.get(run_id, machine_key, kind)
             wanted = commands.skip(machine, intent, clean_order(order))
             if wanted == machine:
@@ -163,10 +163,10 @@ class MachineRepository(Repository):
         raise RecordMissing(f"run {run_id} has no machine {machine_key}")
 
     async def begin_operation(self, run_id: str, machine_key: str, stage: Stage, at: datetime) -> Order | None:
-        """Move a machine to a stage right before its operation is sent, once the intent is declared.
+        """Set the stage right before an operation is sent, after its intent is declared.
 
-        Returns the order to skip the machine when there is one: it then stays as it is, and nothing may be sent.
-        Nothing happens either once it has an outcome.
+        Returns the skip command if there is one: the row then stays as it is, and nothing may be sent. Nor does it
+        change once it has an outcome.
         """
         async for _ in OptimisticRetry(f"machine {machine_key}"):
             row = await open_row(self._store.results, run_id, machine_key)
@@ -180,7 +180,7 @@ class MachineRepository(Repository):
 
 
 async def open_row(results: Table, run_id: str, machine_key: str) -> Row:
-    """The row as it was last seen. It may be stale: a change needs its ETag, but an outcome in it is final."""
+    """The cached row, else the stored one. It may be stale: change it under its ETag. An outcome in it is final."""
     row = await results.get_cached_for_update(run_id, MACHINES + machine_key)
     if row is None:
         raise RecordMissing(f"run {run_id} has no machine {machine_key}")
@@ -188,7 +188,7 @@ async def open_row(results: Table, run_id: str, machine_key: str) -> Row:
 
 
 async def apply_if_unchanged(results: Table, run_id: str, changes: Sequence[Change]) -> bool:
-    """Apply them in one transaction; ``False``: the machine changed meanwhile."""
+    """Apply the changes in one transaction; ``False`` when the machine changed meanwhile."""
     try:
         await results.apply(run_id, changes)
     except Conflict:
@@ -197,11 +197,11 @@ async def apply_if_unchanged(results: Table, run_id: str, changes: Sequence[Chan
 
 
 async def scan_keys(results: Table, run_id: str, keys: Sequence[str], select: list[str] | None) -> AsyncGenerator[Row]:
-    """The rows of the keys that exist: one scan from the lowest to the highest of them."""
+    """The rows of the keys that exist, by one scan from the lowest to the highest key."""
     if not keys:
         return
     wanted = {MACHINES + key for key in keys}
-    # The key right behind the highest one: no key holds a character below the space.
+    # The first key after the highest one: no key has a character below the space.
     rows = results.scan(run_id, first=min(wanted), end=max(wanted) + " ", select=select)
     async for row in rows:
         if row.key in wanted:
@@ -217,7 +217,7 @@ def _stage_by_key(row: Row) -> tuple[str, Stage]:
 
 
 def _stage(row: Row) -> Stage:
-    """The stage; of a damaged one, that of a machine on which nothing may be started, as Azure may work on it."""
+    """The stage; for a damaged one, a stage in which nothing is started, as Azure may be working on the machine."""
     try:
         return Stage(row.columns["stage"])
     except (KeyError, ValueError):

@@ -1,4 +1,4 @@
-"""The patches of a machine in a run: one row each, behind the machine's own row, which says how many count."""
+"""The patches of a machine in a run: one row each. The machine's own row has their number."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ MACHINES = "m~"
 PATCHES = "p~"
 """Row key prefix of a patch: ``p~{machineKey}~{number}``."""
 PATCH_COUNT = "patchRows"
-"""The column of a machine's row that says how many patch rows count; those behind are left over from a longer list."""
+"""Column of a machine's row: how many patch rows count. Further rows are left over from a longer list."""
 _FLEETS_KEPT = 10_000
 
 
 def patch_span(row: Row) -> tuple[str, str]:
-    """The first row key of a machine's patches that count, and the one behind the last."""
+    """The first row key of a machine's valid patches, and the first key after them."""
     prefix = _prefix(row)
     return prefix, f"{prefix}{patch_count(row):05d}"
 
 
 def patch_count(row: Row) -> int:
-    """How many patches a machine's row says that there are."""
+    """The number of patches, by the machine's row."""
     return int(row.columns.get(PATCH_COUNT, 0))
 
 
 def patch_changes(row: Row, patches: Sequence[PatchRecord]) -> list[Change]:
-    """Write the patches of the machine in that row."""
+    """Changes that write the machine's patches."""
     prefix = _prefix(row)
     return [Change("replace", f"{prefix}{number:05d}", pack(patch.to_wire())) for number, patch in enumerate(patches)]
 
 
 class PatchMemory:
-    """The patches that this process has written, by the machine's row of that moment.
+    """A cache of patches that this process has written, by the version of the machine's row.
 
-    They change together with columns of that row. Whoever uses them writes under the row's ETag, so that patches which
-    another process has written since are found out by the row. Between assessment and installation all machines of a
-    run are kept here, so each list is compressed to some 2 KB.
+    Patches change together with columns of that row, and users of the cache write under the row's ETag, which detects
+    writes by other processes. A cached list is compressed to some 2 KB, so that all machines of a run fit between
+    assessment and installation.
     """
 
     def __init__(self, size: int = _FLEETS_KEPT) -> None:
@@ -58,7 +58,7 @@ class PatchMemory:
             self._lists.popitem(last=False)
 
     def get(self, run_id: str, row: Row) -> list[PatchRecord] | None:
-        """The patches that go with the machine's row; ``None`` when they have to be read."""
+        """The patches of the machine's row; ``None`` when they must be read."""
         basis, packed = self._lists.get((run_id, row.key), (0, b""))
         if not packed or basis != _basis(row):
             return None
@@ -66,10 +66,10 @@ class PatchMemory:
 
 
 def merge_patches(known: Sequence[PatchRecord], handled: Sequence[PatchRecord]) -> list[PatchRecord]:
-    """What the assessment found, updated by what the installation did, then what only the latter names.
+    """The assessment's patches, updated by the installation's, followed by those that only the installation names.
 
-    A patch is the same one by its id, else by name, version and KB number. Fields that the installation leaves empty
-    keep what the assessment said.
+    Patches are equal by id, else by name, version and KB number. Empty fields of the installation do not replace the
+    assessment's.
     """
     merged = {_identity(patch): patch for patch in known}
     for patch in handled:
@@ -91,5 +91,5 @@ def _prefix(row: Row) -> str:
 
 
 def _basis(row: Row) -> int:
-    """Changes with every write of patches."""
+    """A value that changes with every write of patches."""
     return hash(tuple(row.columns.get(name) for name in (PATCH_COUNT, "assessment", "installation")))

@@ -1,4 +1,4 @@
-"""Run rows: one partition, newest first, created once by run id and changed under their ETag."""
+"""Runs: one partition, newest first; each row is created once by run id and changed under its ETag."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _SNAPSHOT = "policySnapshot"
 _RUNS_KEPT = 50
 _STAGES, _OUTCOMES = frozenset(Stage), frozenset(OutcomeKind)
 _COUNTED_A_SECOND = 500
-"""Rows that are read for the counts of a run that goes on, at most; a smaller run is counted whenever it is shown."""
+"""Rows read per second to count the machines of a live run. Smaller runs are counted on every read."""
 LISTED = wire_names(Run, without=[_SNAPSHOT])
-"""The columns of a run as lists show it."""
+"""The columns of a run in lists."""
 
 
 class LiveRun(NamedTuple):
-    """An entry of the index of live runs: the run, as lists show it, or ``None`` when its row is not there."""
+    """An entry of the index of live runs, and its run without the snapshot; ``None`` if it has no row."""
 
     run_id: str
     since: datetime
@@ -47,7 +47,7 @@ class LiveRun(NamedTuple):
 
 
 class RunRepository(Repository):
-    """What is kept of a run as a whole."""
+    """Runs as a whole."""
 
     def __init__(
         self, store: Store, live_runs: LiveRunRepository, overrides: ScheduleOverrideRepository, audit: AuditRepository
@@ -57,16 +57,16 @@ class RunRepository(Repository):
         self._overrides = overrides
         self._audit = audit
         self._parsed: dict[str, tuple[str, Run]] = {}
-        """By id, the run as of an ETag: each machine of a run asks for it several times."""
+        """The parsed run by id and ETag: each machine of a run reads it several times."""
         self._counting: dict[str, asyncio.Task[tuple[dict[str, int], dict[str, int]]]] = {}
 
     async def create(self, run: Run) -> tuple[Run, bool]:
-        """Insert the run unless its id exists: the stored run, and whether this call created it.
+        """Insert the run unless its id exists; returns the stored run, and whether this call created it.
 
         Raises:
             RecordTooLarge: the policy snapshot does not fit into a row.
         """
-        # The index first: nothing would ever end a run without an entry. The watchdog removes one without a run.
+        # Index first: no timer would find a run without an entry. The watchdog removes entries without a run.
         is_entered = await self._live_runs.add(run.id, run.created_at)
         if await self._store.runs.insert(_PARTITION, RunId.parse(run.id).row_key, pack(run.to_wire())):
             return run, True
@@ -91,10 +91,10 @@ class RunRepository(Repository):
         return run
 
     async def list_page(self, limit: int, cursor: str | None, mode: Mode | None = None) -> Page[Run]:
-        """Runs, newest first, without their policy snapshots; with ``mode`` only such runs.
+        """Runs, newest first, without their policy snapshots; optionally of one ``mode``.
 
         Raises:
-            InvalidCursor: the cursor is not one of this list.
+            InvalidCursor: the cursor is from another list.
         """
         return await read_page(
             self._store.runs,
@@ -107,9 +107,9 @@ class RunRepository(Repository):
         )
 
     async def list_watched(self) -> list[LiveRun]:
-        """Every entry of the index of live runs, the newest run first; some of the runs may have ended.
+        """Every entry of the index of live runs, newest run first; some of the runs may have ended.
 
-        An entry or a run that cannot be read is in the log, and left as it is.
+        An unreadable entry or run is logged, and left as it is.
         """
         gate = asyncio.Semaphore(_PARALLEL)
 
@@ -120,7 +120,7 @@ class RunRepository(Repository):
                 except StorageError:
                     raise
                 except Exception:
-                    # Not the same as no run: the entry of a run that cannot be read stays.
+                    # Unreadable is not missing: its entry stays.
                     _LOG.exception("The row of the run %s cannot be read.", run_id)
                     return None
 
@@ -128,16 +128,16 @@ class RunRepository(Repository):
         return [each for each in found if each is not None]
 
     async def list_live(self) -> list[Run]:
-        """All runs that have not ended, newest first, without their policy snapshots: one request for each of them."""
+        """All live runs, newest first, without their policy snapshots. One request per run."""
         found = [each.run for each in await self.list_watched()]
         return [run for run in found if run is not None and not run.state.is_final]
 
     async def start(self, run_id: str, at: datetime) -> Run:
-        """Move a queued run to running; any other state is left alone. The run with its snapshot."""
+        """Move a queued run to running; any other state stays. Returns the run with its snapshot."""
         return await self._change(run_id, lambda run: commands.start(run, at))
 
     async def close(self, run_id: str, state: RunState, reason: str, at: datetime) -> Run:
-        """Give the run its final state and totals, counted from its machines. A final run stays as it is."""
+        """Set the final state, and totals counted from the machines. A final run stays as it is."""
         run = await self.get(run_id)
         if run is None:
             raise RecordMissing(f"no run {run_id}")
@@ -159,7 +159,7 @@ class RunRepository(Repository):
         return await self._change(run_id, close)
 
     async def settle(self, run: Run) -> None:
-        """Do what follows the end of a run, removing its entry of the index last. Every step may be repeated."""
+        """Complete what follows the end of a run; removes its index entry last. Idempotent."""
         ended_at = run.ended_at or run.created_at
         await self._overrides.end_carry_over(run.policy, run.id, ended_at)
         detail = {"state": run.state.value, "reason": run.reason, "countsByOutcome": run.counts_by_outcome}
@@ -167,17 +167,16 @@ class RunRepository(Repository):
         await self._live_runs.remove(run.id)
 
     async def get_listed(self, run_id: str) -> Run | None:
-        """The run as lists show it, without its policy snapshot; ``None`` when there is none."""
+        """The run without its policy snapshot, or ``None``."""
         row = await self._store.runs.get(_PARTITION, RunId.parse(run_id).row_key, LISTED)
         return None if row is None else _run(row.columns)
 
     async def extend_heartbeat(self, run_id: str, until: datetime) -> None:
-        """The run lives, and need not be heard of again before that moment: a merge into its row."""
+        """Extend the heartbeat deadline, by a merge into the run's row."""
         await self._store.runs.merge(_PARTITION, RunId.parse(run_id).row_key, pack({"heartbeatDeadline": until}))
 
     async def begin_generation(self, run_id: str, after: int, version: str, until: datetime) -> Run:
-        """Note that the run gets another orchestration; the run, whose generation is another when somebody else
-        did that or when it has ended."""
+        """Begin the generation after ``after``, unless another caller did or the run has ended; returns the run."""
 
         def begin(run: Run) -> Run:
             if run.state.is_final or run.generation != after:
@@ -186,23 +185,23 @@ class RunRepository(Repository):
 
         return await self._change(run_id, begin)
 
-    # --- steering: orders may be repeated, and what the first one said stays
+    # --- commands: idempotent; the first of two counts
 
     async def cancel(self, run_id: str, order: Order) -> Run:
-        """Ask the run to stop.
+        """Cancel the run.
 
         Raises (all of these):
-            RecordMissing: there is no such run.
-            InvalidTransition: the order comes too late, or contradicts another one.
+            RecordMissing: the run does not exist.
+            InvalidTransition: the command is too late, or contradicts an earlier one.
         """
         return await self._change(run_id, lambda run: commands.cancel(run, clean_order(order)))
 
     async def pause(self, run_id: str, order: Order) -> Run:
-        """Keep the run from starting anything."""
+        """Pause the run: it starts nothing more."""
         return await self._change(run_id, lambda run: commands.pause(run, clean_order(order)))
 
     async def resume(self, run_id: str, order: Order) -> Run:
-        """Let the run go on after a pause, and after gates that held."""
+        """Resume the run after a pause, or after gates that block."""
         return await self._change(run_id, lambda run: commands.resume(run, clean_order(order)))
 
     async def decide_ring(self, run_id: str, ring: str, order: Order, *, approved: bool) -> Run:
@@ -210,23 +209,23 @@ class RunRepository(Repository):
         return await self._change(run_id, lambda run: commands.decide(run, ring, clean_order(order), approved=approved))
 
     async def set_state(self, run_id: str, state: RunState, waiting_for: str = "") -> Run:
-        """Show where the run stands; a pause and a gate that holds are shown before it."""
+        """Show the run's state; pauses and blocked gates take precedence."""
         return await self._change(run_id, lambda run: commands.show(run, state, waiting_for))
 
     async def enter_window(self, run_id: str, ends_at: datetime) -> Run:
-        """Let the run go on, in a window that ends then. A final run stays as it is."""
+        """Continue the run in a window that ends then. A final run stays as it is."""
         return await self._change(run_id, lambda run: commands.enter_window(run, ends_at))
 
     async def ask_approval(self, run_id: str, ring: str, at: datetime) -> Run:
-        """Wait for the approval of a ring; the first time that the run does is kept."""
+        """Wait for the approval of a ring; the first time is kept."""
         return await self._change(run_id, lambda run: commands.ask_approval(run, ring, at))
 
     async def trip_error_budget(self, gate: ErrorBudgetExceeded, at: datetime) -> Run:
-        """An error budget is used up: hold its scope, or end the run."""
+        """An error budget is exceeded: block its scope, or end the run."""
         return await self._change(gate.run_id, lambda run: commands.trip_error_budget(run, gate, at))
 
     async def stop(self, run_id: str, reason: str, at: datetime, *, unless_approved: str = "") -> Run:
-        """A gate ends the run, unless that ring has been approved."""
+        """A gate ends the run, unless that ring was approved."""
         return await self._change(
             run_id, lambda run: commands.stop(run, clean(reason), at, unless_approved=unless_approved)
         )
@@ -234,7 +233,7 @@ class RunRepository(Repository):
     async def update_occurrence(
         self, run_id: str, change: Callable[[MaintenanceOccurrence], MaintenanceOccurrence]
     ) -> Run:
-        """Write down what became known of the scheduled run that the run accompanies; the run as it is then."""
+        """Update what is known of the maintenance run's scheduled run; returns the run."""
 
         def note(run: Run) -> Run:
             if run.maintenance is None:
@@ -244,12 +243,12 @@ class RunRepository(Repository):
         return await self._change(run_id, note)
 
     async def is_canceled(self, run_id: str) -> bool:
-        """Whether somebody asked the run to stop."""
+        """Whether the run was cancelled."""
         run = await self.get(run_id)
         return run is not None and run.cancel_requested_at is not None
 
     async def count_machines(self, run_id: str) -> int:
-        """How many machines the run has: a scan of their keys. Lists of runs show it from then on."""
+        """Count the run's machines by a scan of their keys, and store the number for lists."""
         span = KeyRange(run_id, MACHINES)
         total = 0
         async for _ in self._store.results.scan(run_id, first=span.first, end=span.end, select=[]):
@@ -258,14 +257,14 @@ class RunRepository(Repository):
         return total
 
     async def set_machine_count(self, run_id: str, machines: int) -> None:
-        """Let lists of runs show that it has so many machines: a merge into its row."""
+        """Store the number of machines for lists, by a merge into the run's row."""
         await self._store.runs.merge(_PARTITION, RunId.parse(run_id).row_key, {"machines": machines})
 
     async def get_counted(self, run_id: str, now: datetime) -> Run | None:
         """The run with counts of its machines, or ``None``. A run that has ended has them in its row.
 
-        Those of a large run that goes on are counted once in ``machines / 500`` seconds for all callers: the row keeps
-        them with ``counted_at``. So no number of watchers reads more than 500 rows a second of a run.
+        Counts of a large live run are refreshed once in ``machines / 500`` seconds for all callers, and stored in its
+        row with ``counted_at``. So any number of readers causes at most 500 row reads a second.
         """
         row = await self._store.runs.get_coalesced(_PARTITION, RunId.parse(run_id).row_key)
         if row is None:
@@ -288,19 +287,19 @@ class RunRepository(Repository):
         if counted.machines > _COUNTED_A_SECOND:
             names = ("machines", "countsByOutcome", "countsByStage", "countedAt")
             columns = pack({name: counted.to_wire()[name] for name in names})
-            # Only into the row that was read: it may have got its final counts meanwhile.
+            # Only into the row version that was read: it may have its final counts meanwhile.
             await self._store.runs.merge(_PARTITION, row.key, columns, row.etag)
         return counted
 
     async def progress(self, run_id: str) -> tuple[dict[str, int], dict[str, int]]:
-        """Counts of machines by outcome and by stage, without zeros: one scan of two columns."""
+        """Counts of machines by outcome and by stage, without zeros. One scan of two columns."""
         outcomes: Counter[str] = Counter()
         stages: Counter[str] = Counter()
         span = KeyRange(run_id, MACHINES)
         rows = self._store.results.scan(run_id, first=span.first, end=span.end, select=["outcome", "stage"])
         async for row in rows:
             stage, outcome = row.columns.get("stage", Stage.WAITING), row.columns.get("outcome")
-            # Unknown words, in a damaged row, count as what may still run and what is not known.
+            # Unknown values of damaged rows count as unknown outcome, and as in progress.
             stages[stage if stage in _STAGES else Stage.DONE if outcome else Stage.INSTALLING] += 1
             if outcome:
                 outcomes[outcome if outcome in _OUTCOMES else OutcomeKind.UNKNOWN] += 1
@@ -319,19 +318,19 @@ class RunRepository(Repository):
             wanted = decide(stored)
             if wanted == stored:
                 return stored
-            # The whole row: a merge could not take away what is empty again.
+            # The whole row: a merge could not remove columns that are empty again.
             if await self._store.runs.replace(_PARTITION, key, pack(wanted.to_wire()), row.etag):
                 return wanted
         raise RecordMissing(f"no run {run_id}")
 
 
 def clean_order(order: Order) -> Order:
-    """The order with a reason that may be stored: people paste addresses and headers."""
+    """The command with a reason that may be stored: users paste addresses and headers."""
     return order.model_copy(update={"by": clean(order.by), "why": clean(order.why)})
 
 
 def _is_fresh(run: Run, now: datetime) -> bool:
-    """Whether the counts in the row are good enough: those of a large run may be older."""
+    """Whether the stored counts are recent enough: those of a large run may be older."""
     return run.counted_at is not None and now - run.counted_at < timedelta(seconds=run.machines / _COUNTED_A_SECOND)
 
 

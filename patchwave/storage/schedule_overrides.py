@@ -1,7 +1,7 @@
-"""What people have ordered for a policy beside its document, and which of its runs go on: one row per policy.
+"""Commands for a policy's schedule beside its document, and its deferred runs: one row per policy.
 
-Every change is in the audit log of the policy. Where an order is kept, its line is made of what is kept: a change that
-was cut off before its line is completed by the same order given again, and nothing is written twice.
+Every change is audited under the policy. The entry of a stored command is derived from the row. If a change was
+interrupted before its entry, the same command completes it, and nothing is written twice.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ _LOG = logging.getLogger("patchwave.storage")
 
 
 class ScheduleOverrideRepository(Repository):
-    """Overrides by the name of their policy. They stay when the policy is deleted: a pause must not end by accident."""
+    """Overrides by policy name. They outlive the policy: a pause must not end by accident."""
 
     def __init__(self, store: Store, audit: AuditRepository) -> None:
         super().__init__(store)
         self._audit = audit
 
     async def get(self, policy: str) -> ScheduleOverrides:
-        """What was ordered; a policy without orders has empty controls, and one whose row is damaged is paused."""
+        """The policy's overrides; empty without a row, and paused when the row is damaged."""
         row = await self._store.policies.get(_PARTITION, policy)
         return ScheduleOverrides() if row is None else _read(row)
 
     async def pause(self, policy: str, pause: Pause) -> ScheduleOverrides:
-        """Start nothing by the schedule; whoever pauses first counts."""
+        """Pause the schedule; the first pause counts."""
         controls, _ = await self._change(policy, lambda known: known.paused(pause))
         kept = controls.pause or pause
         await self._audit.add(policy, "policy_paused", **kept.who, at=kept.at, detail={"reason": kept.reason})
@@ -52,7 +52,7 @@ class ScheduleOverrideRepository(Repository):
         return controls
 
     async def skip(self, policy: str, skip: Skip) -> ScheduleOverrides:
-        """Leave one occurrence out; whoever says so first counts."""
+        """Skip one occurrence; the first skip counts."""
         controls, _ = await self._change(
             policy, lambda known: known.skipping(skip, forget_before=forgettable_before(skip.at))
         )
@@ -70,7 +70,7 @@ class ScheduleOverrideRepository(Repository):
         at: datetime,
         **who: Unpack[Signature],
     ) -> ScheduleOverrides:
-        """Take back that an occurrence is left out, if it is."""
+        """Remove the skip of an occurrence, if there is one."""
         controls, is_changed = await self._change(policy, lambda known: known.unskipping(occurrence))
         if is_changed:
             detail = {"reason": reason, "occurrence": format_instant(occurrence)}
@@ -87,7 +87,7 @@ class ScheduleOverrideRepository(Repository):
         at: datetime,
         **who: Unpack[Signature],
     ) -> ScheduleOverrides:
-        """Order a run in place of the one that was ordered last; of two orders at once one counts."""
+        """Request a run, which replaces the previous request; of two concurrent ones, one counts."""
         controls, is_changed = await self._change(policy, lambda known: known.ordering(run_id, instead_of=instead_of))
         if is_changed:
             await self._audit.add(
@@ -100,7 +100,7 @@ class ScheduleOverrideRepository(Repository):
         return controls
 
     async def carry_over(self, policy: str, run_id: str, at: datetime) -> ScheduleOverrides:
-        """A run goes on in the windows that open from now on; nothing else is started in them."""
+        """A deferred run takes the windows that open from now on; nothing else is started in them."""
         controls, is_changed = await self._change(
             policy, lambda known: known.carrying(run_id, at, forget_before=forgettable_before(at))
         )
@@ -111,7 +111,7 @@ class ScheduleOverrideRepository(Repository):
         return controls
 
     async def end_carry_over(self, policy: str, run_id: str, at: datetime) -> ScheduleOverrides:
-        """The run has ended: windows that open later are free again."""
+        """The deferred run has ended: later windows are free again."""
         controls, is_changed = await self._change(policy, lambda known: known.carried(run_id, at))
         if is_changed:
             await self._audit.add(policy, "carry_over_ended", by="patchwave", at=at, detail={"runId": run_id})
@@ -141,7 +141,7 @@ def _read(row: Row) -> ScheduleOverrides:
     try:
         return unpack(ScheduleOverrides, row.columns)
     except Exception:
-        # It may say that the policy is paused. An order to resume replaces the row.
+        # A damaged row may be a pause. A resume replaces the row.
         _LOG.exception("The orders of the policy %s cannot be read: it counts as paused.", row.key)
         reason = "the stored orders of this policy cannot be read; resume it to start anew, and repeat skips"
         return ScheduleOverrides(pause=Pause(by="patchwave", reason=reason, at=_LONG_AGO))

@@ -1,4 +1,4 @@
-"""Throttling: until when nothing may be sent to a bucket of Azure that is used up (safety rule 6)."""
+"""Throttling: until when nothing may be sent to an exhausted bucket of Azure (safety rule 7)."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ THROTTLED_BUCKETS = "throttled"
 
 
 class ThrottlingRepository(Repository):
-    """One row per bucket; Azure keeps them per subscription and region. Every worker reads the same rows."""
+    """One row per bucket (subscription and region). Every worker reads the same rows."""
 
     async def throttle(self, bucket: str, until: datetime) -> None:
-        """Let nothing be sent before ``until``; a later end that is stored stays."""
+        """Send nothing before ``until``; a later stored time stays."""
         stored = await self.until(bucket)
         if stored is None or stored < until:
             await self._store.claims.replace(THROTTLED_BUCKETS, bucket, pack({"until": until}))
 
     async def until(self, bucket: str) -> datetime | None:
-        """The newest end, which may be past; ``None`` when the bucket was never throttled.
+        """The stored time, which may be past; ``None`` when the bucket was never throttled.
 
-        All rows are read at once: there are few, and every start needs one.
+        Reads all rows with one request: they are few, and every start needs one.
         """
         rows = await self._store.claims.scan_coalesced(THROTTLED_BUCKETS)
         return next((parse_instant(row.columns.get("until")) for row in rows if row.key == bucket), None)
 
 
 def bucket_key(subscription_id: str, location: str) -> str:
-    """The key of the bucket that patch operations on this machine use."""
+    """The key of the bucket for patch operations on this machine."""
     region = "".join(character for character in location.lower() if character.isalnum())
     return f"{subscription_id.lower()}~{region}"

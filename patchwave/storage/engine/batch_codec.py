@@ -1,5 +1,6 @@
-"""A transaction on the wire: an OData batch of one change set. Written here, for the library writes it with the parser
-of e-mails, which took two thirds of a worker's time.
+"""Wire format of a transaction: an OData batch of one change set.
+
+The library builds and parses it with its e-mail classes, which are too slow (docs/adr/0015-batched-table-writes.md).
 
 Format: https://learn.microsoft.com/rest/api/storageservices/performing-entity-group-transactions
 """
@@ -32,7 +33,7 @@ _INTEGERS = range(-(2**31), 2**31)
 
 @dataclass(frozen=True, slots=True)
 class BatchError:
-    """Nothing was stored: the service's status and its word for why, and the number of the change that it names."""
+    """Nothing was stored: the service's status and error code, and the index of the change that it names."""
 
     status: int
     code: str
@@ -40,10 +41,10 @@ class BatchError:
 
 
 def write_transaction(endpoint: str, table: str, partition: str, changes: Sequence[Change]) -> tuple[str, bytes]:
-    """The content type and the body of the request.
+    """The content type and body of the request.
 
     Raises:
-        TypeError: a column is not text, a truth value, a 32-bit integer or a number.
+        TypeError: a column is not a string, boolean, 32-bit integer or number.
     """
     batch, changeset = f"batch_{uuid4()}", f"changeset_{uuid4()}"
     lines = [f"--{batch}\r\nContent-Type: multipart/mixed; boundary={changeset}\r\n\r\n"]
@@ -54,7 +55,7 @@ def write_transaction(endpoint: str, table: str, partition: str, changes: Sequen
 
 
 def read_transaction(body: bytes) -> list[str] | BatchError:
-    """The ETags in the answer, in the order of the changes and empty for rows that were deleted, or why not."""
+    """The ETags in the order of the changes, empty for deleted rows; or the error."""
     etags: list[str] = []
     starts = list(_STATUS.finditer(body))
     ends = [*(one.start() for one in starts), len(body)][1:]

@@ -1,9 +1,9 @@
-"""Write batching: the steps of machines, which come by the hundred, wait a moment and share their requests.
+"""Write batching: activities that run for hundreds of machines wait a moment and share requests.
 
     with batching():
         await records.save_intent(intent)
 
-Outside of the block writes and reads are sent at once, together with what is pending for the same partition.
+Outside of the block, reads and writes are sent at once, together with pending ones of the same partition.
 """
 
 from __future__ import annotations

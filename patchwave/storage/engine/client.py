@@ -1,7 +1,7 @@
-"""The requests to one Azure table, with the errors of this package.
+"""Requests to one Azure table, with the errors of this package.
 
-The Azure library is imported here alone, and on first use. Every write is a transaction, also of one row; it is written
-by ``batch_codec`` and sent by the library, which has tokens, keys, retries and proxies.
+Only this module imports the Azure library, on first use. Every write is a transaction, even of one row: ``batch_codec``
+encodes it, and the library's pipeline sends it, with tokens, keys, retries and proxies.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 SCAN_PAGE = 1_000
 """Rows that the service returns in one response."""
 
-# The library does not repeat a POST whose response was lost. Every write here is conditional or idempotent, so that
-# a repetition finds what the first attempt did.
+# The library does not retry a POST whose response was lost. Every write here is conditional or idempotent, so that a
+# retry finds what the first attempt did.
 _ALL = ["GET", "POST"]
 
 _VERSION = "2019-02-02"
-"""Of the service's interface: the one that the library speaks."""
+"""The service version that the library uses."""
 
 _TOO_LARGE = frozenset({"EntityTooLarge", "PropertyValueTooLarge", "RequestBodyTooLarge", "ContentLengthExceeded"})
 _GONE = frozenset({"ResourceNotFound", "EntityNotFound"})
@@ -37,11 +37,11 @@ _EXISTS = frozenset({"EntityAlreadyExists", "ResourceAlreadyExists"})
 
 
 class TableMissing(Exception):
-    """The table itself does not exist yet."""
+    """The table does not exist yet."""
 
 
 class Pipeline(Protocol):
-    """The part of the library that sends requests."""
+    """The library's pipeline, which sends requests."""
 
     async def send_request(
         self, request: HttpRequest, *, stream: bool, retry_on_methods: list[str]
@@ -49,7 +49,7 @@ class Pipeline(Protocol):
 
 
 class AzureTable(Protocol):
-    """The used part of ``azure.data.tables.aio.TableClient``, whose own signatures are only half typed."""
+    """The used methods of ``azure.data.tables.aio.TableClient``, whose own signatures are only partly typed."""
 
     async def create_table(self) -> object: ...
 
@@ -71,11 +71,12 @@ class AzureTable(Protocol):
 
 
 class TableRequests:
-    """Requests to one table. All of them raise ``StorageError`` and never an Azure error."""
+    """Requests to one table. They raise ``StorageError``, and never an Azure error."""
 
     def __init__(self, client: AzureTable) -> None:
         self._client = client
-        # Private: the library has no public access to its pipeline. So its version is pinned exactly in pyproject.toml.
+        # Private: the library has no public access to its pipeline. Its version is therefore pinned exactly in
+        # pyproject.toml.
         self._pipeline = client._client  # pyright: ignore[reportPrivateUsage]
         self._endpoint = client.url.partition("?")[0]
 
@@ -87,7 +88,7 @@ class TableRequests:
             try:
                 await self._client.create_table()
             except ResourceExistsError as error:
-                # A table that was deleted a moment ago keeps its name for a while (TableBeingDeleted).
+                # The name of a deleted table stays reserved for a while (TableBeingDeleted).
                 if _code(error) != "TableAlreadyExists":
                     raise StorageUnreachable("A table of that name is just being deleted; try again.") from error
 
@@ -105,7 +106,7 @@ class TableRequests:
     async def scan(
         self, terms: Sequence[str], values: Columns, select: Iterable[str] | None, page_size: int
     ) -> AsyncGenerator[Row]:
-        """The rows for which all terms are true, in key order; the terms name the values as ``@name``."""
+        """Rows that match all terms, in key order; the terms name the values as ``@name``."""
         try:
             with _translated():
                 entities = self._client.query_entities(
@@ -122,7 +123,7 @@ class TableRequests:
     async def scan_partitions(
         self, terms: Sequence[str], values: Columns, select: Iterable[str] | None
     ) -> AsyncGenerator[tuple[str, Row]]:
-        """The rows of several partitions for which all terms are true, each with its partition."""
+        """Rows of several partitions that match all terms, each with its partition."""
         names = None if select is None else [*select, "PartitionKey"]
         try:
             with _translated():
@@ -135,10 +136,10 @@ class TableRequests:
             return
 
     async def commit(self, partition: str, changes: Sequence[Change]) -> list[str]:
-        """All changes or none of them, in one transaction; the ETags of the rows, empty for those that were deleted.
+        """All changes or none, in one transaction; returns the ETags, empty for deleted rows.
 
         Raises:
-            Conflict: the condition of one of them did not hold.
+            Conflict: the condition of a change did not hold.
         """
         from azure.core.rest import HttpRequest
 
@@ -153,7 +154,7 @@ class TableRequests:
 
         async def send() -> list[str]:
             request = HttpRequest("POST", f"{self._endpoint}/$batch", content=body, headers=headers)
-            # Read as a stream: the library would try to decode the response.
+            # Streamed: otherwise the library would try to decode the response.
             response = await self._pipeline.send_request(request, stream=True, retry_on_methods=_ALL)
             answer = await response.read()
             if response.status_code != 202:
@@ -168,7 +169,7 @@ class TableRequests:
         return await self._call(send)
 
     async def _call[T](self, operation: Callable[[], Awaitable[T]]) -> T:
-        """Run an operation; a table that does not exist yet is created and the operation run once more."""
+        """Run an operation; if the table is missing, create it and run the operation once more."""
         try:
             with _translated():
                 return await operation()
@@ -182,7 +183,7 @@ class TableRequests:
 
 
 def _select(names: Iterable[str] | None) -> list[str] | None:
-    # Without Timestamp the library cannot tell the ETag of a row when the service leaves it out of the body.
+    # Timestamp is selected because the library reads the ETag from it when the body has none.
     return None if names is None else [*dict.fromkeys((*names, "RowKey", "Timestamp"))]
 
 
@@ -196,7 +197,7 @@ def _row(entity: Mapping[str, Any]) -> Row:
 
 
 def _code(error: HttpResponseError) -> str:
-    """The service's word for what went wrong; decoded errors carry it, raw ones have it in a header."""
+    """The service's error code: in decoded errors an attribute, in raw ones a header."""
     code = getattr(error, "error_code", None)
     if code is None:
         headers = cast("Mapping[str, str]", getattr(error.response, "headers", {}))
@@ -206,7 +207,7 @@ def _code(error: HttpResponseError) -> str:
 
 @contextmanager
 def _translated() -> Generator[None]:
-    """Turn what the Azure library raises into ``errors``; texts of the service are not repeated (they hold URLs)."""
+    """Translate errors of the Azure library into ``errors``, without the service's texts, which may hold URLs."""
     from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 
     try:

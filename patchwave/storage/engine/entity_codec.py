@@ -1,8 +1,8 @@
-"""Documents as columns that can be read in Storage Explorer, within the limits of a table entity.
+"""Encodes documents as columns that are readable in Storage Explorer, within the limits of a table entity.
 
-Scalars become columns of their own under their wire name; lists and nested documents become JSON columns. A
-string property holds 64 KiB, which is 32 K UTF-16 units: free text is cut there with a visible marker and a
-``...Truncated`` column, JSON continues in further columns (``name``, ``name2``, ...) and is never cut.
+Scalars become columns under their wire name; lists and nested documents become JSON columns. A string property holds
+64 KiB, which is 32 K UTF-16 units. Longer free text is cut, with a visible marker and a ``...Truncated`` column. JSON
+is never cut: it continues in further columns (``name``, ``name2``, ...).
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from patchwave.storage.errors import RecordTooLarge
 type Columns = dict[str, Any]
 
 TEXT_UNITS = 32_000
-"""UTF-16 units in one string column: under the 32,768 that the service takes."""
+"""UTF-16 units in one string column: below the service's 32,768."""
 JSON_COLUMNS = 14
-"""Columns that one JSON value may fill: 14 x 64 KB stays under the 1 MiB of an entity with room for the rest."""
+"""Columns that one JSON value may fill: 14 x 64 KB stays below the 1 MiB of an entity."""
 
 _UNSTORABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
 def units(text: str) -> int:
-    """Length of the text as the table service counts it: UTF-16 units."""
+    """Length of the text in UTF-16 units, as the table service counts it."""
     return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def cut(text: str, limit: int = TEXT_UNITS) -> tuple[str, bool]:
-    """The text within ``limit`` UTF-16 units, and whether something is missing; the marker says how much."""
+    """The text within ``limit`` UTF-16 units, and whether it was cut; a marker shows how much is missing."""
     if units(text) <= limit:
         return text, False
     marker = f" … [cut: {len(text)} characters in all]"
@@ -53,7 +53,7 @@ def _head(text: str, limit: int) -> str:
 
 
 def clean(text: str) -> str:
-    """Free text that may be stored: without secrets and unstorable characters."""
+    """The text without secrets and without characters that cannot be stored."""
     return _UNSTORABLE.sub("\ufffd", redact(text))
 
 
@@ -65,10 +65,10 @@ def put_text(columns: Columns, name: str, text: str) -> None:
 
 
 def put_json(columns: Columns, name: str, value: object) -> None:
-    """Set a JSON value, spread over as many columns as it needs.
+    """Set a JSON value, in as many columns as it needs.
 
     Raises:
-        RecordTooLarge: it would not fit into one entity.
+        RecordTooLarge: it does not fit into one entity.
     """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=False)
     text = _UNSTORABLE.sub("\ufffd", text)
@@ -83,9 +83,9 @@ def put_json(columns: Columns, name: str, value: object) -> None:
 
 
 def put_mapping(columns: Columns, name: str, value: Mapping[str, str]) -> None:
-    """Set a mapping of texts from outside (tags): long texts are cut, and entries beyond one column are left out.
+    """Set a mapping of external texts (tags): long texts are cut, and entries that exceed one column are omitted.
 
-    Azure allows 50 tags of 256 characters, so that a flag column appears only for data that no VM can have.
+    Azure allows 50 tags of 256 characters, so no real VM needs the flag column.
     """
     kept: dict[str, str] = {}
     size, complete = 2, True
@@ -104,7 +104,7 @@ def put_mapping(columns: Columns, name: str, value: Mapping[str, str]) -> None:
 
 
 def get_json(columns: Mapping[str, Any], name: str) -> Any:
-    """Read what ``put_json`` wrote; ``None`` when the column is absent."""
+    """Read a value of ``put_json``; ``None`` when the column is absent."""
     if name not in columns:
         return None
     parts = [columns[name]]
@@ -114,9 +114,9 @@ def get_json(columns: Mapping[str, Any], name: str) -> Any:
 
 
 def pack(values: Mapping[str, object], *, exact: Iterable[str] = ()) -> Columns:
-    """Columns of a document's wire form. ``None`` is left out: a table has no null.
+    """Columns of a document's wire form. ``None`` is omitted: a table has no null.
 
-    ``exact`` names texts that are kept byte for byte, such as operation URLs.
+    ``exact`` names texts that are stored byte for byte, such as operation URLs.
     """
     verbatim = frozenset(exact)
     columns: Columns = {}
@@ -142,7 +142,7 @@ def pack(values: Mapping[str, object], *, exact: Iterable[str] = ()) -> Columns:
 
 
 def unpack[T: BaseModel](kind: type[T], columns: Mapping[str, Any]) -> T:
-    """Build a document from its columns; columns that the document does not know are ignored."""
+    """Build a document from its columns; unknown columns are ignored."""
     values: dict[str, Any] = {}
     nested = _nested_fields(kind)
     for field, info in kind.model_fields.items():
@@ -154,7 +154,7 @@ def unpack[T: BaseModel](kind: type[T], columns: Mapping[str, Any]) -> T:
 
 @cache
 def _nested_fields(kind: type[BaseModel]) -> frozenset[str]:
-    """The fields that hold a list, a mapping or another document: those that ``pack`` writes as JSON."""
+    """The fields that ``pack`` writes as JSON: lists, mappings, and nested documents."""
     return frozenset(name for name, info in kind.model_fields.items() if _is_nested(info.annotation))
 
 

@@ -1,4 +1,4 @@
-"""Pages and their cursors: a cursor is the last key handed out, so it stays good while rows come and go."""
+"""Pages and cursors. A cursor is the last returned key, so it stays valid when rows are added or removed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _KEY = re.compile(r"[A-Za-z0-9~._:-]{1,200}")
 
 @dataclass(frozen=True, slots=True)
 class Page[T]:
-    """Some items of a list, and the cursor of the next page; ``None`` on the last one.
+    """Items of a list, and the cursor of the next page; ``None`` on the last one.
 
-    ``unreadable`` has the keys of the rows of this page that are damaged: they are in no list, and hide no other.
+    ``unreadable`` has the keys of damaged rows of this page, which are not among the items.
     """
 
     items: list[T]
@@ -31,32 +31,32 @@ class Page[T]:
 
 @dataclass(frozen=True, slots=True)
 class KeyRange:
-    """A stretch of row keys in one partition: those that start with ``prefix``, all of them when it is empty."""
+    """The row keys of one partition that start with ``prefix``; all of them when it is empty."""
 
     partition: str
     prefix: str = ""
 
     @property
     def first(self) -> str:
-        """The lowest key of the stretch."""
+        """The lowest key of the range."""
         return self.prefix
 
     @property
     def end(self) -> str:
-        """The first key after the stretch; empty when it reaches to the end of the partition."""
+        """The first key after the range; empty at the end of the partition."""
         return self.prefix[:-1] + chr(ord(self.prefix[-1]) + 1) if self.prefix else ""
 
 
 def write_cursor(row_key: str) -> str:
-    """An opaque cursor that is safe in a URL."""
+    """An opaque, URL-safe cursor."""
     return base64.urlsafe_b64encode(row_key.encode()).decode().rstrip("=")
 
 
 def read_cursor(cursor: str | None, prefix: str) -> str:
-    """The row key in a cursor; empty when there is none.
+    """The row key of a cursor; empty without one.
 
     Raises:
-        InvalidCursor: it is not a cursor, or one of another list.
+        InvalidCursor: malformed, or from another list.
     """
     if cursor is None:
         return ""
@@ -70,9 +70,9 @@ def read_cursor(cursor: str | None, prefix: str) -> str:
 
 
 def try_read[T](partition: str, row: Row, convert: Callable[[Row], T]) -> T | None:
-    """What the row says; ``None``, and a line in the log with its keys, when it cannot be read.
+    """The converted row; ``None``, and a log entry with its keys, when it is damaged.
 
-    For whatever goes through many rows: one that is damaged must not keep the others from their turn.
+    For scans of many rows, which a damaged one must not end.
     """
     try:
         return convert(row)
@@ -94,7 +94,7 @@ async def read_page[T](
 ) -> Page[T]:
     """At most ``limit`` rows after the cursor, in key order.
 
-    One row more than asked for is read, so that the last page is known to be the last. ``keep`` is for `Table.scan`.
+    Reads one row more than ``limit``, to recognize the last page. ``keep`` is for `Table.scan`.
     """
     read = 0
     items: list[T] = []

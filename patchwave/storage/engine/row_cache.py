@@ -1,7 +1,7 @@
-"""A cache of the rows that this process has read or written last, with their ETags.
+"""A cache of rows that this process has read or written, with their ETags.
 
-Another process may have changed such a row since. So a cached row may only lead to a write under its ETag, which then
-fails, and never to a response by itself. Where other processes keep changing the same rows, the cache pauses.
+Another process may have changed such a row since. A cached row may therefore only lead to a write under its ETag, which
+fails then, and never to a response by itself. Where other processes keep changing the same rows, the cache pauses.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _DOUBTFUL_SECONDS = 60.0
 
 
 class RowCache:
-    """At most ``size`` rows; those that were used least recently make room."""
+    """An LRU cache of at most ``size`` rows."""
 
     def __init__(self, size: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._size = size
@@ -26,7 +26,7 @@ class RowCache:
         self._doubts: deque[float] = deque(maxlen=_DOUBTS)
 
     def get(self, partition: str, key: str) -> Row | None:
-        """The cached row; ``None`` when there is none, or while the cache pauses."""
+        """The cached row; ``None`` without one, or while the cache pauses."""
         if len(self._doubts) == _DOUBTS and self._clock() - self._doubts[0] < _DOUBTFUL_SECONDS:
             return None
         found = self._rows.get((partition, key))
@@ -48,7 +48,7 @@ class RowCache:
         self._rows.pop((partition, key), None)
 
     def wrote(self, partition: str, change: Change, etag: str, *, keep: bool) -> None:
-        """A change was stored, and the row has this ETag since. ``keep``: cache it also when it was not cached."""
+        """A change was stored, with this new ETag. ``keep``: cache the row even if it was not cached."""
         known = self._rows.get((partition, change.key))
         match change.verb:
             case "insert" | "replace" if keep or known is not None:

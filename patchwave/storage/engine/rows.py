@@ -1,4 +1,4 @@
-"""Rows, changes of rows, and what one transaction takes of them."""
+"""Rows, changes of rows, and the limits of a transaction."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Literal
 from patchwave.storage.engine.entity_codec import Columns, units
 
 BATCH_ROWS = 100
-"""Rows in one entity group transaction: the limit of the service."""
+"""Rows in one entity group transaction: the service's limit."""
 BATCH_BYTES = 3_000_000
-"""Bytes in one transaction: the service takes less than 4 MiB, and the multipart envelope needs room."""
+"""Bytes in one transaction: the service allows 4 MiB, of which the multipart envelope takes a part."""
 _ENVELOPE = 700
 _COLUMN = 40
 
@@ -20,8 +20,8 @@ class Conflict(Exception):
     """A condition did not hold: a row exists, is gone, or has another ETag. Handled inside this package.
 
     Attributes:
-        index: of the change that the service named; it names the first one when it cannot tell.
-        is_gone: there is no such row.
+        index: of the failed change; 0 when the service cannot tell.
+        is_gone: the row does not exist.
         is_of_others: another request of the same transaction failed, as far as is known.
     """
 
@@ -34,7 +34,7 @@ class Conflict(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A stored row: its key, its columns, and the ETag that guards a change of it."""
+    """A stored row: key, columns, and ETag."""
 
     key: str
     columns: Columns
@@ -43,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change of a row. ``merge`` and ``replace`` without an ETag create the row when it is absent.
+    """One change of a row. ``merge`` and ``replace`` without an ETag create an absent row.
 
     An empty merge with an ETag validates a cached row (conditional no-op write).
     """
@@ -55,17 +55,17 @@ class Change:
 
     @property
     def is_validation(self) -> bool:
-        """Whether it only checks that the row has that ETag."""
+        """Whether it only validates the row's ETag."""
         return self.verb == "merge" and not self.columns
 
     @property
     def size(self) -> int:
-        """Bytes of this change in a transaction, at most."""
+        """Upper bound of the change's bytes in a transaction."""
         return _ENVELOPE + sum(_COLUMN + len(name) + _bytes(value) for name, value in self.columns.items())
 
 
 def batches(changes: Sequence[Change]) -> list[list[Change]]:
-    """Cut changes of one partition into transactions the service takes: 100 rows and less than 4 MiB each."""
+    """Split changes of one partition into transactions within the service's limits."""
     found: list[list[Change]] = []
     size = 0
     for change in changes:
@@ -79,7 +79,7 @@ def batches(changes: Sequence[Change]) -> list[list[Change]]:
 
 
 def _bytes(value: object) -> int:
-    """How long a value becomes in JSON: quotes are escaped, and whatever is not ASCII is written as ``\\uXXXX``."""
+    """Bytes of a value as JSON: quotes are escaped, and non-ASCII characters become ``\\uXXXX``."""
     if not isinstance(value, str):
         return 24
     if value.isascii():

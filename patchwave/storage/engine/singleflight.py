@@ -1,7 +1,6 @@
-"""Single flight: equal reads that come at about the same time share one request.
+"""Single flight: equal reads at about the same time share one request.
 
-A response serves only the callers that asked before its request was sent, so that a read never misses a write that was
-done before it.
+A response only serves callers that came before its request was sent, so that a read never misses an earlier write.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from typing import Any
 from patchwave.storage.engine.batching import batching_enabled
 
 _MAX_IDLE = 200
-"""Reads of which the time of the last request is kept."""
+"""Reads whose last request time is kept."""
 
 
 @dataclass(slots=True)
 class _Pending[T]:
-    """A read that has not been sent yet: equal reads that come meanwhile share its response."""
+    """A read that is not sent yet; equal reads join it."""
 
     response: asyncio.Future[T]
     timer: asyncio.TimerHandle
@@ -28,8 +27,8 @@ class _Pending[T]:
 class SingleFlight:
     """Reads of one table, for one event loop.
 
-    With batching enabled a read is sent at most once in ``batch_delay`` seconds, and at once after a pause; without it,
-    always at once.
+    With batching enabled, equal reads are sent at most once in ``batch_delay`` seconds, and at once after a pause;
+    without it, always at once.
     """
 
     def __init__(self, batch_delay: float = 0) -> None:
@@ -39,7 +38,7 @@ class SingleFlight:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def read[T](self, key: Hashable, send: Callable[[], Awaitable[T]]) -> T:
-        """The response of a ``send`` that is called after this; equal reads have the same ``key``."""
+        """The response of a ``send`` that starts after this call; equal reads have the same ``key``."""
         loop = asyncio.get_running_loop()
         due = loop.time()
         if batching_enabled():
@@ -50,7 +49,7 @@ class SingleFlight:
             if pending is not None:
                 pending.timer.cancel()
             self._pending[key] = _Pending(response, loop.call_at(due, self._start, key, response, send))
-        # A caller that is cancelled must not cancel the read of the others.
+        # A cancelled caller must not cancel the read of the others.
         return await asyncio.shield(response)
 
     def _start[T](self, key: Hashable, response: asyncio.Future[T], send: Callable[[], Awaitable[T]]) -> None:
@@ -69,7 +68,7 @@ async def _send_once[T](response: asyncio.Future[T], send: Callable[[], Awaitabl
         response.set_result(await send())
     except BaseException as error:
         response.set_exception(error)
-        # Read once, as asyncio warns of an exception that is never retrieved.
+        # Retrieve it once: asyncio warns of exceptions that are never retrieved.
         response.exception()
         if not isinstance(error, Exception):
             raise

@@ -1,4 +1,4 @@
-"""The tables of one storage account, and how to reach them."""
+"""The tables of one storage account, and the connections to them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from patchwave.storage.errors import StorageUnreachable
 if TYPE_CHECKING:
     from azure.data.tables.aio import TableServiceClient
 
-# The library's own defaults wait 5 minutes for an answer and try 10 times more; an HTTP caller would be gone by
-# then, and an activity is run again anyway.
+# The library's defaults wait 5 minutes and retry 10 times. An HTTP caller would be gone by then, and the engine retries
+# activities anyway.
 _PATIENCE: dict[str, Any] = {
     "retry_total": 4,
     "retry_connect": 2,
@@ -26,17 +26,17 @@ _PATIENCE: dict[str, Any] = {
     "read_timeout": 30,
 }
 _MACHINES_KEPT = 10_000
-"""Machines whose rows are remembered, some 8 KB for each: a whole large run passes without reading a row twice."""
+"""Machines whose rows are cached, some 8 KB each: enough for a large run to read no row twice."""
 _ROWS_OF_A_MACHINE = 2
-"""Its own and the intent of the operation that is under way."""
+"""Its own, and the intent of the current operation."""
 _ATTEMPTS_OF_A_CHANGE = 8
-"""Rounds of read, decide, write-if-unchanged before somebody else's writes count as an outage."""
+"""Rounds of read, decide, write-if-unchanged before conflicts count as an outage."""
 
 
 class Store:
     """One attribute per table; ``docs/reference/storage.md`` describes the keys.
 
-    ``batch_delay`` is in seconds: how long a write or a question may wait for others that share its request.
+    ``batch_delay``: seconds that a read or write may wait for others that share its request.
     """
 
     def __init__(self, client: TableServiceClient, prefix: str, batch_delay: float = 0) -> None:
@@ -57,7 +57,7 @@ class Store:
 
     @classmethod
     def open(cls, settings: Settings) -> Store:
-        """Connect by connection string, else with the identity of the app. No request is sent yet."""
+        """Connect by connection string, else with the app's identity. No request is sent yet."""
         from azure.data.tables.aio import TableServiceClient
 
         options = _PATIENCE | transport_options()
@@ -71,27 +71,27 @@ class Store:
         return cls(client, settings.table_prefix, settings.storage_batch_delay_seconds)
 
     async def prepare(self) -> None:
-        """Create the tables that are absent."""
+        """Create missing tables."""
         await asyncio.gather(*(table.create() for table in self._tables))
 
     async def close(self) -> None:
-        """Wait for what is being written, and give back the connections."""
+        """Wait for pending writes, and close the connections."""
         await asyncio.gather(*(table.drain() for table in self._tables))
         await self._client.close()
 
 
 class Repository:
-    """Base of the groups of records: they share one ``Store``."""
+    """Base class of the repositories, which share one ``Store``."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
 
 class OptimisticRetry:
-    """Bounded rounds of "read, decide, write if unchanged": iterate it, and leave the loop when it is done.
+    """Bounded rounds of "read, decide, write if unchanged": iterate, and leave the loop on success.
 
     Raises:
-        StorageUnreachable: others changed the row every time.
+        StorageUnreachable: the row changed in every round.
     """
 
     def __init__(self, what: str) -> None:
@@ -105,7 +105,7 @@ class OptimisticRetry:
         if self._round == _ATTEMPTS_OF_A_CHANGE:
             raise StorageUnreachable(f"{self._what} was changed by others {self._round} times in a row.")
         if self._round:
-            # Two writers that collide once would otherwise keep step with each other.
+            # Random: two writers that collide once would otherwise collide again.
             await asyncio.sleep(0.01 * 2**self._round * random.uniform(0.5, 1.5))
         self._round += 1
         return self._round

@@ -1,6 +1,6 @@
-"""One Azure table behind a small interface: insert if absent, guarded change, one-partition scan, batch.
+"""One Azure table behind a small interface: conditional writes, scans of one partition, and batches.
 
-Below it, writes of a partition that come together share a transaction (``write_batcher``), equal reads share a request
+Concurrent writes of a partition share a transaction (``write_batcher``), equal reads share a request
 (``singleflight``), and cached rows need no read (``row_cache``).
 """
 
@@ -18,11 +18,11 @@ from patchwave.storage.engine.singleflight import SingleFlight
 from patchwave.storage.engine.write_batcher import WriteBatcher
 
 BULK_ROWS_A_SECOND = 800
-"""A partition takes 2,000; the rest is for other runs and for other partitions of its server."""
+"""A partition allows 2,000; the rest is for other runs and other partitions of its server."""
 
 
 async def throttled_batches(changes: Sequence[Change]) -> AsyncGenerator[Sequence[Change]]:
-    """Many changes of one partition in batches, throttled to ``BULK_ROWS_A_SECOND``."""
+    """Batches of changes of one partition, throttled to ``BULK_ROWS_A_SECOND``."""
     loop = asyncio.get_running_loop()
     due = loop.time()
     for batch in batches(changes):
@@ -32,12 +32,12 @@ async def throttled_batches(changes: Sequence[Change]) -> AsyncGenerator[Sequenc
 
 
 class Table:
-    """One table. Partition and row keys come from the key classes of this package, never from outside as they are.
+    """One table. Keys come from the key classes of this package, never unchecked from outside.
 
     Args:
         client: the library's client of the table.
-        batch_delay: seconds in which a partition gets one transaction, and a read one request.
-        rows_kept: how many rows are cached with their ETags.
+        batch_delay: seconds per transaction of a partition, and per equal read.
+        rows_kept: cached rows.
     """
 
     def __init__(self, client: AzureTable, *, batch_delay: float = 0, rows_kept: int = 0) -> None:
@@ -54,10 +54,10 @@ class Table:
         """Wait until all writes are stored."""
         await self._writes.drain()
 
-    # --- reading
+    # --- reads
 
     async def get(self, partition: str, key: str, select: Iterable[str] | None = None) -> Row | None:
-        """One row as it is now, or ``None``."""
+        """The current row, or ``None``."""
         row = await self._requests.get(partition, key, select)
         if row is None:
             self._cache.drop(partition, key)
@@ -66,11 +66,11 @@ class Table:
         return row
 
     async def get_coalesced(self, partition: str, key: str) -> Row | None:
-        """The same, for a row that many callers read: reads that come before the request is sent share its response."""
+        """The current row. Equal reads that come before the request is sent share its response."""
         return await self._reads.read((partition, key), lambda: self.get(partition, key))
 
     async def scan_coalesced(self, partition: str) -> list[Row]:
-        """All rows of a small partition, likewise with one request for equal reads."""
+        """All rows of a small partition. Equal reads share a request."""
 
         async def read() -> list[Row]:
             return [row async for row in self.scan(partition)]
@@ -78,7 +78,7 @@ class Table:
         return await self._reads.read(partition, read)
 
     async def get_validated(self, partition: str, key: str) -> Row | None:
-        """One row as it is now, or ``None``; a cached row is validated by its ETag and costs no read.
+        """The current row, or ``None``; a cached row is validated by its ETag instead of being read.
 
         The validation is a conditional no-op write, which shares a transaction with other writes.
         """
@@ -90,11 +90,11 @@ class Table:
         return await self.get(partition, key)
 
     async def get_cached_for_update(self, partition: str, key: str) -> Row | None:
-        """The cached row, else the row as it is now: for a change under its ETag, and for nothing else."""
+        """The cached row, else the current one: only for a change under its ETag."""
         return self._cache.get(partition, key) or await self.get(partition, key)
 
     def peek_cache(self, partition: str, key: str) -> Row | None:
-        """The cached row, or ``None``; no request is sent."""
+        """The cached row, or ``None``; sends no request."""
         return self._cache.get(partition, key)
 
     async def scan(
@@ -109,10 +109,10 @@ class Table:
         page_size: int = SCAN_PAGE,
         keep: bool = False,
     ) -> AsyncGenerator[Row]:
-        """Rows of one partition in key order: from ``first``, behind ``after``, before ``end``.
+        """Rows of one partition in key order: from ``first``, after ``after``, before ``end``.
 
-        ``where`` compares columns for equality on the server. Values travel as parameters, so that no text can
-        become part of the query. ``keep`` caches the rows for ``get_cached_for_update`` and ``get_validated``.
+        ``where`` compares columns for equality on the server. Values travel as parameters, which prevents injection.
+        ``keep`` caches the rows for ``get_cached_for_update`` and ``get_validated``.
         """
         terms, values = ["PartitionKey eq @partition"], {"partition": partition}
         for term, name, value in (
@@ -132,9 +132,9 @@ class Table:
             yield row
 
     async def keys_before(self, before: str, *, first: str = "", end: str = "") -> dict[str, list[Row]]:
-        """The rows of the partitions from ``first`` on and before ``end`` whose key is lower, by partition; keys alone.
+        """Keys lower than ``before`` in partitions from ``first`` to before ``end``, by partition.
 
-        The service reads all of these partitions for it: only for what removes things.
+        The service scans all of these partitions: only for retention.
         """
         terms, values = ["RowKey lt @before"], {"before": before}
         for term, name, value in (("PartitionKey ge @first", "first", first), ("PartitionKey lt @end", "end", end)):
@@ -146,44 +146,44 @@ class Table:
             found.setdefault(partition, []).append(row)
         return found
 
-    # --- writing
+    # --- writes
 
     async def insert(self, partition: str, key: str, columns: Columns) -> bool:
-        """Insert the row if it is absent; whether this call wrote it."""
+        """Insert the row if it is absent; whether this call did."""
         return await self._try(partition, Change("insert", key, columns)) is not None
 
     async def merge(self, partition: str, key: str, columns: Columns, etag: str = "") -> bool:
-        """Set some columns. With an ETag only on that very row, else whatever is there; whether it was done.
+        """Set some columns; with an ETag only if the row still has it. Whether it was done.
 
         Without an ETag an absent row is created.
         """
         return await self._try(partition, Change("merge", key, columns, etag)) is not None
 
     async def replace(self, partition: str, key: str, columns: Columns, etag: str = "") -> bool:
-        """Like ``merge``, and columns that are not given disappear."""
+        """Like ``merge``, but removes all other columns."""
         return await self._try(partition, Change("replace", key, columns, etag)) is not None
 
     async def delete(self, partition: str, key: str, etag: str) -> bool:
-        """Delete exactly that row; ``False`` when it has changed or is gone."""
+        """Delete the row if it still has the ETag; ``False`` when it has changed."""
         try:
             await self.apply(partition, [Change("delete", key, {}, etag)])
         except Conflict as conflict:
-            # Gone is as good as deleted: the answer to a first attempt may have been lost.
+            # Absent counts as deleted: the response to a first attempt may have been lost.
             return conflict.is_gone
         return True
 
     async def apply(self, partition: str, changes: Sequence[Change]) -> list[str]:
-        """All changes or none of them, in one transaction, which others may share; the ETags of the rows.
+        """All changes or none, in one transaction that others may share; returns the ETags.
 
         Raises:
-            Conflict: the condition of one of them did not hold.
+            Conflict: the condition of a change did not hold.
         """
         try:
             etags = await self._writes.write(partition, changes)
         except Conflict as conflict:
             for change in changes:
                 if conflict.is_of_others:
-                    # Dropped all the same, to be safe; but it is no sign that another process changes these rows.
+                    # Dropped to be safe. It does not show that another process changes these rows.
                     self._cache.drop(partition, change.key)
                 else:
                     self._cache.refused(partition, change)
@@ -198,16 +198,16 @@ class Table:
         return etags
 
     async def apply_all(self, partition: str, changes: Sequence[Change]) -> None:
-        """All changes in batches, each of which is applied as a whole.
+        """All changes in batches, each of them atomic.
 
         Raises:
-            Conflict: the condition of one of them did not hold; batches before it are stored.
+            Conflict: the condition of a change did not hold; earlier batches are stored.
         """
         async for batch in throttled_batches(changes):
             await self.apply(partition, batch)
 
     async def merge_all(self, partition: str, changes: Sequence[Change]) -> None:
-        """Merge columns into rows, whatever is there, in batches. Cached rows stay cached."""
+        """Merge columns into rows unconditionally, in batches. Cached rows stay cached."""
         async for batch in throttled_batches(changes):
             known = [(change, self._cache.get(partition, change.key)) for change in batch]
             guarded = [replace(change, etag=row.etag) if row is not None else change for change, row in known]
@@ -217,10 +217,10 @@ class Table:
                 await self.apply(partition, batch)
 
     async def insert_all(self, partition: str, rows: Mapping[str, Columns]) -> int:
-        """Insert the rows that are absent, in batches; how many this call wrote.
+        """Insert absent rows, in batches; returns how many this call inserted.
 
-        Of a batch in which a row exists, those that exist are left out, and the others inserted each for itself: that
-        is the second run of an activity whose first one wrote a part.
+        If a row of a batch exists, existing rows are left out and the others are inserted one by one. That happens when
+        an activity is repeated after a crash.
         """
         written = 0
         async for batch in throttled_batches([Change("insert", key, columns) for key, columns in rows.items()]):
@@ -229,7 +229,7 @@ class Table:
                 written += len(batch)
             except Conflict:
                 keys = [change.key for change in batch]
-                # The key right behind the highest one: no key holds a character below the space.
+                # The first key after the highest one: no key has a character below the space.
                 found = self.scan(partition, first=min(keys), end=max(keys) + " ", select=[])
                 present = {row.key async for row in found}
                 absent = [change for change in batch if change.key not in present]
@@ -237,7 +237,7 @@ class Table:
         return written
 
     async def _try(self, partition: str, change: Change) -> str | None:
-        """Make one change: the row's new ETag, or ``None`` when its condition did not hold."""
+        """Make one change; returns the new ETag, or ``None`` when its condition did not hold."""
         try:
             return (await self.apply(partition, [change]))[0]
         except Conflict:

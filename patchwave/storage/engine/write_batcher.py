@@ -1,12 +1,11 @@
-"""Group commit: writes to one partition that come at about the same time share one transaction.
+"""Group commit: concurrent writes to one partition share a transaction.
 
     writes = WriteBatcher(commit, batch_delay=3)
     etags = await writes.write("20261110T190000Z-monthly", [Change("merge", "m~1a2b", {"stage": "ready"}, etag)])
 
-Each caller gets the result of its own changes once they are stored: all of them or none, as if they had been sent
-alone. With batching enabled (``batching.py``) a partition gets one transaction in ``batch_delay`` seconds, at once
-after a pause, and more when they are full. A non-batched write flushes the partition's pending batch and is sent with
-it.
+Each caller gets the result of its own changes once they are stored: all of them or none, as if sent alone. With
+batching enabled (``batching.py``) a partition gets one transaction per ``batch_delay`` seconds: at once after a pause,
+and earlier when a batch is full. A non-batched write flushes the partition's pending batch and is sent with it.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from patchwave.storage.errors import StorageUnreachable
 
 _LOG = logging.getLogger("patchwave.storage")
 _ROUNDS = 3
-"""Transactions that are tried for a group, each without the requests that failed; then each request is sent alone."""
+"""Attempts to commit a group, each without the requests that failed; then each request is sent alone."""
 _PARALLEL = 16
 _MAX_IDLE = 200
-"""Partitions of which the time of the last transaction is kept."""
+"""Partitions whose last transaction time is kept."""
 
 type Commit = Callable[[str, Sequence[Change]], Awaitable[list[str]]]
-"""Applies changes of a partition in one transaction: the ETags of the rows. Raises ``Conflict`` or ``StorageError``."""
+"""Applies changes of a partition in one transaction, and returns ETags. Raises ``Conflict`` or ``StorageError``."""
 
 
 @dataclass(eq=False, slots=True)
@@ -52,7 +51,7 @@ class _Request:
         return all(change.is_validation for change in self.changes)
 
     def succeed(self, etags: list[str]) -> None:
-        # The caller may have been cancelled meanwhile.
+        # A cancelled caller has no open future any more.
         if not self.response.done():
             self.response.set_result(etags)
 
@@ -63,7 +62,7 @@ class _Request:
 
 @dataclass(eq=False, slots=True)
 class _Queue:
-    """The pending requests of a partition, and which of its rows are being written."""
+    """The pending requests of a partition, and the rows that are being written."""
 
     name: str
     sent_at: float
@@ -73,13 +72,13 @@ class _Queue:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a transaction is full, or a request does not wait."""
+        """Whether a transaction is full, or a request is not batched."""
         rows = sum(len(request.changes) for request in self.waiting)
         is_full = rows >= BATCH_ROWS or sum(request.size for request in self.waiting) >= BATCH_BYTES
         return is_full or not all(request.waits for request in self.waiting)
 
     def take(self) -> list[_Request]:
-        """The requests that go into one transaction, first come first served, and each row once.
+        """The requests of the next transaction, first come first served, with each row at most once.
 
         Two writes of one row stay in their order: the later one waits for the response to the earlier one.
         """
@@ -112,14 +111,14 @@ class WriteBatcher:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def write(self, partition: str, changes: Sequence[Change]) -> list[str]:
-        """Apply all of the changes or none of them: the rows' ETags, in the same order.
+        """Apply all of the changes or none; returns the ETags in the same order.
 
         Args:
-            changes: of different rows, and no more than one transaction takes (``rows.batches``).
+            changes: of different rows, within the limits of one transaction (``rows.batches``).
 
         Raises:
-            Conflict: the condition of one of them did not hold.
-            StorageError: the storage refused them, or cannot be used now.
+            Conflict: the condition of a change did not hold.
+            StorageError: the storage refused them, or is unreachable.
         """
         queue = self._queue(partition)
         request = _Request.of(changes)
@@ -128,7 +127,7 @@ class WriteBatcher:
         return await request.response
 
     async def drain(self) -> None:
-        """Send what still waits, and wait for the answers."""
+        """Flush pending requests, and wait for their responses."""
         while True:
             for queue in self._queues.values():
                 if queue.timer is not None:
@@ -152,7 +151,7 @@ class WriteBatcher:
         return queue
 
     def _schedule(self, queue: _Queue) -> None:
-        """Schedule the next transaction, one iteration of the loop later at the soonest, so that others can join it."""
+        """Schedule the next transaction, at the earliest in the next iteration of the loop, so that others can join."""
         if not queue.waiting:
             return
         loop = asyncio.get_running_loop()
@@ -167,7 +166,7 @@ class WriteBatcher:
         queue.timer = None
         group = queue.take()
         if not group:
-            # None is pending, or all wait for rows that are being written: that response schedules them.
+            # None is pending, or all wait for rows that are being written: that write schedules them when it ends.
             return
         loop = asyncio.get_running_loop()
         queue.sent_at = loop.time()
@@ -184,7 +183,7 @@ class WriteBatcher:
         finally:
             for request in group:
                 queue.busy -= request.keys
-                # When the loop ends in the middle of it, no caller may wait for ever.
+                # If the loop ends during the write, no caller may wait for ever.
                 request.response.cancel()
             self._schedule(queue)
 
@@ -199,13 +198,13 @@ class WriteBatcher:
         try:
             etags = iter(await self._commit(partition, [change for request in group for change in request.changes]))
         except Conflict as conflict:
-            # Nothing was written. The request that the service blames is sent alone, as the service names the first
-            # one when it cannot tell; the others share the next transaction.
+            # Nothing was written. The service names the first change when it cannot tell, so the blamed request is sent
+            # alone; the others share the next transaction.
             blamed = _owner(group, conflict.index)
             rest = [request for request in group if request is not blamed and not request.is_validation]
             for request in group:
                 if request.is_validation:
-                    # Reading again is always right, and a doubtful row must not hold up the writes.
+                    # A validation may fail without harm: its caller reads the row, and the writes are not delayed.
                     request.fail(Conflict(str(conflict), is_of_others=request is not blamed))
             again = [self._settle(partition, rest, rounds - 1)] if rest else []
             await asyncio.gather(self._settle_alone(partition, blamed), *again)
@@ -214,7 +213,7 @@ class WriteBatcher:
                 request.fail(StorageUnreachable(*error.args))
         except Exception:
             _LOG.info("A transaction of %d requests is sent again, each request alone.", len(group), exc_info=True)
-            # One of them is too large or not valid: sent alone, only that one fails.
+            # One of them is too large or invalid: sent alone, only that one fails.
             await self._settle_each(partition, group)
         else:
             for request in group:
