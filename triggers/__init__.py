@@ -1,4 +1,4 @@
-"""What starts work beside the API: timers, the webhook, Event Grid."""
+"""Triggers beside the API: timers, the webhook, Event Grid."""
 
 from triggers import event_grid, timers, webhook
 

@@ -1,4 +1,4 @@
-"""Event Grid: events of Azure start runs."""
+"""Event Grid trigger: Azure events start runs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from patchwave.services.azure_events import handle_event
 bp = df.Blueprint()
 
 
-# The event comes as text: the worker's own event type reads only one of the two schemas.
+# As text: the worker's own event type only parses one of the two schemas.
 @bp.event_grid_trigger(arg_name="event")  # pyright: ignore[reportUnknownMemberType] - the library leaves its keywords untyped
 @bp.durable_client_input(client_name="client")
 async def maintenance_event(event: str, client: df.DurableFunctionsClient) -> None:
-    """Start what policies ask for. The work is a run, so that the response is immediate."""
+    """Start the runs of policies that react to the event. Returns at once: a run does the work."""
     await handle_event(event, client)

@@ -1,4 +1,4 @@
-"""Timers: each calls one service."""
+"""Timer triggers: each calls one service."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ bp = df.Blueprint()
 @bp.timer_trigger(schedule="0 */5 * * * *", arg_name="timer", run_on_startup=False, use_monitor=True)
 @bp.durable_client_input(client_name="client")
 async def start_scheduled_runs(timer: func.TimerRequest, client: df.DurableFunctionsClient) -> None:
-    """Start what is due. The window and the run id decide, so that a late or repeated call is harmless."""
+    """Start due policies. Window and run id make a late or repeated call harmless."""
     missed_since = None
     if timer.past_due:
         _LOG.warning("The timer is late; only occurrences whose window is still open are started.")
@@ -33,7 +33,7 @@ async def start_scheduled_runs(timer: func.TimerRequest, client: df.DurableFunct
 @bp.timer_trigger(schedule="30 */5 * * * *", arg_name="timer", run_on_startup=False, use_monitor=True)
 @bp.durable_client_input(client_name="client")
 async def supervise_runs(timer: func.TimerRequest, client: df.DurableFunctionsClient) -> None:
-    """Look after every run that has not ended. A late or repeated call finds what is left to do."""
+    """Supervise every live run. A late or repeated call is harmless."""
     watch = watchdog.Watch(open_storage(), client, datetime.now(UTC), load_settings().poll_seconds)
     await watchdog.look_after_runs(watch)
 
@@ -41,20 +41,20 @@ async def supervise_runs(timer: func.TimerRequest, client: df.DurableFunctionsCl
 @bp.timer_trigger(schedule="0 35 * * * *", arg_name="timer", run_on_startup=False, use_monitor=True)
 @bp.durable_client_input(client_name="client")
 async def purge_expired_records(timer: func.TimerRequest, client: df.DurableFunctionsClient) -> None:
-    """Remove a slice of what has expired. A late or repeated call finds what is left."""
+    """Remove a slice of the expired records. A late or repeated call is harmless."""
     await retention.purge(open_storage(), client, retention.retention_of(load_settings()), datetime.now(UTC))
 
 
 @bp.timer_trigger(schedule="0 10,25,40,55 * * * *", arg_name="timer", run_on_startup=False, use_monitor=True)
 async def delete_expired_snapshots(timer: func.TimerRequest) -> None:
-    """Delete expired snapshots. A late or repeated call finds what is left."""
+    """Delete expired snapshots. A late or repeated call is harmless."""
     deleted = await snapshot_cleanup.delete_expired_snapshots(open_storage(), open_snapshots(), datetime.now(UTC))
     if deleted:
         _LOG.info("%d expired snapshots were deleted.", len(deleted))
 
 
 def _last_run(timer: func.TimerRequest) -> datetime | None:
-    """When the timer ran before this, by its monitor; ``None`` when it does not say, or never did."""
+    """The timer's previous execution, by its monitor; ``None`` when unknown."""
     status: object = getattr(timer, "schedule_status", None)
     last_run = (object_or_none(status) or {}).get("Last")
     try:

@@ -1,6 +1,6 @@
 """run_webhook: other systems start a stored policy, once per delivery, with a signature when a secret is set.
 
-What is refused is refused before a key is claimed, so that the next call with the same delivery finds it unused.
+Refusals come before the idempotency key is reserved, so that a later call can use the same delivery.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ async def run_webhook(req: func.HttpRequest, client: df.DurableFunctionsClient) 
     chosen = await find_written_policy(storage, name)
     policy = chosen.policy
     run_id = new_run_id(policy)
-    # Signed bytes that are sent again are the same delivery, named or not.
+    # A repeated signature is the same delivery, with or without a delivery id.
     key = delivery or signature
     if key:
         request = {"policy": policy.name, "mode": mode}
@@ -98,17 +98,17 @@ async def run_webhook(req: func.HttpRequest, client: df.DurableFunctionsClient) 
 
 
 def _check_signature(header: str | None, call: Call, now: datetime) -> str:
-    """What names the signature, when one is asked for.
+    """Verify the signature if the settings require one; returns its idempotency key.
 
     Raises:
-        ApiProblem: 401. What exactly is wrong is for the trace alone, so that nothing is learnt from trying.
+        ApiProblem: 401. The exact reason is only logged, so that attempts reveal nothing.
     """
     settings = load_settings()
     master = settings.webhook_secret.get_secret_value()
     if not master and settings.authorization is Authorization.KEYS:
         return ""
     if not master:
-        # Every caller has a function key; one without the role to start a run would come in here.
+        # Every caller has a function key, with which a caller without the role to start a run could bypass the roles.
         why = "callers need roles, and PATCHWAVE_WEBHOOK_SECRET is not set"
         _LOG.warning("A webhook was refused: %s.", why)
         raise ApiProblem(401, _UNSIGNED, why=why)
@@ -121,10 +121,10 @@ def _check_signature(header: str | None, call: Call, now: datetime) -> str:
 
 
 def _fields(body: bytes) -> dict[str, object]:
-    """The body as an object; keys of other systems are passed over.
+    """The body as an object; keys of other systems are ignored.
 
     Raises:
-        ApiProblem: 400 when it is none. A body that got lost on its way must not start a run.
+        ApiProblem: 400 when it is not an object. A lost body must not start a run.
     """
     if not body.strip():
         raise ApiProblem(400, "The body is empty: send an object, {} at least.")

@@ -1,4 +1,4 @@
-"""The boundary on the wire: the last step before a request to Resource Manager leaves, in every client of the app."""
+"""Enforces the subscription boundary: the last step of every client before a request to Resource Manager."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from patchwave.domain.policy.boundary import Boundary
 
 
 class OutsideBoundary(HttpResponseError):
-    """A request was not sent. Clients read it as a failure with this code (`patchwave.domain.policy.boundary`)."""
+    """The request was not sent. Clients return it as a failure with this code (`patchwave.domain.policy.boundary`)."""
 
 
 class BoundaryPolicy(SansIOHTTPPolicy[Any, Any]):
-    """Sends nothing that the boundary does not allow."""
+    """Blocks requests that the boundary does not allow."""
 
     def __init__(self, boundary: Boundary) -> None:
         super().__init__()
         self._boundary = boundary
 
     def on_request(self, request: PipelineRequest[Any]) -> None:
-        """Look at the request as it is about to be sent.
+        """Check the request right before it is sent.
 
         Raises:
-            OutsideBoundary: it would change something that this app must not change.
+            OutsideBoundary: it would change something outside the boundary.
         """
         sent = request.http_request
         content = getattr(sent, "content", None)

@@ -1,9 +1,9 @@
-"""Bulk status: one query of Resource Graph for a whole region, where each machine would cost a read.
+"""Bulk status: one query of Resource Graph for a whole region, instead of one read per machine.
 
-Resource Graph lags by a minute or more, so its rows count only where that does no harm. For running installations: one
-that it does not show may have ended or just begun, and is read at Resource Manager. For availability before anything is
-done to a machine: all machines that it does not show as available are read one by one. Assessments are not queried:
-they take two minutes, and their table does not show running ones.
+Resource Graph lags by a minute or more, so its rows only count where that does no harm. Running installations: one that
+it does not show may have ended or just begun, and is read from Resource Manager. Availability before a machine is
+changed: machines that it does not show as available are read one by one. Assessments are not queried: they take two
+minutes, and their table does not show running ones.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from patchwave.domain.fleet.discovery import literal
 from patchwave.settings import Settings
 
 SWEPT_ABOVE = 500
-"""Operations in flight in one region from which on they are queried in bulk."""
+"""Operations in progress in one region above which they are queried in bulk."""
 MAX_SINGLE_READS = 20
-"""Machines of one region that are read one by one within the maximum age; from then on they are queried in bulk."""
+"""Machines of one region read one by one within the maximum age, above which they are queried in bulk."""
 
 
 class _Region(NamedTuple):
@@ -31,29 +31,29 @@ class _Region(NamedTuple):
 
 
 class BulkStatus:
-    """The newest results of each region; made once per process and event loop."""
+    """The newest results per region; one instance per process and event loop."""
 
     def __init__(self, graph: ResourceGraph, longest_age: float) -> None:
         self._graph = graph
         self._longest_age = longest_age
         self._found: dict[tuple[str, _Region], tuple[float, frozenset[str]]] = {}
         self._asked: dict[_Region, deque[float]] = {}
-        # One at a time: the quota of queries is for all of them.
+        # One query at a time: all regions share the quota.
         self._gate = asyncio.Lock()
         self._not_before = 0.0
 
     async def running(self, subscription_id: str, location: str) -> frozenset[str]:
-        """The ids of the installations in a region that run, as far as is known; a poll interval old at most.
+        """The ids of running installations in a region; at most a poll interval old.
 
-        Empty when Resource Graph does not answer.
+        Empty when Resource Graph fails.
         """
         region = _Region(subscription_id.lower(), location.lower())
         return await self._newest(_running_query(region.location), region)
 
     async def available(self, subscription_id: str, location: str) -> frozenset[str]:
-        """The machines of a region, by id in lower case, that Resource Health calls available: a minute or two ago.
+        """The machines of a region, by id in lower case, that Resource Health showed as available a minute or two ago.
 
-        Empty while few machines are read: one by one, their status is of this moment.
+        Empty while few machines are read: single reads are current.
         """
         region = _Region(subscription_id.lower(), location.lower())
         asked = self._asked.setdefault(region, deque(maxlen=MAX_SINGLE_READS))
@@ -71,7 +71,7 @@ class BulkStatus:
             return found
 
     async def _query_all(self, query: str, region: _Region) -> frozenset[str]:
-        """What the query projects as ``found``, page by page."""
+        """The column ``found`` of all pages of the query."""
         found: set[str] = set()
         token = ""
         while True:

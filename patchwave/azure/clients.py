@@ -1,4 +1,4 @@
-"""One client of each kind per process and event loop: connections belong to the loop that opened them."""
+"""One client of each kind per process and event loop, because connections belong to the loop that opened them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _kinds: WeakSet[PerLoop[Any]] = WeakSet()
 
 
 class PerLoop[Client]:
-    """Clients by the event loop that uses them; ``make`` builds one, without a request."""
+    """Clients by event loop; ``make`` creates one, without a request."""
 
     def __init__(self, make: Callable[[Settings], Client]) -> None:
         _kinds.add(self)
@@ -21,7 +21,7 @@ class PerLoop[Client]:
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Client] = WeakKeyDictionary()
 
     def get(self, settings: Settings | None = None) -> Client:
-        """The client of the running loop; ``settings`` count for the first call only."""
+        """The client of the running loop; only the first call uses ``settings``."""
         loop = asyncio.get_running_loop()
         found = self._by_loop.get(loop)
         if found is None:
@@ -29,14 +29,14 @@ class PerLoop[Client]:
         return found
 
     def pop(self) -> Client | None:
-        """Forget the client of the running loop, so that the caller closes it; ``None`` when there is none."""
+        """Remove and return the client of the running loop, for the caller to close; ``None`` without one."""
         return self._by_loop.pop(asyncio.get_running_loop(), None)
 
 
 async def close_clients() -> None:
-    """Give back the connections of the running loop, of all kinds of clients. Each is opened anew when it is asked for.
+    """Close the clients of the running loop, of all kinds. The next use opens new ones.
 
-    A worker process ends with its connections; code that ends a loop before, as tests do, calls this.
+    A worker process need not call it; code that ends a loop earlier, such as a test, does.
     """
     for client in [kind.pop() for kind in list(_kinds)]:
         if (close := getattr(client, "close", None)) is not None:

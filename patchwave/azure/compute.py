@@ -1,7 +1,7 @@
-"""Calls of the compute SDK that change something: sent once, and every answer of Azure returned as a value.
+"""Changing calls of the compute SDK: sent once; every response of Azure is a value.
 
-The SDK's retries are off: azure-core would repeat a POST after a 503 or after any error with Retry-After, and a
-repeated install kills the first one in the guest (safety rule 2). Nothing here waits for an operation.
+The SDK's retries are off: azure-core would repeat a POST after a 503 or any error with Retry-After, and a repeated
+install kills the first one in the guest (safety rule 2). Nothing here waits for an operation.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 
 _ENDS = ("succeeded", "completedwithwarnings", "failed")
-"""Words of a result that say that the operation is over."""
+"""Result states of an operation that has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What became of a call.
+    """The result of a call.
 
-    ``accepted`` with both operation URLs as Azure gave them, byte for byte, and with ``reading`` when a 200 brought the
-    operation's end in its body; or ``failure``, where ``is_uncertain`` says that nothing came that is an answer (a lost
-    connection, or a 5xx). Whether Azure may have accepted all the same says ``is_open``.
+    ``accepted`` comes with both operation URLs, unchanged, and with ``reading`` when the body of a 200 has the
+    operation's result. Otherwise there is a ``failure``; ``is_uncertain`` means a lost connection or a 5xx. `is_open`
+    tells whether Azure may have accepted the call all the same.
     """
 
     accepted: bool
@@ -47,9 +47,9 @@ class Submission:
 
     @property
     def is_open(self) -> bool:
-        """Whether Azure may have taken a call that it did not answer as accepted: the machine says what became of it.
+        """Whether Azure may have accepted a call without confirming it: only the machine can tell.
 
-        A call that was kept back, or that never left, is none of those.
+        Never for a call that was throttled locally or not sent.
         """
         if self.accepted or self.failure is None:
             return self.is_uncertain
@@ -59,7 +59,7 @@ class Submission:
 
 
 class ComputeClients:
-    """The SDK's clients, one for each subscription; made once per process and event loop."""
+    """The SDK's clients, one per subscription; one instance per process and event loop."""
 
     def __init__(self, settings: Settings, credential: AsyncTokenCredential) -> None:
         self._settings = settings
@@ -77,15 +77,15 @@ class ComputeClients:
         return client
 
     def writes(self, subscription_id: str, request: str) -> RateLimit:
-        """What a change takes from that is no patch operation."""
+        """The rate limit of other changes than patch operations."""
         return open_rate_limits(self._settings).of_writes(subscription_id, request)
 
     def patches(self, subscription_id: str, location: str) -> RateLimit:
-        """What assessPatches and installPatches take from."""
+        """The rate limit of assessPatches and installPatches."""
         return open_rate_limits(self._settings).of_patches(subscription_id, location)
 
     async def close(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         for client in self._clients.values():
             await client.close()
         self._clients.clear()
@@ -98,13 +98,13 @@ async def submit(
     *,
     has_reservation: bool = False,
 ) -> Submission:
-    """Make a ``begin_...`` call of the SDK without polling, and read what Azure answered.
+    """Make a ``begin_...`` call of the SDK without polling, and return Azure's response.
 
     Args:
-        call: takes the options of the pipeline and hands them to the SDK, with ``polling=False``.
-        rate_limit: of the buckets that it takes from.
-        request_id: the ``x-ms-client-request-id``, which names the call in Azure's own log.
-        has_reservation: the caller has waited for its reservation already.
+        call: takes pipeline options and passes them to the SDK, with ``polling=False``.
+        rate_limit: of the buckets that the call uses.
+        request_id: the ``x-ms-client-request-id``, which identifies the call in Azure's log.
+        has_reservation: whether the caller has waited for its reservation already.
     """
     if not has_reservation and (wait := await rate_limit.wait()):
         return Submission(accepted=False, failure=locally_throttled(wait))
@@ -116,7 +116,7 @@ async def submit(
 
 
 async def _send(call: Callable[..., Awaitable[object]], request_id: str | None) -> tuple[Submission, Mapping[str, str]]:
-    """What Azure answered, and the headers of the answer."""
+    """Azure's response, and its headers."""
     from azure.core.exceptions import AzureError, HttpResponseError
 
     answers: list[AsyncHttpResponse] = []
@@ -136,7 +136,7 @@ async def _send(call: Callable[..., Awaitable[object]], request_id: str | None) 
         if not answers:
             return _unsent(error), {}
     except AzureError as error:
-        # The SDK may fail on a body that it did not expect, after Azure has answered.
+        # The SDK may fail on an unexpected body after Azure has responded.
         if not answers:
             lost = Submission(accepted=False, failure=_failure_of(error), is_uncertain=not _was_never_sent(error))
             return lost, {}
@@ -158,7 +158,7 @@ def _read_submission(reply: AsyncHttpResponse) -> Submission:
 
 
 def _end_within(body: str) -> PollReading | None:
-    """The end of the operation, when the answer to the call has it already, as the documents of the patch calls say."""
+    """The operation's result, when the response to the call contains it, as the patch calls' documentation allows."""
     reading = read_location(200, body)
     has_ended = reading.state is PollState.SUCCEEDED and str(reading.result.get("status")).casefold() in _ENDS
     return reading if has_ended or reading.state is PollState.FAILED else None
@@ -172,7 +172,7 @@ def _body(reply: AsyncHttpResponse) -> str:
 
 
 def _unsent(error: Exception) -> Submission:
-    """No answer of Resource Manager at all: the identity endpoint refused, so nothing was sent."""
+    """No response of Resource Manager, because the identity endpoint refused: nothing was sent."""
     return Submission(accepted=False, failure=_failure_of(error))
 
 
@@ -181,7 +181,7 @@ def _failure_of(error: Exception) -> ArmFailure:
 
 
 def _was_never_sent(error: Exception) -> bool:
-    """Whether the request surely did not leave: azure-core reports a broken connection as a request error as well."""
+    """Whether the request certainly was not sent: azure-core also reports a broken connection as a request error."""
     from aiohttp import ClientConnectorError, ConnectionTimeoutError
 
     inner: object = getattr(error, "inner_exception", None)

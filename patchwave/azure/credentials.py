@@ -1,4 +1,4 @@
-"""The one identity of this process: a managed identity in Azure, whatever the developer is signed in with elsewhere."""
+"""The identity of this process: a managed identity in Azure, and the developer's sign-in elsewhere."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _OF_THE_PLATFORM = (
     "IDENTITY_ENDPOINT",
     "MSI_ENDPOINT",
 )
-"""Variables that Azure sets where it runs an app, on every plan, and that a developer's machine does not have."""
+"""Variables that Azure sets for apps, on every plan, and that a developer's machine does not have."""
 
 
 def open_credential(settings: Settings | None = None) -> AsyncTokenCredential:
-    """The credential of this process and event loop; it caches its tokens, so every client shares it.
+    """The credential of this process and event loop, shared by all clients because it caches tokens.
 
-    With ``PATCHWAVE_IDENTITY_CLIENT_ID`` it is that managed identity, and in Azure without the setting the system's
-    own, and nothing else: a missing identity is then an error, not a silent step to other rights, such as those of
-    a client secret that was left in a setting.
+    In Azure it is the managed identity of ``PATCHWAVE_IDENTITY_CLIENT_ID``, else the system-assigned one, and nothing
+    else. A missing identity is an error, and never a silent fallback to other rights, such as those of a client secret
+    in a setting.
     """
     return _clients.get(settings)
 

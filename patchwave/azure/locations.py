@@ -1,10 +1,10 @@
-"""What Resource Manager says of places: which regions are paired, and which building a subscription's zone is.
+"""Region pairs, and the physical zones of subscriptions, from Resource Manager.
 
 Source: ``GET /subscriptions/{id}/locations``, ``metadata.pairedRegion`` and ``availabilityZoneMappings``. Zone numbers
 are logical: "zone 1" of two subscriptions may be two buildings, so the mapping is read per subscription.
 
-A plan must be possible without an answer. What is missing then makes it more careful, never less: the pairs that
-Microsoft documents stay, and zones of different subscriptions count as different.
+Planning must work without a response. Missing data makes a plan more careful, never less: documented region pairs
+apply, and zones of different subscriptions count as different.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from patchwave.settings import Settings
 
 API_VERSION = "2022-12-01"
 AT_A_TIME = 10
-"""Subscriptions that are asked at the same time; each has a budget of reads of its own."""
+"""Subscriptions read in parallel; each has its own read bucket."""
 
 _LOG = logging.getLogger("patchwave.locations")
 
 
 class Locations:
-    """The places of subscriptions, as the identity of the app sees them; made once per process and event loop."""
+    """Locations of subscriptions; one instance per process and event loop."""
 
     def __init__(self, settings: Settings, pipeline: ArmPipeline) -> None:
         self._url = f"{settings.manager_url}/subscriptions"
         self._pipeline = pipeline
 
     async def read(self, subscriptions: Collection[str]) -> Topology:
-        """Pairs and physical zones of these subscriptions, one request each; see `read_topology`."""
+        """Region pairs and physical zones of these subscriptions, one request each; see `read_topology`."""
         pairs = {region: {pair} for region, pair in KNOWN_PAIRS.items()}
         zones: dict[tuple[str, str, str], str] = {}
         asked = sorted({subscription.lower() for subscription in subscriptions})
@@ -49,18 +49,18 @@ class Locations:
             for location in locations:
                 region = region_name(_text(location.get("name")))
                 named = set(_paired_with(location))
-                # What Azure says of a region now is right about it; two subscriptions add to each other.
+                # Azure's current pairs replace documented ones; subscriptions add to each other.
                 pairs[region] = pairs[region] | named if region in answered else named
                 answered.add(region)
                 zones |= {(subscription, region, logical): physical for logical, physical in _zones_of(location)}
         return Topology.of(((region, pair) for region, others in pairs.items() for pair in others), zones)
 
     async def close(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         await self._pipeline.close()
 
     async def _list(self, subscription: str, turns: asyncio.Semaphore) -> list[dict[str, Any]]:
-        """The locations of a subscription; none when there is no answer that can be read."""
+        """The locations of a subscription; empty without a readable response."""
         from azure.core.rest import HttpRequest
 
         url = f"{self._url}/{quote(subscription, safe='')}/locations"
@@ -82,8 +82,8 @@ _clients = PerLoop(lambda settings: Locations(settings, ArmPipeline(settings, op
 async def read_topology(subscriptions: Collection[str]) -> Topology:
     """Region pairs and zone mappings for a plan over these subscriptions (ids, in any case).
 
-    Never fails: a subscription that does not answer has no zone mapping, and a region that no answer names has the
-    pair that Microsoft documents, if any.
+    Never fails: an unreadable subscription has no zone mapping, and an unknown region has the pair that Microsoft
+    documents, if any.
     """
     return await _clients.get().read(subscriptions)
 

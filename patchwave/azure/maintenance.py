@@ -1,8 +1,8 @@
-"""Microsoft.Maintenance: configurations, assignments, and the cancelling of a run.
+"""Microsoft.Maintenance: configurations, assignments, and the cancellation of a run.
 
-azure-mgmt-maintenance for all that it has; one request of api-version 2025-11-01 for the cancel that it lacks (ADR 23).
-Everything here is answered at once, none of it is an operation to be polled. Every answer of Azure, an error included,
-is a value.
+Uses azure-mgmt-maintenance, and one request of api-version 2025-11-01 for the cancellation, which it lacks
+(docs/adr/0023-maintenance-sdk.md). None of the calls is a long-running operation. Every response of Azure, an error
+included, is a value.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
     from azure.mgmt.maintenance.aio import MaintenanceManagementClient
 
 CANCEL_API_VERSION = "2025-11-01"
-"""The first stable version whose ``applyUpdates`` knows ``Cancel``."""
+"""The first stable version whose ``applyUpdates`` supports ``Cancel``."""
 
 type _Call = Callable[..., Awaitable[object]]
 
 
 class Maintenance:
-    """Schedules as the identity of the app; made once per process and event loop."""
+    """Schedules; one instance per process and event loop."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Maintenance:
         return _configuration_in(await self._send("GET", configuration.subscription_id, call))
 
     async def list(self, subscription_id: str, resource_group: str = "") -> list[MaintenanceConfiguration] | ArmFailure:
-        """The configurations of a subscription, or of one resource group of it, of every maintenance scope."""
+        """The configurations of a subscription or a resource group, of every maintenance scope."""
         client = self._client(subscription_id)
 
         async def call(**options: Any) -> object:
@@ -86,11 +86,11 @@ class Maintenance:
         return listed if isinstance(listed, ArmFailure) else [one for one in map(read_configuration, listed) if one]
 
     async def write(self, configuration: MaintenanceConfiguration) -> MaintenanceConfiguration | ArmFailure:
-        """Create or replace a configuration; what Azure made of it."""
+        """Create or replace a configuration; returns Azure's version of it."""
         identity = configuration.configuration_id
         client = self._client(identity.subscription_id)
 
-        # The SDK's parameter is any kind of IO, which the type checker cannot name.
+        # The SDK's parameter is any kind of IO, which the type checker cannot express.
         operations: Any = client.maintenance_configurations
 
         async def call(**options: Any) -> object:
@@ -112,7 +112,7 @@ class Maintenance:
         return _was_there(await self._send("DELETE", configuration.subscription_id, call))
 
     async def assignments_of(self, machine: MachineId) -> list[Assignment] | ArmFailure:
-        """The assignments that name the machine, as they are this moment."""
+        """The current assignments that name the machine."""
         client = self._client(machine.subscription_id)
 
         async def call(**options: Any) -> object:
@@ -134,7 +134,7 @@ class Maintenance:
         return _assignment_in(await self._send("GET", subscription_id, call))
 
     async def assign(self, assignment: Assignment) -> Assignment | ArmFailure:
-        """Create or replace an assignment; what Azure made of it."""
+        """Create or replace an assignment; returns Azure's version of it."""
         subscription_id, operations, place = self._assignments(assignment.resource_id)
 
         async def call(**options: Any) -> object:
@@ -145,7 +145,7 @@ class Maintenance:
         return _assignment_in(await self._send("PUT", subscription_id, call))
 
     async def unassign(self, resource_id: str, name: str) -> bool | ArmFailure:
-        """Delete an assignment, also of a machine that is gone; ``False`` when there was none."""
+        """Delete an assignment, even of a deleted machine; ``False`` when there was none."""
         subscription_id, operations, place = self._assignments(resource_id)
 
         async def call(**options: Any) -> object:
@@ -154,14 +154,14 @@ class Maintenance:
         return _was_there(await self._send("DELETE", subscription_id, call))
 
     async def cancel(self, configuration: ConfigurationId, run: str) -> ArmFailure | None:
-        """Cancel one coming run for all of its machines; ``None`` when Azure says that this run is cancelled.
+        """Cancel one upcoming run for all of its machines; ``None`` when Azure confirms it.
 
-        Azure gives the same answer for a run that has begun, which goes on: whether the start still lies ahead is the
-        caller's to know.
+        Azure's response is the same for a run that has begun, which continues: the caller must check that the start is
+        still ahead.
 
         Args:
-            configuration: whose run it is.
-            run: the start in UTC as ``yyyyMMddHHmmss``, which is the last part of an event's correlation id.
+            configuration: of the run.
+            run: its start in UTC as ``yyyyMMddHHmmss``, the last part of an event's correlation id.
         """
         from azure.core.rest import HttpRequest
 
@@ -177,14 +177,14 @@ class Maintenance:
         return _not_canceled(answer, path)
 
     async def close(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         for client in self._clients.values():
             await client.close()
         self._clients.clear()
         await self._pipeline.close()
 
     def _assignments(self, resource_id: str) -> tuple[str, Any, tuple[str, ...]]:
-        """The subscription, the SDK's operations for this kind of resource, and what they call it by.
+        """The subscription, the SDK's operations for this kind of resource, and their arguments for it.
 
         Raises:
             ValueError: it is neither a machine nor a dynamic scope.
@@ -201,7 +201,7 @@ class Maintenance:
         return scope.subscription_id, client.configuration_assignments_for_subscriptions, ()
 
     async def _send(self, method: str, subscription_id: str, call: _Call) -> ArmResponse:
-        """Let the SDK make one call in its turn, and take Azure's own answer instead of the SDK's models."""
+        """Make one rate-limited call of the SDK; returns Azure's raw response instead of the SDK's model."""
         return await rate_limited(self._settings, method, f"/subscriptions/{subscription_id}", lambda: _answer_of(call))
 
     def _client(self, subscription_id: str) -> MaintenanceManagementClient:
@@ -234,10 +234,10 @@ async def _answer_of(call: _Call) -> ArmResponse:
         answers.append(reply.http_response)
 
     try:
-        # How often and when to ask again is the caller's decision, as everywhere.
+        # Without the SDK's retries: the caller decides when to retry.
         await call(retry_total=0, raw_response_hook=keep)
     except Exception as error:
-        # The SDK may fail in any way on a body that it did not expect, after Azure has answered.
+        # The SDK may fail in any way on an unexpected body after Azure has responded.
         if not answers:
             if not isinstance(error, AzureError):
                 raise
@@ -250,7 +250,7 @@ async def _answer_of(call: _Call) -> ArmResponse:
 
 
 def _content(body: Json) -> io.BytesIO:
-    """The body as it is: the SDK's models would drop what is newer than they are."""
+    """The unchanged body: the SDK's models would drop newer fields."""
     return io.BytesIO(json.dumps(body).encode())
 
 
@@ -271,7 +271,7 @@ def _assignment_in(answer: ArmResponse) -> Assignment | ArmFailure:
 
 
 def _not_canceled(answer: ArmResponse, run: str) -> ArmFailure | None:
-    """Why the answer does not say that this run is cancelled; the name in it is that of the configuration."""
+    """Why the response does not confirm the cancellation of this run; its name is the configuration's."""
     if answer.status not in (200, 201):
         return answer.to_failure()
     body = lower_keys(parse_object(answer.body) or {})

@@ -1,7 +1,7 @@
-"""The patch settings of one machine: read, and change by PATCH.
+"""Patch settings of one machine: read, and change by PATCH.
 
-A change is followed by reading the machine, not by its operation: what the machine shows in the end is what counts, a
-crash loses nothing, and a repeated PATCH of the same settings does no harm.
+A change is verified by reading the machine, not by polling the operation. The machine's state decides, a crash loses
+nothing, and a repeated PATCH of the same settings does no harm.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _API_VERSION = "2025-04-01"
 
 
 class PatchSettings:
-    """One client for every subscription that the identity may see; made once per process and event loop."""
+    """One client for all subscriptions of the identity; one instance per process and event loop."""
 
     def __init__(self, settings: Settings, credential: AsyncTokenCredential) -> None:
         self._settings = settings
@@ -35,7 +35,7 @@ class PatchSettings:
         self._pipeline = ArmPipeline(settings, credential)
 
     async def read(self, machine: MachineId) -> MachineState | ArmFailure:
-        """What the machine is set to now."""
+        """The machine's current settings."""
         from azure.core.rest import HttpRequest
 
         url = f"{self._settings.manager_url}{machine.text}?$expand=instanceView&api-version={_API_VERSION}"
@@ -48,7 +48,7 @@ class PatchSettings:
         return read_state(found)
 
     async def change(self, machine: MachineId, os_type: OsType, wanted: WantedSettings) -> Submission:
-        """PATCH the machine; harmless when it is set so already."""
+        """PATCH the machine; harmless when it has these settings already."""
         client = self._clients.of(machine.subscription_id)
 
         async def call(**options: Any) -> object:
@@ -60,7 +60,7 @@ class PatchSettings:
         return await submit(call, self._clients.writes(machine.subscription_id, f"change {machine.folded}"))
 
     async def close(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         await self._clients.close()
         await self._pipeline.close()
 

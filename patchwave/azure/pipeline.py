@@ -1,7 +1,7 @@
-"""Plain requests to Resource Manager through azure-core: a token, nothing else.
+"""Plain requests to Resource Manager through azure-core, with a token.
 
-No retries (how often and when to ask again is the orchestrator's decision), no redirects (a token is sent to the
-configured host only), and no logging (operation URLs are signed).
+No retries (the orchestrator decides), no redirects (a token only goes to the configured host), and no logging
+(operation URLs are signed).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ASCII = "".join(map(chr, range(128)))
 
 
 def sdk_options(settings: Settings) -> dict[str, Any]:
-    """What every client of a management SDK is made with, beside its credential and subscription."""
+    """Options of every management SDK client, beside credential and subscription."""
     from azure.core.pipeline.policies import SansIOHTTPPolicy
 
     from patchwave.azure.boundary import BoundaryPolicy
@@ -42,9 +42,9 @@ def sdk_options(settings: Settings) -> dict[str, Any]:
         "credential_scopes": [settings.manager_scope],
         # The SDK's own log policy would write the signed operation URLs of every 202.
         "http_logging_policy": SansIOHTTPPolicy(),
-        # The SDK would repeat a request at whatever address a 307 names, with the token.
+        # The SDK would follow a 307 to any host, with the token.
         "redirect_policy": SansIOHTTPPolicy(),
-        # The last ones before the wire: they see each request as it is sent.
+        # Last before the wire: these see each request as it is sent.
         "per_retry_policies": [BoundaryPolicy(boundary_of(settings))],
         "connection_timeout": CONNECT_SECONDS,
         "read_timeout": READ_SECONDS,
@@ -53,13 +53,13 @@ def sdk_options(settings: Settings) -> dict[str, Any]:
 
 
 def boundary_of(settings: Settings) -> Boundary:
-    """Where the app may write."""
+    """The boundary of the app's changes."""
     return Boundary.of(settings.listed_subscriptions, settings.listed_snapshot_groups)
 
 
 @dataclass(frozen=True, slots=True)
 class ArmResponse:
-    """What came back; ``status`` 0 when there was no answer, and ``body`` then holds the error of the library."""
+    """A response; without one, ``status`` is 0 and ``body`` holds the library's error."""
 
     status: int
     body: str
@@ -71,14 +71,14 @@ class ArmResponse:
         return parse_retry_after(self.headers.get("Retry-After"), datetime.now(UTC))
 
     def to_failure(self) -> ArmFailure:
-        """The answer as an error."""
+        """The response as a failure."""
         return read_failure(self.status, self.body, retry_after=self.retry_after)
 
 
 async def rate_limited(
     settings: Settings, method: str, url: str, send: Callable[[], Awaitable[ArmResponse]]
 ) -> ArmResponse:
-    """Send when its turn has come; a request whose turn is far is not sent, and reads as throttled."""
+    """Send at the reserved time; a request with a distant reservation is not sent, and counts as throttled."""
     rate_limit = open_rate_limits(settings).of_request(method, url)
     if wait := await rate_limit.wait():
         paced = locally_throttled(wait)
@@ -91,17 +91,17 @@ async def rate_limited(
 
 
 def encode_url(url: str) -> str:
-    """The URL with the letters beyond ASCII percent-encoded; what is ASCII stays as it is, signed URLs above all."""
+    """The URL with non-ASCII characters percent-encoded; ASCII, such as a signature, stays unchanged."""
     return url if url.isascii() else quote(url, safe=_ASCII)
 
 
 def lost(error: Exception) -> ArmResponse:
-    """What a request reads as that the library could not finish: status 0, and its error."""
+    """The response for a request that failed in the library: status 0, and its error."""
     return ArmResponse(0, json.dumps({"code": type(error).__name__, "message": str(error)[:_MAX_TEXT]}))
 
 
 class ArmPipeline:
-    """One pipeline per process and event loop; opened with the first request."""
+    """One pipeline per process and event loop; opened by the first request."""
 
     def __init__(
         self,
@@ -115,9 +115,9 @@ class ArmPipeline:
         self._client: AsyncARMPipelineClient[Any, Any] | None = None
 
     async def send(self, request: HttpRequest) -> ArmResponse:
-        """Send once, when its turn has come; one whose turn is far reads as throttled.
+        """Send once, at the reserved time; with a distant reservation the request counts as throttled.
 
-        The URL goes out byte for byte, but for letters beyond ASCII of names in it, which are percent-encoded.
+        The URL stays byte for byte, except for non-ASCII characters in names, which are percent-encoded.
         """
         request.url = encode_url(request.url)
         return await rate_limited(self._settings, request.method, request.url, lambda: self._send(request))
@@ -134,7 +134,7 @@ class ArmPipeline:
             return lost(error)
 
     async def close(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         if self._client is not None:
             await self._client.close()
             self._client = None

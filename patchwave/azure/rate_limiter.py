@@ -1,8 +1,8 @@
-"""Client-side rate limiting: a request waits for its reservation here, and every response is reported here.
+"""Client-side rate limiting: requests reserve a time here, and every response is recorded here.
 
-A request takes a token from several buckets at once (Compute's and Resource Manager's own); it is sent when each of
-them lets it. One that would have to wait longer than its caller can is not sent: it reads as throttled, and is repeated
-like any other.
+A request takes a token from several buckets at once (Compute's and Resource Manager's) and is sent when all of them
+allow it. A request whose wait exceeds its caller's patience is not sent: it counts as throttled, and is retried
+(docs/adr/0016-adaptive-rate-limiting.md).
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from patchwave.settings import Settings
 
 _SUBSCRIPTION = re.compile(r"/subscriptions/([^/?]+)", re.IGNORECASE)
 _PATIENCE_POLLS = {Bucket.READS: 2 / 5, Bucket.WRITES: 4}
-"""How long a request waits for its reservation, in poll intervals. A read is repeated later, and hundreds that wait
-would keep other activities out. A change that is not made may fail its machine, so that it waits longer."""
+"""Max wait for a reservation, in poll intervals. Reads are short, because waiting ones block other activities. Changes
+wait longer, because a failed one may fail its machine."""
 _AHEAD_SHARE = 0.5
-"""Of the patience: how long before its reservation a request is to be repeated. What precedes it in its activity takes
-seconds, and a reservation that passes unused is lost."""
+"""How long before its reservation a request is retried, as a share of the max wait. Earlier steps of its activity take
+seconds, and an unused reservation is lost."""
 _MAX_RESERVATIONS = 5_000
 _RESERVATION_TTL = 600
-"""A reservation unused for so long is of a machine that has ended, or goes on in another worker."""
+"""Seconds after which an unused reservation is dropped: its machine has ended, or moved to another worker."""
 START_PATIENCE_POLLS = 1 / 15
-"""How long a start waits within the activity; for a later reservation its orchestration waits."""
+"""Max wait of a start within its activity, in poll intervals; for a later reservation its orchestration sleeps."""
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """The limiters that one request has to pass; ``request`` identifies it when it is repeated."""
+    """The limiters of one request; ``request`` identifies it when it is retried."""
 
     limiters: Mapping[Bucket, RateLimiter]
     patience: float
@@ -49,12 +49,12 @@ class RateLimit:
     request: str = ""
 
     def reserve(self) -> float:
-        """Reserve in every bucket; the moment (seconds since 1970) from which on all of them let the request pass."""
+        """Reserve in every bucket; returns the time (Unix seconds) from which all of them allow the request."""
         now = time.time()
         return max((limiter.reserve(now) for limiter in self.limiters.values()), default=now)
 
     async def wait_until(self, reserved_at: float, patience: float) -> float | None:
-        """Wait for a reservation; ``None`` when the request may leave, else the moment at which to repeat it."""
+        """Wait for a reservation; ``None`` when the request may be sent, else the time at which to retry."""
         moment = reserved_at if reserved_at > time.time() else self._ready_at()
         while (left := moment - time.time()) > 0:
             if left > patience:
@@ -64,10 +64,9 @@ class RateLimit:
         return None
 
     async def wait(self) -> float:
-        """Wait until the request may leave; 0 when it may, else the seconds after which to repeat it.
+        """Wait until the request may be sent; 0 when it may, else the seconds until its retry.
 
-        A request that has to be repeated keeps its reservation, however many others reserve meanwhile: with a new place
-        in the queue each time it would starve.
+        The retry keeps the reservation, whatever others reserve meanwhile: with a new one each time it would starve.
         """
         reserved_at = self.reservations.pop(self.request, None)
         later = await self.wait_until(self.reserve() if reserved_at is None else reserved_at, self.patience)
@@ -78,11 +77,11 @@ class RateLimit:
             for request in [each for each, at in self.reservations.items() if at < now - _RESERVATION_TTL]:
                 del self.reservations[request]
         self.reservations[self.request] = later
-        # More than the patience lies before it, so that this is a wait.
+        # Positive, because the remaining time exceeds the patience.
         return later - now - self.patience * _AHEAD_SHARE
 
     def throttle_until(self, until: float) -> None:
-        """Send nothing to the narrowest bucket before that moment: Azure has told another worker so."""
+        """Send nothing to the narrowest bucket before ``until``: Azure has throttled another worker."""
         for limiter in list(self.limiters.values())[:1]:
             limiter.throttle_until(until)
 
@@ -91,23 +90,23 @@ class RateLimit:
         return max((limiter.ready_at(now) for limiter in self.limiters.values()), default=now)
 
     def sent(self) -> None:
-        """A request leaves."""
+        """Record that a request is sent."""
         now = time.time()
         for limiter in self.limiters.values():
             limiter.sent(now)
 
     def noticed(self, headers: Mapping[str, str]) -> None:
-        """Record the levels in a response to a request that had no reservation."""
+        """Record the levels in a response to a request without a reservation."""
         now, levels = time.time(), read_levels(headers)
         for bucket, limiter in self.limiters.items():
             if bucket in levels:
                 limiter.noticed(now, levels[bucket])
 
     def answered(self, status: int, headers: Mapping[str, str], retry_after: float | None) -> None:
-        """Record what a response says of the buckets; ``status`` 0 and no headers when none came."""
+        """Record a response; ``status`` 0 and no headers without one."""
         now, levels = time.time(), read_levels(headers)
         refused = (status == 429 and not is_of_one_machine(headers)) or (status == 503 and retry_after is not None)
-        # A refusal is of the buckets that are dry; when Azure does not tell, of the narrowest, which comes first.
+        # A refusal counts for empty buckets. When Azure does not name them, for the narrowest one, which comes first.
         dry = {bucket for bucket in self.limiters if levels.get(bucket) == 0} or set(list(self.limiters)[:1])
         for bucket, limiter in self.limiters.items():
             if refused and bucket in dry:
@@ -117,7 +116,7 @@ class RateLimit:
 
 
 class RateLimits:
-    """All limiters, by bucket and by the subscription, or subscription and region, that has it."""
+    """All limiters, by bucket and by its subscription, or subscription and region."""
 
     def __init__(self, settings: Settings) -> None:
         self._limits = read_limits(settings.limits)
@@ -127,13 +126,13 @@ class RateLimits:
         self._reservations: dict[str, float] = {}
 
     def of_request(self, method: str, url: str) -> RateLimit:
-        """A plain request: Resource Manager counts those that name a subscription."""
+        """A plain request: Resource Manager limits those that name a subscription."""
         found = _SUBSCRIPTION.search(url)
         bucket = Bucket.READS if method in ("GET", "HEAD") else Bucket.WRITES
         return self._request_limit({bucket: found[1]} if found else {}, f"{method} {url}")
 
     def of_writes(self, subscription_id: str, request: str) -> RateLimit:
-        """A change of a machine that is no patch operation; ``request`` says which."""
+        """Another change of a machine than a patch operation; ``request`` identifies it."""
         return self._request_limit({Bucket.WRITES: subscription_id}, request)
 
     def of_patches(self, subscription_id: str, location: str) -> RateLimit:
@@ -146,15 +145,15 @@ class RateLimits:
         )
 
     def of_queries(self) -> RateLimit:
-        """A query of Resource Graph for an HTTP caller: it waits as long as its caller does.
+        """A query of Resource Graph for an HTTP caller, without a limit of its wait.
 
         Queries of runs are sent at once. Those of callers leave half of the quota to runs, and nearly stop when runs
-        take more.
+        need more.
         """
         return RateLimit({Bucket.QUERIES: self._limiter(Bucket.QUERIES, "")}, float("inf"), self._reservations)
 
     def is_time_to_ask(self, bucket_key: str) -> bool:
-        """Whether to read again what Azure has told other workers of that bucket: now and then, not for every start."""
+        """Whether to read the bucket's stored throttling again: once per interval, not for every start."""
         now = time.time()
         if now < self._asked_at.get(bucket_key, 0) + self._poll_seconds * START_PATIENCE_POLLS:
             return False
@@ -177,12 +176,12 @@ _rate_limits = PerLoop(RateLimits)
 
 
 def open_rate_limits(settings: Settings | None = None) -> RateLimits:
-    """The limiters of this process, which all of its clients share."""
+    """The limiters of this process, shared by all clients."""
     return _rate_limits.get(settings)
 
 
 def locally_throttled(seconds: float) -> ArmFailure:
-    """The failure of a request that was not sent: throttled, by this client itself."""
+    """The failure of a request that was not sent, because the client throttled it."""
     return ArmFailure(
         status=429,
         code=LOCALLY_THROTTLED,

@@ -1,13 +1,12 @@
-"""Azure Resource Graph: one page of a query per call, paced by the quota that the service announces.
+"""Azure Resource Graph: one page of a query per call, rate-limited by the quota that the service reports.
 
-The endpoint is a single POST of plain JSON, so azure-core's ARM pipeline is enough: azure-mgmt-resourcegraph would
-add a dependency, a second set of models and retries that sleep inside the call, and hide the quota headers. Source
-of the wire form: recordings of 2021-03-01 (page size, ``$skipToken``, ``resultTruncated`` as text, quota headers)
-and Microsoft's guidance for throttled requests (15 queries per 5 seconds and user).
+The endpoint is a single POST of plain JSON, for which azure-core's pipeline is enough. azure-mgmt-resourcegraph would
+add a dependency, a second set of models, and retries that sleep inside the call, and it hides the quota headers.
+Source of the wire format: recordings of 2021-03-01 (page size, ``$skipToken``, ``resultTruncated`` as text, quota
+headers) and Microsoft's guidance for throttled requests (15 queries per 5 seconds and user).
 
 A page says how long to wait before the next query, and the orchestrator waits with a timer. Only `pages` and
-`page_in_turn` sleep, for functions that answer while their caller waits. Those share a part of the quota, so that many
-looks at the fleet keep no run waiting.
+`page_in_turn` sleep, for HTTP callers. These share a part of the quota, so that they do not delay runs.
 """
 
 from __future__ import annotations
@@ -28,20 +27,19 @@ from patchwave.settings import Settings
 
 API_VERSION = "2021-03-01"
 ROWS_PER_PAGE = 1000
-"""The most that the service returns."""
+"""The service's maximum."""
 DEFAULT_WAIT_SECONDS = 5.0
-"""The length of the quota's interval; the wait when the service says nothing."""
+"""The length of the quota's interval; the wait when the response has none."""
 
 type Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class QueryPage:
-    """One page of rows, or the failure to get it.
+    """One page of rows, or the failure to read it.
 
-    ``skip_token`` is empty after the last page. ``wait_seconds`` is how long to wait before the next query, 0 when
-    it may be sent at once; beside a ``failure`` it says when to ask for the same page again, and 0 that asking
-    again is of no use.
+    ``skip_token`` is empty after the last page. ``wait_seconds``: time before the next query, 0 when it may be sent at
+    once. With a ``failure``: time before the retry of this page, 0 when a retry is of no use.
     """
 
     rows: list[Row] = field(default_factory=list[Row])
@@ -51,11 +49,11 @@ class QueryPage:
 
 
 class QueryRefused(Exception):
-    """Resource Graph does not answer, and asking again is of no use; the text is for people."""
+    """Resource Graph fails permanently; the text is for users."""
 
 
 class ResourceGraph:
-    """Queries as the identity of the app; made once per process and event loop."""
+    """Queries with the app's identity; one instance per process and event loop."""
 
     def __init__(self, settings: Settings, pipeline: ArmPipeline) -> None:
         self._settings = settings
@@ -63,13 +61,13 @@ class ResourceGraph:
         self._pipeline = pipeline
 
     async def page(self, query: str, subscriptions: Sequence[str] = (), skip_token: str = "") -> QueryPage:
-        """Ask once. The same query and subscriptions go with every ``skip_token``; none means all that are readable."""
+        """Read one page. Query and subscriptions are the same for every ``skip_token``; none means all."""
         reply = await self._ask(_body(query, subscriptions, skip_token))
         open_rate_limits(self._settings).of_queries().noticed(reply.headers)
         return _page(reply)
 
     async def page_in_turn(self, query: str, subscriptions: Sequence[str] = (), skip_token: str = "") -> QueryPage:
-        """The same for a caller who waits, once there is something left of the share of such callers."""
+        """`page` for an HTTP caller: waits for a share of the quota."""
         rate_limit = open_rate_limits(self._settings).of_queries()
         await rate_limit.wait()
         rate_limit.sent()
@@ -77,16 +75,16 @@ class ResourceGraph:
         try:
             reply = await self._ask(_body(query, subscriptions, skip_token))
         finally:
-            # Also of a caller whose patience has ended: what is never answered would count as sent for ever.
+            # Also for a cancelled caller: a request without a recorded response would count as sent for ever.
             rate_limit.answered(reply.status, reply.headers, _wait_of(reply) or None)
         return _page(reply)
 
     async def pages(self, queries: Iterable[DiscoveryQuery]) -> AsyncIterator[QueryPage]:
-        """Every page of every query; one that is throttled is asked for again as long as the caller's patience lasts.
+        """Every page of every query; throttled ones are retried while the caller waits.
 
         Raises:
-            QueryRefused: what was asked for cannot be read, or nobody answers at all: neither an identity nor a
-                network comes back while somebody waits.
+            QueryRefused: the query is refused, or there is no response: neither identity nor network recovers while a
+                caller waits.
         """
         for query in queries:
             token = ""
@@ -100,11 +98,11 @@ class ResourceGraph:
                     token = page.skip_token
                     if not token:
                         break
-                # The quota's wait, or a pause before the same page is asked for again.
+                # The quota's wait, or the wait before the retry of this page.
                 await asyncio.sleep(page.wait_seconds)
 
     async def close(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         await self._pipeline.close()
 
     async def _ask(self, body: dict[str, Any]) -> ArmResponse:
@@ -141,9 +139,9 @@ def _page(reply: ArmResponse) -> QueryPage:
 
 
 def _wait_of(reply: ArmResponse) -> float:
-    """Seconds that the answer asks to wait, 0 when it does not.
+    """Seconds to wait by the response, 0 without any.
 
-    The quota's own header is the better source: a 429 of Resource Graph may come without Retry-After.
+    The quota's own header comes first: a 429 of Resource Graph may lack Retry-After.
     """
     return max(reply.retry_after or 0, _quota_wait(reply.headers))
 
@@ -156,7 +154,7 @@ def _read(text: str, wait_seconds: float) -> QueryPage:
     rows = [row for row in map(object_or_none, cast("list[object]", data)) if row is not None]
     token = answer.get("$skipToken")
     if not token and str(answer.get("resultTruncated", "")).lower() == "true":
-        # Going on would patch a part of the fleet and call it the whole.
+        # Continuing would patch a part of the fleet and report it as the whole.
         return QueryPage(
             failure=ArmFailure(status=200, message="Resource Graph cut the list and gave no way to the rest")
         )
@@ -164,7 +162,7 @@ def _read(text: str, wait_seconds: float) -> QueryPage:
 
 
 def _quota_wait(headers: Mapping[str, str]) -> float:
-    """Seconds until the quota is filled again when it is used up, else 0."""
+    """Seconds until the quota is refilled when it is used up, else 0."""
     try:
         remaining = int(headers.get("x-ms-user-quota-remaining", "1"))
     except ValueError:
@@ -180,5 +178,5 @@ def _clock_seconds(text: str) -> float:
         hours, minutes, seconds = (float(part) for part in text.split(":"))
     except ValueError:
         return DEFAULT_WAIT_SECONDS
-    # A header must not put a run to sleep for hours.
+    # Bounded: a header must not suspend a run for hours.
     return min(max(hours * 3600 + minutes * 60 + seconds, 0.0), 300.0) or DEFAULT_WAIT_SECONDS

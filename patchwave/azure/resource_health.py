@@ -1,7 +1,7 @@
-"""What Azure's own watchers say of a machine: Resource Health, and the alerts of Azure Monitor.
+"""Availability of a machine from Resource Health, and alerts of Azure Monitor.
 
-Both are plain GETs through the pipeline of Resource Manager. Alerts are asked for at the subscription, filtered by
-machine: that is the form Microsoft's own SDK sends (2019-05-05-preview; there is no later version without "preview").
+Plain GETs through the pipeline. Alerts are listed per subscription and filtered by machine, as in Microsoft's own SDK
+(2019-05-05-preview; there is no later version without "preview").
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ _TIME_RANGES = {
 
 
 class ResourceHealth:
-    """One client for every subscription that the identity may see; made once per process and event loop."""
+    """One client for all subscriptions of the identity; one instance per process and event loop."""
 
     def __init__(self, settings: Settings, pipeline: ArmPipeline) -> None:
         self._url = settings.manager_url
         self._pipeline = pipeline
 
     async def availability(self, machine: MachineId) -> Availability | ArmFailure:
-        """What Resource Health says of the machine now."""
+        """The machine's current availability."""
         path = f"{machine.text}/providers/Microsoft.ResourceHealth/availabilityStatuses/current"
         found = await self._get(f"{self._url}{path}?api-version={HEALTH_API_VERSION}")
         return found if isinstance(found, ArmFailure) else Availability.read(found)
 
     async def fired_alerts(self, machine: MachineId, within: timedelta) -> list[Alert] | ArmFailure:
-        """The alerts on the machine whose condition is "fired", from a time that covers ``within``."""
+        """Alerts on the machine with the condition "fired", from a time range that covers ``within``."""
         query = {
             "api-version": ALERTS_API_VERSION,
             "targetResource": machine.text,
@@ -73,7 +73,7 @@ class ResourceHealth:
         return _odd(f"more than {MAX_PAGES} pages of alerts on one machine")
 
     async def close(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         await self._pipeline.close()
 
     async def _get(self, url: str) -> Json | ArmFailure:

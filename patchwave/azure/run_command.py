@@ -1,7 +1,7 @@
-"""The run-command call of a machine: send a script into its guest, and look at how it went.
+"""Run command on a machine: send a script into its guest, and poll its result.
 
-The action call, not the managed one: it leaves no resource behind, and its output comes with the operation. A machine
-runs one such command at a time and answers 409 to a second one.
+Uses the action call, not the managed resource: it leaves no resource behind, and its output comes with the operation.
+A machine runs one command at a time, and responds 409 to a second one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RUN_COMMAND_API_VERSION = "2025-04-01"
 
 
 class RunCommands:
-    """One client for every subscription that the identity may see; made once per process and event loop."""
+    """One client for all subscriptions of the identity; one instance per process and event loop."""
 
     def __init__(self, settings: Settings, credential: AsyncTokenCredential) -> None:
         self._settings = settings
@@ -34,7 +34,7 @@ class RunCommands:
         self._pipeline = ArmPipeline(settings, credential)
 
     async def send(self, machine: MachineId, command_id: str, lines: Sequence[str]) -> Submission:
-        """POST runCommand. The caller has declared the guard: nothing tells later whether a script ran."""
+        """POST runCommand. The caller must have declared it: nothing shows later whether a script ran."""
         client = self._clients.of(machine.subscription_id)
 
         async def call(**options: Any) -> object:
@@ -51,9 +51,9 @@ class RunCommands:
         return await submit(call, self._clients.writes(machine.subscription_id, f"run {machine.folded}"))
 
     async def poll(self, machine: MachineId, async_url: str, location_url: str) -> PollReading:
-        """Look once at a command that was accepted. `patchwave.domain.machine.script.read_script_end` reads the result.
+        """Poll an accepted command once. `patchwave.domain.machine.script.read_script_end` parses the result.
 
-        A URL that the token must not be sent to reads as a lost operation.
+        An unsafe URL, to which no token may be sent, reads as a lost operation.
         """
         if not (async_url or location_url):
             return PollReading(state=PollState.LOST)
@@ -70,7 +70,7 @@ class RunCommands:
             )
 
     async def close(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         await self._clients.close()
         await self._pipeline.close()
 
@@ -82,7 +82,7 @@ class RunCommands:
 
 
 def _read_result(reply: ArmResponse) -> PollReading:
-    """The Location of a run command: 202 while it runs, then ``{"value": [...]}`` without any status in it."""
+    """The Location of a run command: 202 while it runs, then ``{"value": [...]}`` without a status."""
     if reply.status == 200:
         found = parse_object(reply.body)
         if found is not None and "value" in found:

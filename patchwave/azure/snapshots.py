@@ -1,7 +1,7 @@
-"""OS disks and their snapshots: read, take, delete, and list those that may be ours.
+"""OS disks and their snapshots: read, create, delete, and list.
 
-A snapshot's PUT is followed by reading the snapshot, not by its operation: the name is ours and tells everything.
-Every answer of Azure, an error included, is a value.
+The PUT of a snapshot is verified by reading the snapshot, whose name is known, not by polling the operation. Every
+response of Azure, an error included, is a value.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MACHINE_API_VERSION = "2025-04-01"
 
 
 class ListedSnapshot(NamedTuple):
-    """A snapshot and its tags, as Resource Graph knew them some minutes ago."""
+    """A snapshot and its tags, some minutes old, from Resource Graph."""
 
     id: SnapshotId
     tags: dict[str, str]
@@ -37,7 +37,7 @@ class ListedSnapshot(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SnapshotPage:
-    """Snapshots that may be ours, those that expire first in front; ``skip_token`` is empty after the last page."""
+    """Snapshots with our tags, the first to expire first; ``skip_token`` is empty after the last page."""
 
     snapshots: list[ListedSnapshot] = field(default_factory=list[ListedSnapshot])
     skip_token: str = ""
@@ -45,7 +45,7 @@ class SnapshotPage:
 
 
 class Snapshots:
-    """One client for every subscription that the identity may see; made once per process and event loop."""
+    """One client for all subscriptions of the identity; one instance per process and event loop."""
 
     def __init__(self, settings: Settings, credential: AsyncTokenCredential) -> None:
         self._settings = settings
@@ -58,12 +58,12 @@ class Snapshots:
         return found if isinstance(found, ArmFailure) else OsDisk.read(found)
 
     async def read_snapshot(self, snapshot: SnapshotId) -> SnapshotView | ArmFailure:
-        """The snapshot as it is now; a failure with status 404 when there is none."""
+        """The current snapshot; a failure with status 404 when there is none."""
         found = await self._get(snapshot.text, SNAPSHOT_API_VERSION)
         return found if isinstance(found, ArmFailure) else SnapshotView.model_validate(found)
 
     async def take_snapshot(self, snapshot: SnapshotId, body: Json) -> Submission:
-        """PUT the snapshot: a second one of the same name changes nothing but its tags."""
+        """PUT the snapshot: a repeated one with the same name only changes its tags."""
         client = self._clients.of(snapshot.subscription_id)
 
         async def call(**options: Any) -> object:
@@ -80,7 +80,7 @@ class Snapshots:
         return await submit(call, self._clients.writes(snapshot.subscription_id, f"take {snapshot.text}"))
 
     async def delete_snapshot(self, snapshot: SnapshotId) -> Submission:
-        """Delete the snapshot; one that is gone already counts as deleted."""
+        """Delete the snapshot; a missing one counts as deleted."""
         client = self._clients.of(snapshot.subscription_id)
 
         async def call(**options: Any) -> object:
@@ -91,9 +91,9 @@ class Snapshots:
         return await submit(call, self._clients.writes(snapshot.subscription_id, f"delete {snapshot.text}"))
 
     async def list_expiring(self, skip_token: str = "") -> SnapshotPage:
-        """One page of the snapshots with our tags, in all subscriptions that the identity may read.
+        """One page of the snapshots with our tags, in all readable subscriptions.
 
-        Resource Graph lags behind by minutes: read the snapshot itself before anything is done to it.
+        Resource Graph lags minutes behind: read the snapshot itself before changing it.
         """
         page = await open_resource_graph(self._settings).page(EXPIRING_QUERY, (), skip_token)
         snapshots: list[ListedSnapshot] = []
@@ -104,7 +104,7 @@ class Snapshots:
         return SnapshotPage(snapshots, page.skip_token, page.failure)
 
     async def close(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         await self._clients.close()
         await self._pipeline.close()
 

@@ -1,4 +1,4 @@
-"""How the clients of the Azure libraries reach the network."""
+"""Network options of the Azure libraries' clients."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _SCHEMES = frozenset({"http", "https", "all"})
 
 
 def transport_options() -> dict[str, Any]:
-    """What every client of an Azure library is made with.
+    """Options of every client of an Azure library.
 
-    The environment is asked for a proxy only where it names one. aiohttp would otherwise look before each request for
-    one, and for a password in a ``.netrc``, both in a thread: a busy process then sends a request tenths of a second
-    after its turn, and those whose turns were apart leave together.
+    Proxy settings are only read from the environment when it has some. Otherwise aiohttp looks for a proxy and a
+    ``.netrc`` before each request, in a thread, which delays requests beyond their reserved time
+    (docs/adr/0027-no-hops-before-sending.md).
     """
     return {"use_env_settings": not _SCHEMES.isdisjoint(getproxies())}

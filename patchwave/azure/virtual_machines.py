@@ -1,7 +1,7 @@
 """Azure Resource Manager for virtual machines: read, assess, install, poll, power.
 
-The compute SDK makes the calls that change something (`patchwave.azure.compute`). Nothing here waits for an operation;
-every answer of Azure, an error included, is returned as a value.
+The compute SDK makes the changing calls (`patchwave.azure.compute`). Nothing here waits for an operation; every
+response of Azure, an error included, is a value.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ if TYPE_CHECKING:
     from azure.core.credentials_async import AsyncTokenCredential
 
 PATCH_API_VERSION = "2025-04-01"
-"""The version of both patch calls; their operation URLs carry it on."""
+"""API version of both patch calls; their operation URLs contain it."""
 _READ_API_VERSION = "2025-04-01"
 _SUBSCRIPTIONS_API_VERSION = "2022-12-01"
 _KEPT_POLLS = 2
 _MAX_KEPT = 1_000
-"""Views that wait for their second reader: all that a worker has between two steps of machines."""
+"""Cached views for a second reader: enough for all machines that a worker has between two steps."""
 
 
 class ResourceManager:
-    """One client for every subscription that the identity may see; made once per process and event loop."""
+    """One client for all subscriptions of the identity; one instance per process and event loop."""
 
     def __init__(self, settings: Settings, credential: AsyncTokenCredential) -> None:
         self._settings = settings
@@ -55,11 +55,11 @@ class ResourceManager:
     async def read_machine(
         self, machine: MachineId, *, keep_for: Moment | None = None, kept_for: Moment | None = None
     ) -> MachineView | ArmFailure:
-        """The machine with its instance view, in one read of the low-cost rate_limit.
+        """The machine with its instance view, by one read of the low-cost bucket.
 
         Args:
-            keep_for: whoever looks at its health next, at that moment of a run, may have the same view.
-            kept_for: take a view that was kept so, once, if it is younger than two poll intervals.
+            keep_for: cache the view for the health check at that moment of the run.
+            kept_for: take the view cached for that moment, once, if it is younger than two poll intervals.
         """
         kept = self._kept.pop((machine.folded, kept_for), None)
         if kept is not None and monotonic() - kept[0] < self._settings.poll_seconds * _KEPT_POLLS:
@@ -82,7 +82,7 @@ class ResourceManager:
         return MachineView.read(found)
 
     async def assess(self, machine: MachineId, location: str, intent: Intent) -> Submission:
-        """POST assessPatches, at its turn. ``intent`` gives the request id, so that Azure's log names the attempt."""
+        """POST assessPatches, rate-limited. ``intent`` has the request id, which names the attempt in Azure's log."""
         client = self._clients.of(machine.subscription_id)
 
         async def call(**options: Any) -> object:
@@ -96,7 +96,7 @@ class ResourceManager:
     async def install(
         self, machine: MachineId, location: str, parameters: InstallParameters, intent: Intent
     ) -> Submission:
-        """POST installPatches, at its turn. The caller has declared the intent, which guards against a second one."""
+        """POST installPatches, rate-limited. The caller has declared the intent, which prevents a second one."""
         client = self._clients.of(machine.subscription_id)
 
         async def call(**options: Any) -> object:
@@ -120,7 +120,7 @@ class ResourceManager:
         return await submit(call, self._clients.writes(machine.subscription_id, f"start {machine.folded}"))
 
     async def restart(self, machine: MachineId) -> Submission:
-        """Restart the machine, which has to run; a second restart is one more reboot."""
+        """Restart the machine, which must be running; a second call restarts it again."""
         client = self._clients.of(machine.subscription_id)
 
         async def call(**options: Any) -> object:
@@ -131,7 +131,7 @@ class ResourceManager:
         return await submit(call, self._clients.writes(machine.subscription_id, f"restart {machine.folded}"))
 
     async def stop(self, machine: MachineId, *, deallocate: bool) -> Submission:
-        """Stop the machine, and give its hardware back when ``deallocate``."""
+        """Stop the machine, and release its hardware with ``deallocate``."""
         client = self._clients.of(machine.subscription_id)
 
         async def call(**options: Any) -> object:
@@ -141,9 +141,9 @@ class ResourceManager:
         return await submit(call, self._clients.writes(machine.subscription_id, f"stop {machine.folded}"))
 
     async def poll(self, machine: MachineId, async_url: str, location_url: str) -> PollReading:
-        """Look once at an operation: the Azure-AsyncOperation URL, else Location (either may be missing).
+        """Poll an operation once: the Azure-AsyncOperation URL, else Location (either may be empty).
 
-        A URL that the token must not be sent to reads as a lost operation; the machine itself is then asked.
+        An unsafe URL, to which no token may be sent, reads as a lost operation; the machine is read instead.
         """
         if not (async_url or location_url):
             return PollReading(state=PollState.LOST)
@@ -158,13 +158,13 @@ class ResourceManager:
         return reading
 
     async def check(self) -> ArmFailure | None:
-        """One cheap read: is Resource Manager reachable with this identity? ``None`` when it is."""
+        """One cheap read to check that Resource Manager is reachable with this identity; ``None`` when it is."""
         url = f"{self._settings.manager_url}/subscriptions?api-version={_SUBSCRIPTIONS_API_VERSION}"
         reply = await self._get(url)
         return None if reply.status == 200 else reply.to_failure()
 
     async def close(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         await self._clients.close()
         await self._pipeline.close()
 

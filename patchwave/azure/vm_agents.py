@@ -1,7 +1,7 @@
-"""Versions of VM agents, which Resource Graph does not show: the list of a subscription's machines with their status.
+"""Versions of VM agents, which Resource Graph lacks: from the list of a subscription's machines with status.
 
-``statusOnly=true`` gives the run-time state of every machine, some hundreds on a page, which costs one read of the
-budget for lists. A page that cannot be read leaves the versions behind it unknown, with a sentence that says so.
+``statusOnly=true`` returns the run-time state of every machine, some hundreds per page, for one read of the list
+bucket. After an unreadable page the remaining versions are unknown, which a sentence reports.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
 
 _API_VERSION = "2025-04-01"
 _PATIENCE_SECONDS = 60.0
-"""How long the pages of all subscriptions may take; the caller waits for an HTTP answer meanwhile."""
+"""Limit for the pages of all subscriptions, while an HTTP caller waits."""
 
 
 class AgentVersions:
-    """Reads as the identity of the app; made once per process and event loop."""
+    """Reads with the app's identity; one instance per process and event loop."""
 
     def __init__(self, settings: Settings, pipeline: ArmPipeline) -> None:
         self._settings = settings
         self._pipeline = pipeline
 
     async def read(self, subscription_ids: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-        """The versions by machine id in lower case, and a sentence for each subscription that could not be read."""
+        """The versions by machine id in lower case, and a sentence for each unreadable subscription."""
         versions: dict[str, str] = {}
         read = await asyncio.gather(*(self._read(each, versions) for each in subscription_ids))
         return versions, [sentence for sentence in read if sentence]
 
     async def close(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         await self._pipeline.close()
 
     async def _read(self, subscription_id: str, versions: dict[str, str]) -> str:
@@ -53,7 +53,7 @@ class AgentVersions:
         return f"Some versions of VM agents in {subscription_id} are not known: {why}." if why else ""
 
     async def _read_pages(self, subscription_id: str, versions: dict[str, str]) -> str:
-        """Read page by page; why that did not work, empty when it did."""
+        """Read page by page; the reason for a failure, or an empty string."""
         from azure.core.rest import HttpRequest
 
         machines = f"/subscriptions/{subscription_id}/providers/Microsoft.Compute/virtualMachines"
@@ -70,7 +70,7 @@ class AgentVersions:
             versions |= dict(_versions_of(page))
             url = str_or_empty(page.get("nextLink"))
             try:
-                # The token goes where the link says.
+                # The link is checked first: the token goes where it points.
                 url = check_operation_url(url, self._settings.manager_url, subscription_id) if url else ""
             except UnsafeUrl:
                 return "Azure's link to the next page leads elsewhere"
@@ -78,7 +78,7 @@ class AgentVersions:
 
 
 def _wait_of(reply: ArmResponse) -> float | None:
-    """Seconds until the page may be asked for again; ``None`` when that is of no use."""
+    """Seconds until the retry of the page; ``None`` when a retry is of no use."""
     if reply.status == 200:
         return None
     is_passing = classify(reply.to_failure()).kind in (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER)

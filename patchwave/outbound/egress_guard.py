@@ -1,7 +1,7 @@
-"""Sockets for requests whose target was chosen outside of the code: made only for addresses that may be called.
+"""Sockets for requests to configured targets, only to permitted addresses.
 
-The address is judged at the moment its socket is made, after the one time that the name is resolved: a name that
-changes its address between a check and the call gains nothing, as there is no earlier check.
+The address is checked when its socket is created, after the only name resolution. DNS rebinding between a check and the
+call is therefore not possible.
 
 >>> gate = EgressGuard(private_allowed=False)
 >>> connector = aiohttp.TCPConnector(socket_factory=gate.open)
@@ -17,18 +17,18 @@ from urllib.parse import urlsplit
 from patchwave.domain.core.egress import canonical, refusal
 
 _SECRET_ENDPOINTS = ("IDENTITY_ENDPOINT", "MSI_ENDPOINT", "IMDS_ENDPOINT", "AZURE_POD_IDENTITY_AUTHORITY_HOST")
-"""Variables in which the platform says where this process gets its tokens: on some hosts at a private address."""
+"""Variables with the platform's token endpoints, which are at a private address on some hosts."""
 
 type Target = tuple[int, int, int, str, tuple[Any, ...]]
-"""Family, kind, protocol, canonical name and socket address, as ``getaddrinfo`` has them."""
+"""Family, kind, protocol, canonical name and socket address, as returned by ``getaddrinfo``."""
 
 
 class EgressGuard:
-    """Makes the sockets of one request, and remembers why it made none.
+    """Creates the sockets of one request, and keeps the reason for a refusal.
 
     Args:
-        private_allowed: whether private networks are a fair target.
-        loopback_allowed: for tests, whose servers are on this machine.
+        private_allowed: whether private networks are permitted.
+        loopback_allowed: for tests with local servers.
     """
 
     def __init__(self, *, private_allowed: bool, loopback_allowed: bool = False) -> None:
@@ -39,14 +39,14 @@ class EgressGuard:
 
     @property
     def refusal(self) -> str:
-        """Why no connection was tried; empty when one was, or when there was no address to try."""
+        """Why no connection was tried; empty when one was, or without an address."""
         return "" if self._has_opened else self._refusal
 
     def open(self, target: Target) -> socket.socket:
-        """A socket for an address that may be called.
+        """A socket for a permitted address.
 
         Raises:
-            PermissionError: it must not be called.
+            PermissionError: the address is not permitted.
         """
         family, kind, protocol, _, address = target
         why = refusal(str(address[0]), private_allowed=self._private_allowed, loopback_allowed=self._loopback_allowed)

@@ -1,6 +1,6 @@
-"""One GET to an address that a policy named: allowed hosts and addresses only, one try, no redirect, a bounded body.
+"""HTTP probe: one GET to a policy's address; permitted hosts and addresses only, no retry, no redirect, bounded body.
 
-The host is judged by the list of the settings, and its address by `patchwave.outbound.egress_guard`.
+The settings list the permitted hosts; `patchwave.outbound.egress_guard` checks the address.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from aiohttp import ClientResponse
 
 MAX_BODY = 64 * 1024
-"""Bytes of an answer that are searched for a text; the rest is left unread."""
+"""Bytes of a response that are searched for a text; the rest stays unread."""
 
 
 class HttpProbe:
     """Sends probes.
 
     Args:
-        settings: which hosts may be called, and whether private addresses may.
-        loopback_allowed: for tests, whose servers are on this machine.
-        tls: whom to trust; the certificate authorities of the system unless given.
+        settings: permitted hosts, and whether private addresses are permitted.
+        loopback_allowed: for tests with local servers.
+        tls: trusted certificate authorities; the system's by default.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class HttpProbe:
         return await self._get(url, probe)
 
     async def _get(self, url: str, probe: Probe) -> ProbeAnswer | ProbeFailure:
-        # The library costs a quarter of a second at start-up, which runs without probes would pay for nothing.
+        # Imported here: it costs a quarter of a second of start-up, which runs without probes need not pay.
         import aiohttp
         from yarl import URL
 
@@ -63,7 +63,7 @@ class HttpProbe:
                     auto_decompress=False,
                 ) as session,
                 session.get(
-                    # Byte for byte: the values of the machine are encoded already.
+                    # Byte for byte: the machine's values are encoded already.
                     URL(url, encoded=True),
                     headers={"User-Agent": "patchwave", "Accept-Encoding": "identity"},
                     allow_redirects=False,
@@ -82,7 +82,7 @@ class HttpProbe:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if gate.refusal:
                 return _unsent(f"its host leads to an address that {gate.refusal}")
-            # Only the kind of error: its text may hold the address, whose query may hold a key.
+            # Only the kind of error: its text may contain the URL, whose query may hold a key.
             return _tried(f"got no answer ({type(error).__name__})")
 
 

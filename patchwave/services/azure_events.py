@@ -1,4 +1,4 @@
-"""Starts runs for events of Azure: new machines, and scheduled runs of Update Manager."""
+"""Starts runs for Azure events: new machines, and scheduled runs of Update Manager."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _NEW_MACHINE = "new_machine"
 
 
 async def handle_event(text: str, client: DurableClient) -> None:
-    """Assess a new VM, or start the run for a scheduled run of Update Manager, as policies ask for it.
+    """Assess a new VM, or start a maintenance run, for the policies that ask for it.
 
     Raises:
-        NotKnownYet: Azure cannot say now whether there is what the event names; Event Grid delivers it again.
+        NotKnownYet: Azure cannot confirm the event now; Event Grid delivers it again.
     """
     event = _read(text)
     if event is None:
@@ -46,13 +46,13 @@ async def handle_event(text: str, client: DurableClient) -> None:
     except NotKnownYet as unknown:
         why = str(unknown).rstrip(".")
         _LOG.warning("An event of the kind %s waits until it is delivered again: %s.", event.kind, why)
-        # Expected, since Resource Graph is late. Event Grid repeats a failed call; where in the look-up it came up says
-        # nothing more, and would be a long trace for each delivery.
+        # Expected, because Resource Graph lags, and Event Grid retries. Without a traceback, which would be long and
+        # the same for each delivery.
         raise NotKnownYet(why) from None
 
 
 async def start_known(storage: Storage, client: DurableClient, event: AzureEvent) -> None:
-    """Look up in Azure what the event names, then start what policies ask for."""
+    """Look up the event's resource in Azure, then start the runs of policies."""
     notice = event.occurrence
     if notice is None:
         await start_for_event(storage, client, event)
@@ -69,7 +69,7 @@ async def start_known(storage: Storage, client: DurableClient, event: AzureEvent
 
 
 def _read(event: str) -> AzureEvent | None:
-    """The event; ``None`` when no policy can ask for it, or when it is no JSON that has one meaning."""
+    """The event; ``None`` when no policy can react to it, or when it is not strict JSON."""
     try:
         document = object_or_none(parse_json(event.encode("utf-8", "surrogatepass")))
     except InvalidRequest as error:
@@ -79,13 +79,12 @@ def _read(event: str) -> AzureEvent | None:
 
 
 async def start_for_event(storage: Storage, client: DurableClient, event: AzureEvent) -> list[Run]:
-    """Ask for an assessment by each policy that wants one; the runs that were started for it, here and now.
+    """Request an assessment from each policy that reacts to the event; returns the runs that were started now.
 
-    Events come at least once and in any order: (type, id) and the policy make the request, so a repetition finds it.
+    Events come at least once and in any order. (type, id) and the policy identify the request, so repetitions find it.
 
     Raises:
-        Exception: what kept a policy from starting, once all policies have had their turn; Event Grid then delivers
-            the event again.
+        Exception: the failure of a policy, after all policies were processed; Event Grid then delivers the event again.
     """
     wanting = await _asking(storage, event)
     if not wanting:
@@ -117,7 +116,7 @@ def _pass_over(event: AzureEvent, why: str, *, level: int = logging.INFO) -> Non
 
 
 async def _asking(storage: Storage, event: AzureEvent) -> list[WrittenPolicy]:
-    """The policies that want an assessment for the event."""
+    """The policies that react to the event."""
     asking: list[WrittenPolicy] = []
     for stored in await storage.policies.list_all():
         try:
@@ -141,7 +140,7 @@ def _wants(policy: Policy, event: AzureEvent) -> bool:
 
 
 async def _may_be_news(storage: Storage, event: AzureEvent, policy: Policy) -> bool:
-    """Whether no other event has told the policy of the machine: Azure is not asked about every change of it."""
+    """Whether the policy has no request for the machine yet: avoids a look-up for every change of a machine."""
     machine = event.machine
     known = None if machine is None else await storage.idempotency.get(_NEW_MACHINE, _of_machine(policy, machine))
     return known in (None, event.key)
@@ -152,7 +151,7 @@ def _of_machine(policy: Policy, machine: MachineId) -> str:
 
 
 async def _ask(storage: Storage, event: AzureEvent, policy: Policy) -> bool:
-    """Write down what the event asks for; ``False`` when that is no news, or a run has held it before."""
+    """Store the policy's request; ``False`` when it exists, or a run has taken it before."""
     at = datetime.now(UTC)
     machine = event.machine
     if machine is not None:

@@ -1,4 +1,4 @@
-"""Errors of services. The text of each is for the caller; the API maps the class to an HTTP status."""
+"""Errors of services. The text is for the caller; the API maps each class to an HTTP status."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from patchwave.domain.core.validation import Problem
 
 
 class ServiceError(Exception):
-    """A request that a service refuses. ``errors`` name what exactly is wrong; ``retry_after`` is in seconds."""
+    """A service refuses the request. ``errors`` list the details; ``retry_after`` is in seconds."""
 
     def __init__(self, detail: str, *, errors: Sequence[Problem] = (), retry_after: int | None = None) -> None:
         super().__init__(detail)
@@ -17,11 +17,11 @@ class ServiceError(Exception):
 
 
 class InvalidRequest(ServiceError):
-    """The request is of another form than the service takes."""
+    """The request is malformed."""
 
 
 class NotFound(ServiceError):
-    """What the request names does not exist."""
+    """The requested object does not exist."""
 
 
 class NotPermitted(ServiceError):
@@ -29,19 +29,19 @@ class NotPermitted(ServiceError):
 
 
 class KeyReused(ServiceError):
-    """An idempotency key was used for another request before."""
+    """The idempotency key was used for another request."""
 
 
 class EngineUnavailable(ServiceError):
-    """The durable engine did not take an orchestration."""
+    """The durable engine did not accept an orchestration."""
 
 
 class TooManyReads(ServiceError):
-    """This worker reads the fleet for as many callers as it may."""
+    """This worker has its maximum of concurrent fleet reads."""
 
 
 class FleetTooLarge(ServiceError):
-    """The scope has more machines than one response holds."""
+    """The scope has more machines than one response can hold."""
 
 
 class FleetUnreadable(ServiceError):
@@ -49,4 +49,4 @@ class FleetUnreadable(ServiceError):
 
 
 class FleetTooSlow(ServiceError):
-    """Reading the fleet took longer than a caller can wait."""
+    """Reading the fleet took too long for an HTTP caller."""

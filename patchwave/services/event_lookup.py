@@ -1,7 +1,7 @@
-"""What Azure itself says of the machine or the scheduled run that an event names.
+"""Looks up the machine or the scheduled run of an event in Azure.
 
-An event is a text that arrived over the network. Nothing is started for it before Azure has shown what it names, and
-times are Azure's. What cannot be answered now is an error: Event Grid then delivers the event again.
+An event is untrusted input. Nothing is started before Azure confirms it, and all times are Azure's. What cannot be
+confirmed now is an error: Event Grid then delivers the event again.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ MAX_SECONDS = 20.0
 _MOMENT = timedelta(seconds=1)
 _PASSING = (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER)
 REMEMBERED_SECONDS = 300.0
-"""For which a machine that was not there is not asked about again."""
+"""How long a missing machine is not looked up again."""
 MAX_MISSES = 5
 MISSES_SECONDS = 30.0
-"""In so many seconds so many look-ups may find nothing: they are reads of the same budget as those of runs."""
+"""Period of the limit of failed look-ups: they use the same read bucket as runs."""
 _SIDE_BY_SIDE = 5
 
 
 class NotKnownYet(Exception):
-    """Azure cannot say now whether there is what the event names; the text is for the log."""
+    """Azure cannot confirm the event now; the text is for the log."""
 
 
 class _Lookups:
-    """The look-ups of machines in one event loop; a worker has one."""
+    """The look-ups of one event loop; a worker has one."""
 
     def __init__(self) -> None:
         self.gate = asyncio.Semaphore(_SIDE_BY_SIDE)
-        # When a machine was not there, by its folded id.
+        # Time at which a machine was missing, by its lowercase id.
         self._missing: dict[str, float] = {}
 
     def check(self, machine: MachineId) -> None:
-        """Let a look-up go on, unless it would most likely find nothing.
+        """Allow a look-up, unless it would most likely fail.
 
         Raises:
-            NotKnownYet: the machine was not there a moment ago, or too many others were not.
+            NotKnownYet: the machine was missing recently, or too many others were.
         """
         now = monotonic()
         self._missing = {folded: at for folded, at in self._missing.items() if now - at < REMEMBERED_SECONDS}
@@ -61,7 +61,7 @@ class _Lookups:
             raise NotKnownYet(f"{MAX_MISSES} other machines that events named were not there a moment ago")
 
     def note_missing(self, machine: MachineId) -> None:
-        """Remember that the machine is not there."""
+        """Record that the machine is missing."""
         self._missing[machine.folded] = monotonic()
 
 
@@ -69,17 +69,17 @@ _lookups: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lookups] = WeakKeyDictio
 
 
 async def is_machine(machine: MachineId) -> bool:
-    """Whether the app can read such a machine.
+    """Whether the app can read the machine.
 
-    Events of machines that are not there use up no more than a few reads: those behind them are put off, not lost.
+    Events of missing machines cost a bounded number of reads; later events are delayed, not lost.
 
     Raises:
-        NotKnownYet: Azure did not answer, or was not asked because of what it did not have lately.
+        NotKnownYet: Azure did not respond, or was not asked because of recent failed look-ups.
     """
     lookups = _lookups.setdefault(asyncio.get_running_loop(), _Lookups())
     lookups.check(machine)
     async with lookups.gate:
-        # Once more: those before it may have found nothing.
+        # Again: earlier look-ups may have failed meanwhile.
         lookups.check(machine)
         if await _is_there(machine):
             return True
@@ -97,13 +97,13 @@ async def _is_there(machine: MachineId) -> bool:
 
 
 async def find_scheduled_run(notice: OccurrenceNotice) -> ScheduledRun | None:
-    """The scheduled run as Azure knows it; ``None`` when its configuration is gone.
+    """The scheduled run in Azure; ``None`` when its configuration was deleted.
 
-    The calendar of the configuration knows a run at once. One that it does not know, such as after a change of the
-    schedule, is looked for in Resource Graph, which is minutes late.
+    The configuration's schedule usually has the run. Otherwise, such as after a change of the schedule, Resource Graph
+    is queried, which lags minutes behind.
 
     Raises:
-        NotKnownYet: Azure did not answer, or does not show the run.
+        NotKnownYet: Azure did not respond, or does not show the run.
     """
     configuration = await open_maintenance().read(notice.id.configuration)
     if isinstance(configuration, ArmFailure):
@@ -120,7 +120,7 @@ async def find_scheduled_run(notice: OccurrenceNotice) -> ScheduledRun | None:
 
 
 def _length_of(configuration: MaintenanceConfiguration | ArmFailure) -> timedelta:
-    """How long a run may last; without the right to read its configuration, as long as any may."""
+    """The maximum duration of a run; without permission to read its configuration, the longest possible."""
     length = MAX_WINDOW
     if isinstance(configuration, MaintenanceConfiguration) and configuration.window and not configuration.unreadable:
         length = configuration.window.length

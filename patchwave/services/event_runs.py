@@ -1,4 +1,4 @@
-"""The assessments that events start: one run of a policy in a quarter of an hour, with all that was asked for."""
+"""Debounces event assessments: one run per policy and quarter of an hour, with all requests of that time."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _LOG = logging.getLogger("patchwave.events")
 
 
 async def start_waiting_requests(storage: Storage, client: DurableClient, now: datetime) -> list[Run]:
-    """Start the run of this quarter for each policy that has requests waiting, unless it has had one; those runs.
+    """Start this quarter's run for each policy with open requests, unless it has had one; returns the runs.
 
-    What a policy cannot start keeps no other policy waiting.
+    A failure of one policy does not affect the others.
     """
     runs: list[Run] = []
     for name, requests in groupby(await storage.event_requests.list_open(), key=lambda request: request.policy):
@@ -46,10 +46,10 @@ async def start_requested(
     now: datetime,
     waiting: Sequence[EventRequest] | None = None,
 ) -> list[Run]:
-    """Start the run of this quarter with all that waits for it; nothing where the quarter has had its run.
+    """Start this quarter's run with all open requests; nothing if the quarter has had its run.
 
     Raises:
-        EngineUnavailable: the durable engine did not take the run; the next call finds it.
+        EngineUnavailable: the durable engine did not accept the run; the next call finds it.
     """
     policy = chosen.policy
     requests = await storage.event_requests.list_open(policy.name) if waiting is None else waiting
@@ -64,7 +64,7 @@ async def start_requested(
         narrowed = chosen.changed(policy_for(policy, requests))
         run = await start_run(storage, client, narrowed, run_id, trigger, mode=Mode.ASSESS)
         started.append(run)
-    # Of what the stored run holds: another worker may have created it from what waited a moment ago.
+    # The stored run's requests: another worker may have created it with fewer of them.
     held = served_by(requests, policy, run.policy_snapshot or {}, run.created_at)
     await storage.event_requests.assign(held, run.id)
     return started

@@ -1,6 +1,6 @@
-"""Reads the fleet while a caller waits: the machines of a scope with what they are set to.
+"""Reads the fleet for an HTTP caller: the machines of a scope with their settings.
 
-Bounded in machines and in time, since Azure cuts an HTTP answer off after 230 seconds.
+Bounded in machines and time, because Azure ends an HTTP request after 230 seconds.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from patchwave.services.errors import FleetTooLarge, FleetTooSlow, FleetUnreadab
 from patchwave.storage import Storage
 
 MAX_MACHINES = 20_000
-"""Machines that one answer holds: about 20 MB of JSON."""
+"""Machines in one response: about 20 MB of JSON."""
 MAX_SECONDS = 140.0
-"""For Resource Graph; versions of agents may take a minute more."""
+"""Limit for Resource Graph; agent versions may take a minute more."""
 _MAX_INDEX = 200.0
 _MAX_SHOWN_LENGTH = 300
 _MAX_SHOWN = 3
 MAX_READS = 4
-"""Reads of the fleet at the same time in one worker: each holds a fleet in memory, and waits for the same quota."""
+"""Concurrent fleet reads in one worker: each holds a fleet in memory, and all share one quota."""
 _RETRY_SECONDS = 10
 _under_way: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
-"""How many reads of the fleet each event loop has; a worker has one."""
+"""Current fleet reads per event loop; a worker has one."""
 
 
 def one_of_few[**Arguments, Result](
     handler: Callable[Arguments, Awaitable[Result]],
 ) -> Callable[Arguments, Awaitable[Result]]:
-    """Limit how many functions that read the fleet run at the same time; one too many raises `TooManyReads`."""
+    """Limit concurrent calls of functions that read the fleet; raises `TooManyReads` above the limit."""
 
     @wraps(handler)
     async def handle(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
@@ -67,14 +67,14 @@ async def read_fleet(scope: Scope) -> list[FleetMachine]:
     """The machines of a scope, each once, ordered by id.
 
     Raises:
-        FleetTooLarge: there are too many.
+        FleetTooLarge: the scope has too many machines.
         FleetUnreadable: Resource Graph refuses.
-        FleetTooSlow: it takes too long.
+        FleetTooSlow: the time limit is exceeded.
     """
     found: dict[str, FleetMachine] = {}
     try:
         async with asyncio.timeout(MAX_SECONDS):
-            # A scope may name 2,000 machines, whose ids are all written into queries.
+            # In a thread: a scope may have 2,000 machines, whose ids are all written into queries.
             queries = await asyncio.to_thread(build_queries, scope, SETTINGS_COLUMNS)
             async for page in open_resource_graph().pages(queries):
                 for machine in select_fleet(scope, page.rows):
@@ -89,7 +89,7 @@ async def read_fleet(scope: Scope) -> list[FleetMachine]:
 
 
 async def read_with_agents(scope: Scope) -> tuple[list[FleetMachine], list[str]]:
-    """The same with the versions of VM agents, and notes on those that cannot be read: those machines have none.
+    """`read_fleet` with agent versions, and notes on unreadable ones, which stay empty.
 
     Raises:
         ServiceError: as `read_fleet`.
@@ -101,7 +101,7 @@ async def read_with_agents(scope: Scope) -> tuple[list[FleetMachine], list[str]]
     def with_versions() -> list[FleetMachine]:
         return [replace(machine, agent_version=versions.get(machine.folded, "")) for machine in fleet]
 
-    # As long as the fleet is large: other requests of this process go on meanwhile.
+    # In a thread: a large fleet would block other requests of this process.
     return await asyncio.to_thread(with_versions), notes
 
 
@@ -118,7 +118,7 @@ async def read_rows(query: str) -> list[Row]:
 def read_each[Found](
     rows: Iterable[Row], read: Callable[[Row], Found | None], what: str
 ) -> tuple[list[Found], list[str]]:
-    """What can be read of the rows, and a note on the others."""
+    """The readable rows, and a note on the others."""
     found: list[Found] = []
     others: list[str] = []
     for row in rows:
@@ -134,7 +134,7 @@ def read_each[Found](
 
 
 async def read_policies(storage: Storage) -> tuple[list[FleetPolicy], list[str]]:
-    """The stored policies with what people have ordered for them, and a note on each that cannot be read any more."""
+    """The stored policies with their overrides, and a note on each unreadable one."""
     policies: list[FleetPolicy] = []
     notes: list[str] = []
     for stored in await storage.policies.list_all():
@@ -149,7 +149,7 @@ async def read_policies(storage: Storage) -> tuple[list[FleetPolicy], list[str]]
 
 
 async def read_index(storage: Storage, scope: Scope) -> tuple[FleetIndex, list[str]]:
-    """The machines of a scope with agents, schedules and policies, by machine; and notes on what could not be read.
+    """The machines of a scope with agents, schedules and policies; and notes on unreadable data.
 
     Raises:
         ServiceError: as `read_fleet`.
@@ -173,7 +173,7 @@ async def read_index(storage: Storage, scope: Scope) -> tuple[FleetIndex, list[s
         facts = DriftInputs(machines=fleet, configurations=schedules, assignments=assigned, policies=policies)
         return FleetIndex(facts, datetime.now(UTC)), [*unread, *notes, *odd_schedules, *odd_assignments]
 
-    # As long as the fleet is large: other requests of this process go on meanwhile.
+    # In a thread: a large fleet would block other requests of this process.
     return await asyncio.to_thread(index)
 
 

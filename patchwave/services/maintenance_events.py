@@ -1,8 +1,8 @@
-"""Pre and post events of Update Manager: each scheduled run is accompanied by one run of each policy that asks for it.
+"""Pre and post events of Update Manager: each scheduled run gets one maintenance run of each policy that asks for it.
 
-Events come at least once, late, in any order, or not at all. The run's id follows from the scheduled run and the
-policy, so that whichever event comes first creates it and all others find it; its row keeps what was heard, and its
-orchestration reads the row.
+Events come at least once, late, in any order, or not at all. The run's id is derived from the scheduled run and the
+policy, so that the first event creates it and all others find it. Its row stores the events, and its orchestration
+reads the row.
 """
 
 from __future__ import annotations
@@ -35,13 +35,12 @@ _LOG = logging.getLogger("patchwave.events")
 
 
 async def accompany(storage: Storage, client: DurableClient, event: AzureEvent, scheduled: ScheduledRun) -> list[Run]:
-    """Create or find the runs that accompany the scheduled run of the event, and note what it says; those runs.
+    """Create or find the maintenance runs for the event's scheduled run, and store the event; returns those runs.
 
-    ``scheduled`` is that run as Azure knows it, whose times count.
+    ``scheduled`` comes from Azure; its times count.
 
     Raises:
-        Exception: what kept a policy from its run, once all of them have had their turn; Event Grid then delivers the
-            event again.
+        Exception: the failure of a policy, after all policies were processed; Event Grid then delivers the event again.
     """
     notice, at = event.occurrence, datetime.now(UTC)
     if notice is None:
@@ -63,7 +62,7 @@ async def accompany(storage: Storage, client: DurableClient, event: AzureEvent, 
         maintenance = _hear(from_first_event(scheduled, patience, at), event, at)
         trigger = Trigger(kind=TriggerKind.EVENT_GRID, by=event.kind.value, detail=event.id)
         try:
-            # One that is still queued may never have reached the engine.
+            # A queued run may never have reached the engine.
             run = await start_run(
                 storage, client, chosen, run_id, trigger, mode=Mode.ACCOMPANY, maintenance=maintenance
             )
@@ -84,7 +83,7 @@ async def accompany(storage: Storage, client: DurableClient, event: AzureEvent, 
 
 
 def patience_of(settings: Settings) -> EventTimeouts:
-    """The times around scheduled runs."""
+    """The timeouts of maintenance runs."""
     return EventTimeouts(
         prepare=timedelta(seconds=settings.maintenance_pre_timeout_seconds),
         cutoff=timedelta(seconds=settings.maintenance_cancel_cutoff_seconds),
@@ -100,7 +99,7 @@ async def _note(
     at: datetime,
     hear: Callable[[MaintenanceOccurrence], MaintenanceOccurrence],
 ) -> Run:
-    """Write down what ``hear`` makes of it; a run that waits for a post event is woken."""
+    """Store the result of ``hear``, and wake a run that waits for a post event."""
     if run.state.is_final or run.maintenance is None or hear(run.maintenance) == run.maintenance:
         return run
     noted = await storage.runs.update_occurrence(run.id, hear)
@@ -113,13 +112,13 @@ async def _note(
         try:
             await client.raise_orchestration_event(run.id, Signal.POST_MAINTENANCE)
         except grpc.RpcError as error:
-            # Its timer has it look at the row as well.
+            # Its timer polls the row as well.
             _LOG.warning("Run %s could not be told of its post event: %s", run.id, type(error).__name__)
     return noted
 
 
 def _hear(known: MaintenanceOccurrence, event: AzureEvent, at: datetime) -> MaintenanceOccurrence:
-    """What is known with the event; one that was heard before changes nothing."""
+    """The occurrence with the event; a repeated event changes nothing."""
     if event.kind is EventKind.BEFORE_MAINTENANCE:
         return known if known.pre_event_at else known.model_copy(update={"pre_event_at": at})
     if known.post_event_at is not None:
@@ -129,7 +128,7 @@ def _hear(known: MaintenanceOccurrence, event: AzureEvent, at: datetime) -> Main
 
 
 async def _known(storage: Storage, notice: OccurrenceNotice) -> dict[str, Run]:
-    """The runs that live and accompany this scheduled run, also of policies that have changed since."""
+    """The live runs of this scheduled run, also of policies that have changed since."""
     wanted = fold(notice.id.text)
     return {
         run.id: run

@@ -1,5 +1,5 @@
-"""What the settings of the app let policies do: scripts only where they are allowed, probes only of listed hosts,
-machines and schedules only of the subscriptions within the boundary, snapshots only into listed groups.
+"""Checks policies against the app's settings: scripts, probe hosts, the boundary's subscriptions, and the resource
+groups of snapshots.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from patchwave.settings import load_settings
 
 
 def check_permitted(policy: Policy) -> Policy:
-    """The policy, unless it has a script or a probe that would never be run, or names what is outside of the boundary.
+    """The policy, if the settings permit its scripts, probes, scope and snapshots.
 
-    A policy that was stored while they were allowed stays: its machines are then skipped, or their probe says nothing,
-    each with this reason.
+    A policy that was stored under other settings stays: its machines are skipped, or their probe has no result, with
+    this reason.
 
     Raises:
-        PolicyError: scripts are not run, no machine's probe can be on the list of hosts, a subscription is not one
-            in which the app may change anything, or snapshots would go to a group that is not listed.
+        PolicyError: scripts are disabled, no machine's probe can match the permitted hosts, a subscription is outside
+            the boundary, or the resource group of snapshots is not listed.
     """
     settings = load_settings()
     problems: list[Problem] = [*scope_problems(policy.scope), *_snapshot_problems(policy)]
@@ -45,13 +45,13 @@ def check_permitted(policy: Policy) -> Policy:
 
 
 def boundary() -> Boundary:
-    """Where this app may change anything."""
+    """The boundary of the app's changes."""
     settings = load_settings()
     return Boundary.of(settings.listed_subscriptions, settings.listed_snapshot_groups)
 
 
 def scope_problems(scope: Scope) -> list[Problem]:
-    """What the boundary has against a scope; empty when nothing. Machines that it finds outside are told one by one."""
+    """Problems of a scope that lies outside the boundary. Discovered machines are checked one by one later."""
     if boundary().is_needed_by(scope):
         return [Problem(path="scope", message=needs_boundary())]
     machines = [MachineId.parse(text).subscription_id for text in scope.machine_ids]

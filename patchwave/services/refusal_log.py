@@ -1,9 +1,8 @@
-"""The trace of refused calls (401 and 403) in the audit log: enough to see a try, and too little to fill the storage.
+"""Audits refused calls (401 and 403): enough to see an attempt, and bounded in size.
 
-A worker writes one line for each hour, function, caller, reason and policy; the same call again in that hour writes
-nothing, and the lines of several workers are one and the same. Of many callers `MAX_LINES` an hour are kept one by
-one, the others together. Of what a caller wrote, a line has at most the subscription that lies outside of the boundary,
-and the name of a stored policy.
+A worker writes one entry per hour, function, caller, reason and policy; repeated calls write nothing, and equal entries
+of several workers are one. At most `MAX_LINES` entries an hour are separate, the others are combined. Of the caller's
+input, an entry only has a subscription outside of the boundary, and the name of a stored policy.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ from patchwave.domain.core.principal import Signed
 from patchwave.storage import Storage, open_storage
 
 REFUSED_CALLS = "refused~calls"
-"""The partition of the audit log; no policy and no run has such a name."""
+"""Partition of the audit log; no policy and no run can have such a name."""
 TRACED = frozenset({401, 403})
 MAX_LINES = 200
-"""In an hour and worker, so that a worker writes 5,000 lines a day at most. They are removed by their age."""
+"""Per hour and worker: at most 5,000 entries a day. Retention removes them by age."""
 _PATIENCE_SECONDS = 2.0
-"""How long the answer waits for the line, which the log has in any case."""
+"""How long the response waits for the entry, which is logged in any case."""
 _LOG = logging.getLogger("patchwave.refused")
 
 
 @dataclass(slots=True)
 class _Hour:
-    """The lines of one hour that this worker has written."""
+    """The entries of one hour that this worker has written."""
 
     at: datetime
     lines: set[tuple[str, ...]] = field(default_factory=set[tuple[str, ...]])
@@ -43,9 +42,9 @@ _WRITTEN: WeakKeyDictionary[Storage, _Hour] = WeakKeyDictionary()
 async def note_refused(
     function: str, identify: Callable[[], Signed | None], status: int, why: str, policy: str = ""
 ) -> None:
-    """Leave a trace of a call that was refused. It never fails, whatever the storage does.
+    """Audit a refused call. Never fails.
 
-    ``policy`` is the one that the address names; the line has it where it is stored.
+    ``policy`` comes from the URL; the entry only has it if it is stored.
     """
     try:
         caller = identify() or Signed(by="unknown")
@@ -69,7 +68,7 @@ async def _write(storage: Storage, function: str, caller: Signed, status: int, w
         line = (function, caller.by, caller.by_id, str(status), why, policy)
     if line in written.lines:
         return
-    # Before the write, so that a storage that does not answer is asked once.
+    # Set before the write, so that an unreachable storage is tried once.
     written.lines.add(line)
     detail = {"function": function, "status": status, "why": why} | ({"policy": policy} if policy else {})
     await storage.audit.add(REFUSED_CALLS, "call_refused", **caller.who, at=hour, detail=detail)

@@ -1,4 +1,4 @@
-"""Removes records that have been kept long enough."""
+"""Removes expired records."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from patchwave.settings import Settings
 from patchwave.storage import Storage
 
 MAX_ROWS = 20_000
-"""Removed in one call, so that it ends well within its time; the next call goes on."""
+"""Rows removed per call, which must end in time; the next call continues."""
 MAX_RUNS = 50
 _BUDGET = timedelta(minutes=6)
-"""For one call: a function gets ten minutes."""
+"""Of one call: a function may take ten minutes."""
 _PAUSES_KEPT = timedelta(days=1)
 _INSTANCE_TIME = timedelta(seconds=60)
 _INSTANCE_SPAN = timedelta(days=14)
-"""Instances are removed when they are between so much older than they may be and just too old."""
+"""Age range beyond the limit in which instances are removed; older ones are gone already."""
 _ENDED = [OrchestrationStatus.COMPLETED, OrchestrationStatus.FAILED, OrchestrationStatus.TERMINATED]
 _LOG = logging.getLogger("patchwave.retention")
 
 
 class PurgingEngine(Protocol):
-    """What is used of the durable client."""
+    """The used methods of the durable client."""
 
     async def purge_orchestrations_by(
         self,
@@ -43,7 +43,7 @@ class PurgingEngine(Protocol):
 
 
 def retention_of(settings: Settings) -> Retention:
-    """What the settings ask for; 0 days keep for ever."""
+    """The retention periods of the settings; 0 days keep records for ever."""
 
     def age(days: int) -> timedelta | None:
         return timedelta(days=days) if days else None
@@ -65,9 +65,9 @@ async def purge(
     most: int = MAX_ROWS,
     budget: timedelta = _BUDGET,
 ) -> list[str]:
-    """Remove what may go, up to so many rows and for so long; the ids of the runs and mode changes that are gone now.
+    """Remove expired records within limits of rows and time; returns the ids of removed runs and mode changes.
 
-    Each kind for itself: one that cannot be removed now is logged and keeps no other from its turn.
+    Kinds are independent: a failure of one is logged and does not affect the others.
     """
     loop = asyncio.get_running_loop()
     until = loop.time() + budget.total_seconds()
@@ -114,7 +114,7 @@ async def purge(
 
 @dataclass(slots=True)
 class _Left:
-    """How many rows this call may still remove."""
+    """The number of rows that this call may still remove."""
 
     rows: int
 
@@ -142,7 +142,7 @@ async def _has_gone(
     try:
         removed = await remove(what, left.rows)
     except Exception:
-        # The newest come first: one that cannot be removed would keep all that are older for ever.
+        # Continue: the newest come first, and a failure must not block all older ones for ever.
         _LOG.exception("What is kept of %s could not be removed", what)
         return False
     if removed is None:

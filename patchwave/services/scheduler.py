@@ -1,4 +1,4 @@
-"""Starts each policy whose occurrence is due."""
+"""Starts policies with a due occurrence."""
 
 from __future__ import annotations
 
@@ -28,28 +28,26 @@ async def start_what_is_due(
 ) -> None:
     """Start due policies, then the assessments that events asked for.
 
-    ``missed_since``: the timer's last execution, if it is late. What it missed is noted in audit logs.
+    ``missed_since``: the timer's last execution, if it is late. Missed occurrences are audited.
     """
     if missed_since is not None:
         try:
             await note_missed_occurrences(storage, missed_since, now)
         except Exception:
-            # What is due now must start all the same.
+            # A failure here must not prevent due starts.
             _LOG.exception("The missed occurrences could not be noted.")
     await start_due_policies(storage, client, now)
-    # On the same timer: a timer of its own would be a cold start of its own.
+    # In the same timer, because another one would add a cold start.
     await start_waiting_requests(storage, client, now)
 
 
 async def note_missed_occurrences(storage: Storage, since: datetime, now: datetime) -> None:
-    """Windows that opened and closed while the timer did not run: nothing starts after them, and the audit log of the
-    policy says so. Of a longer silence, the last month.
-    """
+    """Audit windows that opened and closed while the timer did not run. Of a longer outage, only the last month."""
     for stored in await storage.policies.list_all():
         try:
             await _note_missed(storage, stored, since, now)
         except PolicyError:
-            # Its start is what fails with a line in its audit log.
+            # Its start fails, with an audit entry.
             continue
         except Exception:
             _LOG.exception("The missed occurrences of the policy %s could not be noted.", stored.name)
@@ -70,8 +68,8 @@ async def _note_missed(storage: Storage, stored: StoredPolicy, since: datetime, 
 
 
 async def start_due_policies(storage: Storage, client: DurableClient, now: datetime) -> list[Run]:
-    """Start every policy with an occurrence whose window is open, unless something speaks against it; the runs, new or
-    not. Why an occurrence did not start is in the audit log of its policy.
+    """Start every policy with an open window, unless it is blocked; returns the runs, new or existing. The reason for a
+    blocked start is audited.
     """
     runs: list[Run] = []
     freezes = await storage.freezes.list_all()
@@ -79,7 +77,7 @@ async def start_due_policies(storage: Storage, client: DurableClient, now: datet
         try:
             run = await _start_if_due(storage, client, stored, freezes, now)
         except Exception as error:
-            # One policy that cannot start, whatever the reason, must not keep the others from their night.
+            # A policy that fails, for any reason, must not affect the others.
             _LOG.exception("The policy %s could not be started.", stored.name)
             await _note_failure(storage, stored.name, error, now)
             continue
@@ -89,7 +87,7 @@ async def start_due_policies(storage: Storage, client: DurableClient, now: datet
 
 
 async def _note_failure(storage: Storage, policy: str, error: Exception, now: datetime) -> None:
-    """Say it in the audit log of the policy, once an hour for one reason."""
+    """Audit the failure under the policy, once an hour per reason."""
     expected = isinstance(error, PolicyError | ServiceError)
     why = str(error)[:500] if expected else f"Patchwave failed ({type(error).__name__}); its log has the reason."
     hour = now.replace(minute=0, second=0, microsecond=0)
@@ -123,7 +121,7 @@ async def _start_if_due(
 
 
 async def _wake(storage: Storage, client: DurableClient, controls: ScheduleOverrides, occurrence: Occurrence) -> None:
-    """A run that sleeps in its own window goes on: the policy or a freeze has changed since it looked for one."""
+    """Wake a run that waits for its own window: the policy or a freeze has changed since it chose one."""
     carry_over = controls.carry_over_in(occurrence.at_utc)
     run = await storage.runs.get(carry_over.run_id) if carry_over else None
     if run is not None and run.state is RunState.AWAITING_WINDOW:
@@ -133,7 +131,7 @@ async def _wake(storage: Storage, client: DurableClient, controls: ScheduleOverr
 async def _current_controls(
     storage: Storage, client: DurableClient, policy: str, occurrence: Occurrence
 ) -> ScheduleOverrides:
-    """The controls without a run that would go on in this window and is over: it must not keep others out for ever."""
+    """The controls without a deferred run that has ended, which must not block others for ever."""
     controls = await storage.overrides.get(policy)
     carry_over = controls.carry_over_in(occurrence.at_utc)
     if carry_over is None or carry_over.ended_at is not None:
@@ -146,6 +144,6 @@ async def _current_controls(
 
 
 async def _note_reason(storage: Storage, policy: str, occurrence: Occurrence, verdict: ScheduleVerdict) -> None:
-    """One line for each reason and occurrence, however often the timer looks: it bears the time of the occurrence."""
+    """One audit entry per reason and occurrence, with the occurrence's time, so that repetitions are equal."""
     detail = {"decision": verdict.decision.value, "why": verdict.why}
     await storage.audit.add(policy, "occurrence_not_started", by="timer", at=occurrence.at_utc, detail=detail)

@@ -1,4 +1,4 @@
-"""Deletes the snapshots of ours that have expired."""
+"""Deletes our expired snapshots."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from patchwave.domain.machine.snapshot import MACHINE_TAG, SnapshotId, expired_r
 from patchwave.storage import Storage
 
 MAX_SNAPSHOTS = 200
-"""One call looks at so many at most, so that it ends well within its time; the next call goes on with the rest."""
+"""Snapshots per call, which must end in time; the next call continues."""
 _BUDGET = timedelta(minutes=5)
-"""For one call: a function gets ten minutes."""
+"""Of one call: a function may take ten minutes."""
 _LOG = logging.getLogger("patchwave.cleanup")
 
 
 async def delete_expired_snapshots(
     storage: Storage, disks: Snapshots, now: datetime, *, most: int = MAX_SNAPSHOTS, budget: timedelta = _BUDGET
 ) -> list[SnapshotId]:
-    """Delete the snapshots that carry our tags, have the name that follows from them, and whose time is over.
+    """Delete expired snapshots that have our tags, and the name that follows from these.
 
-    Whatever cannot be deleted now is left to a later call.
+    Failed deletions are left to a later call.
     """
     clock = asyncio.get_running_loop().time
     until = clock() + budget.total_seconds()
@@ -45,7 +45,7 @@ async def delete_expired_snapshots(
             _LOG.exception("The snapshot %s could not be deleted", snapshot.name)
             continue
         if isinstance(result, ArmFailure):
-            # A lock or a missing right holds for the whole group, and must not keep others from being cleaned up.
+            # A lock or a missing permission holds for the whole group, and must not block other groups.
             locked.add(place)
             _LOG.warning("The snapshot %s could not be deleted: %s", snapshot.name, result.text)
         elif result:
@@ -54,7 +54,7 @@ async def delete_expired_snapshots(
 
 
 async def _expired(disks: Snapshots, now: datetime) -> AsyncGenerator[SnapshotId]:
-    """What the list calls expired and ours."""
+    """Snapshots that Resource Graph lists as ours and expired."""
     skip_token = ""
     while True:
         page = await disks.list_expiring(skip_token)
@@ -70,9 +70,9 @@ async def _expired(disks: Snapshots, now: datetime) -> AsyncGenerator[SnapshotId
 
 
 async def _delete(storage: Storage, disks: Snapshots, snapshot: SnapshotId, now: datetime) -> bool | ArmFailure:
-    """Read it again, since the list lags behind and somebody may have given it more time, then delete it.
+    """Read the snapshot again, because the list lags and a user may have extended it, then delete it.
 
-    Whether it was deleted, or why it could not be.
+    Returns whether it was deleted, or the failure.
     """
     view = await disks.read_snapshot(snapshot)
     if isinstance(view, ArmFailure):

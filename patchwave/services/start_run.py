@@ -1,4 +1,4 @@
-"""Starting a run: one atomic create by run id. "It exists already" is an answer, never checked for beforehand."""
+"""Starts a run by one atomic create under its run id. An existing run is a valid result, never checked beforehand."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _LOG = logging.getLogger("patchwave.start")
 
 
 class DurableClient(Protocol):
-    """What is used of the durable client."""
+    """The used methods of the durable client."""
 
     async def schedule_new_orchestration(
         self, orchestrator: str, /, *, input: object, instance_id: str, version: str
@@ -59,15 +59,14 @@ async def start_run(
     maintenance: MaintenanceOccurrence | None = None,
     repeatable: bool = True,
 ) -> Run:
-    """Create the run and schedule its orchestration; the stored run, which may be an earlier one of the same id.
+    """Create the run and schedule its orchestration; returns the stored run, perhaps an earlier one of the same id.
 
-    A run whose row was created but never scheduled, because the process died between the two, is scheduled by the
-    next start of the same id. ``repeatable`` says that there can be one; otherwise a run that the engine does not
-    take is closed as failed, since nothing else would ever end it. ``maintenance`` is the scheduled run that a run of
-    mode ``accompany`` is for.
+    If the process dies between row and scheduling, the next start of the same id schedules the run. ``repeatable``:
+    such a start may come. Otherwise a run that the engine does not accept is closed as failed, because nothing else
+    would end it. ``maintenance`` is the scheduled run of a maintenance run.
 
     Raises:
-        EngineUnavailable: the durable engine did not take the run.
+        EngineUnavailable: the durable engine did not accept the run.
     """
     at = datetime.now(UTC)
     policy, origin = chosen
@@ -87,7 +86,7 @@ async def start_run(
     )
     run, _ = await storage.runs.create(wanted)
     if run.state is RunState.QUEUED:
-        # Also when somebody else created it and died: the same line of the same moment is written once.
+        # Also after a crash of another caller: an equal entry with the same time is written once.
         rules = rules_in_short(Policy.model_validate(run.policy_snapshot), run.policy_origin)
         detail = {"policy": run.policy, "mode": run.mode.value, "trigger": run.trigger.to_wire()} | rules
         await storage.audit.add(run.id, "run_started", **run.trigger.who, at=run.created_at, detail=detail)
@@ -102,10 +101,10 @@ async def start_run(
 
 
 async def schedule_run(client: DurableClient, run: Run) -> None:
-    """Start the orchestration of a run, in its generation; one that exists already is as good.
+    """Start the orchestration of the run's generation; an existing one counts as success.
 
     Raises:
-        EngineUnavailable: the durable engine did not take it.
+        EngineUnavailable: the durable engine did not accept it.
     """
     try:
         await client.schedule_new_orchestration(
@@ -115,7 +114,7 @@ async def schedule_run(client: DurableClient, run: Run) -> None:
             version=contracts.VERSION,
         )
     except grpc.RpcError as error:
-        # Engines word this refusal differently, so its being there decides.
+        # Engines word this refusal differently, so the instance's existence decides.
         if await client.get_orchestration_state(run.id) is None:
             raise EngineUnavailable(
                 "The run is stored, but could not be scheduled; repeat the request.", retry_after=15
@@ -123,7 +122,7 @@ async def schedule_run(client: DurableClient, run: Run) -> None:
 
 
 async def tell_waiting_run(client: DurableClient, run_id: str) -> None:
-    """A run that waits for its next window looks at the calendar again. Not a promise: the timer tells it once more."""
+    """Let a run that waits for a window read the schedule again. Best effort: the timer repeats it."""
     try:
         await client.raise_orchestration_event(run_id, Signal.CONTROL)
     except Exception:
@@ -131,12 +130,12 @@ async def tell_waiting_run(client: DurableClient, run_id: str) -> None:
 
 
 def new_run_id(policy: Policy) -> RunId:
-    """The id of a run that somebody asked for now."""
+    """The id of an ad-hoc run."""
     return RunId.of(datetime.now(UTC), policy.name, secrets.token_hex(4))
 
 
 def check_key(key: str) -> None:
-    """Refuse a key that is none.
+    """Validate an idempotency key.
 
     Raises:
         InvalidRequest: it is empty, too long, or not printable.
@@ -155,10 +154,10 @@ async def claimed_run_id(
     scope: Sequence[str] = (),
     noun: str = "key",
 ) -> RunId:
-    """The run id that a key stands for: this one, when the key is new.
+    """The run id of an idempotency key: this one, when the key is new.
 
-    ``request`` is what the key was sent with, as JSON: the key stands for that request alone. ``scope`` is whose key it
-    is, such as caller and policy: in another scope it is another key. ``noun`` is what its sender calls it.
+    ``request`` is the request's JSON: the key is only valid for this request. ``scope``, such as caller and policy,
+    separates equal keys. ``noun`` is what the sender calls the key.
 
     Raises:
         InvalidRequest: the key is empty, too long, or not printable.
@@ -166,9 +165,9 @@ async def claimed_run_id(
     """
     check_key(key)
     if scope:
-        # As a JSON list, no two scopes and keys are written alike.
+        # A JSON list keeps different scopes and keys distinct.
         key = json.dumps([*scope, key])
-    # Order and white space of a body say nothing; a claim of an older version holds the run id alone.
+    # Order and white space of a body do not count; a key of an older version has the run id alone.
     canonical = json.dumps(request, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(canonical.encode()).hexdigest()
     value = run_id.text if request is None else f"{run_id.text} {digest}"
@@ -183,11 +182,11 @@ async def claimed_run_id(
 
 
 def name_for_keys(policy: str | Json) -> str:
-    """The policy whose idempotency keys a start uses; an inline one never shares those of a stored one."""
+    """The policy name that scopes idempotency keys; an inline policy never shares those of a stored one."""
     if isinstance(policy, str):
         return policy
     name = policy.get("name")
-    # Not the digest that stands for a missing name: with a key, another body is to be refused.
+    # Not the digest that replaces a missing name: a key with another body must be refused.
     return adhoc_name(name) if isinstance(name, str) else ADHOC_POLICY
 
 
@@ -201,15 +200,15 @@ async def requested_policy(
     may_author: bool = True,
     installs: bool = True,
 ) -> WrittenPolicy:
-    """The policy of a request, by name or as a document, with ``overrides``, a merge patch over it.
+    """The policy of a request, by name or as a document, merged with ``overrides`` (a merge patch).
 
-    ``by`` and ``by_id`` are the author of an inline policy. ``may_author``: the caller may start what no stored policy
-    allows, an inline policy or overrides that widen one.
+    ``by`` and ``by_id`` are the author of an inline policy. ``may_author``: whether the caller may start an inline
+    policy, or overrides that widen a stored one.
 
     Raises:
-        NotFound: no policy has this name.
-        NotPermitted: only an author may start it.
-        PolicyError: the policy, or what the overrides make of it, is not valid.
+        NotFound: there is no policy of this name.
+        NotPermitted: it needs the author role.
+        PolicyError: the policy, or its merge with the overrides, is not valid.
     """
     if isinstance(policy, str):
         chosen = await find_written_policy(storage, policy)
@@ -218,7 +217,7 @@ async def requested_policy(
     elif not may_author:
         raise NotPermitted("You may start stored policies only: give the name of one.")
     else:
-        # Beside the event loop, as all that is validated of a request: it may have 256 KB.
+        # In a thread, like all validation of requests: it may have 256 KB.
         chosen = await asyncio.to_thread(_inline_policy, policy, by, by_id)
     if overrides is None:
         return chosen
@@ -241,7 +240,7 @@ async def find_policy(storage: Storage, name: str) -> Policy:
     """The stored policy.
 
     Raises:
-        NotFound: there is none of this name.
+        NotFound: there is no policy of this name.
     """
     return (await find_written_policy(storage, name)).policy
 
@@ -250,7 +249,7 @@ async def find_written_policy(storage: Storage, name: str) -> WrittenPolicy:
     """The stored policy with its author.
 
     Raises:
-        NotFound: there is none of this name.
+        NotFound: there is no policy of this name.
     """
     stored = await storage.policies.get(name) if is_policy_name(name) else None
     if stored is None:
@@ -262,7 +261,7 @@ def read_stored(stored: StoredPolicy) -> WrittenPolicy:
     """The policy of a row with its author.
 
     Raises:
-        PolicyError: this version of the app refuses it.
+        PolicyError: this version of the app does not accept it.
     """
     policy = parse_stored_policy(stored.document, name=stored.name)
     return written(

@@ -1,4 +1,4 @@
-"""Parses JSON from outside: one meaning only, and no larger than any real document."""
+"""Parses untrusted JSON: unambiguous, and bounded in size."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ from typing import Any, cast
 from patchwave.services.errors import InvalidRequest
 
 MAX_ENTRIES = 2_000
-"""In one list of a body: as many ids of machines as a body has room for."""
+"""Per list of a body: as many machine ids as a body has room for."""
 MAX_KEYS = 1_000
-"""Of one object of a body."""
+"""Per object of a body."""
 MAX_VALUES = 10_000
-"""In all lists and objects of a body: each may be wrong, and then is an error to report."""
+"""In all lists and objects of a body: each may be an error to report."""
 _MAX_NAME = 100
 
 
 def parse_json(body: bytes) -> object:
-    """A body as JSON that every reader takes for the same value.
+    """Parse a body as JSON that every parser reads the same way.
 
     Raises:
-        InvalidRequest: it is not JSON, names a key of an object twice, holds half of a surrogate pair, or has more
-            entries, keys or values than any real document.
+        InvalidRequest: not JSON, a duplicate key, an unpaired surrogate, or above a limit.
     """
     try:
         document = json.loads(body, object_pairs_hook=_Objects().read, parse_constant=_refuse_constant)
         _check_extent(document)
-        # Raises for half of a surrogate pair, which neither storage nor an answer could hold.
+        # Raises for an unpaired surrogate, which neither storage nor a response could hold.
         json.dumps(document, ensure_ascii=False).encode()
     except _AmbiguousKey as error:
         raise InvalidRequest(f"The body names the key {error} of one object twice.") from None
@@ -39,10 +38,10 @@ def parse_json(body: bytes) -> object:
 
 
 def _check_extent(document: object) -> None:
-    """Refuse what only a hostile document has so many of. The text of values is bounded by the body itself.
+    """Enforce the limits. The length of values is bounded by the body itself.
 
     Raises:
-        InvalidRequest: what there is too much of.
+        InvalidRequest: a limit is exceeded.
     """
     values = 0
     left = [document]
@@ -67,17 +66,17 @@ def _too_many_values() -> InvalidRequest:
 
 
 class _AmbiguousKey(Exception):
-    """An object has two members of one name; the text is the name."""
+    """An object has a duplicate key; the text is the key."""
 
 
 class _Objects:
-    """Makes the objects of one body, as long as there are not too many of them."""
+    """Builds the objects of one body, up to the limit."""
 
     def __init__(self) -> None:
         self._values = 0
 
     def read(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        """An object of its members, each of which has a name of its own."""
+        """An object from its members, whose keys must be unique."""
         self._values += 1 + len(pairs)
         if len(pairs) > MAX_KEYS:
             raise InvalidRequest(f"An object of the body has more than {MAX_KEYS:,} keys.")

@@ -1,7 +1,7 @@
-"""Looks after runs that may have lost their orchestration, or a part of it.
+"""Supervises runs that may have lost their orchestration, or a part of it.
 
-What is done is decided in `patchwave.domain.runs.watchdog`. A run whose orchestration is gone is given the next one,
-which goes on from the records; a machine whose own is gone or stuck is put back, so that its phase gives it another.
+`patchwave.domain.runs.watchdog` decides. A run whose orchestration has died gets its next generation, which resumes
+from its rows. A machine whose orchestration has died or is stuck is requeued, and its phase starts another.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from patchwave.storage import LiveRun, Storage, completion_change
 _RUNS_AT_ONCE = 8
 _INSTANCES_AT_ONCE = 32
 MAX_ROUNDS = 6
-"""How often one run is looked at in one call: ending what is left of it takes the engine a moment."""
+"""Checks of one run per call: the engine takes a moment to end instances."""
 ENDED_BY_WATCHDOG = "ended by the watchdog"
-"""The output of every instance that the watchdog ended: nobody wanted the run itself to end."""
+"""Output of instances that the watchdog ended, to distinguish them from those that a user ended."""
 _LIVE = (
     OrchestrationStatus.RUNNING,
     OrchestrationStatus.PENDING,
@@ -53,7 +53,7 @@ _LOG = logging.getLogger("patchwave.watchdog")
 
 
 class WatchedEngine(DurableClient, Protocol):
-    """What the watchdog uses of the durable client."""
+    """The used methods of the durable client."""
 
     async def get_orchestration_state(self, instance_id: str) -> OrchestrationState | None: ...
 
@@ -74,17 +74,17 @@ class Watch:
     engine: WatchedEngine
     now: datetime
     poll_seconds: float
-    """Between two polls of an operation, before they grow rarer."""
+    """Between two polls of an operation, before the interval grows."""
     pause: float = 1.0
-    """Seconds that the engine gets to end what it was told to end."""
+    """Seconds that the engine gets to end instances."""
     budget: timedelta = timedelta(minutes=4)
-    """How long the call may take: less than the time to the next one, and than a function gets."""
+    """Limit of a call: less than the timer's interval and the function's time limit."""
 
 
 async def look_after_runs(watch: Watch) -> dict[str, list[RecoveryAction]]:
-    """Look after the runs that have not ended, some side by side: what was done about each, by run id.
+    """Supervise all live runs, several in parallel; returns the actions by run id.
 
-    A call that has no time left for all of them leaves the rest to the next one, which begins with those.
+    When the time is over, the next call begins with the remaining runs.
     """
     loop = asyncio.get_running_loop()
     until = loop.time() + watch.budget.total_seconds()
@@ -108,11 +108,11 @@ async def look_after_runs(watch: Watch) -> dict[str, list[RecoveryAction]]:
             except TimeoutError:
                 cut_off.append(each.run_id)
             except Exception:
-                # One run that cannot be looked after now must not keep the others from it.
+                # A failure of one run must not affect the others.
                 _LOG.exception("The run %s could not be looked after", each.run_id)
 
     await asyncio.gather(*(work() for _ in range(_RUNS_AT_ONCE)))
-    # Those that take long must not keep the same others from their turn for ever.
+    # Continue here next time, so that slow runs do not starve the others.
     left = [*not_seen, *cut_off]
     if left:
         _LOG.warning("No time was left for %d of %d runs: the next call begins with them.", len(left), len(watched))
@@ -125,7 +125,7 @@ async def _look_at(watch: Watch, each: LiveRun) -> list[RecoveryAction]:
     run = each.run
     if run is None:
         if watch.now - each.since > STARTING:
-            # The worker that made the entry died before the run's own row, or the run was removed.
+            # The process died between entry and row, or the run was removed.
             await watch.storage.live_runs.remove(each.run_id)
         return []
     if not run.state.is_final:
@@ -136,7 +136,7 @@ async def _look_at(watch: Watch, each: LiveRun) -> list[RecoveryAction]:
 
 
 async def _settle(watch: Watch, run: Run) -> None:
-    """Do what an end that was cut off has left out: notify people, and let nothing wait for the run any more."""
+    """Complete an interrupted end: notify, and release reservations."""
     instance_id = instance_ids.notice(run.id, Event.ENDED.value, 1)
     if await watch.engine.get_orchestration_state(instance_id) is None:
         notice = Notice(run_id=run.id, at=watch.now, facts=RunEnded())
@@ -152,7 +152,7 @@ async def _settle(watch: Watch, run: Run) -> None:
 
 
 async def _each[Item](items: Iterable[Item], do: Callable[[Item], Awaitable[object]]) -> None:
-    """Do it for each of them, some side by side."""
+    """Call ``do`` for each item, several in parallel."""
     gate = asyncio.Semaphore(_INSTANCES_AT_ONCE)
 
     async def one(item: Item) -> None:
@@ -202,9 +202,9 @@ async def _look_after(watch: Watch, run: Run) -> list[RecoveryAction]:
 
 
 async def _end(engine: WatchedEngine, own: OrchestrationState | None, others: Sequence[OrchestrationState]) -> None:
-    """End the run and its phases and machines; their operations only when nobody is left who would hear of that.
+    """End the run, its phases and its machines; their operations only when none of these is left.
 
-    A machine that hears that its operation was ended records it as an outcome.
+    A live machine would record the end of its operation as an outcome.
     """
     live = [each for each in [own, *others] if each is not None and each.runtime_status in _LIVE]
     above = [
@@ -218,7 +218,7 @@ async def _end(engine: WatchedEngine, own: OrchestrationState | None, others: Se
 
 
 async def _continue(watch: Watch, run: Run, sign: EngineStatus) -> None:
-    """Start the next generation; a run that was never started is started."""
+    """Start the next generation; or the first, if the run was never started."""
     if run.started_at is None:
         await schedule_run(watch.engine, run)
         return
@@ -233,7 +233,7 @@ async def _continue(watch: Watch, run: Run, sign: EngineStatus) -> None:
 
 
 async def _look_after_machines(watch: Watch, run: Run, others: Sequence[OrchestrationState]) -> None:
-    """Put back machines whose orchestration was ended or failed, and end those that are stuck, to be put back next."""
+    """Requeue machines whose orchestration died, and end stuck ones, which are requeued next."""
     live = _live(others)
     phases = {each.instance_id for each in live if each.name == contracts.PATCH_PHASE.name}
     machines = [each for each in others if each.name == contracts.PATCH_MACHINE.name]
@@ -245,7 +245,7 @@ async def _look_after_machines(watch: Watch, run: Run, others: Sequence[Orchestr
         instance_id = machine.instance_id
         operation = operations.get(instance_id)
         if machine.runtime_status in _DEAD and operation is not None:
-            # Its end must be seen before anybody else follows the same operation.
+            # Its end must be confirmed before another instance follows the same operation.
             await watch.engine.terminate_orchestration(operation.instance_id, output=ENDED_BY_WATCHDOG, recursive=False)
         elif machine.runtime_status in _DEAD:
             await _put_back(watch, run, machine, phases)
@@ -259,7 +259,7 @@ async def _look_after_machines(watch: Watch, run: Run, others: Sequence[Orchestr
 
 
 async def _put_back(watch: Watch, run: Run, machine: OrchestrationState, phases: Container[str]) -> None:
-    """Tell the phase, while it is live, that the machine waits for its turn again. What Azure accepted is adopted."""
+    """Tell a live phase to requeue the machine. An operation that Azure accepted is adopted."""
     state = await watch.engine.get_orchestration_state(machine.instance_id)
     given = None if state is None else state.get_input()
     work = None if given is None else MachineWork.from_wire(given)
@@ -273,18 +273,18 @@ async def _put_back(watch: Watch, run: Run, machine: OrchestrationState, phases:
 
 
 async def _instances_of(engine: WatchedEngine, run_id: str) -> list[OrchestrationState]:
-    """The live and the dead instances below a run; not those that completed, which are most of them."""
+    """The live and failed instances of a run, without completed ones, which are most of them."""
     query = OrchestrationQuery(instance_id_prefix=f"{run_id}:", runtime_status=[*_LIVE, *_DEAD])
     return await engine.get_all_orchestration_states(query)
 
 
 def _live(states: Sequence[OrchestrationState]) -> list[OrchestrationState]:
-    """Those that still do something for the run; people may be told meanwhile."""
+    """Those that still work for the run; notifications do not count."""
     return [each for each in states if each.runtime_status in _LIVE and each.name != contracts.SEND_NOTIFICATIONS.name]
 
 
 def _turned_at(state: OrchestrationState) -> datetime:
-    """When the instance did something last; the client gives UTC without its zone."""
+    """The instance's last update; the client returns UTC without a zone."""
     at = state.last_updated_at
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at
 

@@ -1,8 +1,8 @@
-"""Telling a channel: one module per kind of channel says what to send, and ``sender`` sends it.
+"""Notification channels: one module per kind composes the request, and ``sender`` sends it.
 
 >>> delivery = await deliver(channel, announcement, delivery_id=notice.delivery_id(channel.name), now=now)
 
-Nothing in here raises for what a channel does: whatever comes back, or does not, is a ``Delivery``.
+Failures of a channel never raise: every result is a ``Delivery``.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from patchwave.settings import Channel, ChannelKind
 
 
 def compose(channel: Channel, announcement: Announcement, *, delivery_id: str, now: datetime) -> Outgoing:
-    """What a channel is sent.
+    """Compose the request for a channel.
 
     Args:
-        channel: where to.
-        announcement: what to tell.
-        delivery_id: a UUID, the same for every attempt, by which a receiver can tell a repetition.
-        now: the moment of this attempt; signatures hold it.
+        channel: the target.
+        announcement: the content.
+        delivery_id: a UUID, the same for every attempt, by which a receiver can detect repetitions.
+        now: the time of this attempt, which signatures include.
     """
     match channel.kind:
         case ChannelKind.TEAMS:
@@ -46,7 +46,7 @@ async def deliver(
     now: datetime,
     sender: ChannelSender | None = None,
 ) -> Delivery:
-    """Tell a channel once; see ``compose`` for the arguments."""
+    """Attempt one delivery to a channel; see ``compose`` for the arguments."""
     outgoing = compose(channel, announcement, delivery_id=delivery_id, now=now)
     return await (sender or ChannelSender()).post(outgoing)
 

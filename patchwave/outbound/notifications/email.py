@@ -1,8 +1,7 @@
 """Mail through Azure Communication Services: one signed POST, which the service queues.
 
-202 says that the mail is queued, not that it has arrived; under the operation id, which is ours and the same for every
-attempt, the service tells what became of it. Its repeatability headers are not used: it knows a request again for five
-minutes and refuses it afterwards, while our attempts are up to an hour apart.
+202 means queued, not delivered; the service reports the delivery under the operation id, which is ours and the same for
+every attempt. Its repeatability headers are not used: they work for five minutes, attempts may be an hour apart.
 Source: learn.microsoft.com, "Email - Send" (2023-03-31), "Sign an HTTP request" and "Repeatability of requests" of
 Communication Services.
 """
@@ -31,7 +30,7 @@ def mail_request(channel: Channel, message: Message, *, operation_id: str, now: 
     """The message as a mail with an HTML and a plain text body.
 
     Raises:
-        ValueError: the channel has no connection string; settings have refused it then.
+        ValueError: the channel has no connection string, which the settings prevent.
     """
     endpoint, key = channel.mail_resource()
     mail = {
@@ -57,7 +56,7 @@ def mail_request(channel: Channel, message: Message, *, operation_id: str, now: 
 
 
 def _signed(host: str, key: bytes, body: bytes, now: datetime) -> Mapping[str, str]:
-    """The headers that prove the access key without sending it."""
+    """Headers that prove possession of the access key."""
     date = format_datetime(now.astimezone(UTC), usegmt=True)
     digest = base64.b64encode(hashlib.sha256(body).digest()).decode()
     text = f"POST\n{_TARGET}\n{date};{host};{digest}"

@@ -1,6 +1,6 @@
-"""One POST to an address that an operator configured: https, one try, ten seconds, no redirect, no secret place.
+"""One POST to a configured URL: https, one attempt, ten seconds, no redirect, no internal address.
 
-Where it may go is decided by `patchwave.outbound.egress_guard`.
+`patchwave.outbound.egress_guard` checks the address.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 TOTAL_SECONDS = 10.0
 MAX_ANSWER = 4096
-"""Bytes of an answer that are looked at; the rest is left unread."""
+"""Bytes of a response that are read."""
 
 _TRANSIENT = frozenset({408, 425, 429})
 _CODE = re.compile(r"[A-Za-z_]{3,60}")
-"""An error code as Slack and Azure write them. Other text of an answer may repeat the address, which is a secret."""
+"""An error code of Slack or Azure. Other text of a response may contain the URL, which is a secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A request that is ready to be sent. Its parts hold secrets and do not show.
+    """A request ready to be sent. Its parts are secret, so its ``repr`` hides them.
 
-    ``private_allowed``: its receiver may be in a private network.
+    ``private_allowed``: whether its receiver may be in a private network.
     """
 
     url: str = field(repr=False)
@@ -44,9 +44,9 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What became of a request. ``may_pass``: another try may help, after ``retry_after`` seconds when told.
+    """The result of a delivery. ``may_pass``: a retry may help, after ``retry_after`` seconds if set.
 
-    ``is_throttled``: the answer says no more than to come later.
+    ``is_throttled``: the channel only asked to retry later.
     """
 
     sent: bool
@@ -60,8 +60,8 @@ class ChannelSender:
     """Sends requests.
 
     Args:
-        loopback_allowed: for tests, whose receivers are on this machine.
-        tls: whom to trust; the certificate authorities of the system unless given.
+        loopback_allowed: for tests with local servers.
+        tls: trusted certificate authorities; the system's by default.
     """
 
     def __init__(self, *, loopback_allowed: bool = False, tls: ssl.SSLContext | None = None) -> None:
@@ -70,7 +70,7 @@ class ChannelSender:
 
     async def post(self, outgoing: Outgoing) -> Delivery:
         """Send once. Any 2xx counts as delivered."""
-        # The library costs a quarter of a second at start-up, which most workers of a run would pay for nothing.
+        # Imported here: it costs a quarter of a second of start-up, which most workers need not pay.
         import aiohttp
         from yarl import URL
 
@@ -105,10 +105,10 @@ class ChannelSender:
                 return Delivery(sent=False, failure=f"The address must not be called: it {gate.refusal}.")
             return Delivery(sent=False, failure="No connection could be made.", may_pass=True)
         except ValueError:
-            # Such as a label of a name that is too long. Its text holds the address.
+            # Such as a host name with a label that is too long. The error's text contains the URL.
             return Delivery(sent=False, failure="The address cannot be used.")
         except (aiohttp.ClientError, OSError) as error:
-            # Only the kind of error: its text may hold the address.
+            # Only the kind of error: its text may contain the URL.
             return Delivery(sent=False, failure=f"The request broke off ({type(error).__name__}).", may_pass=True)
 
 
@@ -129,12 +129,12 @@ def _read(status: int, retry_after: str | None, head: bytes) -> Delivery:
 
 
 def _code(head: bytes) -> str:
-    """The error code in an answer: all of it (Slack), or ``error.code`` of a JSON object (Azure)."""
+    """The error code in a response: all of it (Slack), or ``error.code`` of a JSON object (Azure)."""
     text = head.decode("utf-8", "replace").strip()
     try:
         error = object_or_none((object_or_none(json.loads(text)) or {}).get("error")) or {}
         text = str(error.get("code", ""))
     except (ValueError, RecursionError):
-        # Not JSON, and so perhaps a bare word.
+        # Not JSON, so perhaps a plain word.
         pass
     return text if _CODE.fullmatch(text) else ""

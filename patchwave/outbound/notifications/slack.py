@@ -1,7 +1,7 @@
 """Slack: an incoming webhook takes ``blocks``, and ``text`` for where blocks cannot be shown.
 
-``&``, ``<`` and ``>`` begin all that Slack acts upon (mentions such as ``<!channel>``, links), so they are replaced in
-every text; ``verbatim`` keeps Slack from finding links and mentions of its own in what is left.
+``&``, ``<`` and ``>`` start all of Slack's markup (mentions such as ``<!channel>``, links), so they are escaped in
+every text; ``verbatim`` disables automatic links and mentions.
 Source: docs.slack.dev, "Formatting message text" and the references of text object, header and section.
 """
 
@@ -16,14 +16,14 @@ from patchwave.settings import Channel
 
 
 def escape(text: str) -> str:
-    """The text as Slack shows it, with nothing in it that Slack would act upon."""
+    """The text with Slack's markup escaped."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def slack_request(channel: Channel, message: Message) -> Outgoing:
     """The message as blocks: a section for the title, for every fact and note, and for the command.
 
-    A section takes 3,000 characters and a message 50 blocks; a fact has at most 300, five times that when escaped.
+    A section allows 3,000 characters and a message 50 blocks; a fact has at most 300, five times that when escaped.
     """
     sections = [f"*{escape(message.title)}*"]
     sections += [f"*{escape(label)}:* {escape(text)}" for label, text in message.facts]

@@ -1,7 +1,7 @@
-"""Teams: a workflow that starts with "When a Teams webhook request is received" posts the Adaptive Card we send it.
+"""Teams: a workflow that starts with "When a Teams webhook request is received" posts our Adaptive Card.
 
-Texts go into ``RichTextBlock`` elements. Unlike ``TextBlock`` they know no Markdown, so that a machine named
-``[x](javascript:y)`` is shown as just that.
+Texts are ``RichTextBlock`` elements, which do not interpret Markdown, so that a machine named ``[x](javascript:y)`` is
+shown literally.
 Source: learn.microsoft.com, Adaptive Cards, "Text features", and Teams, "Create an incoming webhook with Workflows".
 """
 
@@ -18,7 +18,7 @@ _COLORS = {Tone.PLAIN: "Accent", Tone.GOOD: "Good", Tone.ATTENTION: "Attention"}
 
 
 def teams_request(channel: Channel, message: Message) -> Outgoing:
-    """The message as an Adaptive Card 1.4. Teams takes 28 KB, which the lengths of facts and notes respect."""
+    """The message as an Adaptive Card 1.4. Teams allows 28 KB, which the limits of facts and notes respect."""
     body = [_line(_run(message.title, size="Large", weight="Bolder", color=_COLORS[message.tone]))]
     body += [_line(_run(f"{label}: ", weight="Bolder"), _run(text)) for label, text in message.facts]
     body += [_line(_run(f"• {note}")) for note in message.notes]
@@ -28,7 +28,7 @@ def teams_request(channel: Channel, message: Message) -> Outgoing:
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
         "type": "AdaptiveCard",
         "version": "1.4",
-        # Where only text can be shown, such as in the banner of a phone.
+        # For places that only show text, such as a phone's banner.
         "fallbackText": message.title,
         "msteams": {"width": "Full"},
         "body": body,

@@ -1,4 +1,4 @@
-"""The templates of mails. A name that a template misspells is an error, not an empty place."""
+"""Templates of mails. An undefined name in a template is an error."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render_html(template: str, message: Message) -> str:
-    """A template of HTML; every text of the message is escaped."""
+    """Render an HTML template; every text of the message is escaped."""
     return _environment(escaped=True).get_template(template).render(message=message)
 
 
 def render_text(template: str, message: Message) -> str:
-    """A template of plain text, in which nothing needs an escape: every text of the message is on one line."""
+    """Render a plain text template. Nothing needs escaping: every text of the message is on one line."""
     return _environment(escaped=False).get_template(template).render(message=message)
 
 

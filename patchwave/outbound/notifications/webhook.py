@@ -1,4 +1,4 @@
-"""A program of the customer's: the announcement as JSON, signed in the way in which Patchwave's own webhook is.
+"""Customer webhook: the announcement as JSON, signed like the calls that Patchwave's own webhook accepts.
 
 ``X-Patchwave-Signature: t=<unix seconds>,v1=<hex of HMAC-SHA256(secret, "<t>." + body)>``. The delivery id is the same
 for every attempt at one notification.
