@@ -1,4 +1,4 @@
-"""The HTTP API: one file per resource; each route is registered on the one blueprint, `bp`."""
+"""The HTTP API: one file per resource; all routes are registered on one blueprint, `bp`."""
 
 from patchwave.api import (
     drift,

@@ -1,4 +1,4 @@
-"""Audit logs: one definition for the log of a run, a policy, a freeze, a configuration and a patch mode change."""
+"""Audit logs of runs, policies, freezes, configurations and patch mode changes, defined once."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class AuditLine(Document):
     action: str
     by: str
     by_id: str
-    """Object id of the signed-in principal; empty where none was."""
+    """Object id of the signed-in principal; empty without sign-in."""
     proven: bool
-    """Whether the platform names them; a name that a caller typed ends with "(claimed)"."""
+    """Whether the platform verified the name; an unverified one ends with "(claimed)"."""
     detail: Json | str | None
 
 
@@ -38,7 +38,7 @@ def audit_route(
     text: str,
     problems: Mapping[int, str] | None = None,
 ) -> Any:
-    """Register the route of an audit log; ``subject`` is the key of the log that a request asks for."""
+    """Register the route of an audit log; ``subject`` returns the log's key for a request."""
 
     async def read(req: func.HttpRequest) -> func.HttpResponse:
         limit, cursor = page_of(req)

@@ -1,8 +1,8 @@
-"""Who calls, and whether the caller has the role that a route needs, once ``PATCHWAVE_AUTHORIZATION`` is ``roles``.
+"""Identifies the caller, and checks the route's role if ``PATCHWAVE_AUTHORIZATION`` is ``roles``.
 
-The platform has verified the token, and names the principal in headers that it takes out of every request from
-outside. Without it they are what the caller wrote; so they count only where it says that it is there. See
-``docs/reference/security.md`` and ADR 22.
+The platform verifies the token, and names the principal in headers, which it removes from external requests. Without
+the platform, callers could set these headers themselves, so they only count where the platform is present. See
+``docs/reference/security.md`` and docs/adr/0022-roles-from-app-service-authentication.md.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _MAX_NAME = 200
 
 
 class Unauthenticated(Exception):
-    """No principal that the app may believe is behind the request. The text says why, for the log alone."""
+    """The request has no trusted principal. The text is only for the log."""
 
 
 class Forbidden(Exception):
-    """The principal lacks a role that the request needs. The text says which, for the log alone."""
+    """The principal lacks a required role. The text is only for the log."""
 
 
 def check_role(function: str, role: Role | None, headers: Mapping[str, str]) -> None:
-    """Check that the caller has the role that a function needs; ``None``: the function has its own authentication.
+    """Check the caller's role; ``None``: the function has its own authentication.
 
     Raises:
-        Unauthenticated: roles count, and there is no principal.
+        Unauthenticated: roles are enabled, and there is no principal.
         Forbidden: the principal lacks the role.
     """
     if role is None:
@@ -42,20 +42,20 @@ def check_role(function: str, role: Role | None, headers: Mapping[str, str]) -> 
 
 
 def may_author(headers: Mapping[str, str]) -> bool:
-    """Whether the caller may write policies, also in a request; a key alone stands for every role.
+    """Whether the caller may write policies, also inline; a function key alone has every role.
 
     Raises:
-        Unauthenticated: roles count, and there is no principal.
+        Unauthenticated: roles are enabled, and there is no principal.
     """
     principal = principal_of(headers)
     return principal is None or principal.may(Role.AUTHOR)
 
 
 def principal_of(headers: Mapping[str, str]) -> Principal | None:
-    """The signed-in principal; ``None`` where function keys alone decide.
+    """The signed-in principal; ``None`` where only function keys count.
 
     Raises:
-        Unauthenticated: roles count, and there is none to be believed.
+        Unauthenticated: roles are enabled, and there is no trusted principal.
     """
     settings = load_settings()
     if settings.authorization is not Authorization.ROLES:
@@ -75,9 +75,9 @@ def principal_of(headers: Mapping[str, str]) -> Principal | None:
 
 
 def signed_in(headers: Mapping[str, str]) -> Signed | None:
-    """Who is signed in, as the platform names them: by name, else by object id; ``None`` where it signs in no one.
+    """The signed-in caller as named by the platform: by name, else by object id; ``None`` without sign-in.
 
-    Where roles count, only the principal that they are read from.
+    With roles enabled, it is the principal whose roles count.
     """
     if not platform_signs_in():
         return None
@@ -93,7 +93,7 @@ def signed_in(headers: Mapping[str, str]) -> Signed | None:
 
 
 def caller_named(headers: Mapping[str, str], claimed: str = "") -> Signed:
-    """Who calls: the signed-in principal, else the name that the caller ``claimed``, shown as such, else the API."""
+    """The signed-in principal, else the ``claimed`` name, marked as such, else the API."""
     found = signed_in(headers)
     if found is not None:
         return found

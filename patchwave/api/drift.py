@@ -1,6 +1,6 @@
-"""The doctor over HTTP: the whole fleet is read from Resource Graph in pages while the caller waits, then judged.
+"""Drift detection over HTTP: reads the whole fleet from Resource Graph while the caller waits, then evaluates it.
 
-Some fifty pages for 10,000 machines, at 15 queries in 5 seconds: well inside the time that an answer may take.
+Some fifty pages for 10,000 machines, at 15 queries in 5 seconds: well within the time limit of a response.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from patchwave.services.fleet_reader import one_of_few, read_each, read_fleet, r
 from patchwave.storage import Storage, open_storage
 
 DEFAULT_STALE_DAYS = 7
-"""As long as Azure keeps an assessment."""
+"""Azure keeps an assessment for as long."""
 MAX_STALE_DAYS = 365
 MAX_FINDINGS = 20_000
-"""Findings that one answer holds: about 12 MB of JSON."""
+"""Findings in one response: about 12 MB of JSON."""
 MAX_SECONDS = 180.0
-"""Azure cuts an HTTP answer off after 230 seconds; reading has to end before, and judging takes a few more."""
+"""Azure ends an HTTP request after 230 seconds; evaluation needs a few of them after the reads."""
 
 _QUERY = (
     ParameterSpec(
@@ -99,12 +99,12 @@ async def examine_fleet(req: func.HttpRequest) -> func.HttpResponse:
     def report() -> func.HttpResponse:
         return json_response(examine(facts, now, stale_days).only(kinds, subject, limit).to_wire())
 
-    # Seconds of pure computing for a large fleet: other requests of this process go on meanwhile.
+    # In a thread: seconds of computation for a large fleet would block other requests.
     return await asyncio.to_thread(report)
 
 
 async def _gather(storage: Storage, now: datetime) -> DriftInputs:
-    """The facts: ours, then Azure's, each kind from its own table and all of them side by side.
+    """Stored data, then Azure's tables in parallel.
 
     Raises:
         QueryRefused: Resource Graph refuses one of the tables.
@@ -134,5 +134,5 @@ async def _gather(storage: Storage, now: datetime) -> DriftInputs:
             notes=[*notes, *odd_schedules, *odd_assignments],
         )
 
-    # As long as the fleet is large: other requests of this process go on meanwhile.
+    # In a thread: a large fleet would block other requests.
     return await asyncio.to_thread(facts)

@@ -1,6 +1,6 @@
-"""One decorator says all of a route: method, path, role, body, query, headers, responses and problems.
+"""One decorator defines a route: method, path, role, body, query, headers, responses and problems.
 
-It registers the function, checks the role, answers errors with problem details, and feeds the document of the API.
+It registers the function, checks the role, turns errors into problem details, and feeds the OpenAPI document.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ type Handler = Callable[..., Awaitable[func.HttpResponse]]
 
 @dataclass(frozen=True, slots=True)
 class SchemaTweaks:
-    """Marks a model whose JSON form differs a little: keys that are left out, and keys that may be."""
+    """Changes a model's schema: keys that are omitted, and keys that are optional."""
 
     without: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """The schema of the model, changed."""
+        """The model's schema with the changes."""
         schema = dict(handler.resolve_ref_schema(handler(core)))
         schema["properties"] = {key: member for key, member in schema["properties"].items() if key not in self.without}
         if "required" in schema:
@@ -61,7 +61,7 @@ class SchemaOf:
 
 @dataclass(frozen=True, slots=True)
 class ParameterSpec:
-    """A parameter of the query, the route or the headers, which may be left out unless it is part of the route."""
+    """A parameter of query, path or headers; optional unless it is part of the path."""
 
     name: str
     schema: Json
@@ -71,10 +71,10 @@ class ParameterSpec:
 
 @dataclass(frozen=True, slots=True)
 class ResponseSpec:
-    """What a request that goes well is answered with.
+    """A successful response.
 
-    ``shape`` is the type whose JSON the body is, ``None`` without a body, or a JSON Schema. ``as_given``: documents
-    that people wrote come back as they may be written, where keys with a default may be left out.
+    ``shape`` is the type of the JSON body, ``None`` without a body, or a JSON Schema. ``as_given``: user documents are
+    returned in their input form, where keys with a default are optional.
     """
 
     status: int
@@ -85,7 +85,7 @@ class ResponseSpec:
 
 @dataclass(frozen=True, slots=True)
 class RequestBody:
-    """The JSON that a request takes, with examples that work, by name."""
+    """The JSON body of a request, with valid examples by name."""
 
     shape: Any
     examples: Mapping[str, Json]
@@ -94,33 +94,33 @@ class RequestBody:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteSpec:
-    """All that is said of a route. Beside it every route has 401 of the host, 413 with a body, and 500."""
+    """A route. Every route also has 401 of the host, 413 with a body, and 500."""
 
     name: str
-    """Of the function."""
+    """The function's name."""
     method: str
     path: str
-    """Without the prefix of all routes; the names of its parts in braces."""
+    """Without the common prefix; parameter names in braces."""
     role: Role | None
-    """``None``: the route has an authentication of its own."""
+    """``None``: the route has its own authentication."""
     is_open: bool
-    """The host asks for no function key."""
+    """Whether the host requires no function key."""
     responses: tuple[ResponseSpec, ...]
     body: RequestBody | None
     query: tuple[ParameterSpec, ...]
     headers: tuple[ParameterSpec, ...]
     problems: Mapping[int, str]
-    """Statuses of problem documents, each with when it is given."""
+    """Descriptions of problem responses by status."""
     uses_storage: bool
-    """Whether it answers 503 when the storage cannot be reached."""
+    """Whether it responds 503 when the storage is unreachable."""
     handler: Handler
-    """Behind the check of the role."""
+    """The handler with its role check."""
 
 
 bp = df.Blueprint()
 """All routes of the API."""
 ROUTES: dict[str, RouteSpec] = {}
-"""The same, by the names of their functions; filled by `route`."""
+"""Routes by function name; filled by `route`."""
 
 
 def route(
@@ -135,10 +135,10 @@ def route(
     problems: Mapping[int, str] | None = None,
     uses_storage: bool = True,
 ) -> Callable[[Handler], Any]:
-    """Register an HTTP function, and describe it; its docstring is its text in the document of the API.
+    """Register and document an HTTP function; its docstring is the description in the OpenAPI document.
 
-    The role is checked before the handler runs, and what the handler raises is answered with a problem. A handler with
-    a parameter ``client`` gets the durable client, one with ``body`` the parsed body.
+    The role is checked before the handler runs, and its exceptions become problems. A handler with a parameter
+    ``client`` gets the durable client, one with ``body`` the parsed body.
     """
 
     def register(handler: Handler) -> Any:
@@ -168,9 +168,9 @@ def route(
 
 
 def guarded(handler: Handler, role: Role | None, body: RequestBody | None = None) -> Handler:
-    """The handler behind the check of its role; what it raises becomes a problem.
+    """The handler with its role check; exceptions become problems.
 
-    A handler with a parameter ``body`` gets the body, parsed to its shape.
+    A handler with a parameter ``body`` gets the parsed body.
     """
     name = handler.__name__
     parameters = [each for each in signature(handler).parameters.values() if each.name != "body"]
@@ -178,12 +178,12 @@ def guarded(handler: Handler, role: Role | None, body: RequestBody | None = None
 
     @wraps(handler)
     async def handle(*args: Any, **kwargs: Any) -> func.HttpResponse:
-        # The library hands it over by name, and beside a durable client by place.
+        # The library passes it by keyword, or by position beside a durable client.
         request = cast("func.HttpRequest", kwargs["req"] if "req" in kwargs else args[0])
         try:
             check_role(name, role, request.headers)
             if parsed is not None:
-                # Beside the event loop: it may have 256 KB.
+                # In a thread: it may have 256 KB.
                 kwargs["body"] = await asyncio.to_thread(read_model, request, parsed.shape, required=parsed.required)
             return await handler(*args, **kwargs)
         except Exception as error:
@@ -193,13 +193,13 @@ def guarded(handler: Handler, role: Role | None, body: RequestBody | None = None
                 await note_refused(name, caller, problem.status, str(error), route_of(request, "policy"))
             return problem.to_response()
 
-    # What the host binds; it reads the signature.
+    # The host binds parameters by the signature.
     handle.__signature__ = signature(handler).replace(parameters=parameters)  # type: ignore[attr-defined]
     return handle
 
 
 class ListPage(Document):
-    """What the pages of stored lists have in common."""
+    """Common members of pages of stored lists."""
 
     cursor: str | None
     unreadable: list[str] = Field(
@@ -209,7 +209,7 @@ class ListPage(Document):
 
 
 class PageSpec:
-    """A page of a stored list: the key of its items in the response, and their type."""
+    """A page of a stored list: the response's key for its items, and their type."""
 
     def __init__(self, name: str, key: str, item: Any, text: str) -> None:
         self._key = key
@@ -218,16 +218,16 @@ class PageSpec:
 
     @property
     def response(self) -> ResponseSpec:
-        """What a route says that it responds."""
+        """The documented response."""
         return ResponseSpec(200, self.shape)
 
     def respond(self, items: Sequence[object], page: Page[Any]) -> func.HttpResponse:
-        """The response with the items as JSON. Damaged rows of the page are named, and hide no other row."""
+        """The response with the items as JSON, and the keys of damaged rows of the page."""
         body: dict[str, object] = {self._key: items, "cursor": page.cursor}
         return json_response(body | {"unreadable": page.unreadable} if page.unreadable else body)
 
 
-# --- what several routes share ------------------------------------------------------------------------------
+# --- shared by several routes -------------------------------------------------------------------------------
 
 NO_RUN = {404: "There is no such run."}
 NO_MACHINE = {404: "There is no such run, or no such machine in it."}

@@ -1,4 +1,4 @@
-"""The evidence of a run: all of its storage, and the acknowledgement that they are kept elsewhere."""
+"""Evidence of a run: all its stored data, and the acknowledgement of an export."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def acknowledge_export(req: func.HttpRequest, body: Export) -> func.HttpRe
     if not run.state.is_final:
         raise ApiProblem(409, "The run has not ended, and its evidence goes on growing.")
     if await storage.evidence.count(run.id) != received:
-        # The first acknowledgement is a record of its own, so its repetition finds one more.
+        # The first acknowledgement adds a record, so a repeated one counts one more.
         if await _was_acknowledged(storage, run.id, received):
             return json_response(listed_run(run))
         raise ApiProblem(409, "The run has another number of records than were received: read all pages, then say so.")

@@ -1,4 +1,4 @@
-"""What the machines of a fleet are set to and what will patch them, and which of them guest patching does not take."""
+"""Patch modes of a fleet's machines, and the machines that guest patching does not support."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def list_fleet_modes(req: func.HttpRequest) -> func.HttpResponse:
         shown = [machine for machine in machines if not wanted or machine.patched_by in wanted]
         return json_response(FleetModes(counts=count(machines), machines=shown[:limit], notes=notes).to_wire())
 
-    # Seconds of pure computing for a large fleet: other requests of this process go on meanwhile.
+    # In a thread: seconds of computation for a large fleet would block other requests.
     return await asyncio.to_thread(report)
 
 
@@ -112,7 +112,7 @@ async def list_fleet_eligibility(req: func.HttpRequest) -> func.HttpResponse:
     """The machines that Azure's guest patching does not take, and why not."""
     scope, limit = read_scope(req), number_of(req, "limit", MAX_MACHINES, MAX_MACHINES)
     fleet, notes = await read_with_agents(scope)
-    # As long as the fleet is large: other requests of this process go on meanwhile.
+    # In a thread: a large fleet would block other requests.
     return await asyncio.to_thread(lambda: json_response(_eligibility(fleet, limit, notes).to_wire()))
 
 

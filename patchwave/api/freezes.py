@@ -1,4 +1,4 @@
-"""Freezes over HTTP: stretches of time in which nothing is patched. Every change is in the audit log."""
+"""Freezes over HTTP: periods without patching. Changes are audited."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from patchwave.storage import Storage, audit_subject, open_storage
 _MAX_HINTS = 5
 
 type NamedFreeze = Annotated[Freeze, SchemaTweaks(optional=("name",))]
-"""A freeze whose name is in the address."""
+"""A freeze whose name is in the path."""
 
 
 class FreezeList(Document):
@@ -82,7 +82,7 @@ async def put_freeze(req: func.HttpRequest) -> func.HttpResponse:
 
 
 async def _check_policies(storage: Storage, freeze: Freeze) -> None:
-    """Refuse a name that no policy has: with a slip in it the freeze would hold nothing, and nobody would notice."""
+    """Refuse names of unknown policies: with a typing error the freeze would silently block nothing."""
     if not freeze.policies:
         return
     known = {stored.name for stored in await storage.policies.list_all()} | {ADHOC_POLICY}
@@ -117,7 +117,7 @@ async def delete_freeze(req: func.HttpRequest) -> func.HttpResponse:
 
 
 async def _audit_subject(storage: Storage, req: func.HttpRequest) -> str:
-    del storage  # also the log of one that is gone
+    del storage  # a deleted freeze still has its log
     if not is_policy_name(name := route_of(req, "name")):
         raise no_such("freeze")
     return audit_subject(name)

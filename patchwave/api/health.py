@@ -48,7 +48,7 @@ async def health(req: func.HttpRequest) -> func.HttpResponse:
     except ValidationError as error:
         wrong = ", ".join(sorted({str(item["loc"][0]) if item["loc"] else "settings" for item in error.errors()}))
         _note_wrong(wrong)
-        # Which settings those are says what is turned on, and what is not guarded.
+        # The settings' names would reveal which features are on and unprotected.
         found = f"not valid: {wrong}" if is_deep else "not valid"
         return json_response({"status": "unhealthy", "settings": found}, status=503)
     if not is_deep:
@@ -62,19 +62,19 @@ async def health(req: func.HttpRequest) -> func.HttpResponse:
 
 @lru_cache(maxsize=1)
 def _note_wrong(names: str) -> None:
-    """Once for each worker: the function is open to all callers."""
+    """Log once per worker, because any caller can reach the function."""
     _LOG.error("Settings that are not valid: %s", names)
 
 
 def _check_key(given: str) -> None:
-    """The host checks no key of an anonymous function, so the deep check has one of its own."""
+    """Check the health key: the host checks no key of an anonymous function."""
     wanted = read_health_key().get_secret_value()
     if not wanted or not hmac.compare_digest(wanted.encode(), given.encode()):
         raise ApiProblem(401, "The deep check needs the health key (PATCHWAVE_HEALTH_KEY) in the header X-Health-Key.")
 
 
 def _channels(settings: Settings) -> str:
-    """A mistake in the channels stops nothing, so that nobody would notice before a notice is missed."""
+    """Check the channels' settings; a mistake there would otherwise show only when a notification is missed."""
     try:
         parse_channels(settings.channels.get_secret_value())
     except ChannelsError as error:
@@ -91,7 +91,7 @@ async def _storage() -> str:
 
 
 async def _azure() -> dict[str, str]:
-    """Identity and Resource Manager: the first failing one tells; without a token the other cannot be asked."""
+    """Check identity, then Resource Manager, which needs a token; stops at the first failure."""
     failure = await open_resource_manager().check()
     if failure is None:
         return {"identity": "ok", "resourceManager": "ok"}

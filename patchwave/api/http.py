@@ -21,7 +21,7 @@ from patchwave.services.strict_json import parse_json
 
 MAX_BODY = 256 * 1024
 MAX_PARAMETER = 8_192
-"""Of a query parameter or a header, in characters: as long as a front end lets through."""
+"""Characters of a query parameter or header: the limit of common front ends."""
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 1_000
 _LOG = logging.getLogger("patchwave.http")
@@ -40,10 +40,10 @@ def json_response(
 
 
 def read_body(request: func.HttpRequest) -> bytes:
-    """The body.
+    """The body of a request.
 
     Raises:
-        ApiProblem: 413 when it is over 256 KB.
+        ApiProblem: 413 above 256 KB.
     """
     body = request.get_body()
     if len(body) > MAX_BODY:
@@ -55,16 +55,16 @@ def read_json(request: func.HttpRequest) -> object:
     """The body as JSON.
 
     Raises:
-        ApiProblem: 413 when it is too large, 400 when it is not JSON.
+        ApiProblem: 413 for a large body, 400 for invalid JSON.
     """
     return parse_json(read_body(request))
 
 
 def read_model[Model: Document](request: func.HttpRequest, model: type[Model], *, required: bool = True) -> Model:
-    """The body as a document. Without a body, one that is not ``required`` has nothing but defaults.
+    """The body as a document. A missing body that is not ``required`` gives the defaults.
 
     Raises:
-        ApiProblem: 413 when it is too large, 400 when it is not JSON or of another form, with every error.
+        ApiProblem: 413 for a large body, 400 for invalid JSON or an invalid document, with every error.
     """
     document: object = read_json(request) if required or read_body(request).strip() else {}
     try:
@@ -77,16 +77,16 @@ def page_of(request: func.HttpRequest) -> tuple[int, str | None]:
     """``limit`` and ``cursor`` of a list.
 
     Raises:
-        ApiProblem: 400 when the limit is no number from 1 to 1,000.
+        ApiProblem: 400 for a limit other than 1 to 1,000.
     """
     return number_of(request, "limit", DEFAULT_LIMIT, MAX_LIMIT), query_of(request, "cursor") or None
 
 
 def number_of(request: func.HttpRequest, name: str, default: int, largest: int) -> int:
-    """A query parameter that counts something; the default when it is absent.
+    """An integer query parameter, or the default.
 
     Raises:
-        ApiProblem: 400 when it is no number from 1 to the largest.
+        ApiProblem: 400 unless it is a number from 1 to ``largest``.
     """
     text = query_of(request, name) or str(default)
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
@@ -96,20 +96,20 @@ def number_of(request: func.HttpRequest, name: str, default: int, largest: int) 
 
 
 def word_of[Word: StrEnum](request: func.HttpRequest, name: str, words: type[Word]) -> Word | None:
-    """A query parameter that is one of some words; ``None`` when it is absent.
+    """An enum query parameter; ``None`` when it is absent.
 
     Raises:
-        ApiProblem: 400 when it is another.
+        ApiProblem: 400 for another value.
     """
     text = query_of(request, name)
     return _known(text, name, words) if text else None
 
 
 def words_of[Word: StrEnum](request: func.HttpRequest, name: str, words: type[Word]) -> list[Word]:
-    """A query parameter that lists some words between commas; empty when it is absent.
+    """A query parameter that is a comma-separated list of enum values; empty when it is absent.
 
     Raises:
-        ApiProblem: 400 when one of them is another.
+        ApiProblem: 400 for another value.
     """
     return [_known(text.strip(), name, words) for text in query_of(request, name).split(",") if text.strip()]
 
@@ -122,10 +122,10 @@ def _known[Word: StrEnum](text: str, name: str, words: type[Word]) -> Word:
 
 
 def run_id_of(request: func.HttpRequest) -> str:
-    """The run id of the route.
+    """The run id of the path.
 
     Raises:
-        ApiProblem: 404 when it cannot be the id of a run.
+        ApiProblem: 404 for an invalid run id.
     """
     try:
         return RunId.parse(route_of(request, "runId")).text
@@ -134,13 +134,13 @@ def run_id_of(request: func.HttpRequest) -> str:
 
 
 def header_of(request: func.HttpRequest, name: str) -> str | None:
-    """A header, whatever its case; ``None`` when it is absent."""
+    """A header, by case-insensitive name; ``None`` when it is absent."""
     headers = cast("Mapping[str, str]", request.headers)
     return headers.get(name)
 
 
 def route_of(request: func.HttpRequest, name: str) -> str:
-    """A part of the route; empty when it is absent."""
+    """A path parameter; empty when it is absent."""
     return cast("Mapping[str, str]", request.route_params).get(name, "")
 
 
@@ -148,7 +148,7 @@ def query_of(request: func.HttpRequest, name: str) -> str:
     """A query parameter; empty when it is absent.
 
     Raises:
-        ApiProblem: 400 when it is longer than any that is needed.
+        ApiProblem: 400 when it is too long.
     """
     text = cast("Mapping[str, str]", request.params).get(name, "")
     if len(text) > MAX_PARAMETER:
@@ -157,5 +157,5 @@ def query_of(request: func.HttpRequest, name: str) -> str:
 
 
 def caller_of(request: func.HttpRequest, *, claimed: str = "") -> Signed:
-    """Who calls, for orders and the audit log; ``claimed`` is the name that the caller typed."""
+    """The caller, for commands and the audit log; ``claimed`` is the name in the request."""
     return caller_named(request.headers, claimed)

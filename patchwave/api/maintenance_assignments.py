@@ -1,8 +1,8 @@
-"""Assignments over HTTP: which machines a maintenance configuration is for, one by one or by a dynamic scope.
+"""Assignments over HTTP: machines of a maintenance configuration, single ones or by a dynamic scope.
 
-Resource Graph knows all of them, minutes late; a machine's own list is exact, and only there while the machine is. So
-what names a machine is looked up in both: what was assigned a minute ago is found, and what a deleted machine has left
-behind as well. Every change is in the audit log of its configuration.
+Resource Graph has all assignments, minutes late. A machine's own list is current, and only exists while the machine
+does. Assignments of a machine are therefore read from both, which covers recent ones and those of deleted machines.
+Changes are audited under the configuration.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ from patchwave.domain.policy.scope import Scope
 from patchwave.storage import Storage, open_storage
 
 MAX_SECONDS = 120.0
-"""Azure cuts an HTTP answer off after 230 seconds."""
+"""Azure ends an HTTP request after 230 seconds."""
 _NO_ROW = "Resource Graph does not know this machine: it is new, gone, or cannot be read; dynamic scopes are left out."
 
 
@@ -232,7 +232,7 @@ async def remove_assignments(req: func.HttpRequest) -> func.HttpResponse:
 
 
 async def _of_machine(machine: MachineId) -> AssignmentList:
-    """Its assignments and the dynamic scopes that hold it."""
+    """The machine's assignments, and the dynamic scopes that contain it."""
     row = await _row(machine)
     direct = await _naming(machine)
     dynamic = [each for each in await _assignments(dynamic_scopes()) if row is not None and each.holds(row)]
@@ -240,7 +240,7 @@ async def _of_machine(machine: MachineId) -> AssignmentList:
 
 
 async def _naming(machine: MachineId, configuration: ConfigurationId | None = None) -> list[Assignment]:
-    """The assignments that name the machine, of one configuration or of all: the documented query, and its own list."""
+    """Assignments that name the machine, of one configuration or of all, from Resource Graph and its own list."""
     found = await _assignments(assignments_of_machine(machine, configuration))
     exact = await open_maintenance().assignments_of(machine)
     if isinstance(exact, ArmFailure):
@@ -252,14 +252,14 @@ async def _naming(machine: MachineId, configuration: ConfigurationId | None = No
 
 
 async def _holding(machine: MachineId, configuration: ConfigurationId) -> list[Assignment]:
-    """The dynamic scopes by which the machine has the configuration."""
+    """The dynamic scopes through which the machine has the configuration."""
     row = await _row(machine)
     found = await _assignments(assignments_of_configuration(configuration)) if row else []
     return [each for each in found if each.is_dynamic and row is not None and each.holds(row)]
 
 
 async def _row(machine: MachineId) -> DiscoveredMachine | None:
-    """The machine as Resource Graph shows it."""
+    """The machine's row in Resource Graph."""
     return next(iter(await _machines(Scope(machine_ids=(machine.text,)))), None)
 
 
@@ -305,7 +305,7 @@ def _assigned(
 
 
 async def _check_name(wanted: Assignment) -> None:
-    """Refuse to take an assignment's name away from another configuration: the machine would leave that in silence."""
+    """Refuse the name of another configuration's assignment: the machine would silently leave that one."""
     found = await open_maintenance().read_assignment(wanted.resource_id, wanted.name)
     if isinstance(found, ArmFailure):
         if found.status != 404:
@@ -319,13 +319,13 @@ async def _check_name(wanted: Assignment) -> None:
 
 
 def _check_width(wanted: Assignment, given: AssignmentRequest) -> list[Problem]:
-    """A whole subscription is assigned on purpose only: a filter that was forgotten looks the same."""
+    """Require confirmation for a whole subscription: a forgotten filter looks the same."""
     criteria = wanted.filter or ScopeFilter()
     if not wanted.is_dynamic:
         return [Problem(path="allMachines", message="is for dynamic scopes")] if given.all_machines else []
     if given.all_machines and not criteria.is_empty:
         return [Problem(path="allMachines", message="contradicts the filter: give one of them")]
-    # A resource group is asked for its locations anyway.
+    # A resource group needs locations anyway.
     if criteria.is_empty and not given.all_machines and wanted.is_subscription:
         message = (
             "selects every machine of the subscription; give locations, resourceGroups, osTypes or tags, or say that"
@@ -336,7 +336,7 @@ def _check_width(wanted: Assignment, given: AssignmentRequest) -> list[Problem]:
 
 
 def _under_its_name(wanted: Assignment, others: Iterable[Assignment]) -> Assignment:
-    """The assignment under the name that it has already, if some tool has made it under another one."""
+    """The assignment under its existing name, if another tool created it under a different one."""
     known = list(others)
     if wanted.folded in {each.folded for each in known}:
         return wanted
@@ -345,12 +345,12 @@ def _under_its_name(wanted: Assignment, others: Iterable[Assignment]) -> Assignm
 
 
 async def _check_limits(wanted: Assignment, known: Iterable[Assignment]) -> int | None:
-    """The machines that match a dynamic scope now; ``None`` for a machine.
+    """The current number of machines of a dynamic scope; ``None`` for a machine.
 
-    What would pass the limits of a schedule is refused, as far as Resource Graph shows what it has already.
+    Refuses more than the limits of a schedule, as far as Resource Graph shows its current assignments.
 
     Raises:
-        ApiProblem: 400 with each limit.
+        ApiProblem: 400 with each exceeded limit.
     """
     together = [*(each for each in known if each.folded != wanted.folded), wanted]
     in_scope: int | None = None
@@ -363,11 +363,11 @@ async def _check_limits(wanted: Assignment, known: Iterable[Assignment]) -> int 
 
 
 async def _count(assignments: Iterable[Assignment]) -> int:
-    """Machines that a schedule has, each once; when they cannot be too many, at most so many as are counted quickly."""
+    """The number of distinct machines of a schedule; only an upper bound if that is within the limit."""
     listed = list(assignments)
     held = {fold(each.resource_id) for each in listed if not each.is_dynamic}
     scopes = [each.scope for each in listed if each.is_dynamic and each.scope is not None]
-    # A scope holds no more than that, so most schedules need no look at their machines.
+    # A scope's limit bounds its machines, so most schedules need no count.
     if len(held) + len(scopes) * MAX_IN_DYNAMIC_SCOPE > MAX_ASSOCIATIONS:
         for scope in scopes:
             held |= {machine.machine_id.folded for machine in await _machines(scope)}
@@ -375,7 +375,7 @@ async def _count(assignments: Iterable[Assignment]) -> int:
 
 
 async def _one(text: str) -> Assignment:
-    """The assignment of an id, which may stand under a machine that is gone."""
+    """The assignment with this id, which may belong to a deleted machine."""
     named = read_assignment({"id": text})
     if named is None or (named.machine_id is None and not named.is_dynamic):
         raise invalid_query("assignment", "is not the id of an assignment of a machine or a dynamic scope")

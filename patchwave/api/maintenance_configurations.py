@@ -1,7 +1,7 @@
 """Maintenance configurations over HTTP: the schedules of Update Manager.
 
-Bodies are Azure's own, so that what a template or ``az rest`` has can be sent as it is. Everything that Azure would
-refuse, or take and silently not do, is refused here first, all of it at once. Every change is in the audit log.
+Bodies are Azure's own, so that those of templates and ``az rest`` work unchanged. What Azure would refuse, or accept
+without effect, is refused here first, with all errors at once. Changes are audited.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ from patchwave.storage import Storage, open_storage
 
 WHAT = "maintenance configuration"
 RUN_CANCELED = "scheduled_run_canceled"
-"""The action in the audit log of a run that was cancelled here."""
+"""Audit action of a run that was cancelled here."""
 MAX_CANCELED = 100
-"""Coming runs among which the first one is looked for that is not cancelled."""
+"""Upcoming runs that are searched for the first one that is not cancelled."""
 _MAX_CURSOR = 4_096
 _LOOK_UP_SECONDS = 30.0
 
@@ -240,7 +240,7 @@ async def delete_configuration(req: func.HttpRequest) -> func.HttpResponse:
 
 
 async def _audit_subject(storage: Storage, req: func.HttpRequest) -> str:
-    del storage  # also the log of one that is gone
+    del storage  # a deleted configuration still has its log
     return audit_subject_of(configuration_of(req))
 
 
@@ -254,15 +254,15 @@ list_configuration_audit = audit_route(
 
 
 def audit_subject_of(configuration: ConfigurationId) -> str:
-    """Under what the audit log has the changes of a configuration and of its assignments."""
+    """The audit subject of a configuration and its assignments."""
     return f"maintenance~{configuration.key}"
 
 
 def configuration_of(request: func.HttpRequest) -> ConfigurationId:
-    """The configuration of the route.
+    """The configuration of the path.
 
     Raises:
-        ApiProblem: 404 when there can be none of this name.
+        ApiProblem: 404 for an invalid name.
     """
     identity = _identity(*(route_of(request, name) for name in ("subscriptionId", "resourceGroup", "configuration")))
     if identity is None:
@@ -282,10 +282,10 @@ def _identity(subscription: str, group: str, name: str) -> ConfigurationId | Non
 
 
 async def read_existing(identity: ConfigurationId) -> MaintenanceConfiguration:
-    """A configuration as Azure has it this moment.
+    """The current configuration in Azure.
 
     Raises:
-        ApiProblem: there is none, or Azure refuses.
+        ApiProblem: it does not exist, or Azure refuses.
     """
     found = await open_maintenance().read(identity)
     if isinstance(found, ArmFailure):
@@ -310,7 +310,7 @@ async def _write(
         raise ApiProblem(400, "The configuration is not valid.", errors=problems)
     made = await open_maintenance().write(wanted)
     if isinstance(made, ArmFailure):
-        # What is missing for a PUT is the place of it.
+        # A PUT also needs the location.
         raise azure_problem(made, "resource group" if made.status == 404 else WHAT)
     by = caller_of(request, claimed=query_of(request, "by"))
     await storage.audit.add(
@@ -325,7 +325,7 @@ def _parse(body: object, identity: ConfigurationId) -> MaintenanceConfiguration:
     fields = object_or_none(body)
     if fields is None:
         raise invalid_body(Problem(path="$", message="must be an object with location and properties"))
-    # Azure writes null for what is not set; what it gives itself is not to be sent.
+    # Azure writes null for unset members; read-only ones must not be sent.
     try:
         fields = _without_null(fields)
     except RecursionError:
@@ -364,7 +364,7 @@ def _view(
 
 
 def notes_on(configuration: MaintenanceConfiguration, now: datetime, canceled: Collection[str] = ()) -> list[str]:
-    """What Azure permits and may not do as expected."""
+    """Notes on settings that Azure permits and that may not work as expected."""
     if configuration.unreadable:
         return [f"Nobody can say when it runs: {configuration.unreadable}."]
     if configuration.has_ended(now):
@@ -378,9 +378,9 @@ def notes_on(configuration: MaintenanceConfiguration, now: datetime, canceled: C
 
 
 async def canceled_runs_of(storage: Storage, configuration: ConfigurationId) -> tuple[Collection[str], str]:
-    """The names of the cancelled runs of a configuration, and a note when not all of them could be looked up.
+    """The names of the cancelled runs of a configuration, and a note when some could not be read.
 
-    Resource Graph has what anyone has cancelled, minutes late; the audit log has at once what was cancelled here.
+    Resource Graph has all cancellations, minutes late; the audit log has those made here at once.
     """
     ours = {
         str_or_empty((object_or_none(line["detail"]) or {}).get("run"))
@@ -405,5 +405,5 @@ async def _canceled_at_azure(
 
 
 def cutoff() -> timedelta:
-    """How long before its start a run can be cancelled last."""
+    """How long before its start a run can be cancelled."""
     return timedelta(seconds=load_settings().maintenance_cancel_cutoff_seconds)

@@ -1,4 +1,4 @@
-"""The coming runs of a maintenance configuration over HTTP: when they are, and the cancelling of one of them."""
+"""Upcoming runs of a maintenance configuration over HTTP: list them, and cancel one."""
 
 from __future__ import annotations
 
@@ -121,14 +121,14 @@ def _run_to_cancel(
     """The run to cancel, which may be cancelled already.
 
     Raises:
-        ApiProblem: 400 for a name that is none, 409 when there is none to come or its last moment has passed.
+        ApiProblem: 400 for an invalid name, 409 when no such run is upcoming or its deadline has passed.
     """
     if named:
         try:
             start = parse_run(named)
         except ValueError as error:
             raise invalid_query("run", str(error)) from None
-        # The calendar of the schedule may have changed since an event named the run: Azure knows best.
+        # The schedule may have changed since an event named the run: Azure decides.
         length = MAX_WINDOW if configuration.window is None or configuration.unreadable else configuration.window.length
         run = coming_run(Occurrence(start, start + length), cutoff(), canceled)
     else:

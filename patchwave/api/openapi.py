@@ -1,6 +1,6 @@
-"""The OpenAPI 3.1 document of this API, made of its routes.
+"""The OpenAPI 3.1 document of the API, generated from its routes.
 
-``docs/openapi.json`` is the same document; ``make docs`` writes it, and `make lint` says when it is out of date.
+``docs/openapi.json`` is the same document; ``make docs`` writes it, and ``make lint`` reports when it is outdated.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from patchwave.domain.policy.policy import policy_schema
 
 API_VERSION = "0.1.0"
 PREFIX = "/api/"
-"""Of all routes, as in host.json."""
+"""Prefix of all routes, as in host.json."""
 _REFERENCE = "#/components/schemas/{model}"
 _NAMES = {"domain__agenda__Decision": "OccurrenceDecision", "domain__run__Decision": "RingDecision"}
-"""Two classes of one name, as the library tells them apart, and what they are called here."""
+"""Classes of the same name, by the library's distinct names, and their schema names here."""
 _PROBLEM = "application/problem+json"
 _INTRODUCTION = """\
 Assesses and patches fleets of Azure virtual machines. Times are UTC, ISO-8601 with `Z`. What goes wrong is answered \
@@ -100,7 +100,7 @@ def routes() -> list[RouteSpec]:
 
 
 def path_of(spec: RouteSpec) -> str:
-    """The address of a route, with the names of its parts in braces."""
+    """The path of a route, with parameter names in braces."""
     return PREFIX + spec.path
 
 
@@ -152,7 +152,7 @@ def _responses(spec: RouteSpec, schemas: Mapping[int, Json]) -> Json:
             problem["headers"] = {RETRY_AFTER.name: _header(RETRY_AFTER)}
         responses.setdefault(status, problem)
     if not spec.is_open:
-        # Without a body where the host refuses, with one where the function does.
+        # The host's refusals have no body, the function's have one.
         responses.setdefault(401, {"description": "The function key is missing or not valid."})
     return {str(status): responses[status] for status in sorted(responses)}
 
@@ -173,7 +173,7 @@ def _header(given: ParameterSpec) -> Json:
 
 
 def _schemas(routes: Sequence[RouteSpec]) -> tuple[dict[int, Json], Json]:
-    """The schema of every body and answer, by the identity of its description, and those that they refer to."""
+    """Schemas of bodies and responses by the identity of their description, and referenced schemas."""
     wanted: list[tuple[int, JsonSchemaMode, TypeAdapter[Any]]] = [(0, "validation", TypeAdapter(ProblemDetails))]
     for spec in routes:
         if spec.body is not None:
@@ -184,7 +184,7 @@ def _schemas(routes: Sequence[RouteSpec]) -> tuple[dict[int, Json], Json]:
                 wanted.append((id(good), mode, TypeAdapter(good.shape)))
     found, shared = TypeAdapter.json_schemas(wanted, by_alias=True, ref_template=_REFERENCE)
     components: Json = shared["$defs"]
-    # As it is served for editors, with every key explained.
+    # As served for editors, with every key described.
     policy = policy_schema()
     for name, schema in {"Policy": policy, **policy.pop("$defs")}.items():
         if name in components:
@@ -195,7 +195,7 @@ def _schemas(routes: Sequence[RouteSpec]) -> tuple[dict[int, Json], Json]:
 
 
 def _referring(schema: Any) -> Any:
-    """The schema with its references into this document."""
+    """The schema with references into this document."""
     if isinstance(schema, dict):
         members = cast("Json", schema).items()
         return {

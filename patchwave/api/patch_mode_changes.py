@@ -1,6 +1,6 @@
-"""Changes of patch modes over HTTP: a plan that changes nothing, then its start, and its stop.
+"""Patch mode changes over HTTP: a plan that changes nothing, then its start and stop.
 
-Only a plan can be started, so that nobody changes a fleet without having been able to see what that means.
+Only a plan can be started, so that its effects can be reviewed first.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ from patchwave.storage import Storage, open_storage
 DEFAULT_WAVE = 20
 DEFAULT_FAILURES = 10
 MAX_FAILURES = 100_000
-"""More than a change has machines: beyond it the limit would never be reached."""
+"""More than the machines of any change: a higher limit would have no effect."""
 NO_CHANGE = {404: "There is no such change."}
 _WHAT = "change of patch modes"
 _EXAMPLE: Json = {
@@ -130,7 +130,7 @@ async def plan_mode_change(req: func.HttpRequest, body: ChangeRequest) -> func.H
         planned = [plan_machine(machine, wanted, at) for machine in within]
         return planned + [missing_machine(identity, at) for identity in missing]
 
-    # Seconds for a large fleet: other requests of this process go on meanwhile.
+    # In a thread: seconds for a large fleet would block other requests.
     machines = await asyncio.to_thread(plan)
     ends: dict[str, int] = {}
     for machine in machines:
@@ -253,15 +253,15 @@ def _wanted(request: ChangeRequest) -> WantedSettings:
 
 
 async def _find(storage: Storage, request: func.HttpRequest) -> ModeChange:
-    """The change of the route.
+    """The change of the path.
 
     Raises:
-        ApiProblem: 404 when there is none.
+        ApiProblem: 404 when it does not exist.
     """
     try:
         found = await storage.patch_mode_changes.get(route_of(request, "changeId"))
     except ValueError:
-        # It has not the form of an id, or is of a day that there is not.
+        # Not an id, or one with an invalid date.
         found = None
     if found is None:
         raise no_such(_WHAT)
@@ -269,7 +269,7 @@ async def _find(storage: Storage, request: func.HttpRequest) -> ModeChange:
 
 
 async def _counted(storage: Storage, change: ModeChange) -> ModeChange:
-    """The change with its ends as they are now."""
+    """The change with the current counts of its machines."""
     if change.state.is_final and change.started is not None:
         return change
     _, ends = await storage.patch_mode_changes.list_pending(change.id, 0)
@@ -277,10 +277,10 @@ async def _counted(storage: Storage, change: ModeChange) -> ModeChange:
 
 
 async def _schedule(client: DurableClient, change: str) -> None:
-    """Start the orchestration of a change; one that runs already is as good.
+    """Start the orchestration of a change; a running one counts as success.
 
     Raises:
-        ApiProblem: 503, the durable engine did not take it.
+        ApiProblem: 503, the durable engine did not accept it.
     """
     try:
         await client.schedule_new_orchestration(
@@ -290,7 +290,7 @@ async def _schedule(client: DurableClient, change: str) -> None:
             version=contracts.VERSION,
         )
     except grpc.RpcError as error:
-        # Engines word this refusal differently, so its being there decides.
+        # Engines word this refusal differently, so the instance's existence decides.
         if await client.get_orchestration_state(change) is None:
             raise ApiProblem(
                 503, "The change could not be scheduled; repeat the request.", headers={"Retry-After": "15"}

@@ -1,6 +1,6 @@
-"""Drafts over HTTP: what a run of a policy would do on the live fleet. Nothing is locked, stored or started.
+"""Dry runs over HTTP: what a run of a policy would do on the live fleet. Nothing is locked, stored or started.
 
-The one function here that asks Azure while its caller waits, so it is bounded: in machines, and in time.
+Reads from Azure while the caller waits, so it is bounded in machines and in time.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from patchwave.services.start_run import requested_policy
 from patchwave.storage import Storage, open_storage
 
 MAX_MACHINES = 5_000
-"""Machines that one answer holds: about 3 MB of JSON."""
+"""Machines in one response: about 3 MB of JSON."""
 MAX_SECONDS = 120.0
-"""Azure cuts an HTTP answer off after 230 seconds; reading and planning have to end well before."""
+"""Azure ends an HTTP request after 230 seconds, of which planning needs a part."""
 ASSESSMENT_HOLDS = timedelta(hours=24)
-"""How long "nothing is pending" is believed: updates are released every day."""
+"""How long an assessment without pending patches counts: updates are released daily."""
 MAX_LISTS = 1_000
-"""Lists of patches that one draft reads; of machines beyond, every pending patch counts as selected."""
+"""Patch lists that one dry run reads; for further machines, every pending patch counts as selected."""
 _FLEET_PAGE = 1_000
 _PARALLEL = 50
 _NOTHING_DONE = (OutcomeKind.ASSESSED, OutcomeKind.NOTHING_TO_INSTALL, OutcomeKind.SKIPPED, OutcomeKind.CANCELED)
@@ -96,7 +96,7 @@ async def plan_dry_run(req: func.HttpRequest, body: PlanRequest) -> func.HttpRes
     def plan() -> func.HttpResponse:
         return json_response(dry_run.plan_dry_run(machines, policy, topology).plan.to_wire())
 
-    # Seconds of pure computing for a large fleet: other requests of this process go on meanwhile.
+    # In a thread: seconds of computation for a large fleet would block other requests.
     return await asyncio.to_thread(plan)
 
 
@@ -104,7 +104,7 @@ async def _find(scope: Scope) -> Sequence[DiscoveredMachine]:
     """The machines of a scope.
 
     Raises:
-        ApiProblem: 422 when there are more than one answer can hold, 502 when Resource Graph refuses.
+        ApiProblem: 422 for more machines than one response can hold, 502 when Resource Graph refuses.
     """
     found: dict[str, DiscoveredMachine] = {}
     try:
@@ -126,9 +126,9 @@ async def _find(scope: Scope) -> Sequence[DiscoveredMachine]:
 async def _pending(
     storage: Storage, policy: Policy, found: Sequence[DiscoveredMachine], now: datetime
 ) -> dict[str, int]:
-    """How many pending patches the policy selects, by machine key, where that is known.
+    """The number of pending patches that the policy selects, by machine key, where known.
 
-    It is known of machines whose latest run has assessed them lately and patched nothing.
+    It is known for machines whose latest run assessed them recently and patched nothing.
     """
     systems = {machine.machine_id.key: OsType.read(machine.os_type) for machine in found}
     pending: dict[str, int] = {}
@@ -160,7 +160,7 @@ async def _pending(
 
 
 class _Assessed(NamedTuple):
-    """An assessment that was judged by other classifications and masks than those of the policy."""
+    """An assessment that was evaluated by another selection than the policy's."""
 
     key: str
     run_id: str
@@ -169,7 +169,7 @@ class _Assessed(NamedTuple):
 
 
 async def _judge(storage: Storage, assessed: Sequence[_Assessed]) -> dict[str, int]:
-    """How many of their patches the policy selects, by machine key. Where the list is gone, all of them count."""
+    """The number of selected patches by machine key. Without a stored list, all patches count."""
     gate = asyncio.Semaphore(_PARALLEL)
 
     async def judge(one: _Assessed) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""Policies over HTTP. A change may be guarded by the ETag that was read; what is stored is always a valid policy."""
+"""Policies over HTTP. ETags guard changes; a stored policy is always valid."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from patchwave.services.policy_guardrails import check_permitted
 from patchwave.storage import Storage, StoredPolicy, open_storage
 
 _SCHEMA = "schema"
-"""Not a policy: ``/api/policies/schema`` is the JSON Schema of all of them."""
+"""Not a policy name: ``/api/policies/schema`` is the JSON Schema of policies."""
 
 type NamedPolicy = Annotated[Policy, SchemaTweaks(optional=("name",))]
-"""A policy whose name is in the address."""
+"""A policy whose name is in the path."""
 
 
 class PolicyList(Document):
@@ -100,7 +100,7 @@ async def put_policy(req: func.HttpRequest) -> func.HttpResponse:
         problem = Problem(path="name", message="is for policies that come in requests; choose another name")
         raise ApiProblem(400, "The name of the policy is not valid.", errors=[problem])
     document = read_json(req)
-    # Beside the event loop: it may have 256 KB.
+    # In a thread: it may have 256 KB.
     policy = await asyncio.to_thread(lambda: check_permitted(parse_policy(document, name=name)))
     none_match = header_of(req, "if-none-match")
     if none_match not in (None, "*"):
@@ -132,7 +132,7 @@ async def put_policy(req: func.HttpRequest) -> func.HttpResponse:
 
 
 async def _is_audited(storage: Storage, stored: StoredPolicy) -> bool:
-    """Whether the audit log has this version: a worker may have died between the policy and its line."""
+    """Whether this version is audited: a worker may have died between the policy and its entry."""
     async for line in storage.audit.lines(stored.name):
         version = (object_or_none(line["detail"]) or {}).get("version")
         if line["action"] == "policy_written" and version == stored.version:

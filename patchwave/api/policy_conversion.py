@@ -1,6 +1,6 @@
-"""Moving over from Update Manager and back: what a maintenance configuration is as policies, and a policy as one.
+"""Conversion between Update Manager's maintenance configurations and policies, in both directions.
 
-Nothing is stored and nothing is changed in Azure: whoever asks reads first what would become of each field.
+Nothing is stored, and nothing is changed in Azure: the caller reviews the conversion of each field first.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from patchwave.services.policy_guardrails import check_permitted
 from patchwave.storage import open_storage
 
 MAX_SECONDS = 120.0
-"""Azure cuts an HTTP answer off after 230 seconds."""
+"""Azure ends an HTTP request after 230 seconds."""
 
 
 class ImportRequest(Document):
@@ -121,7 +121,7 @@ async def export_policy(req: func.HttpRequest, body: ExportRequest) -> func.Http
 
 
 def _refused_when_put(moved: ImportResult) -> list[Problem]:
-    """Why this app would take some of the policies and not others, such as machines outside of the boundary."""
+    """Why this app would refuse some of the policies, such as machines outside of the boundary."""
     problems: list[Problem] = []
     for number, policy in enumerate(moved.policies):
         try:
@@ -132,10 +132,10 @@ def _refused_when_put(moved: ImportResult) -> list[Problem]:
 
 
 def _configuration(text: str) -> ConfigurationId:
-    """The configuration that a body names.
+    """The configuration of a body.
 
     Raises:
-        ApiProblem: 400, it is the id of none.
+        ApiProblem: 400 for an invalid id.
     """
     try:
         return ConfigurationId.parse(text)
@@ -144,7 +144,7 @@ def _configuration(text: str) -> ConfigurationId:
 
 
 async def _assignments(configuration: ConfigurationId) -> list[Assignment]:
-    """All assignments of a configuration, as Resource Graph shows them.
+    """All assignments of a configuration, from Resource Graph.
 
     Raises:
         ApiProblem: 502 when it refuses, 503 when it takes too long.

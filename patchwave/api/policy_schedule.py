@@ -1,6 +1,6 @@
-"""The calendar of a policy over HTTP: what comes next, and orders to pause it, skip an occurrence, or run now.
+"""The schedule of a policy over HTTP: upcoming occurrences, and commands to pause, skip, or run now.
 
-Every order says who and why, may be repeated, and is in the audit log of the policy.
+Every command has an actor and a reason, is idempotent, and is audited under the policy.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from patchwave.storage import Storage, open_storage
 DEFAULT_COUNT = 12
 MAX_COUNT = 100
 _START_TIME = timedelta(minutes=10)
-"""After this a run that was ordered and never stored will not be stored any more."""
+"""After this a requested run that was never stored will not be stored any more."""
 
 
 class Agenda(Document):
@@ -94,8 +94,8 @@ async def list_occurrences(req: func.HttpRequest) -> func.HttpResponse:
 async def what_comes(
     storage: Storage, policy: Policy, controls: ScheduleOverrides, count: int, now: datetime
 ) -> list[PlannedOccurrence]:
-    """The next occurrences. One whose window is open and that has no run yet is the first: the timer may still take it,
-    as when its policy was stored or resumed in the middle of the window.
+    """The next occurrences. The first may be one with an open window and no run yet: the timer may still start it, for
+    example after the policy was stored or resumed during the window.
     """
     after = now
     due = due_occurrence(policy.schedule, now) if policy.schedule else None
@@ -203,7 +203,7 @@ async def run_policy_now(req: func.HttpRequest, client: df.DurableFunctionsClien
 
 
 async def _audit_subject(storage: Storage, req: func.HttpRequest) -> str:
-    del storage  # also the log of one that is gone
+    del storage  # a deleted policy still has its log
     if not is_policy_name(name := route_of(req, "name")):
         raise no_such("policy")
     return name
@@ -234,13 +234,13 @@ async def _ordered_run(storage: Storage, policy: Policy, order: Order) -> RunId:
 async def _is_under_way(storage: Storage, run_id: str, at: datetime) -> bool:
     run = await storage.runs.get(run_id)
     if run is None:
-        # Whoever ordered it may be just about to store it, or died before.
+        # The caller may be about to store it, or has died before.
         return at - RunId.parse(run_id).at < _START_TIME
     return not run.state.is_final
 
 
 async def _tell_waiting_runs(client: DurableClient, controls: ScheduleOverrides) -> None:
-    """A run that passed over the window which is open now looks again at once, not at the next look of the timer."""
+    """Wake runs that passed over the window that is open now, instead of waiting for the timer."""
     for carry_over in controls.carry_overs:
         if carry_over.ended_at is None:
             await tell_waiting_run(client, carry_over.run_id)

@@ -1,4 +1,4 @@
-"""Problem details (RFC 9457): what an error of the app, of a service or of Azure is for the caller."""
+"""Problem details (RFC 9457) for errors of the API, of services, and of Azure."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ BOUNDARY_PROBLEMS = {403: "The caller may not do this, or it is outside of the b
 
 
 class ApiProblem(Exception):
-    """A request that is answered with a problem: the HTTP status, one sentence, and what exactly is wrong.
+    """A request fails with a problem: HTTP status, one sentence, and details.
 
-    ``why`` is what the trace says of it where the caller must not read it; it is the text of the exception.
+    ``why`` is the exception's text, for details that only the log may contain.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class ApiProblem(Exception):
 
 
 def to_problem(error: Exception) -> ApiProblem:
-    """The problem that reports an error; nothing internal reaches the caller."""
+    """The problem for an error, without internal details."""
     match error:
         case ApiProblem():
             return error
@@ -94,7 +94,7 @@ def to_problem(error: Exception) -> ApiProblem:
         case InvalidCursor():
             return ApiProblem(400, "The cursor is not one that this list gave.")
         case Unauthenticated():
-            # Neither text says what was nearly right: the trace does.
+            # The response does not reveal details of the refusal; the log has them.
             return ApiProblem(401, "Sign in.", headers={"WWW-Authenticate": "Bearer"})
         case Forbidden():
             return ApiProblem(403, "You may not do this.")
@@ -115,12 +115,12 @@ def to_problem(error: Exception) -> ApiProblem:
 
 
 def invalid_body(*problems: Problem) -> ApiProblem:
-    """400 for a body that is JSON, but of another form than the function takes."""
+    """400 for a body that is valid JSON, but not a valid document."""
     return ApiProblem(400, "The request is not valid.", errors=problems)
 
 
 def invalid_query(name: str, message: str) -> ApiProblem:
-    """400 for a query parameter that says what the function does not take."""
+    """400 for an invalid query parameter."""
     return ApiProblem(400, "The query is not valid.", errors=[Problem(path=name, message=message)])
 
 
@@ -130,7 +130,7 @@ def no_such(what: str) -> ApiProblem:
 
 
 def azure_problem(failure: ArmFailure, what: str) -> ApiProblem:
-    """The answer to a request that Azure refused, about a thing such as ``maintenance configuration``."""
+    """The problem for a request that Azure refused, about a thing such as ``maintenance configuration``."""
     if failure.status == 404:
         return no_such(what)
     verdict = classify(failure)

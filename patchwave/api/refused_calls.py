@@ -1,4 +1,4 @@
-"""Refused calls (401 and 403): which function refused which caller, and why."""
+"""Refused calls (401 and 403): function, caller, and reason."""
 
 from __future__ import annotations
 

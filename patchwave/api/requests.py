@@ -1,4 +1,4 @@
-"""Who asks for something, and why: what every order about the calendar carries."""
+"""Request bodies and queries shared by several resources: commands, policies, and scopes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _printable(text: str) -> str:
 
 
 CallerName = Annotated[str, StringConstraints(strip_whitespace=True, max_length=_MAX_NAME), AfterValidator(_printable)]
-"""The name that a caller gives. It counts only where the platform does not know who calls."""
+"""A name in the request. It only counts where the platform does not identify the caller."""
 
 
 class AuditReason(Document):
@@ -65,7 +65,7 @@ class StartRequest(PlanRequest):
     mode: StartableMode = Mode.PATCH
 
     def as_sent(self) -> Json:
-        """The body without what the caller left out."""
+        """The body without unset members."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
@@ -100,10 +100,10 @@ SAID_QUERY = (
 
 
 def read_said(request: func.HttpRequest, at: datetime) -> Order:
-    """``reason`` and ``by`` of the query; who calls and no reason where they are not given.
+    """``reason`` and ``by`` of the query, both optional.
 
     Raises:
-        ApiProblem: 400 when one of them is too long or has characters that cannot be shown.
+        ApiProblem: 400 when one is too long or has unprintable characters.
     """
     reason, name = query_of(request, "reason").strip(), query_of(request, "by").strip()
     for path, text, longest in (("reason", reason, MAX_REASON), ("by", name, _MAX_NAME)):
@@ -113,13 +113,13 @@ def read_said(request: func.HttpRequest, at: datetime) -> Order:
 
 
 def read_order(request: func.HttpRequest, at: datetime) -> Order:
-    """``reason``, and ``by``, from the body or, for a request without one, from the query.
+    """``reason`` and ``by`` from the body or, without one, from the query.
 
-    The reason is shown to people wherever they wonder why nothing ran, so there must be one. ``by`` is the word of the
-    caller, and only counts where the platform does not know who calls.
+    The reason is required: users see it wherever nothing runs. ``by`` is unverified, and only counts where the platform
+    does not identify the caller.
 
     Raises:
-        ApiProblem: 400 when the reason is missing or too long, or the body is of another form.
+        ApiProblem: 400 when the reason is missing or too long, or the body is invalid.
     """
     if read_body(request):
         return order_of(request, read_model(request, AuditReason), at)
@@ -131,7 +131,7 @@ def read_order(request: func.HttpRequest, at: datetime) -> Order:
 
 
 def order_of(request: func.HttpRequest, given: AuditReason, at: datetime) -> Order:
-    """What the caller orders."""
+    """The command of the caller."""
     return Order(**caller_of(request, claimed=given.by).who, why=given.reason, at=at)
 
 
@@ -162,14 +162,14 @@ SCOPE_QUERY = (
     ParameterSpec("osType", _TEXT, "Windows or Linux."),
     ParameterSpec("machine", _TEXT, "ARM ids of machines."),
 )
-"""The scope of a read, in its query: entries of one list are alternatives, every list given must match."""
+"""Query parameters of a scope: entries of one list are alternatives, every given list must match."""
 
 
 def read_scope(request: func.HttpRequest) -> Scope:
-    """The scope in a query; without parameters all that the identity can read.
+    """The scope of a query; without parameters, everything that the identity can read.
 
     Raises:
-        ApiProblem: 400 when a value is none of its kind.
+        ApiProblem: 400 for an invalid value.
     """
     found = {
         key: [item.strip() for item in text.split(",") if item.strip()]

@@ -1,7 +1,7 @@
-"""Orders to a run: pause, resume, cancel, approve, reject; and to one of its machines: skip, retry.
+"""Commands to a run: pause, resume, cancel, approve, reject; and to one of its machines: skip, retry.
 
-The row is the truth: it is written first, and whoever is about to start something reads it. The event makes the
-orchestration notice at once. Orders may be repeated; the first one's name and reason stay.
+The row is written first, and is read before anything starts. The signal only makes the orchestration read it at once.
+Commands are idempotent; actor and reason of the first one are kept.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from patchwave.storage import Storage, open_storage
 
 MAX_COMMENT = 1_000
 MAX_RETRIES = 20
-"""Retries of retries that an operator may start; more of them are for a person to look into."""
+"""Chained retries that an operator may start; further ones are refused."""
 
 _LOG = logging.getLogger("patchwave.steering")
 
@@ -120,7 +120,7 @@ async def cancel_run(
     run = await find_run(storage, run_id_of(req))
     run = await storage.runs.cancel(run.id, command)
     await _audit(storage, run, "cancel", "cancel_requested")
-    # The row alone keeps everything from starting, so that the cancel holds whether or not the engine hears of it.
+    # The row alone blocks every start, whether or not the engine gets the signal.
     await _tell(client, run, Signal.CANCEL)
     return accepted(run)
 
@@ -162,7 +162,7 @@ async def _decide(
     run = await find_run(storage, run_id_of(req))
     ring = body.ring or ring_in_question(run)
     if approved and wants_other(run, ring) and principal_of(req.headers) is None:
-        # The platform may sign people in all the same, but of whatever tenant.
+        # The platform may sign users in all the same, but from any tenant.
         raise SelfApproval(
             "A second person has to approve this ring, and keys alone do not tell people apart:"
             " turn roles on, then write the policy and start it again."
@@ -177,7 +177,7 @@ async def _decide(
 
 
 async def _audit(storage: Storage, run: Run, command: str, action: str) -> None:
-    """Audit the order that is in force, with its own time: however often it is repeated, that is one line."""
+    """Audit the command in force with its own time: repetitions write the same entry."""
     order = run.steered.get(command)
     if order is not None:
         detail = {"comment": order.why, "before": order.before.value, "after": order.after.value}
@@ -185,7 +185,7 @@ async def _audit(storage: Storage, run: Run, command: str, action: str) -> None:
 
 
 async def _told(client: DurableClient, run: Run) -> func.HttpResponse:
-    """Tell the run; 503 when it could not be told, since somebody waits for what it does next."""
+    """Signal the run; 503 when that fails, because the caller expects an effect."""
     if not await _tell(client, run, Signal.CONTROL):
         raise ApiProblem(
             503,
@@ -200,11 +200,11 @@ async def _tell(client: DurableClient, run: Run, event: str) -> bool:
         return True
     try:
         if run.started_at is None:
-            # Whoever started it may have died before the orchestration existed; nothing else would end it then.
+            # The process that created the run may have died before its orchestration existed: nothing else ends it.
             await schedule_run(client, run)
         await client.raise_orchestration_event(run.id, event)
     except Exception:
-        # A repeated order raises the event again, and the row keeps what was asked for.
+        # A repeated command sends the signal again, and the row keeps the first command.
         _LOG.warning("Run %s could not be told (%s).", run.id, event, exc_info=True)
         return False
     return True
@@ -293,12 +293,12 @@ async def retry_machine(
 
 
 async def _check_rules_are_stored(storage: Storage, run: Run) -> None:
-    """Let an operator retry only what they may start: the rules of the stored policy, as they are now or narrowed.
+    """Allow an operator to retry only within the stored policy's current rules, or narrower ones.
 
-    A retry has one machine in its rings, so what counts are the rules of the run that was retried first.
+    A retry has one machine in its rings, so the rules of the first retried run count.
 
     Raises:
-        ApiProblem: 403, with the fields in which the run may do more than the stored policy.
+        ApiProblem: 403, with the fields in which the run exceeds the stored policy.
     """
     first: Run | None = run
     for _ in range(MAX_RETRIES):
@@ -316,10 +316,10 @@ async def _check_rules_are_stored(storage: Storage, run: Run) -> None:
 
 
 async def _pin_of(storage: Storage, run: Run, machine: MachineRecord, policy: Policy) -> Pin | None:
-    """What holds the machine to the patches of the first ring; a retry must not get it around that.
+    """The pin that limits the machine to the first ring's patches, also in a retry.
 
     Raises:
-        ApiProblem: 409, the run ended before the first ring had told.
+        ApiProblem: 409, the run ended before its first ring was pinned.
     """
     first = order_rings(policy.rings)[0].name if policy.pin_rings else machine.ring
     if machine.ring == first:

@@ -1,6 +1,6 @@
-"""The API of runs: start, list, look at; `patchwave.api.run_commands` has the orders to a run that is under way.
+"""Runs over HTTP: start, list, get. `patchwave.api.run_commands` has the commands to live runs.
 
-Durable's own management addresses are never handed out.
+Durable's own management URLs are never returned.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from patchwave.services.start_run import start_run as start
 from patchwave.storage import Storage, open_storage
 
 POLL_SECONDS = 5
-"""How soon a caller should look at a run again."""
+"""When a caller should poll the run again."""
 
 type ListedRun = Annotated[Run, SchemaTweaks(without=("policySnapshot",))]
 
@@ -55,7 +55,7 @@ class MachineInRun(MachineRecord):
     """A machine of a run. ``waiting_for`` is made when it is asked for."""
 
     waiting_for: str = ""
-    """What keeps the machine from being worked on; empty when it has ended, or is worked on."""
+    """What blocks the machine; empty when it has ended, or is in progress."""
 
 
 type ListedMachine = Annotated[MachineInRun, SchemaTweaks(without=("tags",))]
@@ -118,7 +118,7 @@ async def start_run(req: func.HttpRequest, client: df.DurableFunctionsClient, bo
     run_id = new_run_id(chosen.policy)
     key = header_of(req, "idempotency-key")
     if key:
-        # The platform's word where there is one; keys alone do not tell callers apart, so that they say who they are.
+        # The platform's identity if present. Function keys do not identify callers, so the request's name counts.
         caller = ("id", said.by_id) if said.by_id else ("name", said.by)
         scope = (*caller, name_for_keys(body.policy))
         run_id = await claimed_run_id(storage, "idempotency-key", key, run_id, body.as_sent(), scope=scope)
@@ -162,7 +162,7 @@ async def list_run_machines(req: func.HttpRequest) -> func.HttpResponse:
     waits = await _waits(storage, run)
     for machine in page.items:
         row = machine.to_wire() | {"waitingFor": waits(machine)}
-        # Tags may be 50 texts; lists leave them out, and an empty object would say that there are none.
+        # Lists omit tags, of which there may be 50; an empty object would mean that there are none.
         del row["tags"]
         rows.append(row)
     return _MACHINES.respond(rows, page)
@@ -225,7 +225,7 @@ async def _waits(storage: Storage, run: Run) -> Callable[[MachineRecord], str]:
 
 
 def accepted(run: Run) -> func.HttpResponse:
-    """202 with the run and where to look at it."""
+    """202 with the run and its URL."""
     headers = {"Location": f"/api/runs/{run.id}", "Retry-After": str(POLL_SECONDS)}
     return json_response(listed_run(run), status=202, headers=headers)
 
@@ -234,7 +234,7 @@ async def find_run(storage: Storage, run_id: str) -> Run:
     """The run.
 
     Raises:
-        ApiProblem: 404 when there is none of this id.
+        ApiProblem: 404 when it does not exist.
     """
     run = await storage.runs.get(run_id)
     if run is None:
