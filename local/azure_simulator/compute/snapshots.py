@@ -109,7 +109,7 @@ class Snapshots:
         self._all[_key(call.path)] = made
         error = {"code": "InternalDiskManagementError", "message": "Disk service returned an internal error."}
         ending = Ending(COPY_SECONDS, "Failed" if fails else "Succeeded", error if fails else None, touches_guest=False)
-        return self._accepted(call, made, ending, pretty(self._document(made), 202))
+        return self._accepted(call, made, ending, pretty(self._document(made, now), 202))
 
     def get(self, call: Call) -> ArmResponse:
         return pretty(self._document(self._existing(call)))
@@ -187,7 +187,7 @@ class Snapshots:
         answer.headers |= {"Azure-AsyncOperation": polling, "Location": location}
         return answer
 
-    def _document(self, each: Snapshot) -> dict[str, Any]:
+    def _document(self, each: Snapshot, at: float | None = None) -> dict[str, Any]:
         return {
             "name": each.name,
             "id": each.id,
@@ -202,7 +202,7 @@ class Snapshots:
                 "diskSizeGB": 30,
                 "encryption": {"type": "EncryptionAtRestWithPlatformKey"},
                 "timeCreated": self.azure.clock.stamp(each.created),
-                "provisioningState": each.state(self.azure.clock.now()),
+                "provisioningState": each.state(self.azure.clock.now() if at is None else at),
                 "diskState": "Unattached",
                 "uniqueId": each.unique_id,
             },

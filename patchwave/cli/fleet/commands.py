@@ -47,9 +47,7 @@ def show_modes(
     machine: MachineOption = None,
     patched_by: Annotated[
         list[str] | None,
-        typer.Option(
-            "--patched-by", help="schedule, platform, operating_system, policy, nobody or unknown; repeatable."
-        ),
+        typer.Option("--patched-by", help="schedule, platform, operating_system, policy, none or unknown; repeatable."),
     ] = None,
     limit: LimitOption = None,
 ) -> None:

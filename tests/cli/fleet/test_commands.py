@@ -70,7 +70,7 @@ def test_modes(patchwave: Patchwave, service: Service):
         "Canonical:UbuntuServer:18.04-LTS ",
         "none",
         "fails [here].",
-        "1 machine: nobody 1",
+        "1 machine: none 1",
     ):
         assert part in result.output
     assert "a schedule fails" in result.output

@@ -132,7 +132,7 @@ def test_findings_with_evidence_and_fix(patchwave: Patchwave, service: Service, 
     [asked] = service.asked("GET", "/api/fleet/doctor")
     assert asked["query"] == {"kind": "unpatched,same_start", "staleDays": "3"}
     assert "2 machines, 0 schedules: 4 findings" in result.output
-    assert "nobody patches (2)" in result.output
+    assert "unpatched (2)" in result.output
     lines = [line.strip() for line in result.output.splitlines()]
     assert findings["findings"][0]["fix"] in lines
     assert findings["findings"][0]["evidence"] in lines

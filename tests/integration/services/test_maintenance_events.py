@@ -99,11 +99,17 @@ async def test_an_engine_that_is_away_has_the_event_delivered_again(storage: Sto
 
 @pytest.mark.parametrize(("repository", "method"), [("runs", "create"), ("audit", "add")])
 async def test_one_policy_that_fails_keeps_no_other_from_the_scheduled_run(
-    storage: Storage, engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, method: str
+    storage: Storage,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    repository: str,
+    method: str,
 ) -> None:
     for name in ("a-broken", "one", "two"):
         await put(storage, name)
-    whole = getattr(storage, method)
+    records = getattr(storage, repository)
+    whole = getattr(records, method)
     error = RuntimeError("no answer")
 
     async def failing(subject: Any, *args: Any, **kwargs: Any) -> Any:
@@ -112,7 +118,7 @@ async def test_one_policy_that_fails_keeps_no_other_from_the_scheduled_run(
         return await whole(subject, *args, **kwargs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(storage, method, failing)
+        patched.setattr(records, method, failing)
         with pytest.raises(RuntimeError, match="no answer"):
             await deliver(engine, maintenance("Pre"))
     policies = {run.policy for run in (await storage.runs.list_page(10, None)).items if run.maintenance is not None}

@@ -16,9 +16,9 @@ def test_keys_that_came_went_and_changed() -> None:
     }
     assert changes_in_words(before, after) == {
         "changed": [
-            {"path": "mutuallyExclusiveTag", "before": None, "after": "sql"},
             {"path": "install.rebootSetting", "before": "Always", "after": "Never"},
             {"path": "maxConcurrent", "before": 20, "after": 5},
+            {"path": "mutuallyExclusiveTag", "before": None, "after": "sql"},
             {"path": "ramp", "before": True, "after": None},
         ]
     }
