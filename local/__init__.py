@@ -1,4 +1,4 @@
-"""What runs only on a developer's machine; never deployed."""
+"""Tools for a developer's machine; never deployed."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Azurite, the storage emulator: blobs, queues and tables on loopback, with the data in a folder of ours."""
+"""Azurite, the storage emulator: blobs, queues and tables on loopback, with its data in a given folder."""
 
 import socket
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from local.processes import Child, ChildFailed
 _NODE = ROOT / ".venv" / "bin" / "node"
 _SCRIPT = ROOT / "node_modules" / "azurite" / "dist" / "src" / "azurite.js"
 
-# The account and key that every Azurite and every SDK knows; they open nothing but an emulator.
+# The well-known account and key of the emulator; they protect nothing.
 _ACCOUNT = "devstoreaccount1"
 _KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="  # gitleaks:allow
 _SERVICES = ("blob", "queue", "table")
@@ -23,11 +23,10 @@ class Azurite:
     """A running emulator; use it in a ``with`` statement, or call ``stop``.
 
     Args:
-        data: folder for its data, made when missing; what was stored there before is there again.
-        log_directory: where ``azurite.log`` goes.
+        data: folder for its data, created when missing; existing data is loaded.
+        log_directory: folder of ``azurite.log``.
         environment: the whole environment of the process.
-        keep: whether the data is written to the folder. With the tables of ten thousand machines, hundreds of
-            megabytes, answers took seconds.
+        keep: whether to persist the data. Slow with large tables: responses took seconds with hundreds of megabytes.
 
     Raises:
         ChildFailed: it did not start; the message has the end of its log.
@@ -68,7 +67,7 @@ class Azurite:
         return self._ports["table"]
 
     def connection_string_for(self, table_port: int) -> str:
-        """The same with another port in front of the tables."""
+        """The connection string with another table port."""
         endpoints = "".join(
             f"{service.capitalize()}Endpoint=http://127.0.0.1:{port}/{_ACCOUNT};"
             for service, port in (self._ports | {"table": table_port}).items()
@@ -81,7 +80,7 @@ class Azurite:
         return self._child.pid
 
     def stop(self) -> None:
-        """Ends it; what is kept is on disk."""
+        """Stop it; persisted data stays."""
         self._child.stop()
 
     def _answers(self) -> bool:
@@ -95,7 +94,7 @@ class Azurite:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that are free now; all are held until the last is found, so that they differ."""
+    """Free ports; all are held until the last one is found, so that they differ."""
     held = [socket.socket() for _ in range(count)]
     try:
         for each in held:

@@ -1,4 +1,4 @@
-"""``python -m local.azure_simulator``: start the simulator and say where it is."""
+"""``python -m local.azure_simulator``: starts the simulator and writes its addresses."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from local.azure_simulator.server.tls import make_certificates
 from local.azure_simulator.state import AzureState
 
 _YOUNG_GARBAGE = (10_000, 20, 1_000_000)
-"""When garbage is looked for, and hardly ever among all that lives: with thousands of machines that holds everybody up
-for a third of a second, and whoever asks meanwhile would seem to ask with all the others at once."""
+"""Thresholds of the garbage collector. Full collections are rare: with thousands of machines one takes a third of a
+second, and requests that come meanwhile would seem simultaneous."""
 
 
 def _retry_after(text: str) -> int | None:
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run until told to stop; 2 for arguments or a fleet that cannot be used."""
+    """Run until stopped; returns 2 for invalid arguments or an unusable fleet."""
     options = _parser().parse_args(arguments)
     app_socket, identity_socket = listen(options.port), listen(options.identity_port)
     base_url = f"https://localhost:{app_socket.getsockname()[1]}"
@@ -126,12 +126,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 async def _meanwhile(events: EventGrid, metrics: Metrics) -> None:
-    """What goes on beside the requests, until it is cancelled."""
+    """Background work beside the requests, until it is cancelled."""
     await asyncio.gather(events.run(), metrics.notice_delays())
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Write in one step, readable by the owner only: the file holds the identity's secret."""
+    """Write atomically, readable by the owner only: the file holds the identity's secret."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -1,11 +1,11 @@
 """The simulator's clock: durations run faster, time stamps do not.
 
-A client and its server share one wall clock, in Azure and here: every time stamp on the wire is the real time of the
-thing it stamps. Only durations are divided by the speed, so at speed 60 an operation of three simulated minutes starts
-at 12:00:00 and ends at 12:00:03. Inside, all moments are simulated seconds since the start.
+Clients and the server share one wall clock, so every time stamp on the wire is the real time of its event. Only
+durations are divided by the speed: at speed 60 an operation of three simulated minutes starts at 12:00:00 and ends at
+12:00:03. Internally, all times are simulated seconds since the start.
 
-Only schedules know a date: they follow a calendar that begins at the wall clock's time of the start and then runs as
-fast as the durations do, so at speed 60 what is planned twenty minutes ahead happens after twenty seconds.
+Only schedules use dates. Their calendar begins at the wall-clock time of the start and runs at the speed of durations:
+at speed 60 a run twenty minutes ahead starts after twenty seconds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NEVER = math.inf
 
 
 class Clock:
-    """Simulated seconds since the start, and the wall-clock stamp of any such moment."""
+    """Simulated seconds since the start, and their wall-clock stamps."""
 
     def __init__(
         self,
@@ -40,27 +40,27 @@ class Clock:
         return (self._monotonic() - self._origin) * self.speed
 
     def real_seconds(self, simulated_seconds: float) -> float:
-        """How long a client really waits for so many simulated seconds."""
+        """Real seconds of a simulated duration."""
         return simulated_seconds / self.speed
 
     def instant(self, moment: float | None = None) -> datetime:
-        """The wall-clock time (UTC) of a simulated moment, by default of now."""
+        """The wall-clock time (UTC) of a simulated time, by default now."""
         at = self.now() if moment is None else moment
         return self.started_at + timedelta(seconds=at / self.speed)
 
     def calendar(self, moment: float | None = None) -> datetime:
-        """The date and time (UTC) that schedules see at a simulated moment, by default now."""
+        """The calendar's date (UTC) at a simulated time, by default now."""
         return self.started_at + timedelta(seconds=self.now() if moment is None else moment)
 
     def moment(self, date: datetime) -> float:
-        """The simulated moment at which the calendar shows a date."""
+        """The simulated time of a calendar date."""
         return (date - self.started_at).total_seconds()
 
     def stamp(self, moment: float | None = None) -> str:
-        """Azure's usual form: seven fractional digits and ``+00:00``."""
+        """Azure's usual format: seven fractional digits and ``+00:00``."""
         at = self.instant(moment)
         return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond:06d}1+00:00"
 
     def stamp_in_seconds(self, moment: float | None = None) -> str:
-        """The form of patch items: whole seconds and ``+00:00``."""
+        """The format of patch items: whole seconds and ``+00:00``."""
         return f"{self.instant(moment):%Y-%m-%dT%H:%M:%S}+00:00"

@@ -1,4 +1,4 @@
-"""Fleets: read from what Azure's own tools print, or made up from a seed.
+"""Fleets: read from the output of Azure's tools, or generated from a seed.
 
 A file may be the JSON of ``az vm list`` (flattened or with ``-d``), of a Resource Graph query (rows, or the answer with
 ``data``), or of an ARM list (``value`` with ``properties``), or ``{"machines": […]}``, which may carry ``zoneMappings``
@@ -37,12 +37,12 @@ _MAX_SHOWN = 5
 
 
 class FleetError(ValueError):
-    """A fleet file, or a machine of one, that cannot be used; the text says why."""
+    """An unusable fleet file, or machine in it; the text has the reason."""
 
 
 @dataclass(slots=True)
 class Fleet:
-    """What a fleet file says. ``notes`` tell what was left out or merged, each with its position in the file."""
+    """The content of a fleet file. ``notes`` list omitted and merged machines with their positions."""
 
     machines: list[Machine] = field(default_factory=list[Machine])
     geography: Geography = field(default_factory=Geography)
@@ -50,13 +50,13 @@ class Fleet:
 
 
 def read_fleet(path: Path, clock: Clock, seed: int) -> Fleet:
-    """Read a fleet file. A machine that cannot be used is left out, and one that is listed twice is merged.
+    """Read a fleet file. Unusable machines are left out, and duplicates are merged.
 
     Raises:
-        FleetError: not JSON, not one of these forms, or none of its machines can be used.
+        FleetError: not JSON, an unknown form, or without a usable machine.
     """
     try:
-        # Given bytes, the reader finds out UTF-16 and the byte order mark that PowerShell writes.
+        # Given bytes, the JSON parser detects UTF-16 and the byte order mark that PowerShell writes.
         document: object = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise FleetError(f"{path}: {error}") from error
@@ -95,7 +95,7 @@ def read_fleet(path: Path, clock: Clock, seed: int) -> Fleet:
 
 
 def _merge(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Both entries of a machine as one: the first wins, the second fills what it leaves open."""
+    """Both entries of a machine: the second one only fills gaps of the first."""
     made = dict(first)
     for key, value in second.items():
         below = made.get(key)
@@ -133,7 +133,7 @@ def _region(text: str) -> str:
 
 
 def _machine(given: dict[str, Any], clock: Clock, seed: int) -> Machine:
-    """A machine whose id is known to be one.
+    """A machine with a valid id.
 
     Raises:
         FleetError: an unknown or impossible override, or an unknown system.
@@ -141,7 +141,7 @@ def _machine(given: dict[str, Any], clock: Clock, seed: int) -> Machine:
     try:
         simulation = read_simulation(given.get("simulation"))
     except ValidationError as error:
-        # Of the forms that a value may have, the one that was tried furthest is the one that was meant.
+        # Report the alternative of the union whose validation came furthest: it is the intended one.
         meant = max(error.errors(), key=lambda each: len(each["loc"]))
         path = ".".join(str(part) for part in meant["loc"] if "[" not in str(part))
         raise FleetError(f"simulation.{path}: {meant['msg']}") from error

@@ -1,4 +1,4 @@
-"""Resource Health and Azure Monitor's alerts, as far as they speak of virtual machines.
+"""Resource Health and Azure Monitor alerts of virtual machines.
 
 Sources: "Availability Statuses - Get By Resource" (2025-05-01), "Alerts - Get All" (2019-05-05-preview), and the
 samples of their specifications.
@@ -35,7 +35,7 @@ TABLE = "healthresources"
 
 
 def health_rows(azure: AzureState, subscriptions: set[str] | None) -> Iterator[dict[str, Any]]:
-    """The statuses as Resource Graph shows them, some time later; ``subscriptions`` are folded."""
+    """The statuses in Resource Graph, which lags; ``subscriptions`` are normalized."""
     then = max(0.0, azure.clock.now() - azure.graph_lag)
     return (
         {
@@ -91,7 +91,7 @@ class Health:
         )
 
     def alerts(self, call: Call) -> ArmResponse:
-        """The alerts of a subscription, filtered as the query says; targets come back in lower case, as in samples."""
+        """The alerts of a subscription, filtered by the query; targets are in lower case, as in samples."""
         query = {key.casefold(): value for key, value in call.query.items()}
         time_range = query.get("timerange") or "1d"
         if time_range not in _DAYS:

@@ -1,4 +1,4 @@
-"""Everything that the simulator holds: clock, machines, operations, limits, faults and the log of requests."""
+"""The simulator's state: clock, machines, operations, limits, faults and the request log."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ class AzureState:
         self.base_url = base_url
         self.seed = seed
         self.retry_after = retry_after
-        """Real seconds in Retry-After of polls of patch operations; none leaves the header out."""
+        """Retry-After in polls of patch operations, in real seconds; none omits the header."""
         self.graph_lag = graph_lag
-        """Simulated seconds by which Resource Graph's tables of patch operations are behind."""
+        """Simulated seconds by which Resource Graph's patch tables lag."""
         self.geography = geography or Geography()
         self.tenant_id = str(uuid.UUID(int=source.getrandbits(128), version=4))
         self.client_id = str(uuid.UUID(int=source.getrandbits(128), version=4))
@@ -130,7 +130,7 @@ class AzureState:
         return found
 
     def settled(self) -> Iterator[Machine]:
-        """All machines but those that were deleted, settled to now, one by one: thousands take a while."""
+        """All machines except deleted ones, settled one by one, because thousands take a while."""
         now = self.clock.now()
         for machine in list(self.machines.values()):
             if not machine.simulation.deleted:
@@ -138,7 +138,7 @@ class AzureState:
                 yield machine
 
     def change(self, wanted: str, overrides: dict[str, Any]) -> Machine:
-        """Lay new overrides on a machine's own while everything runs.
+        """Merge overrides into a machine's own at run time.
 
         Raises:
             KeyError: no such machine.
@@ -153,7 +153,7 @@ class AzureState:
         return machine
 
     def state(self, machine: Machine) -> dict[str, Any]:
-        """What the simulator itself knows of a machine, for tests and reports."""
+        """The simulator's own view of a machine, for tests and reports."""
         active = machine.active
         return {
             "id": machine.id,
@@ -168,7 +168,7 @@ class AzureState:
         }
 
     def intervals(self, kind: str = "") -> list[dict[str, Any]]:
-        """When accepted operations began and end, in simulated seconds: what ran side by side, and what did not."""
+        """Start and end of accepted operations, in simulated seconds, to check concurrency."""
         now = self.clock.now()
         return [
             {

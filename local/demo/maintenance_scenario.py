@@ -1,7 +1,7 @@
-"""``demo-maintenance``: a schedule of Update Manager, what Patchwave does around one run of it, and the doctor.
+"""``demo-maintenance``: one run of an Update Manager schedule with pre and post maintenance, then drift detection.
 
-The command drives it through the product's own command and API (``patchwave.cli.local.demo_maintenance``). What really
-happened to machines comes from the log of the simulator, not from the app that they check.
+Driven through the product's command and API (``patchwave.cli.local.demo_maintenance``). Facts about machines come from
+the simulator's log, not from the app under test.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LEAD = timedelta(minutes=46)
 """From setting the start to the start: over the forty minutes that a schedule with events needs, by some seconds."""
 
 POWER_SECONDS = 10.0
-"""How long a machine may take to start or stop: 35 simulated seconds, which a slow computer stretches."""
+"""Time of a machine's start or stop: 35 simulated seconds, more on a slow computer."""
 _POWER_LOOK_SECONDS = 0.2
 _CHANGING = frozenset({"starting", "stopping", "deallocating"})
 
@@ -71,7 +71,7 @@ def arm_id(configuration: str) -> str:
 
 
 def policy() -> Json:
-    """What Patchwave does around the runs of the schedule."""
+    """The policy of the schedule's maintenance runs."""
     return {
         "name": POLICY,
         "description": "Before each weekly run: start what is stopped, take a snapshot, tell the users on Linux.",
@@ -96,7 +96,7 @@ def stack_options() -> StackOptions:
 
 
 class SimulatorView:
-    """What the simulator did to machines, and its calendar."""
+    """The simulator's facts about machines, and its calendar."""
 
     def __init__(self, stack: Stack) -> None:
         self._verify = ssl.create_default_context(cafile=str(stack.ca))
@@ -117,7 +117,7 @@ class SimulatorView:
         return cast("list[Json]", self._ask("GET", "/_sim/maintenance")["deliveries"])
 
     def power(self) -> dict[str, str]:
-        """Whether each machine runs, by id, once no power state changes any more; at the latest after a while."""
+        """Whether each machine runs, by id, once power states are stable; at the latest after a while."""
         until = time.monotonic() + POWER_SECONDS
         while True:
             machines = cast("list[Json]", self._ask("GET", "/_sim/state")["machines"])
@@ -139,7 +139,7 @@ class SimulatorView:
 
 @dataclass(frozen=True, slots=True)
 class Fix:
-    """A command that a finding named, and how it ended."""
+    """A command from a finding, and its result."""
 
     command: str
     exit_code: int
@@ -148,7 +148,7 @@ class Fix:
 
 @dataclass(slots=True)
 class Report:
-    """What came of the demonstration, part by part.
+    """The results of the demonstration.
 
     ``run`` is what Patchwave says of the scheduled run, with the rows of its ``machines`` and the ``patches`` that were
     copied, by machine id. The simulator tells ``occurrence``, ``deliveries``, and ``power``: whether machines run, by
@@ -187,7 +187,7 @@ class Report:
         return found[0] if found else {}
 
     def broken_promises(self) -> list[str]:
-        """What was claimed and did not happen, a sentence each; empty when all is well."""
+        """Violated claims, a sentence each; empty on success."""
         return [*self._broken_events(), *self._broken_power(), *self._broken_results(), *self._broken_findings()]
 
     def _broken_events(self) -> Iterable[str]:
@@ -264,4 +264,4 @@ EXPECTED = (
     ("stale_assessment", BY_IMAGE),
     ("reported_done_but_missing", EXCLUDED),
 )
-"""What the doctor has to find: kind and subject."""
+"""The expected findings: kind and subject."""

@@ -1,7 +1,7 @@
-"""What the demonstrations run and what they leave behind: fleet, policies, and reports.
+"""The demonstrations: fleets, policies, and reports.
 
-The command drives them through the HTTP API (``patchwave.cli.local.demo_commands``). What the report says of
-installations comes from the log of the simulator, not from the app that they check.
+Driven through the HTTP API (``patchwave.cli.local.demo_commands``). Facts about installations come from the simulator's
+log, not from the app under test.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SPEED = 60.0
 PAIRS = (("westeurope", "northeurope"), ("eastus2", "centralus"))
 BAD_REGION = "eastus2"
 STOP_SECONDS = 2.0
-"""A call may have left for Azure in the moment in which the gate closed."""
+"""A call may have been sent at the moment when the gate closed."""
 
 
 class Install(NamedTuple):
@@ -42,7 +42,7 @@ class Install(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """What came of a demonstration; ``plan`` is the one that the run followed."""
+    """The result of a demonstration; ``plan`` is the run's plan."""
 
     run: Json
     machines: list[Json]
@@ -86,10 +86,10 @@ class Report:
 
 @dataclass(frozen=True)
 class Demonstration:
-    """A fleet, a policy, and what has to come of it.
+    """A fleet, a policy, and the expected results.
 
-    ``bad`` are machines that behave otherwise than the fleet file says; ``check`` says what else must hold, ``kept``
-    what was shown.
+    ``bad`` overrides the behaviour of machines in the fleet file; ``check`` adds expectations, ``kept`` describes what
+    was shown.
     """
 
     name: str
@@ -101,12 +101,12 @@ class Demonstration:
 
     @property
     def folder(self) -> Path:
-        """Everything that it leaves behind."""
+        """Folder of all output."""
         return ROOT / ".local" / self.name
 
     @property
     def report(self) -> Path:
-        """What came of it, as JSON."""
+        """The report as JSON."""
         return self.folder / "report.json"
 
     def stack_options(self) -> StackOptions:
@@ -114,21 +114,21 @@ class Demonstration:
         return StackOptions(state=self.folder / "stack", port=0, fleet=FLEET, speed=SPEED, poll_seconds=0.5)
 
     def prepare(self, stack: Stack) -> None:
-        """Let machines behave as the demonstration needs them."""
+        """Set the machines' behaviour."""
         for machine, simulation in self.bad.items():
             _simulator(stack, "POST", "/_sim/machines", {"id": machine, "simulation": simulation})
 
     def installs(self, stack: Stack) -> list[Install]:
         """The installations that the simulator accepted."""
         operations = cast("list[Json]", _simulator(stack, "GET", "/_sim/operations?kind=install")["operations"])
-        # One that still runs has no end: nothing may overlap with it any more.
+        # A running one has no end: any later one overlaps with it.
         return [
             Install(each["machine"], each["startedAt"], each["start"], each["end"] or float("inf"))
             for each in operations
         ]
 
     def broken_promises(self, report: Report) -> list[str]:
-        """What the run should have kept and did not, a sentence each; empty when all is well."""
+        """Violated expectations, a sentence each; empty on success."""
         return [*_broken_always(report, self.state), *self.check(report)]
 
 
@@ -154,7 +154,7 @@ def _broken_always(report: Report, state: str) -> Iterable[str]:
 
 
 def _broken_order(report: Report) -> Iterable[str]:
-    """What a rollout must never do; everything else that the rules keep apart is judged by the end-to-end tests."""
+    """Violated order rules; the end-to-end tests check all other constraints."""
     rings = report.of("ring")
     if rings.keys() != {"canary", "broad"}:
         yield f"Installations in the rings {sorted(rings)}, where canary and broad were expected"
@@ -200,7 +200,7 @@ def _fleet() -> list[Json]:
 
 
 def _policy(name: str, description: str, **changes: Any) -> Json:
-    """The test machines first; after a person's yes everything else, a third of the fleet at a time."""
+    """Test machines first; after approval all others, a third of the fleet at a time."""
     return {
         "name": name,
         "description": description,

@@ -1,4 +1,4 @@
-"""How Resource Manager compares names: ordinally, without case, one letter with one letter."""
+"""Name comparison of Resource Manager: ordinal, ignoring case, letter by letter."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from functools import cache
 
 
 def folded(name: str) -> str:
-    """The name in the form in which two spellings of one name are equal.
+    """The normalized name: equal for spellings of one name.
 
-    It is that of .NET's ``OrdinalIgnoreCase``: the invariant upper-case form of each letter, which keeps ``ß`` apart
-    from ``SS``, and letters beyond ASCII apart from those of ASCII. ASCII is given in lower case.
+    As .NET's ``OrdinalIgnoreCase``: the invariant upper-case form of each letter, which keeps ``ß`` distinct from
+    ``SS``, and non-ASCII letters distinct from ASCII ones. ASCII is returned in lower case.
     """
     return name.lower() if name.isascii() else "".join(map(_letter, name))
 

@@ -1,4 +1,4 @@
-"""Azure regions that the simulator knows: pairs (which are not symmetric) and availability zones."""
+"""Azure regions of the simulator: pairs (which are not symmetric) and availability zones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A region; ``pair`` is empty for the regions that have none."""
+    """A region; ``pair`` is empty for regions without one."""
 
     name: str
     display: str
@@ -77,18 +77,18 @@ REGIONS = _read()
 
 @dataclass(frozen=True, slots=True)
 class Geography:
-    """What a fleet file says of places; what it leaves out is as in the table, and zones as they are made up here."""
+    """Zones and region pairs of a fleet file; by default pairs of the table, and generated zones."""
 
     zones: Mapping[tuple[str, str, str], str] = field(default_factory=dict[tuple[str, str, str], str])
-    """Physical zone by subscription (case-folded), region and logical zone."""
+    """Physical zone by subscription (normalized), region and logical zone."""
     pairs: Mapping[str, str] = field(default_factory=dict[str, str])
-    """The region that each of these regions is paired with."""
+    """The paired region, by region."""
 
 
 def location_document(subscription_id: str, region: Region, geography: Geography) -> dict[str, Any]:
     """A row of ``GET /subscriptions/{id}/locations``.
 
-    Zone numbers are logical: which building "zone 1" is differs from one subscription to the next.
+    Zone numbers are logical: "zone 1" of two subscriptions may be two buildings.
     """
     pair = geography.pairs.get(region.name, region.pair)
     metadata: dict[str, Any] = {

@@ -1,6 +1,6 @@
-"""Resource Manager's own part: metadata, tenants, subscriptions, locations, resource groups.
+"""Resource Manager itself: metadata, tenants, subscriptions, locations, resource groups.
 
-The metadata document is what ``az cloud register`` and the SDKs read to learn a cloud's addresses.
+``az cloud register`` and the SDKs read a cloud's addresses from the metadata document.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from local.azure_simulator.state import AzureState
 
 
 class Subscriptions:
-    """Handlers that belong to no provider."""
+    """Handlers without a provider."""
 
     def __init__(self, azure: AzureState) -> None:
         self.azure = azure
@@ -30,7 +30,7 @@ class Subscriptions:
             Route("GET", subscription + "/providers/{provider}", "read", self.provider),
             Route("GET", subscription + "/resourceGroups", "list", self.groups),
             Route("GET", subscription + "/resourceGroups/{group}", "read", self.group),
-            # az vm list -d asks for these; the machines here have no network.
+            # az vm list -d reads these; the machines here have no network.
             Route("GET", subscription + "/providers/Microsoft.Network/networkInterfaces", "list", self.nothing),
             Route("GET", subscription + "/providers/Microsoft.Network/publicIPAddresses", "list", self.nothing),
         ]

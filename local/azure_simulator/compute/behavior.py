@@ -1,4 +1,4 @@
-"""The ``simulation`` overrides of a machine: how it behaves, where a plain machine would just work."""
+"""The ``simulation`` overrides of a machine, which change its default behaviour."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ AgentState = Literal["ready", "notReady", "missing", "old"]
 
 
 class PendingPatch(BaseModel):
-    """One pending patch, spelt out in a fleet file."""
+    """One pending patch in a fleet file."""
 
     model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
@@ -25,7 +25,7 @@ class PendingPatch(BaseModel):
     published: str | None = None
     minutes: float | None = Field(default=None, ge=0)
     older: list[str] = Field(default_factory=list[str])
-    """Versions that a Linux repository still holds beside the newest; installed when a request names them."""
+    """Older versions in a Linux repository, installed when a request names them."""
 
 
 class FiredAlert(BaseModel):
@@ -65,14 +65,14 @@ class Simulation(BaseModel):
     architecture: Literal["x64", "Arm64"] = "x64"
     image_unsupported: bool = False
     agent_version: str | None = None
-    """What the guest agent reports of itself; none takes a current version, or 2.2.45 for an old agent."""
+    """Version that the guest agent reports; none gives a current one, or 2.2.45 for an old agent."""
     busy: bool | float = False
     """Another operation holds the machine: true for good, a number for so many minutes."""
     busy_with: Literal["extension", "install"] = "extension"
-    """Whether that other operation shows in the patch status as an install of somebody else."""
+    """Whether that other operation shows in the patch status as another client's installation."""
     pending_patches: int | list[PendingPatch] | None = None
     needs_ubuntu_pro: bool | int = False
-    """So many Security-ESM packages are pending and cannot be installed (true: 12)."""
+    """Number of pending Security-ESM packages that cannot be installed (true: 12)."""
     reboot_pending: bool = False
     reboot_required: bool | None = None
     """Whether the pending patches need a reboot; none leaves it to the patches."""
@@ -84,7 +84,7 @@ class Simulation(BaseModel):
     start_fails: bool = False
     assess_fails: bool = False
     install_fails: bool | int = False
-    """So many of the selected patches fail (true: 1)."""
+    """Number of selected patches that fail (true: 1)."""
     install_warns: bool = False
     window_too_short: bool = False
     never_ends: bool | Literal["assess", "install"] = False
@@ -106,16 +106,16 @@ class Simulation(BaseModel):
     script_minutes: float = Field(default=0.5, ge=0)
     resource_health: Literal["Available", "Unavailable", "Degraded", "Unknown"] = "Available"
     app_health: Literal["healthy", "unhealthy", "initializing", "unknown"] | None = None
-    """What the Application Health extension says; none when the machine does not have it."""
+    """State of the Application Health extension; none without the extension."""
     unhealthy_after_install: bool | float = False
     """An installation leaves the machine unhealthy: for good, or for so many minutes."""
     alerts: list[FiredAlert] = Field(default_factory=list[FiredAlert])
     recreated: bool = False
-    """Deleted and created again under its old name, at the moment when this is set."""
+    """Deleted and created again under its old name when this is set."""
     gone: bool = False
-    """Known to Resource Graph, but every call on the machine itself answers 404, as just after a deletion."""
+    """Known to Resource Graph, but calls on the machine return 404, as just after a deletion."""
     deleted: bool = False
-    """Known to nobody any more; what was assigned to it stays."""
+    """Deleted everywhere; its assignments stay."""
 
     @property
     def is_gone(self) -> bool:

@@ -1,8 +1,8 @@
-"""What the patch extension inside a guest does: how an assessment or an installation goes and ends.
+"""The patch extension of a guest: course and result of an assessment or installation.
 
-Everything is decided when the operation is accepted, from the machine's state, its overrides and the request; the
-machine then only has to let time pass. Sources: recordings for bodies and key order, the Linux patch extension for
-windows, reboots and error lists.
+Everything is decided when the operation is accepted, from the machine's state, its overrides and the request; then only
+time passes. Sources: recordings for bodies and key order, the Linux patch extension for windows, reboots and error
+lists.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from local.azure_simulator.server.json_readers import list_or_empty
 GOAL_STATE_SECONDS = 9.4
 """From the operation's start until the extension begins (recorded)."""
 REFUSAL_SECONDS = 18.0
-"""After how long an operation that can never work fails (Arm64, recorded)."""
+"""Seconds until an operation that can never work fails (Arm64, recorded)."""
 STATUS_LIMIT_BYTES = 126 * 1024
 LINUX_LOG = "/var/log/azure/Microsoft.CPlat.Core.LinuxPatchExtension/0.core.log"
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How an operation will end, and what it leaves behind."""
+    """The predetermined result of an operation, and its effects."""
 
     seconds: float
     """Simulated seconds from acceptance; infinite when it never ends."""
@@ -37,19 +37,19 @@ class Ending:
     """The outer status, of the operation."""
     error: dict[str, Any] | None = None
     result: Callable[[str, str, str], dict[str, Any]] | None = None
-    """Given the activity id and the stamps of start and end: the inner result."""
+    """Makes the inner result from activity id, start stamp and end stamp."""
     removed: frozenset[str] = frozenset()
     reboot: tuple[float, float] | None = None
-    """From and to, in simulated seconds from acceptance."""
+    """Start and end, in simulated seconds from acceptance."""
     reboot_pending: bool | None = None
-    """The machine's state afterwards; none leaves it."""
+    """The machine's state afterwards; none keeps it."""
     touches_guest: bool = True
-    """Whether the patch summaries of the instance view take notice."""
+    """Whether the instance view's patch summaries change."""
 
 
 @dataclass(slots=True)
 class Guest:
-    """The view of a machine that the extension has."""
+    """The extension's view of a machine."""
 
     name: str
     os_type: str
@@ -58,16 +58,16 @@ class Guest:
     simulation: Simulation
     source: random.Random
     failures: dict[str, int] = field(default_factory=dict[str, int])
-    """How many operations have failed already by ``operationFails``, by kind."""
+    """Operations that have failed already by ``operationFails``, by kind."""
 
 
 def refused_ending(code: str, message: str) -> Ending:
-    """An operation that fails as a whole without having reached the guest."""
+    """An operation that fails before it reaches the guest."""
     return Ending(REFUSAL_SECONDS, "Failed", {"code": code, "message": message}, touches_guest=False)
 
 
 def blocked(guest: Guest, kind: str) -> Ending | None:
-    """The ending of an operation that never gets going, or none."""
+    """The result of an operation that never starts, or none."""
     simulation = guest.simulation
     if simulation.architecture == "Arm64":
         return refused_ending("VMGuestPatchInternalError", "An internal execution error occurred. Please retry later.")
@@ -89,7 +89,7 @@ def blocked(guest: Guest, kind: str) -> Ending | None:
 
 
 def assess(guest: Guest) -> Ending:
-    """How an assessment of this guest goes."""
+    """The result of an assessment of this guest."""
     ended = blocked(guest, "assess")
     if ended is not None:
         return ended
@@ -124,7 +124,7 @@ def assess(guest: Guest) -> Ending:
 
 
 def install(guest: Guest, request: InstallRequest) -> Ending:
-    """How an installation goes: selection, the window, failures, the reboot."""
+    """The result of an installation: selection, window, failures, reboot."""
     ended = blocked(guest, "install")
     if ended is not None:
         return ended
@@ -140,7 +140,7 @@ def install(guest: Guest, request: InstallRequest) -> Ending:
 
 
 class _Installation:
-    """One installation that really runs, minute by simulated minute."""
+    """An installation, by simulated minutes."""
 
     def __init__(self, guest: Guest, request: InstallRequest, problems: list[dict[str, str]]) -> None:
         self.guest = guest
@@ -240,7 +240,7 @@ class _Installation:
 
 
 def _with_older(pending: list[Patch], selected: list[Patch]) -> list[Patch]:
-    """What a result lists: the pending patches, and older versions that were asked for by name."""
+    """Patches in the result: pending ones, and older versions that the request named."""
     known = {patch.patch_id for patch in pending}
     return pending + [patch for patch in selected if patch.patch_id not in known]
 
@@ -321,7 +321,7 @@ def _detail(code: str, message: str) -> dict[str, str]:
 
 
 def _cut(items: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """The extension's status file is limited: a longer list is cut, and only the counts stay right."""
+    """The extension's status file is limited: a longer list is cut, and only the counts stay correct."""
     size = 0
     for index, item in enumerate(items):
         size += len(json.dumps(item, separators=(",", ":"))) + 1

@@ -1,4 +1,4 @@
-"""The body of installPatches, checked the way Azure checks it: at once, with a 400 that names the parameter."""
+"""Validates the body of installPatches as Azure does: immediately, with a 400 that names the parameter."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _INCLUDES = ("classificationsToInclude", "kbNumbersToInclude", "patchNameMasksTo
 
 @dataclass(frozen=True, slots=True)
 class InstallRequest:
-    """A body that Azure accepts."""
+    """A valid body."""
 
     minutes: float
     reboot_setting: str
     parameters: dict[str, Any]
-    """The half that belongs to the machine's operating system."""
+    """The part for the machine's operating system."""
 
 
 def read_install_request(body: object, os_type: str, api_version: str, rejected_kbs: list[str]) -> InstallRequest:

@@ -1,7 +1,7 @@
-"""One virtual machine: power, agent, pending patches, reboots, and the one patch operation that it can have.
+"""One virtual machine: power, agent, pending patches, reboots, and at most one patch operation.
 
-Nothing ticks. A machine holds what has been decided and when it happens, and ``settle`` brings it up to a moment; so a
-fleet of thousands costs nothing while nobody looks.
+Nothing ticks: a machine stores scheduled events, and ``settle`` applies those that are due. An idle fleet of thousands
+costs nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PREEMPTED = {
 
 
 class Machine:
-    """A virtual machine. ``given`` is its ARM document as the fleet file had it (properties and all)."""
+    """A virtual machine. ``given`` is its ARM document from the fleet file (properties and all)."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Machine:
         self.available_summary: dict[str, Any] | None = None
         self.install_summary: dict[str, Any] | None = None
         self.graph_row: dict[str, Any] | None = None
-        """Kept by the Resource Graph tables: building thousands of rows anew for each query is slow."""
+        """Cached for the Resource Graph tables: building thousands of rows for each query is slow."""
         self._source = random.Random(f"{seed}:{self.folded}")
         self._pending: list[Patch] | None = None
         self._failures: dict[str, int] = {}
@@ -77,28 +77,28 @@ class Machine:
         self._agent_ready_at = 0.0
         self.power = power
         self.is_hibernated = False
-        """Deallocated with its memory on the disk; a start or another deallocation ends that."""
+        """Deallocated with its memory on disk; a start or another deallocation ends that."""
         self.reboot_pending = False
         self.busy_until = 0.0
         self.recreated: float | None = None
         """When it was deleted and created again under its old name."""
         self.updating_until = 0.0
-        """Until when a PATCH or PUT of the machine is carried out."""
+        """End of the current PATCH or PUT of the machine."""
         self.command_until = 0.0
-        """Until when a run command works in the guest, which takes one at a time."""
+        """End of the current run command; a guest runs one at a time."""
         self.changed_at = 0.0
         """When its power last changed."""
         self.unhealthy_until = 0.0
-        """Until when an installation leaves it unhealthy."""
+        """End of the unhealthy state after an installation."""
         self.behave(simulation)
 
     def behave(self, simulation: Simulation, changed: set[str] | None = None) -> None:
-        """Take new overrides.
+        """Apply new overrides.
 
         Args:
-            simulation: All overrides of the machine from now on.
-            changed: The fields that are new; those that describe a state (power, busy, pending patches, a pending
-                reboot) take effect at once. None means all of them.
+            simulation: all overrides of the machine from now on.
+            changed: the changed fields; those of a state (power, busy, pending patches, a pending reboot) take effect
+                at once. None means all of them.
         """
         self.simulation = simulation
         fresh = set(Simulation.model_fields) if changed is None else changed
@@ -119,11 +119,11 @@ class Machine:
                 activity_id = str(uuid.UUID(int=self._source.getrandbits(128), version=4))
                 self.install_summary = self._running_install_summary(activity_id, now)
 
-    # -- what it looks like ---------------------------------------------------------------------------------------
+    # -- views ------------------------------------------------------------------------------------------------------
 
     @property
     def pending(self) -> list[Patch]:
-        """The pending patches; made up at the first look."""
+        """The pending patches; generated on first use."""
         if self._pending is None:
             wanted = self.simulation.pending_patches
             pro = self.simulation.needs_ubuntu_pro
@@ -140,7 +140,7 @@ class Machine:
         if self.power in ("creating", "deallocated", "deallocating") or self.simulation.agent == "missing":
             return "absent"
         if self.power in ("stopped", "stopping"):
-            return "ready"  # stale, as in Azure: the last status stays until somebody looks again
+            return "ready"  # stale, as in Azure: the last status stays until the next report
         if self.power == "starting" or now < self._agent_ready_at:
             return "booting"
         if self.simulation.agent == "notReady" or self._is_rebooting(now):
@@ -158,20 +158,20 @@ class Machine:
         return self._transition is not None or self.power == "creating"
 
     def last_changed(self, now: float) -> float | None:
-        """When the last change of it ended; None while one is under way (power, settings, a run command)."""
+        """End of the last change of power, settings or a run command; None during one."""
         ends = (self.updating_until, self.command_until)
         if self._transition is not None or any(now < end for end in ends):
             return None
         return max(self.changed_at, *ends)
 
     def is_made_unhealthy(self, now: float) -> bool:
-        """Whether an installation has left it unhealthy."""
+        """Whether an installation made it unhealthy."""
         return now < self.unhealthy_until
 
     # -- time -------------------------------------------------------------------------------------------------------
 
     def settle(self, now: float) -> None:
-        """Let everything happen that was due by ``now``."""
+        """Apply all events that are due by ``now``."""
         if self._transition is not None and now >= self._transition[1]:
             target, at, kind = self._transition
             self._transition = None
@@ -204,7 +204,7 @@ class Machine:
                 self.unhealthy_until = NEVER if broken is True else operation.ends + float(broken) * 60
 
     def _assess_after_install(self, operation: Operation, modified: str) -> None:
-        """The extension assesses once more after every installation."""
+        """The extension assesses again after every installation."""
         if self.simulation.summary_stuck:
             return
         made = assess(self._guest())
@@ -215,10 +215,10 @@ class Machine:
     # -- patch operations -------------------------------------------------------------------------------------------
 
     def plan(self, kind: str, request: InstallRequest | None, now: float) -> Ending:
-        """How an assessment or installation would go if it were accepted now.
+        """The predicted result of an assessment or installation that is accepted now.
 
         Raises:
-            ArmError: what Azure answers at once: unsupported image, not running, no agent, another operation.
+            ArmError: Azure's immediate errors: unsupported image, not running, no agent, another operation.
         """
         self.settle(now)
         verb = "installPatches" if kind == "install" else "assessPatches"
@@ -239,7 +239,7 @@ class Machine:
         return assess(self._guest()) if request is None else install(self._guest(), request)
 
     def begin(self, operation: Operation) -> None:
-        """Take an accepted assessment or installation."""
+        """Start an accepted assessment or installation."""
         if not operation.maintenance_run:
             self.accepted[operation.kind] += 1
         self.active = operation
@@ -281,10 +281,10 @@ class Machine:
     # -- power ------------------------------------------------------------------------------------------------------
 
     def change_power(self, kind: str, now: float) -> Ending:
-        """Begin start, powerOff, deallocate or restart; a patch operation under way does not survive it.
+        """Begin start, powerOff, deallocate or restart, which ends a running patch operation.
 
         Raises:
-            ArmError: 409 while another change is under way, or for a restart of a machine that does not run.
+            ArmError: 409 during another change, or for a restart of a stopped machine.
         """
         self.settle(now)
         if self.is_changing_power:

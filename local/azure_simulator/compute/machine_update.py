@@ -1,7 +1,7 @@
-"""PATCH and PUT of a virtual machine: tags and patch settings, with what Azure refuses to change.
+"""PATCH and PUT of a virtual machine: tags and patch settings, with Azure's refusals.
 
-Sources: "Automatic VM guest patching" for the modes and the transitions between them; the words about hotpatching were
-published from a real answer; the others are not recorded.
+Sources: "Automatic VM guest patching" for the modes and their transitions; the message about hotpatching is from a
+published response; the others are not recorded.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _HALVES = {"Windows": "windowsConfiguration", "Linux": "linuxConfiguration"}
 
 
 def update_machine(machine: Machine, body: object, now: float) -> Ending:
-    """Take the body of a PATCH or PUT; the machine is ``Updating`` until the ending.
+    """Apply the body of a PATCH or PUT; the machine is ``Updating`` until the returned end.
 
     Raises:
-        ArmError: 400 for settings that do not go together, 409 for what cannot change, or not now.
+        ArmError: 400 for inconsistent settings, 409 for settings that cannot change, or not now.
     """
     if not isinstance(body, dict):
         raise errors.unreadable_body("the body must be a JSON object")
@@ -60,7 +60,7 @@ def update_machine(machine: Machine, body: object, now: float) -> Ending:
 
 
 def _check_fixed(current: dict[str, Any], profile: dict[str, Any], half: str) -> None:
-    """What is chosen when a machine is created, and never again."""
+    """Refuse changes of properties that are fixed at creation."""
     automatic = dig(profile, half, "enableAutomaticUpdates")
     if automatic is not None and automatic != dig(current, half, "enableAutomaticUpdates"):
         raise errors.property_is_fixed(f"{half}.enableAutomaticUpdates")
@@ -70,7 +70,7 @@ def _check_fixed(current: dict[str, Any], profile: dict[str, Any], half: str) ->
 
 
 def _settings(machine: Machine, current: dict[str, Any], given: dict[str, Any]) -> dict[str, Any] | None:
-    """The patch settings afterwards; none when they stay."""
+    """The new patch settings; none when they stay."""
     chosen = object_or_none(given.get("patchSettings"))
     if not chosen:
         return None
@@ -136,7 +136,7 @@ def _check_word(value: object, allowed: tuple[str, ...], key: str, target: str) 
 
 
 def _put_settings(machine: Machine, half: str, settings: dict[str, Any]) -> None:
-    """Replace the settings as a whole: a setting that is no longer there must not shine through."""
+    """Replace the settings as a whole, without remains of earlier ones."""
     given = object_or_none(machine.given.get("properties"))
     profile = object_or_none(given.get("osProfile"))
     changed = object_or_none(profile.get(half)) | {"patchSettings": settings}

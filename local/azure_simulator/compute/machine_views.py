@@ -1,7 +1,7 @@
-"""A machine as the Compute provider and Resource Graph show it.
+"""Views of a machine in the Compute provider and Resource Graph.
 
-Whatever the fleet file said is kept; the gaps are filled the way the server fills them (patch settings with an
-assessment mode, an allowed extension, a virtual machine id).
+Properties of the fleet file are kept; missing ones are filled as by the server (patch settings with an assessment mode,
+an allowed extension, a virtual machine id).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TOP_LEVEL = ("identity", "plan", "extendedLocation", "managedBy")
 
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """``over`` laid on ``base``, object by object; nulls in ``over`` do not hide a default."""
+    """``over`` merged into ``base``, object by object; nulls in ``over`` do not replace defaults."""
     made = dict(base)
     for key, value in over.items():
         if value is None and key in base:
@@ -51,7 +51,7 @@ def _defaults(machine: Machine) -> dict[str, Any]:
         given = dig(machine.given, "properties", "osProfile", "windowsConfiguration", "patchSettings", "patchMode")
         os_profile["windowsConfiguration"] = {
             "provisionVMAgent": has_agent,
-            # Chosen together with the mode when a machine is created: Manual goes with false only.
+            # Set together with the mode at creation: Manual requires false.
             "enableAutomaticUpdates": given != "Manual",
             "patchSettings": {"patchMode": "AutomaticByOS", "assessmentMode": "ImageDefault"},
         }
@@ -117,10 +117,10 @@ def model(
     """The ARM document of a machine.
 
     Args:
-        machine: The machine, settled.
-        instance_view_at: Also expand the instance view, as of this simulated moment.
-        shout_group: Write the resource group in capitals, as lists often do.
-        is_updating: This is the answer to an update, which has just begun, however fast the clock is.
+        machine: the machine, settled.
+        instance_view_at: expands the instance view, as of this simulated time.
+        shout_group: writes the resource group in capitals, as lists often do.
+        is_updating: whether this responds to an update that has just begun, at any clock speed.
     """
     machine_id = machine.id
     if shout_group:
@@ -154,7 +154,7 @@ def power_status(machine: Machine) -> dict[str, Any]:
 
 
 def instance_view(machine: Machine, now: float) -> dict[str, Any]:
-    """The instance view; keys that Azure leaves out are left out."""
+    """The instance view, without the keys that Azure omits."""
     made: dict[str, Any] = {}
     if machine.update_domain is not None:
         made |= {"platformUpdateDomain": machine.update_domain, "platformFaultDomain": machine.fault_domain}

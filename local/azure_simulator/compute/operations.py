@@ -1,8 +1,8 @@
 """Long-running operations and their signed URLs.
 
-Both URLs of an operation carry a query of their own: ``p`` before the api-version, ``monitor=true`` only in Location,
-then ``t`` (ticks), ``c`` (a certificate), ``s`` (a signature) and ``h``, over 3,000 characters in all. A query counts
-only byte for byte as it was handed out.
+Both URLs of an operation have a query: ``p`` before the api-version, ``monitor=true`` only in Location, then ``t``
+(ticks), ``c`` (a certificate), ``s`` (a signature) and ``h``, over 3,000 characters in all. It is only valid byte for
+byte.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from local.azure_simulator.compute.guest_agent import Ending, stamps
 from local.azure_simulator.server.errors import altered_operation_url, operation_not_found
 
 RECORD_HOURS = 24.0
-"""Simulated hours that a record outlives its operation; afterwards polls find nothing."""
+"""Simulated hours for which a record outlives its operation; later polls return 404."""
 _TICKS_AT_UNIX_EPOCH = 621_355_968_000_000_000
 _CERTIFICATE_BYTES = 1_912
 
@@ -34,7 +34,7 @@ def indented(document: dict[str, Any]) -> str:
 
 @dataclass(slots=True)
 class Operation:
-    """One accepted operation. ``machine`` is the folded id."""
+    """An accepted operation. ``machine`` is the normalized id."""
 
     id: str
     kind: str
@@ -46,12 +46,12 @@ class Operation:
     polling_query: str
     location_query: str
     lost: bool = False
-    """The record is gone although the guest works on: polls answer 404."""
+    """The record is lost while the guest continues: polls return 404."""
     forbidden: bool = False
     maintenance_run: str = ""
-    """The run of a schedule that began it; empty when a client did."""
+    """The scheduled run that started it; empty for a client's operation."""
     graph_row: dict[str, Any] | None = None
-    """Kept by the Resource Graph tables once it is over."""
+    """Cached for the Resource Graph tables once it has ended."""
     _result: dict[str, Any] | None = field(default=None)
 
     @property
@@ -62,7 +62,7 @@ class Operation:
         return now >= self.ends
 
     def result(self, clock: Clock) -> dict[str, Any] | None:
-        """The inner result; nothing when there is none (power operations, failures before the guest)."""
+        """The inner result; none for power operations, and failures before the guest."""
         if self._result is None and self.ending.result is not None:
             began, modified = stamps(clock, self.started, self.ends)
             self._result = self.ending.result(self.id, began, modified)
@@ -145,14 +145,14 @@ class Operations:
         return self._all.get(operation_id.casefold())
 
     def all(self) -> list[Operation]:
-        """Every accepted operation, in the order in which they began."""
+        """Every accepted operation, in start order."""
         return list(self._all.values())
 
     def polled(self, operation_id: str, subscription_id: str, location: str, query: str) -> tuple[Operation, bool]:
-        """The operation that a URL names, and whether it was its Location.
+        """The operation of a URL, and whether the URL was its Location.
 
         Raises:
-            ArmError: 404 for an unknown, expired or lost operation, 400 for a query that was altered in any way.
+            ArmError: 404 for an unknown, expired or lost operation, 400 for an altered query.
         """
         found = self.find(operation_id)
         if (

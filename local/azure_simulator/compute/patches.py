@@ -1,4 +1,4 @@
-"""Patches of a machine: what is pending, and which of it an install request selects."""
+"""Patches of a machine: pending ones, and the selection of an install request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from local.azure_simulator.compute.behavior import PendingPatch
 from local.azure_simulator.server.json_readers import list_or_empty
 
 UNPUBLISHED = "0001-01-01T00:00:00+00:00"
-"""What Linux patches carry as their date of publication."""
+"""Publication date of all Linux patches."""
 
 _LINUX_PACKAGES = [
     ("openssl", "3.0.2-0ubuntu1.{n}", "Security"),
@@ -45,7 +45,7 @@ _ESM_PACKAGES = ["imagemagick", "ffmpeg", "libavcodec58", "gimp", "libpostproc55
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """One pending patch. ``needs_reboot`` is the truth; the reboot behaviour on the wire is what Azure claims."""
+    """A pending patch. ``needs_reboot`` is the fact; the reboot behaviour on the wire is Azure's claim."""
 
     patch_id: str
     name: str
@@ -57,16 +57,16 @@ class Patch:
     needs_reboot: bool
     minutes: float
     dependency: bool = False
-    """An Other package that a security package pulls in, whatever the filter says."""
+    """An Other package that a security package requires, whatever the filter."""
     older: tuple[str, ...] = ()
-    """Versions that the repository still holds beside this one."""
+    """Older versions in the repository."""
 
     def at(self, version: str) -> Patch:
         """The same package in an older version."""
         return replace(self, patch_id=_linux_id(self.name, version), version=version, older=())
 
     def without(self, installed: frozenset[str]) -> Patch | None:
-        """What is still pending after these were installed, by their ids; nothing, or a version that is newer."""
+        """The pending rest after these ids were installed; nothing, or a newer version."""
         if self.patch_id in installed:
             return None
         there = [place for place, version in enumerate(self.older) if self.at(version).patch_id in installed]
@@ -82,11 +82,11 @@ class Patch:
 
     @property
     def reboot_behavior(self) -> str:
-        """Linux says NeverReboots for everything, kernels included (seen in all recordings)."""
+        """Linux reports NeverReboots for everything, kernels included (in all recordings)."""
         return "CanRequestReboot" if self.kb and self.needs_reboot else "NeverReboots"
 
     def identity(self) -> dict[str, Any]:
-        """The keys that assessments and installations share, in wire order; absent keys are really absent."""
+        """The keys common to assessments and installations, in wire order, without absent ones."""
         shown: dict[str, Any] = {"patchId": self.patch_id, "name": self.name}
         if self.version is not None:
             shown["version"] = self.version
@@ -118,10 +118,10 @@ class Patch:
 
 
 def generate(os_type: str, count: int | None, esm: int, source: random.Random, month: datetime) -> list[Patch]:
-    """A plausible list of pending patches; the same source gives the same list.
+    """A plausible list of pending patches; an equal source gives an equal list.
 
-    Which patches a machine lacks is its own affair; what a patch is called is not: KB numbers and versions are those
-    of the month, the same for every machine, so that what one has installed can be asked for on another.
+    The source decides which patches a machine lacks. KB numbers and versions are those of the month, the same for all
+    machines, so that a patch of one can be installed on another.
     """
     if os_type == "Windows":
         made = _windows(source.randint(2, 6) if count is None else count, source, month)
@@ -131,7 +131,7 @@ def generate(os_type: str, count: int | None, esm: int, source: random.Random, m
 
 
 def spelt_out(entries: list[PendingPatch], os_type: str, source: random.Random) -> list[Patch]:
-    """The patches that a fleet file lists one by one."""
+    """The patches that a fleet file lists."""
     made: list[Patch] = []
     for entry in entries:
         windows = os_type == "Windows"
@@ -198,7 +198,7 @@ def _windows(count: int, source: random.Random, month: datetime) -> list[Patch]:
 def _linux(count: int, source: random.Random, month: datetime) -> list[Patch]:
     made: list[Patch] = []
     order = source.sample(_LINUX_PACKAGES, len(_LINUX_PACKAGES))
-    # Whoever lacks anything lacks something that is urgent, as on Windows: else chance decides what a run finds.
+    # A machine with pending patches has an urgent one, as on Windows: otherwise runs would depend on chance.
     first = next(package for package in order if package[2] == "Security")
     order.insert(0, order.pop(order.index(first)))
     depended = False
@@ -243,17 +243,17 @@ def _esm(index: int, source: random.Random) -> Patch:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which patches an install request takes; everything else that is pending is Excluded or NotSelected."""
+    """The selection of an install request; other pending patches are Excluded or NotSelected."""
 
     selected: list[Patch]
     excluded: list[Patch]
     not_selected: list[Patch]
     passed_over: list[Patch]
-    """Newer versions of packages that are taken in an older one."""
+    """Newer versions of packages that are installed in an older one."""
 
 
 def select(pending: list[Patch], parameters: dict[str, Any], os_type: str) -> Selection:
-    """Apply the request's classifications, includes and excludes as the guest agent does: excludes win."""
+    """Apply the request's classifications, includes and excludes like the guest agent: excludes win."""
     chosen = _wants_windows if os_type == "Windows" else _wants_linux
     refused = _excludes_windows if os_type == "Windows" else _excludes_linux
     selected: list[Patch] = []
@@ -323,13 +323,13 @@ _ARCHITECTURES = (".x86_64", ".noarch", ".i686", ".aarch64")
 
 
 def _is_package(patch: Patch, mask: str) -> bool:
-    """The agent compares with case, and also without the architecture behind the name."""
+    """The agent compares case-sensitively, also without the architecture suffix."""
     plain = next((patch.name.removesuffix(each) for each in _ARCHITECTURES if patch.name.endswith(each)), patch.name)
     return fnmatchcase(patch.name, mask) or fnmatchcase(plain, mask)
 
 
 def _package(patch: Patch, masks: list[str]) -> bool:
-    """A mask is a name, or ``name=version``: the agent splits it on the equals sign and matches both parts."""
+    """A mask is a name, or ``name=version``: the agent splits it at the equals sign and matches both parts."""
     for mask in masks:
         name, _, version = mask.partition("=")
         if _is_package(patch, name) and (not version or fnmatchcase(patch.version or "", version)):
@@ -342,13 +342,13 @@ def _wants_linux(patch: Patch, parameters: dict[str, Any]) -> bool:
 
 
 def _older(patch: Patch, parameters: dict[str, Any]) -> Patch | None:
-    """The newest of the older versions that a mask names; without a version in the mask the newest of all is meant."""
+    """The newest older version that a mask names; a mask without version means the newest version."""
     masks = [mask for mask in _strings(parameters, "packageNameMasksToInclude") if "=" in mask]
     found = (patch.at(version) for version in reversed(patch.older))
     return next((older for older in found if _package(older, masks)), None)
 
 
 def _excludes_linux(patch: Patch, parameters: dict[str, Any]) -> bool:
-    """By name alone: the agent ignores a version behind it."""
+    """By name alone: the agent ignores the version."""
     masks = _strings(parameters, "packageNameMasksToExclude")
     return any(_is_package(patch, mask.partition("=")[0]) for mask in masks)

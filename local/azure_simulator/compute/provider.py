@@ -109,7 +109,7 @@ class Compute:
     # -- writes -----------------------------------------------------------------------------------------------------
 
     def update(self, call: Call) -> ArmResponse:
-        """PATCH or PUT of a machine that is there: 200 with the machine ``Updating``, and an operation to follow."""
+        """PATCH or PUT of an existing machine: 200 with the machine ``Updating``, and an operation."""
         machine = self._machine(call)
         charge = self._charge(
             call, machine.location, "UpdateVMSubscriptionMaximum", "UpdateVMResource", machine=machine
@@ -159,7 +159,7 @@ class Compute:
         )
 
     def _patch_call(self, call: Call, action: str) -> tuple[Machine, Charge]:
-        """ARM errors other than 404, 403 and 429 come after this, and so cost a token (recorded for a 400)."""
+        """Take tokens. ARM errors other than 404, 403 and 429 come later, so they cost a token (recorded for a 400)."""
         machine = self._machine(call)
         self._authorize(machine, f"{_ACTION}/{action}/action")
         names = ("VMGuestPatchOperationSubscriptionMaximum", "VMGuestPatchOperationResource")
@@ -186,7 +186,7 @@ class Compute:
     # -- operations -------------------------------------------------------------------------------------------------
 
     def poll(self, call: Call) -> ArmResponse:
-        """Either URL of an operation: the status document, or 202 until the bare result."""
+        """Poll an operation: the status document, or 202 until the bare result."""
         captured = call.captured
         operation, is_location = self.azure.operations.polled(
             captured["operation"], captured["subscription"], captured["location"], call.raw_query

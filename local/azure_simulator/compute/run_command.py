@@ -1,7 +1,7 @@
-"""The action run command: which calls are taken, and what comes back of a script.
+"""The run command action: accepted calls, and a script's result.
 
-No script is run here. What it would print is read off its ``echo`` and ``Write-Output`` lines, and a variable in them
-stands for the exit code that the machine's overrides say. Sources: recordings of ``az vm run-command invoke`` for the
+No script is run. Its output is derived from its ``echo`` and ``Write-Output`` lines, in which a variable stands for the
+exit code of the machine's overrides. Sources: recordings of ``az vm run-command invoke`` for the
 two forms of the result, azure-powershell issue 15845 for the refusal of a second command.
 """
 
@@ -21,10 +21,10 @@ _VARIABLE = re.compile(r"\$\{?\w+\}?")
 
 
 def run_command(machine: Machine, body: Any, now: float) -> Ending:
-    """How the command goes, once it is accepted.
+    """The result of an accepted command.
 
     Raises:
-        ArmError: 400 for an unknown command, 409 while another one runs or when the machine cannot run any.
+        ArmError: 400 for an unknown command, 409 during another one or when the machine cannot run any.
     """
     request = object_or_none(body)
     command = str(request.get("commandId", ""))
@@ -61,7 +61,7 @@ def _printed(script: list[str], exit_code: int) -> list[str]:
 
 
 def _result(os_type: str, said: str) -> dict[str, Any]:
-    """Linux has both streams in one message, Windows one entry for each."""
+    """Linux returns both streams in one message, Windows one entry for each."""
     entry = {"level": "Info", "displayStatus": "Provisioning succeeded"}
     if os_type == "Linux":
         message = f"Enable succeeded: \n[stdout]\n{said}\n\n[stderr]\n"

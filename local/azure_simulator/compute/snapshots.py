@@ -1,4 +1,4 @@
-"""Snapshots of OS disks: PUT, GET, DELETE and lists, as the disk part of the Compute provider answers them.
+"""Snapshots of OS disks: PUT, GET, DELETE and lists of the Compute provider.
 
 Source: the REST pages of "Snapshots" and recordings of ``az snapshot``: a PUT answers 202 with the snapshot in the
 state ``Updating``, and again 200 when the snapshot is there; its source can never be changed.
@@ -66,7 +66,7 @@ class Snapshots:
         ]
 
     def put(self, call: Call) -> ArmResponse:
-        """Create, or change the tags of one that is there."""
+        """Create a snapshot, or change the tags of an existing one."""
         captured = call.captured
         self.azure.group(captured["subscription"], captured["group"])
         body = object_or_none(call.json())
@@ -132,7 +132,7 @@ class Snapshots:
         return self._listed(self._in_subscription(call))
 
     def graph_rows(self, subscriptions: set[str] | None) -> list[dict[str, Any]]:
-        """The rows of the table ``resources``; ``subscriptions`` are folded."""
+        """The rows of the table ``resources``; ``subscriptions`` are normalized."""
         rows: list[dict[str, Any]] = []
         for each in self._all.values():
             if subscriptions is None or each.subscription_id.casefold() in subscriptions:
@@ -165,7 +165,7 @@ class Snapshots:
         return found
 
     def _source(self, disk_id: str) -> Machine | None:
-        """The machine whose OS disk this is. An ephemeral disk is no resource that could be copied."""
+        """The machine with this OS disk. An ephemeral disk cannot be copied."""
         if self._sources is None:
             self._sources = {}
             for machine in self.azure.machines.values():

@@ -1,4 +1,4 @@
-"""``/_sim/maintenance`` and ``/_sim/event-grid``: fire a run, spoil the delivery of its events, look at both."""
+"""``/_sim/maintenance`` and ``/_sim/event-grid``: fire runs, disturb event delivery, and inspect both."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from local.azure_simulator.maintenance.occurrences import Occurrence
 
 
 class MaintenanceAdmin:
-    """The controls of schedules and their events."""
+    """Controls of schedules and their events."""
 
     def __init__(self, events: EventGrid) -> None:
         self.events = events
@@ -52,7 +52,7 @@ class MaintenanceAdmin:
             made = self.schedules.fire(configuration, float(document.get("inMinutes", 0)))
             return self._occurrence(made)
         if document.pop("withoutPatchMode", False):
-            # Azure does not take such a configuration any more; older ones exist.
+            # Azure does not accept such a configuration any more; older ones exist.
             configuration.properties["extensionProperties"] = {}
         options = Delivery.model_validate(document)
         self.events.deliver_as(configuration.folded, options)

@@ -19,7 +19,7 @@ from local.azure_simulator.server.json_readers import list_or_empty, object_or_n
 
 TYPE = "Microsoft.Maintenance/configurationAssignments"
 _FILTER_KEYS = ("tagSettings", "resourceTypes", "locations", "resourceGroups", "osTypes")
-"""In the order of the wire."""
+"""In wire order."""
 _VM_TYPE = "microsoft.compute/virtualmachines"
 _VM_PATH = "/providers/Microsoft.Compute/virtualMachines/"
 
@@ -31,7 +31,7 @@ class Assignment:
     scope: str
     name: str
     configuration_id: str
-    """As it was sent."""
+    """As sent."""
     location: str | None
     filter: dict[str, Any] | None
     """Of a dynamic scope."""
@@ -40,12 +40,12 @@ class Assignment:
 
     @property
     def configuration(self) -> str:
-        """The configuration's id, folded."""
+        """The configuration's normalized id."""
         return self.configuration_id.casefold()
 
     @property
     def folded(self) -> str:
-        """The id in lower case, as Resource Graph writes it."""
+        """The id in lower case, as in Resource Graph."""
         return f"{self.scope}/providers/{TYPE}/{self.name}".lower()
 
     @property
@@ -63,7 +63,7 @@ class Assignment:
         return self.filter is not None
 
     def holds(self, machine: Machine) -> bool:
-        """Whether the machine is meant, as things are now."""
+        """Whether the assignment currently contains the machine."""
         if self.filter is None:
             return machine.folded == folded(self.scope)
         if machine.subscription_id.casefold() != self.subscription_id.casefold():
@@ -93,7 +93,7 @@ class Assignment:
         return not found or every(found)
 
     def document(self, *, is_put: bool) -> dict[str, Any]:
-        """As a PUT or PATCH echoes it, or as GET and lists show it."""
+        """The response of a PUT or PATCH, or of GET and lists."""
         if self.filter is not None:
             return self._dynamic_document(self.filter)
         scope = self.scope.lower() if is_put else _documented(self.scope)
@@ -128,10 +128,10 @@ def _documented(scope: str) -> str:
 
 
 def read_filter(given: object, *, in_group: bool) -> dict[str, Any]:
-    """The filter of a dynamic scope.
+    """Validate the filter of a dynamic scope.
 
     Raises:
-        ArmError: 400 for what Azure does not take.
+        ArmError: 400 for an invalid filter.
     """
     filter_ = {key: value for key, value in object_or_none(given).items() if value is not None}
     for key in ("resourceTypes", "resourceGroups", "osTypes", "locations"):

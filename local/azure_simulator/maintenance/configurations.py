@@ -1,4 +1,4 @@
-"""A maintenance configuration: the document that Azure keeps, the checks of a PUT, and the window read out of it.
+"""A maintenance configuration: its document, the validation of a PUT, and its window.
 
 Sources: recordings of ``az maintenance`` (2023-04-01) for the document, "Programmatically manage updates" for the
 properties, the limits of the guest scope from "Maintenance configurations" (2026-09). Recorded: the reboot setting
@@ -29,9 +29,9 @@ _DATES = ("%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S")
 _SHORTEST, _LONGEST = timedelta(hours=1, minutes=30), timedelta(hours=3, minutes=55)
 _MIN_GAP = timedelta(hours=6)
 _MAX_CHARACTERS = 128
-"""Of the names of resource group and configuration together: fewer than this."""
+"""Limit of the names of resource group and configuration together, exclusive."""
 _REBOOT_WORDS = {"Always": "AlwaysReboot", "Never": "NeverReboot"}
-"""What is kept and answered for what is sent."""
+"""Stored value by sent value."""
 # Two zones of Windows that Unicode's table of names has dropped.
 _OLD_ZONES = {"Kamchatka Standard Time": "Asia/Kamchatka", "Mid-Atlantic Standard Time": "Etc/GMT+2"}
 _ZONES: Mapping[str, str] = {windows.casefold(): name for windows, name in (windows_tz.win_tz | _OLD_ZONES).items()}
@@ -48,7 +48,7 @@ class Window:
     recurrence: Recurrence
 
     def next_start(self, after: datetime) -> datetime | None:
-        """The first start later than ``after``, in UTC; none when the schedule has ended."""
+        """The first start after ``after``, in UTC; none when the schedule has ended."""
         found = next(self.recurrence.starts(self.start, self.zone, after), None)
         if found is None or found.astimezone(self.zone).replace(tzinfo=None) >= self.expires:
             return None
@@ -57,7 +57,7 @@ class Window:
 
 @dataclass(slots=True, eq=False)
 class Configuration:
-    """One configuration as it is kept. ``changed`` is the simulated moment of its last PUT or PATCH."""
+    """A stored configuration. ``changed`` is the simulated time of its last PUT or PATCH."""
 
     id: str
     subscription_id: str
@@ -77,12 +77,12 @@ class Configuration:
 
     @property
     def patches_guests(self) -> bool:
-        """Whether it would do anything: the guest scope works only with the patch mode of users."""
+        """Whether it has an effect: the guest scope requires the patch mode ``User``."""
         mode = dig(self.properties, "extensionProperties", "InGuestPatchMode")
         return self.window is not None and str(mode).casefold() == "user"
 
     def document(self, *, lowered: bool) -> dict[str, Any]:
-        """As a PUT echoes it, or, ``lowered``, as PATCH, GET and lists write the id."""
+        """The response of a PUT, or, ``lowered``, with the id as PATCH, GET and lists write it."""
         path = (
             f"/subscriptions/{self.subscription_id}/resourcegroups/{self.resource_group}"
             f"/providers/{TYPE.lower() if lowered else TYPE}/{self.name}"

@@ -26,24 +26,24 @@ from local.azure_simulator.maintenance.occurrences import CUT_OFF_SECONDS, Occur
 from local.azure_simulator.maintenance.scheduler import Schedules
 
 RETRY_SECONDS = (10.0, 30.0, 60.0, 300.0, 600.0)
-"""Simulated seconds until each further try; after the last one an event is dropped."""
+"""Simulated seconds until each retry; after the last one an event is dropped."""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _TIMEOUT_SECONDS = 30.0
 _KEPT_DELIVERIES = 500
 
 
 class Delivery(BaseModel):
-    """How the events of one configuration are delivered. Minutes are simulated."""
+    """Delivery options of one configuration's events. Minutes are simulated."""
 
     model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
     duplicates: int = Field(default=0, ge=0, le=20)
-    """So many more deliveries of each event."""
+    """Additional deliveries of each event."""
     pre_delay_minutes: float = Field(default=0, ge=0)
-    """The pre event comes so much later than it is due."""
+    """Delay of the pre event."""
     post_delay_minutes: float = Field(default=0, ge=0)
     post_first: bool = False
-    """The pre event is held back until the post event has been delivered."""
+    """The pre event waits until the post event has been delivered."""
     send_pre: bool = True
     send_post: bool = True
     schema_: Literal["EventGrid", "CloudEvents"] = Field(default="EventGrid", alias="schema")
@@ -57,19 +57,19 @@ class _Parcel:
     event: dict[str, Any]
     is_cloud: bool
     then: _Parcel | None = None
-    """What goes out when this has been taken."""
+    """The next delivery after this one succeeds."""
     tries: int = 0
 
 
 class EventGrid:
-    """Holds what is to be delivered, and delivers it while ``run`` is awaited."""
+    """Queues events, and delivers them while ``run`` is awaited."""
 
     def __init__(self, schedules: Schedules) -> None:
         self.schedules = schedules
         self.clock = schedules.azure.clock
         self.url: str | None = None
         self.deliveries: list[dict[str, Any]] = []
-        """Each try: event id, type, simulated moment and status (0 without an answer)."""
+        """Each attempt: event id, type, simulated time and status (0 without a response)."""
         self._options: dict[str, Delivery] = {}
         self._out: list[tuple[float, int, _Parcel]] = []
         self._held: dict[str, _Parcel] = {}
@@ -78,15 +78,15 @@ class EventGrid:
         schedules.on_planned = self._wake.set
 
     def options(self, configuration: str) -> Delivery:
-        """How events of the configuration with this folded id are delivered."""
+        """The delivery options of the configuration with this normalized id."""
         return self._options.get(configuration, Delivery())
 
     def deliver_as(self, configuration: str, options: Delivery) -> None:
-        """From now on, deliver the events of a configuration like this."""
+        """Set the delivery options of a configuration."""
         self._options[configuration] = options
 
     def disconnect(self) -> None:
-        """Forget the endpoint: schedules run without events, as those without a subscription do."""
+        """Remove the endpoint: schedules run without events, as without a subscription."""
         self.url = self.schedules.publish = None
         self._out.clear()
 
@@ -122,7 +122,7 @@ class EventGrid:
     # -- events -----------------------------------------------------------------------------------------------------
 
     def publish(self, kind: str, occurrence: Occurrence) -> None:
-        """Hand in the ``Pre`` or ``Post`` event of a run."""
+        """Queue the ``Pre`` or ``Post`` event of a run."""
         options = self.options(occurrence.configuration.folded)
         is_pre = kind == "Pre"
         if not (options.send_pre if is_pre else options.send_post):
@@ -173,7 +173,7 @@ class EventGrid:
     # -- delivery ---------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Fire schedules and deliver events as they come due, until cancelled."""
+        """Fire schedules and deliver events when due, until cancelled."""
         async with _client() as http, asyncio.TaskGroup() as tasks:
             while True:
                 self._wake.clear()
@@ -222,7 +222,7 @@ def _client() -> httpx.AsyncClient:
 
 
 def _no_trust() -> ssl.SSLContext:
-    """Endpoints are on this machine and speak plain HTTP: no CA is needed, and none is read for nothing."""
+    """Endpoints are local and use plain HTTP: no CA is needed, and none is loaded."""
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 

@@ -1,6 +1,6 @@
-"""One run of a schedule: when it is announced, starts and ends, and what becomes of each machine in it.
+"""One run of a schedule: announcement, start, end, and the result of each machine.
 
-Everything is read as of a moment, because Resource Graph shows how things were some time ago.
+All values are as of a given time, because Resource Graph lags.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _GOOD = (SUCCEEDED, "CompletedWithWarnings")
 
 @dataclass(slots=True)
 class MachineRun:
-    """One machine of a run: an installation, or why there is none."""
+    """One machine of a run: an installation, or the reason for none."""
 
     machine: Machine
     operation: Operation | None = None
     refused: str = ""
-    """The status of a machine on which nothing was begun."""
+    """The status of a machine without an installation."""
     message: str = ""
 
     def status(self, then: float, window_end: float, clock: Clock) -> tuple[str, float | None]:
@@ -54,7 +54,7 @@ class Occurrence:
     window_end: float
     machines: dict[str, MachineRun] = field(default_factory=dict[str, MachineRun])
     is_by_hand: bool = False
-    """Fired from outside the schedule."""
+    """Fired manually, outside the schedule."""
     cancelled: float | None = None
     message: str = ""
     has_begun: bool = False
@@ -91,6 +91,6 @@ class Occurrence:
         return status, self.starts if ended is None and self.machines[folded].operation is None else ended
 
     def planned_end(self) -> float:
-        """When the last installation ends, at the latest with the window."""
+        """The end of the last installation, at the latest that of the window."""
         ends = [each.operation.ends for each in self.machines.values() if each.operation is not None]
         return min(max(ends, default=self.starts), self.window_end)

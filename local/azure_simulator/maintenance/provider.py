@@ -78,7 +78,7 @@ class Maintenance:
         return compact({"value": []})
 
     def apply_nothing(self, call: Call) -> ArmResponse:
-        """A machine here never has platform maintenance that waits for its owner."""
+        """A machine here never has pending platform maintenance."""
         self._check_scope(call)
         return ArmResponse(200, "null")
 
@@ -122,7 +122,7 @@ class Maintenance:
         return compact(made.document(lowered=False))
 
     def update_configuration(self, call: Call) -> ArmResponse:
-        """PATCH: what is given is laid on what is there."""
+        """PATCH: merge the body into the configuration."""
         found, body, clock = self._configuration(call), _body(call), self.azure.clock
         laid = merged(found.properties, object_or_none(body.get("properties")))
         properties, window = read_properties(laid, found.resource_group, found.name, clock.calendar())
@@ -139,7 +139,7 @@ class Maintenance:
         return ArmResponse(200) if self.schedules.remove(_key(call)) else ArmResponse(204)
 
     def list_configurations(self, call: Call) -> ArmResponse:
-        """Of a subscription or a resource group, in one answer (2 MB were recorded without a page)."""
+        """List a subscription or a resource group, without pages (2 MB were recorded in one response)."""
         self._check_scope(call)
         subscription, group = call.captured["subscription"].casefold(), call.captured.get("group", "").casefold()
         found = [
@@ -158,7 +158,7 @@ class Maintenance:
     def cancel_run(self, call: Call) -> ArmResponse:
         """PUT ``{"properties": {"status": "Cancel"}}``: 201 for a run that was not known yet, and 200.
 
-        A run whose start has passed is answered like one that was cancelled, and goes on.
+        A run that has started gets the same response, and continues.
         """
         configuration, clock = find_configuration(self.schedules, _split(call)[0]), self.azure.clock
         if call.api_version < _CANCEL_SINCE:
@@ -188,7 +188,7 @@ class Maintenance:
         return compact(shown | {"name": found.name})
 
     def _run(self, configuration: Configuration, run: str, status: str) -> dict[str, Any]:
-        """As a cancellation is answered: the name is the configuration's, and the run the last part of the id."""
+        """The response of a cancellation: the name is the configuration's, and the run the last part of the id."""
         return {
             "properties": {"status": status, "resourceId": configuration.document(lowered=False)["id"]},
             "id": f"{configuration.folded}{_PROVIDER}/applyUpdates/{run}".lower(),
@@ -234,7 +234,7 @@ class Maintenance:
         return compact(self._assignment(call).document(is_put=False))
 
     def delete_assignment(self, call: Call) -> ArmResponse:
-        """Also of a machine that is gone: that is how stale ones are cleaned up."""
+        """Delete an assignment, also of a deleted machine, which is how stale ones are removed."""
         self.azure.subscription(call.captured["subscription"])
         return ArmResponse(200) if self.schedules.unassign(_key(call)) else ArmResponse(204)
 
@@ -259,9 +259,9 @@ class Maintenance:
         return found
 
     def _check_scope(self, call: Call) -> None:
-        """The subscription and the machine have to be there.
+        """Require that the subscription and the machine exist.
 
-        A resource group without machines is let pass: nobody can create one here.
+        A resource group without machines is accepted, because none can be created here.
         """
         captured = call.captured
         if "machine" in captured:

@@ -1,4 +1,4 @@
-"""``recurEvery`` of a maintenance window: how often, and when that is.
+"""``recurEvery`` of a maintenance window: its grammar and its starts.
 
     [n]Day(s) | [n]Hour(s) | [n]Week(s) [Monday,Tuesday] | [n]Month(s) [day23,day24]
     [n]Month(s) First|Second|Third|Fourth|Last Weekday [Offset-6..6]

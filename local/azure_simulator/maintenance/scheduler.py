@@ -1,7 +1,7 @@
-"""What Microsoft.Maintenance keeps, and its schedules, which fire on the calendar and patch what may be patched.
+"""Configurations, assignments and runs of Microsoft.Maintenance, and the schedules that fire them.
 
-A run is announced forty minutes before its start, with the machines that are assigned then; at its start, those that
-are assigned by now are patched. Nothing ticks: what is due is done by ``settle``, each thing as of its own moment.
+A run is announced forty minutes before its start, with the machines assigned then; at its start, the machines assigned
+by then are patched. Nothing ticks: ``settle`` applies due events, each as of its own time.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from local.azure_simulator.server.json_readers import dig, object_or_none
 from local.azure_simulator.state import AzureState
 
 SETTLED_SECONDS = 15 * 60.0
-"""A schedule has to be there, unchanged, for so long before a start, or that start is passed over."""
+"""A schedule must exist unchanged for this long before a start, or that start is skipped."""
 _API_VERSION = "2024-07-01"
 
 type Publish = Callable[[str, Occurrence], None]
 
 
 class Schedules:
-    """All configurations, assignments and runs, by folded id."""
+    """All configurations, assignments and runs, by normalized id."""
 
     def __init__(self, azure: AzureState) -> None:
         self.azure = azure
@@ -48,25 +48,25 @@ class Schedules:
         """Removed assignments, which Resource Graph shows a little longer."""
         self.occurrences: dict[str, Occurrence] = {}
         self.publish: Publish | None = None
-        """Told ``Pre`` and ``Post`` with the run; none while no endpoint is subscribed."""
+        """Called with ``Pre`` or ``Post`` and the run; none without a subscribed endpoint."""
         self.on_planned: Callable[[], None] | None = None
-        """Told when something was planned that may be due before everything else."""
+        """Called after new events were scheduled that may be due first."""
         self._due: list[tuple[float, int, Callable[[float], None]]] = []
         self._numbers = count()
 
-    # -- what is kept -----------------------------------------------------------------------------------------------
+    # -- stored resources -------------------------------------------------------------------------------------------
 
     def put(self, configuration: Configuration) -> None:
-        """Take a new or changed configuration, and plan its next run."""
+        """Store a new or changed configuration, and schedule its next run."""
         self.configurations[configuration.folded] = configuration
         self._plan(configuration, self.azure.clock.calendar())
 
     def remove(self, folded: str) -> bool:
-        """Forget a configuration. Its assignments stay, as stale ones do in Azure; false when there is none."""
+        """Delete a configuration; false when there is none. Its assignments stay stale, as in Azure."""
         return self.configurations.pop(folded, None) is not None
 
     def unassign(self, folded: str) -> bool:
-        """Forget an assignment; false when there is none."""
+        """Delete an assignment; false when there is none."""
         found = self.assignments.pop(folded, None)
         if found is not None:
             found.removed = self.azure.clock.now()
@@ -74,11 +74,11 @@ class Schedules:
         return found is not None
 
     def machines_of(self, configuration: Configuration) -> list[Machine]:
-        """The machines that are assigned now, each once, in the fleet's order."""
+        """The currently assigned machines, each once, in fleet order."""
         mine = [each for each in self.assignments.values() if each.configuration == configuration.folded]
         if not mine:
             return []
-        # Thousands of assignments over thousands of machines: only dynamic scopes have to be asked about each.
+        # Only dynamic scopes are evaluated per machine: there may be thousands of both.
         named = {folded(each.scope) for each in mine if not each.is_dynamic}
         dynamic = [each for each in mine if each.is_dynamic]
         return [
@@ -91,11 +91,11 @@ class Schedules:
 
     @property
     def next_due(self) -> float:
-        """The moment of the next thing to do; infinite when there is none."""
+        """The time of the next event; infinite without one."""
         return self._due[0][0] if self._due else NEVER
 
     def settle(self) -> None:
-        """Do everything that was due by now."""
+        """Apply all due events."""
         now = self.azure.clock.now()
         while self._due and self._due[0][0] <= now:
             moment, _, action = heapq.heappop(self._due)
@@ -107,7 +107,7 @@ class Schedules:
             self.on_planned()
 
     def next_start(self, configuration: Configuration, after: datetime) -> datetime | None:
-        """The next start that will really be one, on the calendar."""
+        """The next start that will take place, on the calendar."""
         settled = self.azure.clock.calendar(configuration.changed + SETTLED_SECONDS)
         window = configuration.window
         if window is None or not configuration.patches_guests:
@@ -139,7 +139,7 @@ class Schedules:
         self.publish("Pre", made)
 
     def fire(self, configuration: Configuration, minutes: float) -> Occurrence:
-        """Announce a run now that starts in so many simulated minutes, whatever the schedule says."""
+        """Announce a run now that starts in ``minutes`` simulated minutes, whatever the schedule."""
         now = self.azure.clock.now()
         made = self._open(configuration, now + minutes * 60, now)
         made.is_by_hand = True
@@ -170,12 +170,12 @@ class Schedules:
     # -- a run ------------------------------------------------------------------------------------------------------
 
     def cancel(self, occurrence: Occurrence, message: str = "") -> None:
-        """Let a run that has not begun not happen."""
+        """Cancel a run that has not begun."""
         occurrence.cancelled = self.azure.clock.now()
         occurrence.message = message
 
     def coming(self, configuration: Configuration, name: str) -> Occurrence | None:
-        """The run with that name: announced, or the next one of the schedule; none when there is no such run."""
+        """The run with that name: announced, or the schedule's next one; none without such a run."""
         known = self._known(configuration, name)
         if known is not None:
             return known
@@ -289,7 +289,7 @@ def _patch_settings(machine: Machine) -> dict[str, Any]:
 
 
 def _prerequisite(machine: Machine) -> str:
-    """What a schedule misses on a machine; empty when it may patch it. Both are needed, documented."""
+    """The missing prerequisite of a machine; empty when a schedule may patch it. Both are required, as documented."""
     settings = _patch_settings(machine)
     if settings.get("patchMode") != "AutomaticByPlatform":
         return "The patch mode of the machine is not 'Customer Managed Schedules': it must be AutomaticByPlatform."
@@ -299,16 +299,16 @@ def _prerequisite(machine: Machine) -> str:
 
 
 def _request(occurrence: Occurrence, machine: Machine) -> InstallRequest:
-    """The installation that a schedule asks the guest for; the words of reboot settings differ.
+    """The installation request of a schedule; its reboot settings have other names.
 
     Raises:
-        ArmError: 400, for what nobody checked when the configuration was made.
+        ArmError: 400, for values that were not validated with the configuration.
     """
     configuration = occurrence.configuration
     patches = object_or_none(configuration.properties.get("installPatches"))
     reboot = str(patches.get("rebootSetting", "IfRequired"))
     words = {"NeverReboot": "Never", "RebootIfRequired": "IfRequired", "AlwaysReboot": "Always"}
-    # What is set on the machine wins over the schedule, documented.
+    # Documented: the machine's own setting wins over the schedule.
     own = dig(_patch_settings(machine), "automaticByPlatformSettings", "rebootSetting")
     reboot = reboot if own in (None, "Unknown") else str(own)
     halves: dict[str, Any] = {

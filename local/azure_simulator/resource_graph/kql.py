@@ -1,4 +1,4 @@
-"""The part of the Kusto query language that inventory queries need, compiled to plain functions.
+"""A subset of the Kusto query language for inventory queries, compiled to functions.
 
 ``Table | where … | extend … | project … | order by … | take n | count | summarize count() by …``; a query that begins
 with an operator is about ``resources``. Anything else is a ``QueryError`` and so a 400, as Resource Graph answers to
@@ -105,7 +105,7 @@ def as_text(value: Any) -> str:
 
 
 def _folded(value: Any) -> str:
-    """Without case, as Kusto's operators have it: of ASCII alone."""
+    """Normalized as by Kusto's operators: only ASCII letters ignore case."""
     text = as_text(value)
     return text.lower() if text.isascii() else text.translate(_ASCII_LOWER)
 
@@ -141,7 +141,7 @@ _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 def _instant(value: Any) -> str | None:
-    """A moment in the one form that sorts as text; what is no moment is null."""
+    """A time in the one format that sorts as text; null for anything else."""
     try:
         at = datetime.fromisoformat(as_text(value))
     except ValueError:
@@ -151,7 +151,7 @@ def _instant(value: Any) -> str | None:
 
 
 def _parsed(value: Any) -> Any:
-    """Text that is JSON becomes what it says; anything else stays what it is, as Kusto does."""
+    """Parse text that is JSON; anything else stays as it is, as in Kusto."""
     if not isinstance(value, str):
         return value
     try:

@@ -1,9 +1,9 @@
 """The tables ``patchassessmentresources`` and ``patchinstallationresources`` of Resource Graph.
 
-Both show what was so some time ago: a minute of simulated time, unless told otherwise. Names differ from Resource
-Manager's (``availablePatchCountByClassification``, ``errorDetails``); an assessment that runs shows nothing new, since
-there is one row for each machine, its latest. Each result has rows of its patches beside it. Source: "Access Azure
-Update Manager operations data using Azure Resource Graph" (2024), with its retention.
+Both lag by a minute of simulated time, unless set otherwise. Names differ from Resource Manager's
+(``availablePatchCountByClassification``, ``errorDetails``). There is one assessment row per machine, its latest result,
+so a running one shows nothing new. Each result has rows of its patches beside it. Source: "Access Azure Update
+Manager operations data using Azure Resource Graph" (2024), with its retention.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from local.azure_simulator.state import AzureState
 COLUMNS = {"id", "name", "type", "tenantId", "location", "resourceGroup", "subscriptionId", "properties", "tags"}
 TABLES = ("patchassessmentresources", "patchinstallationresources")
 ASSESSMENT_DAYS, INSTALLATION_DAYS = 7, 30
-"""How long a result is kept, in simulated days."""
+"""Retention of results, in simulated days."""
 _DAY_SECONDS = 86_400.0
 _TYPE = "microsoft.compute/virtualmachines/"
 _COUNTS = ("notSelected", "installed", "excluded", "pending", "failed")
@@ -47,10 +47,10 @@ def patch_rows(azure: AzureState, table: str, subscriptions: set[str] | None, qu
     """The rows of one of the tables.
 
     Args:
-        azure: Whose operations they are.
-        table: One of ``TABLES``.
-        subscriptions: Folded; None means all.
-        query: What they are for: rows of patches, many times as many, are not made when it passes them over.
+        azure: the state with the operations.
+        table: one of ``TABLES``.
+        subscriptions: normalized; None means all.
+        query: rows of patches, which are many, are only made if it reads them.
     """
     then = azure.clock.now() - azure.graph_lag
     with_patches = _ASKS_FOR_RESULTS_ALONE.search(query) is None
@@ -79,7 +79,7 @@ def patch_rows(azure: AzureState, table: str, subscriptions: set[str] | None, qu
 
 
 def _asked_starts(query: str) -> list[str] | None:
-    """What ids have to start with, folded, when a stage of the query asks for nothing else; None when none does."""
+    """The required id prefixes, normalized, when a stage of the query filters only by these; None otherwise."""
     stage = _ASKS_FOR_STARTS.search(query)
     return None if stage is None else [each.casefold() for each in re.findall(_STARTS, stage[0], re.IGNORECASE)]
 

@@ -49,7 +49,7 @@ _PIECE = 100
 
 
 class ResourceGraph:
-    """The query endpoint. A result is kept while it is paged, so each page costs only its own rows."""
+    """The query endpoint. Results are cached while they are paged, so each page costs only its own rows."""
 
     def __init__(self, azure: AzureState, snapshots: Snapshots, schedules: Schedules) -> None:
         self.azure = azure
@@ -66,7 +66,7 @@ class ResourceGraph:
         try:
             made = await self._answer(call)
         except ArmError as refused:
-            # A refused query has cost its part of the quota, and says so (recorded).
+            # A refused query also counts against the quota (recorded).
             refused.headers |= quota
             raise
         made.headers |= quota
@@ -118,7 +118,7 @@ class ResourceGraph:
         rows = await in_pieces(self._rows(query.table, folded, request["query"]))
         self._made += 1
         key = f"r{self._made}"
-        # The rows are nobody else's, or never change.
+        # The rows are not shared, or never change.
         self._results[key] = await asyncio.to_thread(query.run, rows)
         while len(self._results) > _KEPT_RESULTS:
             self._results.popitem(last=False)
@@ -162,7 +162,7 @@ class ResourceGraph:
         """Take one query from the caller's quota.
 
         Raises:
-            ArmError: 429 RateLimiting, with the quota headers that tell when to come back.
+            ArmError: 429 RateLimiting, with the quota headers.
         """
         charge = self.azure.throttle.take([("graph-queries", "user")])
         left = charge.remaining["graph-queries"]
@@ -184,8 +184,8 @@ class ResourceGraph:
 
 
 async def in_pieces(rows: Iterable[Row]) -> list[Row]:
-    """All of them. Between a hundred and the next, other requests have their turn: thousands take tenths of a second,
-    and whoever comes meanwhile would seem to come with all the others behind it."""
+    """All rows, with a break for other requests after each hundred: thousands take tenths of a second, and requests
+    that come meanwhile would seem simultaneous."""
     made: list[Row] = []
     for row in rows:
         made.append(row)

@@ -1,4 +1,4 @@
-"""The HTTPS application: every request through faults, token, limits and routing, and into the log."""
+"""The HTTPS application: each request passes faults, token, limits and routing, and is logged."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ type Reset = Callable[[tuple[str, int]], None]
 
 
 class SimulatorApp:
-    """Takes one request from the socket to its answer.
+    """Handles one request.
 
     Args:
-        azure: The state behind it all.
-        identity: Checks the bearer tokens.
-        reset: Resets a client's connection, given its address; how depends on the server.
-        events: Fires schedules and delivers their events.
+        azure: the simulator's state.
+        identity: checks the bearer tokens.
+        reset: resets a client's connection, given its address; depends on the server.
+        events: fires schedules and delivers their events.
     """
 
     def __init__(self, azure: AzureState, identity: Identity, reset: Reset, events: EventGrid | None = None) -> None:
@@ -70,7 +70,7 @@ class SimulatorApp:
         self.router = Router(self.routes)
 
     async def handle(self, request: Request) -> Response:
-        """Answer one Resource Manager request."""
+        """Handle one Resource Manager request."""
         if not is_loopback(request):
             return _not_from_here()
         began = time.perf_counter()
@@ -107,7 +107,7 @@ class SimulatorApp:
                 at=self.azure.clock.stamp(),
                 method=call.method,
                 path=call.path,
-                # The signed part of an operation's query is 3 KB of noise.
+                # The signed part of an operation's query is 3 KB without information.
                 query=call.raw_query.partition("&t=")[0],
                 status=0 if answer is None else answer.status,
                 milliseconds=round((time.perf_counter() - began) * 1000, 2),
@@ -168,7 +168,7 @@ class SimulatorApp:
         return machine_id(captured["subscription"], captured["group"], captured["machine"])
 
     def _spoil(self, effect: Effect, call: Call, answer: ArmResponse | None) -> ArmResponse | None:
-        """Apply an effect to the real answer; none means that the connection is to be reset."""
+        """Apply an effect to the real response; none means that the connection is reset."""
         if effect.lose_operation:
             self._lose(call)
         if effect.drop is not None:
@@ -219,7 +219,7 @@ class SimulatorApp:
 
 
 def _prevents(effect: Effect) -> bool:
-    """Whether the work is not done at all."""
+    """Whether the effect replaces the work."""
     if effect.drop is not None:
         return effect.drop == "before"
     replaces = effect.status is not None or effect.body is not None
@@ -236,7 +236,7 @@ def _readable(body: bytes) -> Any:
 
 
 def is_loopback(request: Request) -> bool:
-    """Whether the peer is on this machine; nobody else is served."""
+    """Whether the peer is on this machine; other peers are refused."""
     peer = request.scope.get("client")
     try:
         return peer is not None and ipaddress.ip_address(peer[0]).is_loopback

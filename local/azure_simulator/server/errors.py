@@ -1,8 +1,8 @@
-"""ARM errors in the words of Azure: status, body and headers of every error that the simulator can give.
+"""ARM errors of the simulator with Azure's texts: status, body and headers.
 
-Bodies follow recordings where there are any (InvalidParameter, ResourceNotFound, the 429 without a wrapper) and the
-published error tables elsewhere. Errors made by Resource Manager itself carry ``x-ms-failure-cause: gateway``; those of
-the Compute provider do not.
+Bodies follow recordings where available (InvalidParameter, ResourceNotFound, the 429 without a wrapper), else the
+published error tables. Resource Manager's own errors have ``x-ms-failure-cause: gateway``; those of the Compute
+provider do not.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ GATEWAY = {"x-ms-failure-cause": "gateway"}
 
 
 class ArmError(Exception):
-    """An answer other than success: HTTP status, JSON body and extra headers."""
+    """An error response: HTTP status, JSON body and extra headers."""
 
     def __init__(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
         super().__init__(f"{status}: {json.dumps(body)}")
@@ -178,7 +178,7 @@ def compute_throttled(policy: str, allowed: int, window: tuple[str, str], retry_
 
 
 def manager_throttled(subscription_id: str, retry_after: int) -> ArmError:
-    """Resource Manager's own 429, in front of every provider."""
+    """Resource Manager's own 429, before any provider."""
     made = refusal(
         429,
         "SubscriptionRequestsThrottled",

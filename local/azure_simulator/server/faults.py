@@ -1,4 +1,4 @@
-"""Faults on demand: rules that say which requests go wrong, how often, and how."""
+"""Fault injection: rules that select requests, and their effects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ type Operation = Literal[
     "assess", "install", "poll", "read", "list", "power", "update", "maintenance", "assignment", "snapshot", "script",
     "graph", "health", "alerts", "metadata", "token",
 ]  # fmt: skip
-"""The words of the routes, and ``token`` for the identity endpoint."""
+"""The operations of routes, and ``token`` for the identity endpoint."""
 
 
 class _Strict(BaseModel):
@@ -84,7 +84,7 @@ class _Held:
 
 
 class Faults:
-    """The rules in force, in the order in which they came; the first that acts wins."""
+    """The active rules in order; the first one that acts wins."""
 
     def __init__(self, seed: int) -> None:
         self._source = random.Random(f"faults:{seed}")
@@ -92,7 +92,7 @@ class Faults:
         self._made = 0
 
     def add(self, document: object) -> dict[str, Any]:
-        """Take a rule.
+        """Add a rule.
 
         Raises:
             pydantic.ValidationError: not a rule.
@@ -104,7 +104,7 @@ class Faults:
         return held.document()
 
     def remove(self, rule_id: str | None = None) -> bool:
-        """Take one rule back, or all of them; false when there is no such rule."""
+        """Remove one rule, or all; false when there is no such rule."""
         if rule_id is None:
             self._rules.clear()
             return True

@@ -1,7 +1,7 @@
 """The managed-identity endpoint of App Service, and the check of its tokens.
 
 ``GET /msi/token?resource=…&api-version=2019-08-01`` with the secret in ``X-IDENTITY-HEADER`` (401 without). Tokens are
-real JWTs with a signature, an audience and an end; lifetimes count in real seconds, as clients count them.
+real JWTs with signature, audience and expiry; lifetimes are in real seconds, as for clients.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Identity:
         self._key = secrets.token_bytes(32)
 
     def issue(self, resource: str) -> dict[str, Any]:
-        """The endpoint's answer: a token for an audience."""
+        """The endpoint's response: a token for an audience."""
         now = int(time.time())
         azure = self.azure
         claims = {
@@ -63,7 +63,7 @@ class Identity:
         """Check a bearer header.
 
         Raises:
-            ArmError: 401, for no token, somebody else's, an expired one, or one for another audience.
+            ArmError: 401, without a token, or for a foreign, expired or misdirected one.
         """
         if not authorization or not authorization.startswith("Bearer "):
             raise not_authenticated("The 'Authorization' header is missing.")

@@ -1,4 +1,4 @@
-"""The two listening sockets: HTTPS for Resource Manager, plain HTTP for the identity, both on loopback only."""
+"""Two listening sockets on loopback: HTTPS for Resource Manager, plain HTTP for the identity endpoint."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PARENT_CHECK_SECONDS = 0.5
 
 
 class Connections:
-    """The open connections by the client's address, so that one of them can be reset in mid-request."""
+    """Open connections by client address, so that one can be reset during a request."""
 
     def __init__(self) -> None:
         self._open: dict[tuple[str, int], asyncio.Transport] = {}
@@ -34,7 +34,7 @@ class Connections:
         self._open.pop(client, None)
 
     def reset(self, client: tuple[str, int]) -> None:
-        """Close with a reset instead of a goodbye, as a broken network does."""
+        """Reset the connection instead of closing it, as in a network failure."""
         transport = self._open.pop(client, None)
         if transport is None:
             return
@@ -61,7 +61,7 @@ def _protocol(connections: Connections) -> type[h11_impl.H11Protocol]:
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves signals to us: two of them run in one loop."""
+    """A server without signal handlers: two of them run in one loop."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -99,8 +99,8 @@ async def serve(
     background: Coroutine[Any, Any, None],
     parent: int | None = None,
 ) -> None:
-    """Serve both, with what happens meanwhile, until SIGTERM, SIGINT, or the end of the parent process."""
-    # Azure sends an empty reason phrase; clients must go by the code alone.
+    """Run both servers and the background work until SIGTERM, SIGINT, or the end of the parent process."""
+    # Azure sends an empty reason phrase; clients must use the code alone.
     for code in h11_impl.STATUS_PHRASES:
         h11_impl.STATUS_PHRASES[code] = b""
     servers = [
@@ -117,7 +117,7 @@ async def serve(
     watcher = asyncio.create_task(_watch(parent, stop)) if parent is not None else None
     announcer = asyncio.create_task(_announce(servers, on_ready))
     meanwhile = asyncio.create_task(background)
-    # What happens meanwhile does not end: when it fails, everything does.
+    # Background work does not end; when it fails, the servers stop.
     meanwhile.add_done_callback(lambda _: stop())
     await asyncio.gather(servers[0].serve(sockets=[app[1]]), servers[1].serve(sockets=[identity[1]]))
     for task in (watcher, announcer):

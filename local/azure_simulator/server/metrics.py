@@ -1,4 +1,4 @@
-"""Counts of what clients asked for, kept as they come: the log forgets old requests, these do not."""
+"""Request counters, independent of the log, which forgets old requests."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ from typing import Any
 from local.azure_simulator.clock import Clock
 
 PEAK_SECONDS = 0.5
-"""Real seconds in which reads are counted for their peak, where a simulated second is shorter: a tenth of a real one
-tells how this machine takes turns between processes, and not how its clients do. What is late by a twentieth of a
-second on the way is a tenth of these."""
+"""Min window of the peak of reads, in real seconds. Shorter ones would measure the scheduling of processes on this
+machine instead of the clients."""
 _PULSE_SECONDS = 0.01
 _DELAY_SECONDS = 0.02
-"""Real seconds that the process has to be late before it counts as held up."""
+"""Real seconds of delay from which the process counts as blocked."""
 IN_FLIGHT_SECONDS = 0.25
-"""Real seconds for which a request may have been under way already when a 429 was answered: its client could not
-know."""
+"""Real seconds for which a request may have been sent before a 429: its client could not know of it."""
 
 
 class Metrics:
-    """Requests by operation and status, the most reads a second, and what 429 led to."""
+    """Requests by operation and status, the peak rate of reads, and the effects of 429."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -29,7 +27,7 @@ class Metrics:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Reset all counters."""
         self._requests: dict[str, Counter[int]] = {}
         self._reads = 0
         self._recent_reads: deque[float] = deque()
@@ -43,7 +41,7 @@ class Metrics:
         self._refused_calls = 0
 
     def count(self, operation: str, method: str, path: str, status: int, *, is_read: bool) -> None:
-        """One request and its answer. A read is one that counts against the reads of a subscription."""
+        """Count a request and its response. A read is one that counts against a subscription's reads."""
         self._requests.setdefault(operation, Counter())[status] += 1
         if is_read:
             self._read()
@@ -55,7 +53,7 @@ class Metrics:
             self._being_refused.discard(call)
 
     async def notice_delays(self) -> None:
-        """Run beside the server, to see when this process was held up, by the machine or by work of its own."""
+        """Run beside the server, to detect when this process is blocked."""
         real = asyncio.get_running_loop().time
         while True:
             asleep_at = real()
@@ -65,13 +63,13 @@ class Metrics:
                 self.was_held_up(late)
 
     def was_held_up(self, seconds: float) -> None:
-        """For so many real seconds until now nothing was read: what is read next has come in all of that time."""
+        """The process was blocked for this long: the next requests have come during that time."""
         now = self._clock.now()
         self._delays.append((now - seconds * self._clock.speed, now))
         self._longest_delay = max(self._longest_delay, seconds)
 
     def charge(self, charges: list[tuple[str, str]]) -> None:
-        """A request is about to take these tokens, (policy, key) each: is it earlier than Retry-After said?"""
+        """A request is about to take these tokens, (policy, key) each. Counts it when it comes before Retry-After."""
         if not self._closed_until:
             return
         now = self._clock.now()
@@ -82,7 +80,7 @@ class Metrics:
                 return
 
     def refuse(self, policy: str, key: str, retry_after: int) -> None:
-        """A bucket was empty, and its clients were told to wait so many real seconds."""
+        """A bucket was empty, with this Retry-After in real seconds."""
         speed, now = self._clock.speed, self._clock.now()
         self._refused[policy] += 1
         known_at, until = self._closed_until.get((policy, key), (0.0, 0.0))
@@ -91,9 +89,9 @@ class Metrics:
         self._closed_until[policy, key] = (known_at, max(until, now + retry_after * speed))
 
     def document(self) -> dict[str, Any]:
-        """``requests`` by operation and status; ``reads``, and ``peakReads``, the most a second; ``longestDelay``, the
-        real seconds for which this process was held up at most; ``refused`` and ``early`` (before Retry-After) by
-        policy; ``refusedCalls``: calls that met a 429 before they went through.
+        """``requests`` by operation and status; ``reads``, and ``peakReads``, the peak per second; ``longestDelay``,
+        the longest blocked time in real seconds; ``refused`` and ``early`` (before Retry-After) by policy;
+        ``refusedCalls``: calls with at least one 429 before success.
         """
         return {
             "requests": {

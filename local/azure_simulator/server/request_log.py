@@ -8,12 +8,12 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 KEPT = 200_000
-"""How many requests are remembered; older ones fall out."""
+"""Requests in the log; older ones are dropped."""
 
 
 @dataclass(slots=True)
 class Entry:
-    """One request and what was answered; ``status`` 0 means that the connection was reset."""
+    """One request and its response; ``status`` 0 means that the connection was reset."""
 
     number: int
     at: str

@@ -1,4 +1,4 @@
-"""Requests, answers, and the match between them. Resource Manager compares paths without case."""
+"""Requests, responses, and routes. Resource Manager compares paths without case."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from local.azure_simulator.server.errors import unreadable_body
 
 @dataclass(slots=True)
 class Call:
-    """One request after routing. ``captured`` holds the path's variables, as they were written."""
+    """A routed request. ``captured`` holds the path's variables, as written."""
 
     method: str
     path: str
@@ -32,7 +32,7 @@ class Call:
         return next((value for key, value in self.query.items() if key.casefold() == "api-version"), "")
 
     def json(self) -> Any:
-        """The body as JSON; nothing for an empty body.
+        """The body as JSON; none for an empty body.
 
         Raises:
             ArmError: 400 when it is not JSON.
@@ -47,7 +47,7 @@ class Call:
 
 @dataclass(slots=True)
 class ArmResponse:
-    """What is sent back. No body means Content-Length 0 and no Content-Type."""
+    """A response. Without a body it has Content-Length 0 and no Content-Type."""
 
     status: int = 200
     body: str | None = None
@@ -73,7 +73,7 @@ class Route:
     method: str
     pattern: str
     operation: str
-    """The word for it in fault rules and in the log."""
+    """Its name in fault rules and in the log."""
     handler: Handler
     needs_token: bool = True
 
@@ -90,7 +90,7 @@ class Router:
             node.setdefault("", {})[route.method] = route
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
-        """The route and its variables; none when nothing is served there."""
+        """The route and its variables; none without a match."""
         node = self._tree
         values: list[str] = []
         for segment in path.strip("/").split("/"):

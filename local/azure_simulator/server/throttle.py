@@ -1,7 +1,7 @@
-"""Token buckets as Compute and Resource Manager keep them.
+"""Token buckets of Compute and Resource Manager.
 
-Buckets refill on the simulated clock. ``Retry-After`` is in real seconds, rounded up: the moment it names is really
-enough for the client that waits for it. A refused request takes no token.
+Buckets refill on the simulated clock. ``Retry-After`` is in real seconds, rounded up so that a client that waits for it
+is accepted. A refused request takes no token.
 Source: Azure's compute throttling limits (2024) and the request limits of Resource Manager; both match recordings.
 """
 
@@ -16,7 +16,7 @@ from local.azure_simulator.server.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One limit: so many tokens a simulated minute, up to a burst."""
+    """One limit: tokens per simulated minute, and burst."""
 
     name: str
     refill_per_minute: float
@@ -53,7 +53,7 @@ class _Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What one request took: the tokens left per policy, or the policy that refused it."""
+    """Tokens left per policy after a request, or the policy that refused it."""
 
     remaining: dict[str, int]
     refused_by: Policy | None = None
