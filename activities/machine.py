@@ -145,7 +145,7 @@ async def record_outcome(request: RecordOutcome) -> Recorded:
     storage = open_storage()
     at = now()
 
-    def ending(outcome: Outcome) -> Change:
+    def completion(outcome: Outcome) -> Change:
         failed = counts_as_failure(outcome.outcome, outcome.reason)
         return completion_change(
             request.phase, MachineEnded(key=request.machine_key, attempt=request.attempt, failed=failed)
@@ -158,7 +158,7 @@ async def record_outcome(request: RecordOutcome) -> Recorded:
         at=at,
         installation=request.installation,
         patches=[],
-        completion=ending,
+        completion=completion,
         release=not request.keep_lock,
     )
     return Recorded(failed=counts_as_failure(stored.outcome, stored.reason))

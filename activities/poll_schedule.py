@@ -42,6 +42,6 @@ def elapsed(intent: Intent) -> float:
     return max(0.0, time.time() - (intent.accepted_at or intent.sent_at).timestamp())
 
 
-def first_look(intent: Intent, known: float | None) -> float:
+def first_poll_delay(intent: Intent, known: float | None) -> float:
     """Seconds to the first poll of an accepted operation; ``known``: how long it took the last time."""
     return open_looks().first(followed(intent), time.time(), elapsed(intent), known)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from activities.context import MachineContext, acquire_lease, load_machine, locked_by, now, wait_seconds
 from activities.patch_pinning import what_to_install
 from activities.poll_operation import report_of
-from activities.poll_schedule import first_look
+from activities.poll_schedule import first_poll_delay
 from activities.window import frozen
 from patchwave.azure.rate_limiter import START_PATIENCE_POLLS, open_rate_limits
 from patchwave.azure.virtual_machines import Submission, open_resource_manager
@@ -57,92 +58,133 @@ async def install_patches(request: StartOperation) -> StartResult:
     return await _submit(request)
 
 
+class _Resolved(NamedTuple):
+    """The POST before this one: certainly not accepted, if there was one."""
+
+    intent: Intent | None
+    previous_activity_id: str
+    """The machine's newest operation that is not ours."""
+    earliest: datetime | None
+    """When the first POST without a response was sent: its operation may still appear."""
+    has_reservation: bool
+
+
+class _Permission(NamedTuple):
+    """Nothing speaks against the POST."""
+
+    os_type: OsType
+    duration: timedelta
+    parameters: InstallParameters | None
+    """``None`` for an assessment."""
+
+
 async def _submit(request: StartOperation) -> StartResult:
+    """Resolve the POST before this one, pass the gates, declare the intent, send. Each step may end or defer it."""
     context = await load_machine(request.run_id, request.machine_key)
-    storage = open_storage()
-    # Resolve the intent: a POST of an earlier call may have been accepted.
-    intent = await storage.intents.find(request.run_id, request.machine_key, request.kind)
-    previous = request.previous_activity_id
-    earliest: datetime | None = None
-    has_reservation = False
-    if _is_throttled(intent, request) and start_blocker(context.run, context.machine) is None:
+    resolved = await _resolve(context, request)
+    if isinstance(resolved, StartResult):
+        return resolved
+    permission = await _pass_gates(context, request, has_reservation=resolved.has_reservation)
+    if isinstance(permission, StartResult):
+        return permission
+    declared = await _declare(context, request, resolved, permission)
+    if isinstance(declared, StartResult):
+        return declared
+    # With hundreds of machines in flight, the gates were passed a while ago.
+    blocked = await _recheck_commands(context, declared)
+    if blocked is not None:
+        return blocked
+    return await _conclude(context, declared, await _send(context, declared, permission.parameters))
+
+
+async def _resolve(context: MachineContext, request: StartOperation) -> _Resolved | StartResult:
+    """Find out what became of the POST of an earlier call, which may have been accepted."""
+    intent = await open_storage().intents.find(request.run_id, request.machine_key, request.kind)
+    if intent is None:
+        if request.is_last:
+            return _ended(_NO_ANSWER)
+        return _Resolved(None, request.previous_activity_id, None, has_reservation=False)
+    has_reservation = _is_throttled(intent, request) and start_blocker(context.run, context.machine) is None
+    if has_reservation:
         # Wait for the reservation before the machine is read: one read for each POST.
-        later = await _turn(context, request)
+        later = await _reserve(context, request)
         if later is not None:
             return later
-        has_reservation = True
-    if intent is not None and intent.attempt < request.attempt:
+    if intent.attempt < request.attempt:
         # A new attempt: the operation of the previous one must not be taken for it.
-        previous = intent.activity_id or previous
-    elif intent is not None:
-        before = await _before(context, request, intent)
-        if isinstance(before, StartResult):
-            return before
-        previous, earliest = before
-    elif request.is_last:
-        return _ended(_NO_ANSWER)
-    # Gate: controls, rate limit, lease, freezes, and window may all block the POST.
-    refusal = start_blocker(context.run, context.machine)
-    if refusal is None and not has_reservation:
-        refusal = await _turn(context, request)
-    refusal = refusal or await _reason_not_to_send(context)
-    if refusal is not None:
-        return refusal
+        return _Resolved(intent, intent.activity_id or request.previous_activity_id, None, has_reservation)
+    settled = await _settle_post(context, request, intent)
+    if isinstance(settled, StartResult):
+        return settled
+    previous, earliest = settled
+    return _Resolved(intent, previous, earliest, has_reservation)
+
+
+async def _pass_gates(
+    context: MachineContext, request: StartOperation, *, has_reservation: bool
+) -> _Permission | StartResult:
+    """Commands, rate limit, lease, freezes, window and pins may each block the POST."""
+    blocked = start_blocker(context.run, context.machine)
+    if blocked is None and not has_reservation:
+        blocked = await _reserve(context, request)
+    blocked = blocked or await _take_lease(context)
+    if blocked is not None:
+        return blocked
     held = await frozen(context) if request.kind is OperationKind.INSTALL else None
     if held is not None:
-        return StartResult(state=StartState.ENDED, outcome=held)
+        return _ended_with(held)
     os_type = OsType.read(context.machine.os_type)
     if os_type is None:
-        return StartResult(state=StartState.ENDED, outcome=unknown_system())
+        return _ended_with(unknown_system())
     duration = _duration(context, request.kind, os_type, now())
-    if duration is None and context.policy.continues:
-        return StartResult(state=StartState.REQUEUED)
     if duration is None:
-        needed = shortest_installation(context.policy.install, os_type)
-        return StartResult(state=StartState.ENDED, outcome=verdicts.window_closed(needed))
+        if context.policy.continues:
+            return StartResult(state=StartState.REQUEUED)
+        return _ended_with(verdicts.window_closed(shortest_installation(context.policy.install, os_type)))
     parameters = await _parameters(context, os_type, duration) if request.kind is OperationKind.INSTALL else None
     if isinstance(parameters, Outcome):
-        return StartResult(state=StartState.ENDED, outcome=parameters)
-    # Declare: written before the POST, so that a crash cannot hide it.
+        return _ended_with(parameters)
+    return _Permission(os_type, duration, parameters)
+
+
+async def _declare(
+    context: MachineContext, request: StartOperation, resolved: _Resolved, permission: _Permission
+) -> Intent | StartResult:
+    """Write the intent before the POST, so that a crash cannot hide it."""
     sent_at = now()
     declared = Intent(
         run_id=request.run_id,
         machine_key=request.machine_key,
         machine_id=context.machine.id,
         location=context.machine.location,
-        os_type=os_type.value,
+        os_type=permission.os_type.value,
         kind=request.kind,
         attempt=request.attempt,
-        created_at=earliest or sent_at,
+        created_at=resolved.earliest or sent_at,
         sent_at=sent_at,
-        deadline_at=deadline(sent_at, duration),
-        previous_activity_id=previous,
-        is_retry=earliest is not None,
+        deadline_at=deadline(sent_at, permission.duration),
+        previous_activity_id=resolved.previous_activity_id,
+        is_retry=resolved.earliest is not None,
     )
-    if intent is None:
-        _, is_ours_to_send = await storage.intents.declare(declared)
+    intents = open_storage().intents
+    if resolved.intent is None:
+        _, is_ours_to_send = await intents.declare(declared)
     else:
-        is_ours_to_send = await storage.intents.redeclare(intent, declared)
-    if not is_ours_to_send:
-        # Another execution of this activity is running, or died: the next call resolves its intent.
-        return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(), counts_as_attempt=False)
-    stage = Stage.ASSESSING if request.kind is OperationKind.ASSESS else Stage.INSTALLING
-    # Send: after a last check of the controls.
-    refusal = await _last_look(context, declared, stage)
-    if refusal is not None:
-        return refusal
-    submission = await _send(context, declared, parameters)
-    return await _conclude(context, declared, submission)
+        is_ours_to_send = await intents.redeclare(resolved.intent, declared)
+    if is_ours_to_send:
+        return declared
+    # Another execution of this activity is running, or died: the next call resolves its intent.
+    return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(), counts_as_attempt=False)
 
 
-def _is_throttled(intent: Intent | None, request: StartOperation) -> bool:
+def _is_throttled(intent: Intent, request: StartOperation) -> bool:
     """Whether Azure throttled the newest POST, and another one may follow."""
-    if intent is None or intent.attempt < request.attempt or intent.state is not IntentState.DECLARED:
+    if intent.attempt < request.attempt or intent.state is not IntentState.DECLARED:
         return False
     return intent.answer is not None and intent.answer.status == 429 and not request.is_last
 
 
-async def _before(
+async def _settle_post(
     context: MachineContext, request: StartOperation, intent: Intent
 ) -> tuple[str, datetime | None] | StartResult:
     """Resolve the previous POST: the result that ends this call, or what the next POST needs to know.
@@ -155,7 +197,7 @@ async def _before(
     if intent.state is IntentState.ACCEPTED:
         return _accepted(context, intent)
     if intent.state is IntentState.DECLARED:
-        settled = await _settle(context, request, intent)
+        settled = await _ask_machine(context, request, intent)
         if isinstance(settled, StartResult):
             return settled
         is_retry = is_retry or is_unanswered(intent)
@@ -189,18 +231,18 @@ async def _parameters(context: MachineContext, os_type: OsType, duration: timede
     )
 
 
-async def _reason_not_to_send(context: MachineContext) -> StartResult | None:
+async def _take_lease(context: MachineContext) -> StartResult | None:
     """Leave the machine alone when another run holds its lease (rule 6)."""
     # The lease of the preflight may have expired while the request waited.
     holder = await acquire_lease(context)
     if holder is not None:
-        return StartResult(state=StartState.ENDED, outcome=locked_by(holder))
+        return _ended_with(locked_by(holder))
     return None
 
 
-async def _turn(context: MachineContext, request: StartOperation) -> StartResult | None:
+async def _reserve(context: MachineContext, request: StartOperation) -> StartResult | None:
     """Reserve a rate-limit slot and wait for it. For a distant slot, the orchestrator sleeps instead."""
-    rate_limits, name = open_rate_limits(), _budget(context)
+    rate_limits, name = open_rate_limits(), _bucket(context)
     rate_limit = rate_limits.of_patches(context.machine.subscription_id, context.machine.location)
     if rate_limits.is_time_to_ask(name) and (until := await open_storage().throttling.until(name)) is not None:
         rate_limit.throttle_until(until.timestamp())
@@ -217,15 +259,16 @@ async def _turn(context: MachineContext, request: StartOperation) -> StartResult
     )
 
 
-async def _last_look(context: MachineContext, declared: Intent, stage: Stage) -> StartResult | None:
-    """Read the controls right before the POST: an earlier read is stale with hundreds of operations in progress."""
+async def _recheck_commands(context: MachineContext, declared: Intent) -> StartResult | None:
+    """Read the commands to the run and the machine again, right before the POST."""
     storage = open_storage()
+    stage = Stage.ASSESSING if declared.kind is OperationKind.ASSESS else Stage.INSTALLING
     skip = await storage.machines.begin_operation(declared.run_id, declared.machine_key, stage, now())
     run = await storage.runs.get(declared.run_id)
-    refusal = start_blocker(run or context.run, context.machine.model_copy(update={"skip_command": skip}))
-    if refusal is not None:
+    blocked = start_blocker(run or context.run, context.machine.model_copy(update={"skip_command": skip}))
+    if blocked is not None:
         await storage.intents.save(declared.model_copy(update={"state": IntentState.REFUSED}))
-    return refusal
+    return blocked
 
 
 def _duration(context: MachineContext, kind: OperationKind, os_type: OsType, at: datetime) -> timedelta | None:
@@ -256,7 +299,7 @@ async def _conclude(context: MachineContext, intent: Intent, submission: Submiss
         failure.text,
     )
     if is_throttling(failure) and failure.retry_after:
-        await storage.throttling.throttle(_budget(context), now() + timedelta(seconds=failure.retry_after))
+        await storage.throttling.throttle(_bucket(context), now() + timedelta(seconds=failure.retry_after))
     if submission.is_open:
         return await _wait_for_the_machine(context, intent, failure)
     await storage.intents.save(intent.model_copy(update={"state": IntentState.REFUSED, "answer": failure}))
@@ -286,7 +329,7 @@ async def _wait_for_the_machine(context: MachineContext, intent: Intent, failure
     is_throttled = failure.status == 429
     wait = wait_seconds(failure.retry_after, polls=1 if is_throttled else 2)
     if is_throttled and not failure.retry_after:
-        await storage.throttling.throttle(_budget(context), now() + timedelta(seconds=wait))
+        await storage.throttling.throttle(_bucket(context), now() + timedelta(seconds=wait))
     # Most likely it was refused. Only a read after the grace can tell.
     wait = max(wait, _grace().total_seconds())
     return StartResult(state=StartState.WAIT, wait_seconds=wait, counts_as_attempt=not is_throttled)
@@ -319,7 +362,7 @@ def _safe(context: MachineContext, url: str) -> str:
         return ""
 
 
-async def _settle(context: MachineContext, request: StartOperation, intent: Intent) -> StartResult | str:
+async def _ask_machine(context: MachineContext, request: StartOperation, intent: Intent) -> StartResult | str:
     """Resolve a POST that may have been accepted. If it was not, return the machine's newest operation.
 
     The machine's patch status shows an accepted operation within seconds. Only when it shows none after the grace
@@ -371,16 +414,22 @@ def _accepted(context: MachineContext, intent: Intent, report: OperationReport |
     """The result for an accepted operation: its report, or the wait until its first poll."""
     if report is not None:
         return StartResult(state=StartState.ACCEPTED, report=report)
-    return StartResult(state=StartState.ACCEPTED, wait_seconds=first_look(intent, context.machine.expected_seconds))
+    return StartResult(
+        state=StartState.ACCEPTED, wait_seconds=first_poll_delay(intent, context.machine.expected_seconds)
+    )
 
 
 def _ended(failure: ArmFailure) -> StartResult:
-    return StartResult(state=StartState.ENDED, outcome=classify(failure).to_outcome(failure))
+    return _ended_with(classify(failure).to_outcome(failure))
+
+
+def _ended_with(outcome: Outcome) -> StartResult:
+    return StartResult(state=StartState.ENDED, outcome=outcome)
 
 
 def _newest(view: MachineView, kind: OperationKind) -> PatchSummary | None:
     return view.last_assessment if kind is OperationKind.ASSESS else view.last_installation
 
 
-def _budget(context: MachineContext) -> str:
+def _bucket(context: MachineContext) -> str:
     return bucket_key(context.machine.subscription_id, context.machine.location)

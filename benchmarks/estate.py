@@ -1,6 +1,6 @@
 """The fleet of the benchmark, and the least time that Azure's limits leave for it.
 
-One subscription and one region, so that one bucket of patch operations serves everybody; every machine needs patches.
+One subscription and one region, so that all machines share one bucket of patch operations; every machine needs patches.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ class Step:
     """One measurement.
 
     Attributes:
-        name: for whoever waits for it.
+        name: shown while it runs.
         seconds: about how long it takes; the longest begin first, so that no long one is left at the end.
         measure: gives the result. It is called in another process: a ``partial`` of a function of a module.
         keep: puts the result where it belongs.

@@ -194,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--polls", type=int, nargs="+", default=polling.POLLS, help="polls of one operation")
     parser.add_argument("--stop", type=int, default=STOP_AT, help="machines of the run that is stopped")
     parser.add_argument("--cap", type=int, default=STOP_CAP, help="machines at a time of that run")
-    parser.add_argument("--crash-step", type=int, default=12, help="kill at each so many-th effect; 0 kills nobody")
+    parser.add_argument("--crash-step", type=int, default=12, help="kill at each so many-th effect; 0 kills none")
     parser.add_argument(
         "--seconds-per-machine", type=float, default=0.12, help="real seconds; a slow machine needs more"
     )

@@ -158,7 +158,7 @@ class Stage:
         return wait_until(lambda: self._ended(run_id), timeout, f"run {run_id} has not ended")
 
     def _ended(self, run_id: str) -> Json | None:
-        # The list has no counts: those of a run under way are counted row by row, each time that somebody asks.
+        # The list has no counts: those of a run under way are counted row by row, at each request.
         listed: list[Json] = self.app.get("/api/runs", params={"limit": 1}).raise_for_status().json()["runs"]
         if not listed[0]["endedAt"]:
             return None
@@ -167,7 +167,7 @@ class Stage:
 
 
 def patch_fleet(scene: Scene, timeout: float) -> Json:
-    """Patch a whole fleet once, nobody in the way: the figures of M3 to M9 and M11."""
+    """Patch a whole fleet once, without disturbance: the figures of M3 to M9 and M11."""
     with Stage(scene) as stage, stage.watch() as watch:
         stage.reset()
         began = time.monotonic()

@@ -15,7 +15,7 @@ from durabletask import task
 from orchestrators.hooks import after_install, before_install
 from orchestrators.operation import MachineResult, Requeue, operate, unfinished
 from orchestrators.patience import Patience
-from orchestrators.power import MAX_POWER_LOOKS, explain_start, power_request, put_power_back
+from orchestrators.power import MAX_POWER_POLLS, explain_start, power_request, restore_power
 from orchestrators.restart import restart
 from orchestrators.runtime import Context, Steps, call, implements, receive, utc_now
 from orchestrators.waits import Waits
@@ -46,9 +46,9 @@ from patchwave.domain.workflow.messages import (
 
 _LOG = logging.getLogger("patchwave.orchestrators")
 
-MAX_LOOKS = 6
+MAX_POLLS = 6
 """Polls of a machine that is busy, booting, or locked, before it is skipped."""
-MAX_BOOT_LOOKS = 20
+MAX_BOOT_POLLS = 20
 """The same for a machine that was just started: Windows boots slowly."""
 _RUN_IS_STOPPED = (Reason.CANCELED_BY_USER, Reason.ERROR_BUDGET, Reason.NOT_APPROVED)
 """Preflight outcomes when the run starts nothing more: the run's close decides how its machines end."""
@@ -89,15 +89,15 @@ class _Machine:
     def assess_step(self) -> Steps[MachineEnded]:
         """Assess; machines that stay in the run are released, the others get their outcome."""
         may_start_later = self._options.start_stopped and self._options.mode is Mode.PATCH
-        look = yield from self._look(may_start=may_start_later, most_looks=MAX_LOOKS)
-        if look.requeued or look.preflight.readiness is Readiness.NEEDS_START:
+        checked = yield from self._preflight(may_start=may_start_later, max_polls=MAX_POLLS)
+        if checked.requeued or checked.preflight.readiness is Readiness.NEEDS_START:
             # It is assessed in the patch step, once it runs, or in another window.
             return (yield from self._release(Stage.ASSESSED))
-        if look.preflight.outcome is not None:
-            return (yield from self._record(MachineResult(look.preflight.outcome)))
-        found = yield from self._assess(look)
+        if checked.preflight.outcome is not None:
+            return (yield from self._record(MachineResult(checked.preflight.outcome)))
+        found = yield from self._assess(checked)
         if isinstance(found, Requeue):
-            return (yield from self._put_back(Stage.WAITING))
+            return (yield from self._requeue(Stage.WAITING))
         if isinstance(found, MachineResult):
             return (yield from self._record(found))
         if self._options.mode is Mode.ASSESS:
@@ -108,25 +108,25 @@ class _Machine:
 
     def patch_step(self) -> Steps[MachineEnded]:
         """Install, and restore the machine's power state."""
-        look = yield from self._look(may_start=self._options.start_stopped, most_looks=MAX_LOOKS)
-        is_ours_to_stop = look.powered_on_by_run
-        if look.preflight.readiness is Readiness.NEEDS_START:
+        checked = yield from self._preflight(may_start=self._options.start_stopped, max_polls=MAX_POLLS)
+        is_ours_to_stop = checked.powered_on_by_run
+        if checked.preflight.readiness is Readiness.NEEDS_START:
             is_ours_to_stop = True
-            look = yield from self._start()
+            checked = yield from self._start()
         end: MachineResult | Requeue
-        if look.requeued:
+        if checked.requeued:
             end = Requeue()
-        elif look.preflight.outcome is not None:
-            end = MachineResult(look.preflight.outcome)
+        elif checked.preflight.outcome is not None:
+            end = MachineResult(checked.preflight.outcome)
         else:
-            end = yield from self._patch(look)
+            end = yield from self._patch(checked)
         if isinstance(end, Requeue):
             if is_ours_to_stop:
                 # If it cannot be stopped now, ``powered_on_by_run`` stays set, and its next attempt stops it.
                 left = yield from self._put_power_back()
                 may_stop = left is not None and left.is_open
                 return (yield from self._release(Stage.ASSESSED, requeued=True, keep_lock=may_stop))
-            return (yield from self._put_back(Stage.ASSESSED))
+            return (yield from self._requeue(Stage.ASSESSED))
         if is_ours_to_stop and end.keep_lock:
             end = end._replace(outcome=not_restored(end.outcome, LEFT_ON))
         elif is_ours_to_stop:
@@ -139,25 +139,25 @@ class _Machine:
 
     def restart_step(self) -> Steps[MachineEnded]:
         """Restart a patched machine, and verify that it comes back."""
-        look = yield from self._look(may_start=False, most_looks=MAX_LOOKS)
-        installation = look.installation
+        checked = yield from self._preflight(may_start=False, max_polls=MAX_POLLS)
+        installation = checked.installation
         installed = installation.installed if installation else 0
-        if look.requeued:
-            return (yield from self._put_back(Stage.INSTALLED))
-        if look.preflight.outcome is not None:
-            if look.preflight.outcome.reason in _RUN_IS_STOPPED:
-                return (yield from self._put_back(Stage.INSTALLED))
-            outcome = outcome_rules.not_restarted(installed, look.preflight.outcome.message)
+        if checked.requeued:
+            return (yield from self._requeue(Stage.INSTALLED))
+        if checked.preflight.outcome is not None:
+            if checked.preflight.outcome.reason in _RUN_IS_STOPPED:
+                return (yield from self._requeue(Stage.INSTALLED))
+            outcome = outcome_rules.not_restarted(installed, checked.preflight.outcome.message)
             return (yield from self._record(MachineResult(outcome, installation)))
         asked_at = utc_now(self._context)
         failure = yield from restart(self._context, self._ref, self._waits)
         if isinstance(failure, Requeue):
-            return (yield from self._put_back(Stage.INSTALLED))
+            return (yield from self._requeue(Stage.INSTALLED))
         if failure is not None:
             why = failure.failure.text if failure.failure else "Azure did not say that it is done"
             outcome = outcome_rules.restart_failed(installed, why)
             return (yield from self._record(MachineResult(outcome, installation, keep_lock=failure.is_open)))
-        seen = yield from self._watch(asked_at, MAX_BOOT_LOOKS)
+        seen = yield from self._watch(asked_at, MAX_BOOT_POLLS)
         end = MachineResult(outcome_rules.evaluate_restart(seen.is_ready, seen.reboot_pending, installed), installation)
         return (yield from self._record((yield from self._check_health_after(end))))
 
@@ -177,11 +177,11 @@ class _Machine:
 
     # --- parts of the patch step
 
-    def _patch(self, look: PreflightResult) -> Steps[MachineResult | Requeue]:
+    def _patch(self, checked: PreflightResult) -> Steps[MachineResult | Requeue]:
         """Everything between lease and record, on a machine that runs."""
-        assessment = look.assessment
+        assessment = checked.assessment
         if assessment is None:
-            found = yield from self._assess(look)
+            found = yield from self._assess(checked)
             if isinstance(found, MachineResult | Requeue):
                 return found
             nothing = outcome_rules.nothing_to_install(found)
@@ -189,13 +189,13 @@ class _Machine:
                 return MachineResult(nothing)
             assessment = found
         veto: Outcome | Requeue | None = None
-        if not look.is_in_progress:
+        if not checked.is_in_progress:
             veto = yield from self._check_health(Moment.BEFORE)
-        if veto is None and self._options.hooks and not look.is_in_progress:
+        if veto is None and self._options.hooks and not checked.is_in_progress:
             veto = yield from before_install(self._context, self._ref, self._waits)
         if veto is not None:
             return MachineResult(veto) if isinstance(veto, Outcome) else veto
-        end = yield from self._install(look, assessment)
+        end = yield from self._install(checked, assessment)
         if isinstance(end, Requeue):
             return end
         if self._options.hooks and not end.keep_lock:
@@ -204,9 +204,14 @@ class _Machine:
             end = _add(end, complaint)
         return (yield from self._check_health_after(end)) if end.installation is not None else end
 
-    def _assess(self, look: PreflightResult) -> Steps[AssessmentSummary | MachineResult | Requeue]:
+    def _assess(self, checked: PreflightResult) -> Steps[AssessmentSummary | MachineResult | Requeue]:
         report = yield from operate(
-            self._context, self._work, self._waits, OperationKind.ASSESS, look.assess_activity_id, look.assess_attempt
+            self._context,
+            self._work,
+            self._waits,
+            OperationKind.ASSESS,
+            checked.assess_activity_id,
+            checked.assess_attempt,
         )
         if isinstance(report, MachineResult | Requeue):
             return report
@@ -216,9 +221,9 @@ class _Machine:
             return report.assessment
         return unfinished(OperationKind.ASSESS, report)
 
-    def _install(self, look: PreflightResult, assessment: AssessmentSummary) -> Steps[MachineResult | Requeue]:
+    def _install(self, checked: PreflightResult, assessment: AssessmentSummary) -> Steps[MachineResult | Requeue]:
         report = yield from operate(
-            self._context, self._work, self._waits, OperationKind.INSTALL, look.install_activity_id
+            self._context, self._work, self._waits, OperationKind.INSTALL, checked.install_activity_id
         )
         if isinstance(report, MachineResult | Requeue):
             return report
@@ -228,7 +233,7 @@ class _Machine:
 
     def _verify(self, result: InstallResult, assessment: AssessmentSummary, *, adopted: bool) -> Steps[MachineResult]:
         """Read the machine again: an installation is done when the machine is back and no reboot is pending."""
-        seen = yield from self._watch(result.start_date_time, MAX_LOOKS)
+        seen = yield from self._watch(result.start_date_time, MAX_POLLS)
         outcome = outcome_rules.evaluate_installation(
             result,
             reboot_pending=seen.reboot_pending,
@@ -243,25 +248,25 @@ class _Machine:
 
     # --- polling the machine
 
-    def _look(self, *, may_start: bool, most_looks: int) -> Steps[PreflightResult]:
+    def _preflight(self, *, may_start: bool, max_polls: int) -> Steps[PreflightResult]:
         """Poll until the machine is ready or cannot become ready; transient states get time to pass."""
         request = PreflightRequest(
             run_id=self._work.run_id, machine_key=self._work.machine_key, start_stopped=may_start
         )
-        patience = Patience(self._context, most_looks)
+        patience = Patience(self._context, max_polls)
         while True:
-            look = yield from call(self._context, contracts.PREFLIGHT_MACHINE, request)
-            if look.preflight.readiness is not Readiness.WAIT:
-                return look
-            pause = patience.pause(look.wait_seconds, counts_as_attempt=look.counts_as_attempt)
+            checked = yield from call(self._context, contracts.PREFLIGHT_MACHINE, request)
+            if checked.preflight.readiness is not Readiness.WAIT:
+                return checked
+            pause = patience.pause(checked.wait_seconds, counts_as_attempt=checked.counts_as_attempt)
             if pause is None:
-                return look
+                return checked
             yield from self._waits.wait(pause)
 
-    def _watch(self, since: datetime | None, most_looks: int) -> Steps[Verified]:
+    def _watch(self, since: datetime | None, max_polls: int) -> Steps[Verified]:
         """Poll until the machine runs and its agent reports. Its reboot status counts when newer than ``since``."""
         request = VerifyRequest(run_id=self._work.run_id, machine_key=self._work.machine_key, installed_at=since)
-        patience = Patience(self._context, most_looks)
+        patience = Patience(self._context, max_polls)
         while True:
             seen = yield from call(self._context, contracts.VERIFY_MACHINE, request)
             pause = (
@@ -304,7 +309,7 @@ class _Machine:
         If a user stops the machine while it boots, it stays stopped.
         """
         request = power_request(self._context, self._ref)
-        patience = Patience(self._context, MAX_POWER_LOOKS)
+        patience = Patience(self._context, MAX_POWER_POLLS)
         while True:
             started = yield from call(self._context, contracts.START_MACHINE, request)
             pause = (
@@ -316,20 +321,20 @@ class _Machine:
                 break
             yield from self._waits.wait(pause)
             # Preflight before each call: it extends the lease, and the run may have been stopped.
-            look = yield from self._look(may_start=True, most_looks=1 if started.accepted else MAX_LOOKS)
-            if started.accepted and look.preflight.readiness is Readiness.WAIT:
-                yield from self._waits.wait(look.wait_seconds)
-                return (yield from self._look(may_start=False, most_looks=MAX_BOOT_LOOKS))
-            if look.preflight.readiness is not Readiness.NEEDS_START:
-                return look
+            checked = yield from self._preflight(may_start=True, max_polls=1 if started.accepted else MAX_POLLS)
+            if started.accepted and checked.preflight.readiness is Readiness.WAIT:
+                yield from self._waits.wait(checked.wait_seconds)
+                return (yield from self._preflight(may_start=False, max_polls=MAX_BOOT_POLLS))
+            if checked.preflight.readiness is not Readiness.NEEDS_START:
+                return checked
         # The machine is still stopped; Azure gave the reason.
-        look = explain_start((yield from self._look(may_start=False, most_looks=1)), started)
-        return look.model_copy(update={"requeued": look.requeued or started.requeued})
+        checked = explain_start((yield from self._preflight(may_start=False, max_polls=1)), started)
+        return checked.model_copy(update={"requeued": checked.requeued or started.requeued})
 
     def _put_power_back(self) -> Steps[NotRestored | None]:
         """Stop it again; the reason when that failed. A failure never hides the machine's outcome."""
         try:
-            return (yield from put_power_back(self._context, self._ref, self._waits))
+            return (yield from restore_power(self._context, self._ref, self._waits))
         except task.TaskFailedError:
             sentence = "It was started for this; Patchwave itself failed, so that it may not be stopped again."
             return NotRestored(sentence, is_open=True)
@@ -366,7 +371,7 @@ class _Machine:
         yield from call(self._context, contracts.RELEASE_MACHINE, request)
         return MachineEnded(key=self._work.machine_key, attempt=self._work.attempt, requeued=requeued)
 
-    def _put_back(self, stage: Stage) -> Steps[MachineEnded]:
+    def _requeue(self, stage: Stage) -> Steps[MachineEnded]:
         return (yield from self._release(stage, requeued=True))
 
 

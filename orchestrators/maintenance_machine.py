@@ -14,7 +14,7 @@ from durabletask import task
 from orchestrators.hooks import after_install, before_install
 from orchestrators.operation import MachineResult, Requeue, operate, unfinished
 from orchestrators.patience import Patience
-from orchestrators.power import MAX_POWER_LOOKS, explain_start, power_request, put_power_back
+from orchestrators.power import MAX_POWER_POLLS, explain_start, power_request, restore_power
 from orchestrators.runtime import Context, Steps, call, implements, start, utc_now
 from orchestrators.waits import Waits
 from patchwave.domain.azure.operation import OperationKind
@@ -43,8 +43,8 @@ from patchwave.domain.workflow.messages import (
 
 AT_ONCE = 25
 """Machines of one shard in progress at the same time."""
-MAX_LOOKS = 6
-MAX_BOOT_LOOKS = 20
+MAX_POLLS = 6
+MAX_BOOT_POLLS = 20
 """Polls of a machine that is busy or locked, and of one that boots."""
 _NO_FAILURE = (
     Reason.NOT_RUNNING,
@@ -64,12 +64,12 @@ def maintain_shard(context: Context, shard: MaintainShard) -> Steps[None]:
     running: list[task.Task[Any]] = []
     while waiting or running:
         while waiting and len(running) < AT_ONCE:
-            running.append(_attend(context, shard, waiting.pop(0)))
+            running.append(_maintain(context, shard, waiting.pop(0)))
         yield task.when_any(running)
         running = [each for each in running if not each.is_complete]
 
 
-def _attend(context: Context, shard: MaintainShard, key: str) -> task.Task[Any]:
+def _maintain(context: Context, shard: MaintainShard, key: str) -> task.Task[Any]:
     work = MaintainMachine(
         run_id=shard.run_id,
         machine_key=key,
@@ -116,12 +116,12 @@ class _Machine:
 
     def prepare(self) -> Steps[str]:
         """The pre phase; returns what failed, or an empty string."""
-        look = yield from self._look(may_start=self._work.start_stopped, most_looks=MAX_LOOKS)
-        if look.preflight.readiness is Readiness.NEEDS_START:
+        checked = yield from self._preflight(may_start=self._work.start_stopped, max_polls=MAX_POLLS)
+        if checked.preflight.readiness is Readiness.NEEDS_START:
             if self._is_too_late:
                 return too_late_to_prepare().message
-            look = yield from self._start()
-        outcome = look.preflight.outcome
+            checked = yield from self._start()
+        outcome = checked.preflight.outcome
         self._is_hibernated = outcome is not None and outcome.reason is Reason.HIBERNATED
         if outcome is None and self._work.hooks:
             if self._is_too_late:
@@ -145,7 +145,7 @@ class _Machine:
 
     def _start(self) -> Steps[PreflightResult]:
         request = power_request(self._context, self._ref)
-        patience = Patience(self._context, MAX_POWER_LOOKS)
+        patience = Patience(self._context, MAX_POWER_POLLS)
         while True:
             started = yield from call(self._context, contracts.START_MACHINE, request)
             pause = (
@@ -156,29 +156,29 @@ class _Machine:
             if pause is None or self._is_too_late:
                 break
             yield self._pause(pause)
-            look = yield from self._look(may_start=True, most_looks=1 if started.accepted else MAX_LOOKS)
-            if look.preflight.readiness is Readiness.READY:
-                return look
-            if look.preflight.readiness is not Readiness.NEEDS_START or self._is_too_late:
+            checked = yield from self._preflight(may_start=True, max_polls=1 if started.accepted else MAX_POLLS)
+            if checked.preflight.readiness is Readiness.READY:
+                return checked
+            if checked.preflight.readiness is not Readiness.NEEDS_START or self._is_too_late:
                 break
-        look = yield from self._look(may_start=False, most_looks=MAX_BOOT_LOOKS)
+        checked = yield from self._preflight(may_start=False, max_polls=MAX_BOOT_POLLS)
         # A repeated call may be refused because the first one started the machine. If it is still off, it was not
         # started, and a user who starts it from now on wants it to run.
-        self._was_refused = not (started.accepted or started.is_open) and look.preflight.readiness is Readiness.SKIP
-        return explain_start(look, started)
+        self._was_refused = not (started.accepted or started.is_open) and checked.preflight.readiness is Readiness.SKIP
+        return explain_start(checked, started)
 
-    def _look(self, *, may_start: bool, most_looks: int) -> Steps[PreflightResult]:
+    def _preflight(self, *, may_start: bool, max_polls: int) -> Steps[PreflightResult]:
         request = PreflightRequest(
             run_id=self._work.run_id, machine_key=self._work.machine_key, start_stopped=may_start
         )
-        patience = Patience(self._context, most_looks)
+        patience = Patience(self._context, max_polls)
         while True:
-            look = yield from call(self._context, contracts.PREFLIGHT_MACHINE, request)
-            if look.preflight.readiness is not Readiness.WAIT or self._is_too_late:
-                return look
-            pause = patience.pause(look.wait_seconds, counts_as_attempt=look.counts_as_attempt)
+            checked = yield from call(self._context, contracts.PREFLIGHT_MACHINE, request)
+            if checked.preflight.readiness is not Readiness.WAIT or self._is_too_late:
+                return checked
+            pause = patience.pause(checked.wait_seconds, counts_as_attempt=checked.counts_as_attempt)
             if pause is None:
-                return look
+                return checked
             yield self._pause(pause)
 
     @property
@@ -190,13 +190,13 @@ class _Machine:
     def settle(self) -> Steps[None]:
         """The post phase. The power state is restored whatever else failed."""
         complaints: list[str] = []
-        look = yield from self._check_power()
-        if look.sign is PowerState.READY:
+        checked = yield from self._check_power()
+        if checked.sign is PowerState.READY:
             if self._work.hooks:
                 complaints.append((yield from after_install(self._context, self._ref, self._waits)))
             if self._work.assess:
-                complaints.append((yield from self._assess(look.assess_activity_id)))
-        left = (yield from put_power_back(self._context, self._ref, self._waits)) if look.powered_on_by_run else None
+                complaints.append((yield from self._assess(checked.assess_activity_id)))
+        left = (yield from restore_power(self._context, self._ref, self._waits)) if checked.powered_on_by_run else None
         done = FinalizeRequest(
             run_id=self._work.run_id,
             machine_key=self._work.machine_key,
@@ -207,16 +207,16 @@ class _Machine:
         yield from call(self._context, contracts.FINALIZE_MACHINE, done)
 
     def _check_power(self) -> Steps[PowerCheck]:
-        patience = Patience(self._context, MAX_LOOKS)
+        patience = Patience(self._context, MAX_POLLS)
         while True:
-            look = yield from call(self._context, contracts.CHECK_MACHINE_POWER, self._ref)
+            checked = yield from call(self._context, contracts.CHECK_MACHINE_POWER, self._ref)
             pause = (
-                patience.pause(look.wait_seconds, counts_as_attempt=look.counts_as_attempt)
-                if look.sign is PowerState.WAIT
+                patience.pause(checked.wait_seconds, counts_as_attempt=checked.counts_as_attempt)
+                if checked.sign is PowerState.WAIT
                 else None
             )
             if pause is None:
-                return look
+                return checked
             yield self._pause(pause)
 
     def _assess(self, previous_activity_id: str) -> Steps[str]:

@@ -11,7 +11,7 @@ from orchestrators.runtime import Context, Steps, call, continue_as_new, impleme
 from patchwave.domain.fleet.patch_mode_change import ChangeRef, MachineChangeRef
 from patchwave.domain.workflow import contracts, instance_ids
 
-MAX_LOOKS = 100
+MAX_POLLS = 100
 """Polls of a machine in one wave; the next wave continues with one that has not ended then."""
 MAX_LOST_WAVES = 3
 """Failed waves after which the change needs a person, who can start it again."""
@@ -47,7 +47,7 @@ def change_patch_modes(context: Context, change: ChangeRef) -> Steps[None]:
 @implements(contracts.CHANGE_MACHINE_PATCH_MODE)
 def change_machine_patch_mode(context: Context, machine: MachineChangeRef) -> Steps[None]:
     """Change one machine, and poll it until it has ended."""
-    for _ in range(MAX_LOOKS):
+    for _ in range(MAX_POLLS):
         progress = yield from call(context, contracts.STEP_PATCH_MODE_CHANGE, machine)
         if progress.has_ended:
             return

@@ -46,18 +46,18 @@ MAX_WAITING = 700
 """Max fetched machines that wait."""
 MAX_FREE_WAITING = 200
 """Max fetched machines that no gate blocks: bounds the look-ahead past those that a constraint blocks."""
-BEATS_PER_POLL = 3
+TICKS_PER_POLL = 3
 """Ticks per poll interval in an active phase; idle ticks grow longer."""
-HEARTBEAT = timedelta(minutes=10)
+MAX_IDLE_SLEEP = timedelta(minutes=10)
 """Longest sleep when no machine is in progress."""
-COMPARE_EVERY = timedelta(minutes=5)
+RECONCILE_INTERVAL = timedelta(minutes=5)
 """Interval of the comparison of machines in progress with their rows, which finds dead orchestrations."""
-COMPARED_AT_ONCE = 100
+RECONCILE_BATCH = 100
 """Machines compared at a time; larger phases take turns."""
-GONE_AFTER = timedelta(minutes=30)
+ORPHANED_AFTER = timedelta(minutes=30)
 """A machine without a lease for this long has no live orchestration. It is requeued; an operation that Azure accepted
 is adopted, never repeated."""
-MAX_TOLD = 500
+MAX_CANCELS_PER_TICK = 500
 """Machines that receive the cancel per tick: each is a separate message."""
 MAX_ATTEMPTS = 9
 """Starts of one machine in one pass. One that is requeued more often is left to the next pass."""
@@ -72,15 +72,15 @@ def patch_phase(context: Context, phase: Phase) -> Steps[PhaseEnd | None]:
     """
     window = _Window(context, phase)
     # Completions first: they free the permits that the starts below use.
-    yield from window.look()
-    yield from window.compare()
+    yield from window.poll()
+    yield from window.reconcile()
     # Machines of the previous generation of the run come before any new one.
     window.resume_running()
     window.pass_cancel_on()
-    yield from window.fill()
+    yield from window.admit_machines()
     # Done when no machine is in progress and none may start; remaining ones need another window.
     if window.is_done:
-        yield from window.see_who_is_left()
+        yield from window.fetch_remaining()
         return window.end()
     yield from window.sleep()
     # Kept signals wake the next generation at once.
@@ -112,7 +112,7 @@ class _Window:
         self._controls = RunControls(resume_count=phase.resume_count)
         self._lane_rest_until = dict(phase.lane_rest_until)
         self._unlocked_since = dict(phase.unlocked_since)
-        self._reconcile_at = phase.reconcile_at or utc_now(context) + COMPARE_EVERY
+        self._reconcile_at = phase.reconcile_at or utc_now(context) + RECONCILE_INTERVAL
         self._reconcile_offset = phase.reconcile_offset
         self._cursor = phase.cursor
         self._has_all_pages = phase.has_all_pages
@@ -124,7 +124,7 @@ class _Window:
         self._cancels_pending = phase.cancels_pending
         self._has_changed = False
         self._cancel = receive(context, Signal.CANCEL)
-        self._steer = receive(context, Signal.CONTROL)
+        self._control = receive(context, Signal.CONTROL)
 
     # --- state
 
@@ -145,9 +145,9 @@ class _Window:
         return nothing_to_start and not self._admission.running
 
     @property
-    def _is_told_something(self) -> bool:
+    def _has_signal(self) -> bool:
         """A command has come since the last poll: it is read before anything starts."""
-        return self._cancel.is_complete or self._steer.is_complete
+        return self._cancel.is_complete or self._control.is_complete
 
     def end(self) -> PhaseEnd:
         """The result. Failures of an unfinished wave still count in its next window."""
@@ -211,16 +211,16 @@ class _Window:
             return
         running = [self._placed[each.key] for each in self._admission.running]
         cancels_pending = len(running) if self._cancels_pending is None else min(self._cancels_pending, len(running))
-        told = running[len(running) - cancels_pending :][:MAX_TOLD]
+        told = running[len(running) - cancels_pending :][:MAX_CANCELS_PER_TICK]
         for machine in told:
             send(self._context, self._instance(machine), Signal.CANCEL)
         self._cancels_pending = cancels_pending - len(told)
 
-    def fill(self) -> Steps[None]:
+    def admit_machines(self) -> Steps[None]:
         """Start machines while limits allow it, and fetch more as needed."""
         lanes = len(self._phase.lanes)
         room = STARTS_OF_ASSESSMENTS if self._phase.step is Step.ASSESS else min(STARTS_IN_A_LANE * lanes, MAX_STARTS)
-        while not (self._is_stopped or self._is_told_something):
+        while not (self._is_stopped or self._has_signal):
             started = self._admission.start(room)
             for each in started:
                 self._start(self._placed[each.key])
@@ -230,7 +230,7 @@ class _Window:
                 return
             yield from self._fetch()
 
-    def see_who_is_left(self) -> Steps[None]:
+    def fetch_remaining(self) -> Steps[None]:
         """Fetch until a remaining machine is found: without one, no further window is needed."""
         while not self._has_all_pages and not self._admission.waiting:
             yield from self._fetch()
@@ -280,26 +280,26 @@ class _Window:
 
     # --- polling
 
-    def look(self) -> Steps[None]:
+    def poll(self) -> Steps[None]:
         """Read completions and controls from their rows, which are authoritative."""
         request = PhasePollRequest(run_id=self._phase.run_id, phase=self._phase.name, since=self._since)
         seen = yield from call(self._context, contracts.POLL_PHASE, request)
         self._since, self._wait_seconds = seen.since, seen.wait_seconds
-        self._obey(seen.controls)
+        self._apply_controls(seen.controls)
         for ended in seen.ended:
-            yield from self._take(ended)
+            yield from self._apply_completion(ended)
         now = utc_now(self._context)
         self._lane_rest_until = {lane: until for lane, until in self._lane_rest_until.items() if now < until}
         self._hold()
 
-    def compare(self) -> Steps[None]:
+    def reconcile(self) -> Steps[None]:
         """Compare machines in progress with their rows, when it is due."""
         now = utc_now(self._context)
         if now < self._reconcile_at:
             return
-        self._reconcile_at = now + COMPARE_EVERY
+        self._reconcile_at = now + RECONCILE_INTERVAL
         running = [machine.key for machine in self._admission.running]
-        keys = running[self._reconcile_offset : self._reconcile_offset + COMPARED_AT_ONCE]
+        keys = running[self._reconcile_offset : self._reconcile_offset + RECONCILE_BATCH]
         self._reconcile_offset = (
             self._reconcile_offset + len(keys) if self._reconcile_offset + len(keys) < len(running) else 0
         )
@@ -309,31 +309,31 @@ class _Window:
         answer = yield from call(self._context, contracts.RECONCILE_MACHINES, request)
         for key in keys:
             if key not in answer.keys:
-                yield from self._take(self._ending(key, failed=key in answer.failed))
+                yield from self._apply_completion(self._completion(key, failed=key in answer.failed))
             elif key not in answer.unlocked:
                 self._unlocked_since.pop(key, None)
-            elif now - self._unlocked_since.setdefault(key, now) >= GONE_AFTER:
-                yield from self._take(self._ending(key, requeued=True))
+            elif now - self._unlocked_since.setdefault(key, now) >= ORPHANED_AFTER:
+                yield from self._apply_completion(self._completion(key, requeued=True))
 
-    def _ending(self, key: str, *, failed: bool = False, requeued: bool = False) -> MachineEnded:
+    def _completion(self, key: str, *, failed: bool = False, requeued: bool = False) -> MachineEnded:
         return MachineEnded(key=key, attempt=self._placed[key].attempt, failed=failed, requeued=requeued)
 
     def sleep(self) -> Steps[None]:
         """Sleep until the next tick or signal."""
         timer = self._context.create_timer(max(self._wake_at() - utc_now(self._context), timedelta(seconds=0.1)))
-        yield task.when_any([timer, self._cancel, self._steer])
+        yield task.when_any([timer, self._cancel, self._control])
         timer.cancel()
 
     def _wake_at(self) -> datetime:
         """The next tick, the end of a lane's bake time, or the close of the window."""
         now = utc_now(self._context)
-        longest = timedelta(seconds=self._wait_seconds) if self._admission.running else HEARTBEAT
-        pause = timedelta(seconds=self._wait_seconds / BEATS_PER_POLL) * 2 ** min(self._idle_ticks, 16)
+        longest = timedelta(seconds=self._wait_seconds) if self._admission.running else MAX_IDLE_SLEEP
+        pause = timedelta(seconds=self._wait_seconds / TICKS_PER_POLL) * 2 ** min(self._idle_ticks, 16)
         closes_at = self._phase.closes_at
         closing = [closes_at + timedelta(seconds=1)] if closes_at is not None and closes_at >= now else []
         return min([now + min(pause, longest), *self._lane_rest_until.values(), *closing])
 
-    def _obey(self, controls: RunControls) -> None:
+    def _apply_controls(self, controls: RunControls) -> None:
         is_canceled = controls.is_canceled or self._controls.is_canceled
         if controls.resume_count > self._controls.resume_count:
             # A user has reviewed the failures and resumed the run.
@@ -365,7 +365,7 @@ class _Window:
 
     # --- completions
 
-    def _take(self, ended: MachineEnded) -> Steps[None]:
+    def _apply_completion(self, ended: MachineEnded) -> Steps[None]:
         """Apply a completion: release permits, count a failure, and start the bake time of a finished wave."""
         machine = self._placed.get(ended.key)
         if machine is None or machine.attempt != ended.attempt:
@@ -404,7 +404,7 @@ class _Window:
                 limit=self._ledger.limit(level, scope) or 0,
                 ends_run=self._phase.error_budget.on_exceeded is OnExceeded.END,
             )
-            self._obey((yield from call(self._context, contracts.TRIP_ERROR_BUDGET, gate)))
+            self._apply_controls((yield from call(self._context, contracts.TRIP_ERROR_BUDGET, gate)))
             if self._phase.announces:
                 facts = events.ErrorBudgetNotice(
                     scope=scope,

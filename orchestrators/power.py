@@ -9,7 +9,7 @@ from patchwave.domain.machine.power import NotRestored, not_started, not_stopped
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.messages import MachineRef, PowerRequest, PowerResult, PreflightResult
 
-MAX_POWER_LOOKS = 60
+MAX_POWER_POLLS = 60
 """Transient refusals of a start or stop before it fails. Accepted changes have a deadline in the activities, and
 throttling ends after a day."""
 
@@ -28,14 +28,14 @@ def explain_start(look: PreflightResult, started: PowerResult) -> PreflightResul
     return look.model_copy(update={"preflight": explained})
 
 
-def put_power_back(context: Context, machine: MachineRef, waits: Waits) -> Steps[NotRestored | None]:
+def restore_power(context: Context, machine: MachineRef, waits: Waits) -> Steps[NotRestored | None]:
     """Stop the machine that the run started, until it shows that; the reason when that failed.
 
     Raises:
         TaskFailedError: the activity failed for good.
     """
     request = power_request(context, machine)
-    patience = Patience(context, MAX_POWER_LOOKS)
+    patience = Patience(context, MAX_POWER_POLLS)
     while True:
         stopped = yield from call(context, contracts.STOP_MACHINE, request)
         if stopped.accepted:

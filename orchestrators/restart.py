@@ -9,7 +9,7 @@ from orchestrators.waits import Waits
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.messages import MachineRef, PowerResult
 
-MAX_LOOKS = 60
+MAX_POLLS = 60
 """Transient refusals of the restart before it fails; throttling does not count."""
 
 
@@ -20,7 +20,7 @@ def restart(context: Context, machine: MachineRef, waits: Waits) -> Steps[PowerR
 
     The wait matters: until the machine goes down its agent still reports ready.
     """
-    patience = Patience(context, MAX_LOOKS)
+    patience = Patience(context, MAX_POLLS)
     while True:
         result = yield from call(context, contracts.RESTART_MACHINE, machine)
         if result.accepted:

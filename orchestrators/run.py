@@ -74,7 +74,7 @@ ATTEMPTS_PER_GENERATION = 300
 """More attempts than one generation makes: up to 9 in each of its windows."""
 TURNS_PER_GENERATION = 10_000
 """More reservations than one generation makes: one for each phase in each window."""
-MAX_LOOK = timedelta(minutes=15)
+MAX_WAIT_POLL = timedelta(minutes=15)
 """Longest sleep of a run that waits for another one, which normally wakes it."""
 MAX_TAKINGS = 20
 """Checkpoints that a new generation loads for machines in progress, 500 machines each."""
@@ -462,25 +462,25 @@ class _Run:
         self._turns += 1
         self._has_reserved = True
         request = TakePlaces(run_id=self._run_id, ring_number=ring_number, phase_number=phase_number, turn=self._turns)
-        looks = 0
+        polls = 0
         while True:
             taken = yield from call(self._context, contracts.TAKE_PLACES, request)
             self._wake_runs(taken.freed)
             if not taken.waits_for:
-                if looks:
+                if polls:
                     yield from self._show(RunState.RUNNING)
                 return ""
             now = utc_now(self._context)
             if closes_at is not None and now > closes_at:
                 yield from self._show(RunState.RUNNING)
                 return taken.waits_for
-            if not looks:
+            if not polls:
                 self._announce(RunAwaited(waits_for=taken.waits_for), self._turns)
-            until = now + min(timedelta(seconds=taken.wait_seconds) * 2 ** min(looks, 16), MAX_LOOK)
+            until = now + min(timedelta(seconds=taken.wait_seconds) * 2 ** min(polls, 16), MAX_WAIT_POLL)
             if closes_at is not None:
                 until = min(until, closes_at + timedelta(seconds=1))
             yield from self._wake(until)
-            looks += 1
+            polls += 1
 
     def _give_places_back(self) -> Steps[None]:
         """Release the run's reservations, and wake the runs that may wait for them."""

@@ -27,8 +27,6 @@ API_VERSION = "0.1.0"
 PREFIX = "/api/"
 """Prefix of all routes, as in host.json."""
 _REFERENCE = "#/components/schemas/{model}"
-_NAMES = {"domain__agenda__Decision": "OccurrenceDecision", "domain__run__Decision": "RingDecision"}
-"""Classes of the same name, by the library's distinct names, and their schema names here."""
 _PROBLEM = "application/problem+json"
 _INTRODUCTION = """\
 Assesses and patches fleets of Azure virtual machines. Times are UTC, ISO-8601 with `Z`. What goes wrong is answered \
@@ -190,7 +188,7 @@ def _schemas(routes: Sequence[RouteSpec]) -> tuple[dict[int, Json], Json]:
         if name in components:
             components[name] = schema
     del components["Policy"]["$schema"]
-    named = {_NAMES.get(name, name): _referring(schema) for name, schema in components.items()}
+    named = {name: _referring(schema) for name, schema in components.items()}
     return {each: _referring(schema) for (each, _), schema in found.items()}, dict(sorted(named.items()))
 
 
@@ -208,4 +206,4 @@ def _referring(schema: Any) -> Any:
 
 
 def _reference(name: str) -> Json:
-    return {"$ref": _REFERENCE.format(model=_NAMES.get(name, name))}
+    return {"$ref": _REFERENCE.format(model=name)}

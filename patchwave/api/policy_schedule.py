@@ -114,7 +114,7 @@ async def what_comes(
     problems=INVALID_BODY | NO_POLICY,
 )
 async def pause_policy(req: func.HttpRequest) -> func.HttpResponse:
-    """Start nothing by the schedule until somebody resumes the policy."""
+    """Start nothing by the schedule until the policy is resumed."""
     storage, policy, order = await _read(req)
     pause = Pause(**order.who, reason=order.why, at=order.at)
     return _shown(policy, await storage.overrides.pause(policy.name, pause))

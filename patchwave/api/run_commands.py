@@ -224,7 +224,7 @@ async def _tell(client: DurableClient, run: Run, event: str) -> bool:
 async def skip_machine(req: func.HttpRequest, body: RunCommandBody) -> func.HttpResponse:
     """Leave a machine out of its run: 202; 409 when it has ended, or its operation has begun.
 
-    Nobody has to be told: whoever works on the machine reads its row before anything is sent.
+    No signal is needed: the machine's row is read before anything is sent.
     """
     command = _command(req, body)
     storage = open_storage()

@@ -156,7 +156,7 @@ class ApiClient:
     def apply_policy(self, name: str, policy: Json, *, reason: str = "", by: str = "") -> tuple[Json, bool]:
         """Create a policy or change it from the version that is there now; the policy, and whether it is new.
 
-        The ETag makes a change that somebody else makes in between a refusal instead of a loss.
+        With the ETag, a concurrent change is refused instead of lost.
         """
         try:
             _, etag = self.policy(name)

@@ -37,7 +37,7 @@ def _login_name() -> str:
     try:
         return getpass.getuser()
     except OSError:
-        # Nobody is logged in: a container, a pipeline.
+        # No user is logged in: a container, a pipeline.
         return ""
 
 

@@ -68,7 +68,7 @@ def new_grid() -> Table:
 
 
 def ordered(what: str, order: Json, why: str) -> Text:
-    """What somebody ordered, who it was, when, and why."""
+    """A command: its actor, time and reason."""
     line = Text(" ".join(filter(None, (what, f"by {plain(order.get('by', ''))}", moment(order.get("at"))))))
     if order.get(why):
         line.append(f": {plain(order[why])}")

@@ -248,7 +248,7 @@ async def _look_after_machines(watch: Watch, run: Run, others: Sequence[Orchestr
             # Its end must be confirmed before another instance follows the same operation.
             await watch.engine.terminate_orchestration(operation.instance_id, output=ENDED_BY_WATCHDOG, recursive=False)
         elif machine.runtime_status in _DEAD:
-            await _put_back(watch, run, machine, phases)
+            await _requeue(watch, run, machine, phases)
             await watch.engine.purge_orchestration(instance_id, recursive=False)
         elif machine.runtime_status is not OrchestrationStatus.SUSPENDED:
             turned_at = max(_turned_at(each) for each in (machine, operation) if each is not None)
@@ -258,7 +258,7 @@ async def _look_after_machines(watch: Watch, run: Run, others: Sequence[Orchestr
     await _each(machines, look)
 
 
-async def _put_back(watch: Watch, run: Run, machine: OrchestrationState, phases: Container[str]) -> None:
+async def _requeue(watch: Watch, run: Run, machine: OrchestrationState, phases: Container[str]) -> None:
     """Tell a live phase to requeue the machine. An operation that Azure accepted is adopted."""
     state = await watch.engine.get_orchestration_state(machine.instance_id)
     given = None if state is None else state.get_input()

@@ -13,28 +13,28 @@ from patchwave.storage.engine.paging import try_read
 from patchwave.storage.engine.rows import BATCH_ROWS, Change, Conflict, Row
 from patchwave.storage.engine.store import Repository
 
-_ENDINGS = "e~"
+_PREFIX = "e~"
 """Row key prefix of a completion: ``e~{phase}~{machineKey}~{attempt}``."""
-_MAX_TOLD = 400
+_MAX_PER_POLL = 400
 """Completions per poll: they travel in one message, and their names in the next ones."""
 
 
 class CompletionRepository(Repository):
     """Completions of the machines of a phase."""
 
-    async def since(self, run_id: str, phase: str, heard: str) -> tuple[list[MachineEnded], str]:
-        """The completions without acknowledgement, and the ``heard`` of the next call, which acknowledges them.
+    async def since(self, run_id: str, phase: str, acknowledged: str) -> tuple[list[MachineEnded], str]:
+        """The completions that are not acknowledged, and the ``acknowledged`` of the next call.
 
-        A repeated call returns the same completions until a call acknowledges them in ``heard``. One that is written
-        again after its removal is returned again.
+        A repeated call returns the same completions until a call acknowledges them. One that is written again after its
+        removal is returned again.
         """
-        prefix = f"{_ENDINGS}{phase}~"
-        known = set(heard.split())
+        prefix = f"{_PREFIX}{phase}~"
+        known = set(acknowledged.split())
         old: list[Row] = []
         new: list[Row] = []
         async for row in self._store.results.scan(run_id, first=prefix, end=f"{prefix}~"):
             (old if row.key.removeprefix(prefix) in known else new).append(row)
-            if len(new) == _MAX_TOLD:
+            if len(new) == _MAX_PER_POLL:
                 # Acknowledged ones that come later in key order still exist.
                 break
         else:
@@ -43,12 +43,12 @@ class CompletionRepository(Repository):
         left = known - {key.removeprefix(prefix) for key in removed}
         names = sorted(left | {row.key.removeprefix(prefix) for row in new})
         # If the row is damaged, the phase's comparison with its machines finds the completion.
-        told = [try_read(run_id, row, lambda row: unpack(MachineEnded, row.columns)) for row in new]
-        return [each for each in told if each is not None], " ".join(names)
+        completions = [try_read(run_id, row, lambda row: unpack(MachineEnded, row.columns)) for row in new]
+        return [each for each in completions if each is not None], " ".join(names)
 
-    async def record(self, run_id: str, ending: Change) -> None:
+    async def record(self, run_id: str, completion: Change) -> None:
         """Write a completion (`completion_change`) without its machine's row."""
-        await self._store.results.apply(run_id, [ending])
+        await self._store.results.apply(run_id, [completion])
 
     async def _remove(self, run_id: str, acknowledged: list[Row]) -> list[str]:
         """Remove full batches of a hundred; returns the keys of the removed rows."""
@@ -66,4 +66,4 @@ class CompletionRepository(Repository):
 
 def completion_change(phase: str, ended: MachineEnded) -> Change:
     """The completion row; its key is the same for each end of this attempt."""
-    return Change("replace", f"{_ENDINGS}{phase}~{ended.key}~{ended.attempt}", pack(ended.to_wire()))
+    return Change("replace", f"{_PREFIX}{phase}~{ended.key}~{ended.attempt}", pack(ended.to_wire()))

@@ -310,8 +310,8 @@ def _known_requests() -> Iterator[tuple[requests.PreparedRequest, str, str]]:
         ("POST", "runs", "startRun", {"policy": "foreign", "overrides": {"maxConcurrent": 999}}),
         ("POST", "runs", "startRun", {"policy": "foreign", "overrides": {"maxConcurrent": 9_999}}),
         ("POST", "runs", "startRun", {"policy": policy, "mode": "assess"}),
-        ("POST", "plans", "draftPlan", {"policy": policy}),
-        ("POST", "plans", "draftPlan", {"policy": policy, "overrides": {"maxConcurrent": 5}}),
+        ("POST", "plans", "planDryRun", {"policy": policy}),
+        ("POST", "plans", "planDryRun", {"policy": policy, "overrides": {"maxConcurrent": 5}}),
         ("POST", "fleet/mode-changes", "planModeChange", {"scope": machines, "patchMode": "AutomaticByPlatform"}),
         ("GET", "policies/foreign/occurrences", "listOccurrences", None),
     ):

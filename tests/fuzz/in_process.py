@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from datetime import timedelta
+from inspect import signature
 from typing import Any, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -40,7 +41,7 @@ class InProcess:
         route = self._routes[operation]
         url = urlsplit(str(request.url))
         # The route is known, so that its parts need no matching: they stand where the template has them.
-        parts = zip(route.path.split("/"), url.path.split("/"), strict=True)
+        parts = zip(openapi.path_of(route).split("/"), url.path.split("/"), strict=True)
         # What requests calls them is wider than what they are once prepared.
         body = cast("bytes | str", request.body or b"")
         asked = func.HttpRequest(
@@ -55,8 +56,8 @@ class InProcess:
         return _response(request, work.result(SECONDS))
 
     async def _answer(self, handler: Any, request: func.HttpRequest) -> func.HttpResponse:
-        inner = getattr(handler, "client_function", None)
-        return await (handler(req=request) if inner is None else inner(req=request, client=self._engine))
+        takes_client = "client" in signature(handler).parameters
+        return await (handler(req=request, client=self._engine) if takes_client else handler(req=request))
 
 
 def _joined(pairs: list[tuple[str, str]]) -> dict[str, str]:

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, cast
 import hypothesis
 import pytest
 
-HEARTBEAT_TIMEOUT = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header", "--tb=no", "--timeout=60"]
+_PYTEST_OPTIONS = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header", "--tb=no", "--timeout=60"]
 
 
 class Verdict(StrEnum):
@@ -185,7 +185,7 @@ def _serve(root: Path, folders: Sequence[str], mutants: Connection) -> None:
     try:
         _silence()
         os.chdir(root)
-        code = pytest.main([*HEARTBEAT_TIMEOUT, *folders], plugins=[_Server(root, mutants)])
+        code = pytest.main([*_PYTEST_OPTIONS, *folders], plugins=[_Server(root, mutants)])
     finally:
         os._exit(int(code))
 
@@ -225,7 +225,7 @@ def _run(root: Path, trial: Trial) -> None:
         name = trial.file.removesuffix(".py").replace("/", ".")
         sys.meta_path.insert(0, _Finder(name, root / trial.file, trial.tree))
         files = list(dict.fromkeys(test.partition("::")[0] for test in trial.tests))
-        code = pytest.main([*HEARTBEAT_TIMEOUT, *files], plugins=[Selection(trial.tests)])
+        code = pytest.main([*_PYTEST_OPTIONS, *files], plugins=[Selection(trial.tests)])
     finally:
         # Nothing of the parent's is cleaned up twice.
         os._exit(int(code))

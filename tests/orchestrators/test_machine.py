@@ -11,7 +11,7 @@ import pytest
 from durabletask.client import OrchestrationStatus
 
 from local.functions_host.durable.workbench import Workbench
-from orchestrators.machine import MAX_LOOKS, patch_machine
+from orchestrators.machine import MAX_POLLS, patch_machine
 from orchestrators.operation import MAX_REFUSALS, await_operation
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.patch_results import InstallResult
@@ -169,7 +169,7 @@ def test_a_machine_that_somebody_else_has_patched_meanwhile_is_assessed_anew() -
 def test_a_machine_that_stays_locked_is_given_up_after_a_bounded_number_of_looks() -> None:
     fleet = Fleet([KEY], {KEY: Script(looks=[scripted_fleet.LOCKED])})
     bench = run(fleet)
-    assert len(bench.calls_of(contracts.PREFLIGHT_MACHINE.name)) == MAX_LOOKS
+    assert len(bench.calls_of(contracts.PREFLIGHT_MACHINE.name)) == MAX_POLLS
     assert fleet.outcomes[KEY] == ("skipped", "locked_by_run")
     assert not fleet.accepted
 

@@ -8,7 +8,7 @@ import pytest
 from durabletask.client import OrchestrationStatus
 from durabletask.history import TimerCreatedEvent
 
-from orchestrators.machine import MAX_LOOKS
+from orchestrators.machine import MAX_POLLS
 from orchestrators.operation import POLLS_PER_GENERATION
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.documents import Json
@@ -179,7 +179,7 @@ def test_a_look_whose_turn_had_not_come_is_none() -> None:
     unread = NOT_YET.model_copy(update={"counts_as_attempt": False})
     unseen = Verified(is_ready=False, wait_seconds=5, counts_as_attempt=False)
     script = Script(
-        looks=[unread] * (2 * MAX_LOOKS) + [READY], verifications=[unseen] * (2 * MAX_LOOKS) + [READY_AGAIN]
+        looks=[unread] * (2 * MAX_POLLS) + [READY], verifications=[unseen] * (2 * MAX_POLLS) + [READY_AGAIN]
     )
     fleet = Fleet([KEY], {KEY: script})
     with fleet.bench() as bench:

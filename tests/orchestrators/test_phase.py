@@ -138,7 +138,7 @@ def test_an_end_that_is_never_told_is_found_in_the_records() -> None:
 
 
 def test_machines_that_run_are_compared_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(phase_module, "COMPARED_AT_ONCE", 30)
+    monkeypatch.setattr(phase_module, "RECONCILE_BATCH", 30)
     count = 30 + 15
     floor = Floor(Fleet(keys(count), cap=count), silent=keys(count), seconds=lambda _: 60)
     with floor.bench() as bench:
@@ -542,7 +542,7 @@ def test_a_phase_that_is_woken_cancels_its_timer(monkeypatch: pytest.MonkeyPatch
 
 def test_a_cancel_is_passed_on_to_every_machine_that_runs_some_on_each_beat(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine may wait an hour for its health to settle; the wait ends with the cancel."""
-    monkeypatch.setattr(phase_module, "MAX_TOLD", 2)
+    monkeypatch.setattr(phase_module, "MAX_CANCELS_PER_TICK", 2)
     fleet = Fleet(keys(7), cap=7)
     began: list[str] = []
     told: dict[str, timedelta] = {}

@@ -50,7 +50,7 @@ async def status(req: func.HttpRequest, client: df.DurableFunctionsClient) -> fu
 
 @app.orchestration_trigger(context_name="context")
 def patch_fleet(context: task.OrchestrationContext, _: Any) -> Generator[task.Task[Any], Any, int]:
-    """Assess everybody, then install everywhere; how many installations succeeded."""
+    """Assess all machines, then install on all; how many installations succeeded."""
     machines: list[Any] = yield context.call_activity("list_machines", input=None)
     succeeded = 0
     for begin in ("assess", "install"):

@@ -49,7 +49,7 @@ ANY_STATUS = FINISHED | {
 }
 
 # Every stream of a gRPC worker and every waiting client holds a thread of the gRPC server (B7). Threads are made
-# only when they are needed; past the limit a caller is refused instead of everybody hanging.
+# only when they are needed; past the limit a caller is refused instead of all of them hanging.
 _SERVER_THREADS = 1024
 _BLOCKED_THREADS = _SERVER_THREADS - 64
 

@@ -26,7 +26,7 @@ class OrchestratorCounts:
     largest_work_item: int = 0
     largest_response: int = 0
     largest_input: int = 0
-    """Given by whoever started it."""
+    """Given by the caller."""
     largest_output: int = 0
     """Given back when it was done."""
     largest_state: int = 0

@@ -24,7 +24,7 @@ class TimerQueue:
     """Calls actions at given UTC times, and owns the engine's clock.
 
     ``lock`` is the lock of the engine: actions run while it is held, so that taking a timer off the heap and
-    acting on it is one step for everybody else. Time can be moved forward (``skip_to_next``), which is how a
+    acting on it is one step for all other threads. Time can be moved forward (``skip_to_next``), which is how a
     test runs hours of durable timers in milliseconds.
     """
 

@@ -1,7 +1,7 @@
 """App Service authentication on this machine: every caller is the one developer who has every role.
 
 In Azure the platform takes the headers of a principal out of each request and writes its own. The host does the same,
-for a principal that stands for whoever can reach its loopback port. Deployed code never imports this.
+for a principal that stands for every caller of its loopback port. Deployed code never imports this.
 """
 
 from __future__ import annotations

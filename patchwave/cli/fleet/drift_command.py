@@ -36,7 +36,7 @@ def doctor(
         bool, typer.Option("--all", help=f"Show every finding, not only the first {MAX_SHOWN} of a kind.")
     ] = False,
 ) -> None:
-    """Find machines that nobody patches or two do, schedules that do nothing, and what is stale; with the fix of each.
+    """Find machines with no patcher or several, schedules without effect, and stale settings; with the fix of each.
 
     Exits with 1 when there are findings.
     """

@@ -109,7 +109,7 @@ def serve(
     except KeyboardInterrupt:
         console.print("Ended.")
     finally:
-        # Addresses and keys of a stack that is gone would only mislead whoever sources them.
+        # Addresses and keys of a stack that is gone would mislead a shell that sources them.
         environment.unlink(missing_ok=True)
 
 

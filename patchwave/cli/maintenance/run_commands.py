@@ -79,7 +79,7 @@ def occurrences_table(found: Iterable[Json]) -> RenderableType:
 
 
 def occurrence_facts(found: Json) -> RenderableType:
-    """What one scheduled run is, and what was heard and done."""
+    """One scheduled run: its events, and the work before and after it."""
     occurrence = part(found, "occurrence")
     facts = {
         "scheduled run": occurrence.get("id"),

@@ -36,7 +36,7 @@ def plan_tables(plan: Plan, diff: PlanDiff | None = None, most: int | None = MAX
 
 
 def plan_facts(plan: Plan) -> RenderableType:
-    """The plan in short, and what whoever reads it should know."""
+    """The summary of the plan, and its warnings."""
     line = Text.assemble(
         (plain(plan.policy), "bold"),
         f"  {_count(len(plan.machines), 'machine')} in {_count(len(plan.rings), 'ring')}, {took(plan.makespan)}",

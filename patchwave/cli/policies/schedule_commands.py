@@ -1,6 +1,6 @@
-"""``patchwave schedule``, ``patchwave freeze``, and the orders of ``patchwave policy``: the calendar of a service.
+"""``patchwave schedule``, ``patchwave freeze``, and the calendar commands of ``patchwave policy``.
 
-Every order says why, since whoever wonders later why nothing ran reads it in ``schedule show`` and in the audit log.
+Every command has a reason, which explains later why nothing ran, in ``schedule show`` and in the audit log.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ OUTCOMES = {
 """Every outcome with its colour, what is most urgent first."""
 
 NEEDS_PERSON = tuple(list(OUTCOMES)[:7])
-"""The outcomes that somebody has to look at, most urgent first."""
+"""The outcomes that need a person, most urgent first."""
 
 _HEALTH = {"True": "healthy", "False": "unhealthy"}
 

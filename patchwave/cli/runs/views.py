@@ -49,7 +49,7 @@ _SHORT_DIGEST = 12
 
 
 def needs_person(run: Json) -> int:
-    """How many machines of a run somebody has to look at."""
+    """How many machines of a run need a person."""
     by_outcome = counts(run, "countsByOutcome")
     return sum(by_outcome.get(outcome, 0) for outcome in NEEDS_PERSON)
 
@@ -112,7 +112,7 @@ def run_facts(run: Json) -> RenderableType:
 
 
 def rules_of(run: Json) -> dict[str, str]:
-    """Whose rules a run follows, and what of them somebody who approves it has to see; empty where nothing is known."""
+    """The author of a run's rules, and what an approver has to see of them; empty where unknown."""
     origin, snapshot = part(run, "policyOrigin"), part(run, "policySnapshot")
     told: dict[str, str] = {}
     if origin:

@@ -86,7 +86,7 @@ def watch(
 ) -> Json:
     """Show a run until it ends, live on a terminal and as lines elsewhere; the final run document.
 
-    Ctrl-C ends the watching, not the run. ``answer`` is called with each state of the run, for whoever steers it.
+    Ctrl-C ends the watching, not the run. ``answer`` is called with each state of the run, to answer its questions.
     """
     if not console.is_terminal:
         return _as_lines(client, run_id, console, interval_seconds, answer)
@@ -121,7 +121,7 @@ def _as_lines(
 
 
 def exit_code_of(run: Json) -> ExitCode:
-    """How the command ends for a run that has ended: 0 only when nobody has to look at anything."""
+    """How the command ends for a run that has ended: 0 only when nothing needs a person."""
     if run.get("state") in ("failed", "canceled", "stopped") or needs_person(run):
         return ExitCode.NEEDS_PERSON
     return ExitCode.OK

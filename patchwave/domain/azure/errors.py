@@ -393,7 +393,7 @@ def classify(failure: ArmFailure) -> ErrorClassification:
 
 
 def is_throttling(failure: ArmFailure) -> bool:
-    """Whether the answer says no more than to come later: a call that is throttled is no attempt (safety rule 6).
+    """Whether the answer says no more than to come later: a call that is throttled is no attempt (safety rule 7).
 
     That is a 429, Azure's or our own for a turn that is too far away, and a 503.
     """

@@ -131,7 +131,7 @@ class MachineView(ExternalDocument):
 
     @property
     def agent_reported_at(self) -> datetime | None:
-        """When the VM agent was last heard of, as far as Azure tells."""
+        """Last report of the VM agent, where Azure has one."""
         return max((status.time for status in self._agent_statuses if status.time is not None), default=None)
 
     @property

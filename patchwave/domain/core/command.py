@@ -18,4 +18,4 @@ class InvalidTransition(Exception):
 
 
 class SelfApproval(Exception):
-    """Somebody else has to give the order; the text says why."""
+    """Another person has to give the command; the text says why."""

@@ -1,6 +1,6 @@
-"""Steering a run: what people and gates may ask of it, and what that means for a machine whose turn has come.
+"""Commands to a run from people and gates, and what they mean for a machine that is about to start.
 
-The run's row is the truth. An order changes the row; whoever is about to start something reads it. Orders are
+The run's row is the truth. A command changes the row, which is read before anything starts. Commands are
 idempotent: giving one twice changes nothing, and the first one's name and reason stay. Everything here is pure.
 """
 
@@ -27,7 +27,7 @@ PATCHWAVE = "patchwave"
 
 
 def pause(run: Run, order: Order) -> Run:
-    """Start nothing more until somebody resumes the run.
+    """Start nothing more until the run is resumed.
 
     Raises:
         InvalidTransition: the run has ended, or is about to.
@@ -78,7 +78,7 @@ def decide(run: Run, ring: str, order: Order, *, approved: bool) -> Run:
 
     Raises:
         InvalidTransition: the ring was decided otherwise, needs no approval, or the run goes no further.
-        SelfApproval: the policy wants a second person: neither its author nor anybody who started or retried the run.
+        SelfApproval: the policy wants a second person: not its author, nor a person who started or retried the run.
     """
     decision = run.decisions.get(ring)
     if decision is not None:
@@ -137,7 +137,7 @@ def _approvals(run: Run) -> dict[str, Approval]:
 def _check_is_other(run: Run, order: Order) -> None:
     """Refuse the author of the rules and those who started or retried the run, told apart by their object ids alone.
 
-    Timers, webhooks and events start runs for nobody; the policy has its author all the same.
+    Timers, webhooks and events start runs without a person; the policy still has its author.
     """
     author = run.policy_origin.author_id if run.policy_origin else ""
     if not order.by_id:
@@ -248,7 +248,7 @@ def _base(run: Run) -> RunState:
 
 
 def _show(run: Run, state: RunState | None = None, waiting_for: str = "") -> Run:
-    """The run with what it shows: a pause before everything else, a wait for somebody before a gate that holds."""
+    """Recompute ``state``. Precedence: paused, awaiting approval, held, running."""
     if state is None:
         state = _base(run)
         is_held = (run.paused_from_state or run.state) is RunState.HELD
@@ -291,7 +291,7 @@ def skip(machine: MachineRecord, intent: Intent | None, order: Order) -> Machine
 
 
 def skipped(order: Order) -> Outcome:
-    """The outcome of a machine that somebody wants left out."""
+    """The outcome of a machine that a person skipped."""
     why = f": {order.why}" if order.why else "."
     return Outcome.skipped(Reason.SKIPPED_BY_PERSON, f"Skipped by {order.by}{why}")
 

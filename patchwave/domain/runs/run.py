@@ -1,4 +1,4 @@
-"""The documents of a run: the run itself, its machines, and the intents that make an operation happen at most once."""
+"""The document of a run, and what its controls say."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ class Run(Document):
     generation: int = 1
     """How often its orchestration was started: each one goes on from the records."""
     heartbeat_deadline: UtcDatetime | None = None
-    """Until then nothing has to be heard of the run; later the watchdog looks after it."""
+    """Heartbeat deadline: the watchdog ignores the run until this time."""
     exported_at: UtcDatetime | None = None
     """When all of its evidence was last downloaded, after it had ended."""
     maintenance: MaintenanceOccurrence | None = None

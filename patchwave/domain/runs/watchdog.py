@@ -17,7 +17,7 @@ from patchwave.domain.runs.run import Run, RunState
 MAX_PAUSE = timedelta(minutes=10)
 """Between two signs of life of a run that does not say that it sleeps longer."""
 HEARTBEAT_TIMEOUT = 3 * MAX_PAUSE
-"""A run that was heard of may be silent for so long."""
+"""Silence of a run after a heartbeat before the watchdog acts."""
 PATIENCE = timedelta(minutes=30)
 """How long a silent run is woken, again and again, before it is taken for dead."""
 STARTING = timedelta(minutes=10)
@@ -91,7 +91,7 @@ def is_stuck(turned_at: datetime, now: datetime, poll_seconds: float) -> bool:
 
 
 def heartbeat_deadline(now: datetime) -> datetime:
-    """Until when nothing need be heard of a run that shows a sign of life now."""
+    """The heartbeat deadline of a run that sends a heartbeat now."""
     return now + HEARTBEAT_TIMEOUT
 
 

@@ -79,7 +79,7 @@ class Signal(StrEnum):
     POST_MAINTENANCE = "post_maintenance"
     """To a run that accompanies a scheduled one: its row says that the post event has come."""
     CONTROL = "control"
-    """To a run, which passes it on to its phase: somebody said something; the row tells what."""
+    """To a run, which forwards it to its phase: a command has been written to the run's row."""
 
 
 # --- orchestrations -----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from patchwave.domain.workflow.messages import StartResult, StartState
 def start_blocker(run: Run, machine: MachineRecord) -> StartResult | None:
     """Why nothing may be sent to the machine now, or ever in this run; ``None``: it may.
 
-    The last look before an operation is sent: the phase that gave the machine its turn may not have heard yet.
+    Checked last before an operation is sent: the phase that started the machine may not have read the command yet.
     """
     outcome = terminal_outcome(run, machine)
     if outcome is not None:

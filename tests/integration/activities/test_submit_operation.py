@@ -482,7 +482,7 @@ async def test_a_throttled_start_asks_nothing_of_the_machine_before_its_turn(
     async def turn(*_: object) -> StartResult:
         return away
 
-    monkeypatch.setattr(submit_operation, "_turn", turn)
+    monkeypatch.setattr(submit_operation, "_reserve", turn)
     assert await start() == away
     assert (len(azure.sent), len(azure.read)) == (1, 0)
 

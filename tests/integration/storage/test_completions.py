@@ -169,7 +169,7 @@ def test_every_ending_is_told_however_late_it_becomes_readable(steps: list[tuple
 async def _told_whatever_happens(steps: list[tuple[str, int]]) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(completions, "BATCH_ROWS", 3)
-        patched.setattr(completions, "_MAX_TOLD", 5)
+        patched.setattr(completions, "_MAX_PER_POLL", 5)
         table = Rows()
         completion_rows = CompletionRepository(cast("Store", SimpleNamespace(results=table)))
         written: set[int] = set()

@@ -51,7 +51,14 @@ def stored(product: Product, name: str, ids: list[str], **fields: object) -> Gen
 
 
 def runs_of(product: Product, policy: str) -> list[Json]:
-    return [run for run in product.api.get("/api/runs", params={"limit": 50}).json()["runs"] if run["policy"] == policy]
+    """The policy's runs, of all pages: an event's run has the id of its quarter's begin, and others are newer."""
+    found: list[Json] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page = product.api.get("/api/runs", params={"limit": 50} | ({"cursor": cursor} if cursor else {})).json()
+        found += [run for run in page["runs"] if run["policy"] == policy]
+        cursor = page["cursor"]
+    return found
 
 
 def deliver(product: Product, *events: Json) -> int:
