@@ -64,7 +64,7 @@ def _carry_out[Request](
             return Requeue()
         if result.state is not HookState.WAIT:
             return result.outcome
-        pause = patience.pause(result.wait_seconds, counts_as_attempt=result.counts_as_attempt)
+        pause = patience.pause(result)
         if pause is None:
             return result.outcome
         yield from waits.wait(pause)

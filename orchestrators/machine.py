@@ -258,7 +258,7 @@ class _Machine:
             checked = yield from call(self._context, contracts.PREFLIGHT_MACHINE, request)
             if checked.preflight.readiness is not Readiness.WAIT:
                 return checked
-            pause = patience.pause(checked.wait_seconds, counts_as_attempt=checked.counts_as_attempt)
+            pause = patience.pause(checked)
             if pause is None:
                 return checked
             yield from self._waits.wait(pause)
@@ -269,9 +269,7 @@ class _Machine:
         patience = Patience(self._context, max_polls)
         while True:
             seen = yield from call(self._context, contracts.VERIFY_MACHINE, request)
-            pause = (
-                None if seen.is_ready else patience.pause(seen.wait_seconds, counts_as_attempt=seen.counts_as_attempt)
-            )
+            pause = None if seen.is_ready else patience.pause(seen)
             if pause is None:
                 return seen
             yield from self._waits.wait(pause)
@@ -287,7 +285,7 @@ class _Machine:
             answer = yield from call(self._context, contracts.CHECK_HEALTH, request)
             if answer.state is not HealthState.WAIT:
                 return answer.outcome
-            pause = patience.pause(answer.wait_seconds, counts_as_attempt=answer.counts_as_attempt)
+            pause = patience.pause(answer)
             if pause is None:
                 return None
             yield from self._waits.wait(pause)
@@ -312,11 +310,7 @@ class _Machine:
         patience = Patience(self._context, MAX_POWER_POLLS)
         while True:
             started = yield from call(self._context, contracts.START_MACHINE, request)
-            pause = (
-                patience.pause(started.wait_seconds, counts_as_attempt=started.counts_as_attempt)
-                if started.wait_seconds
-                else None
-            )
+            pause = patience.pause(started) if started.wait_seconds else None
             if pause is None:
                 break
             yield from self._waits.wait(pause)

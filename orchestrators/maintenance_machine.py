@@ -148,11 +148,7 @@ class _Machine:
         patience = Patience(self._context, MAX_POWER_POLLS)
         while True:
             started = yield from call(self._context, contracts.START_MACHINE, request)
-            pause = (
-                patience.pause(started.wait_seconds, counts_as_attempt=started.counts_as_attempt)
-                if started.wait_seconds
-                else None
-            )
+            pause = patience.pause(started) if started.wait_seconds else None
             if pause is None or self._is_too_late:
                 break
             yield self._pause(pause)
@@ -176,7 +172,7 @@ class _Machine:
             checked = yield from call(self._context, contracts.PREFLIGHT_MACHINE, request)
             if checked.preflight.readiness is not Readiness.WAIT or self._is_too_late:
                 return checked
-            pause = patience.pause(checked.wait_seconds, counts_as_attempt=checked.counts_as_attempt)
+            pause = patience.pause(checked)
             if pause is None:
                 return checked
             yield self._pause(pause)
@@ -210,11 +206,7 @@ class _Machine:
         patience = Patience(self._context, MAX_POLLS)
         while True:
             checked = yield from call(self._context, contracts.CHECK_MACHINE_POWER, self._ref)
-            pause = (
-                patience.pause(checked.wait_seconds, counts_as_attempt=checked.counts_as_attempt)
-                if checked.sign is PowerState.WAIT
-                else None
-            )
+            pause = patience.pause(checked) if checked.sign is PowerState.WAIT else None
             if pause is None:
                 return checked
             yield self._pause(pause)

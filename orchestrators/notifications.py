@@ -147,11 +147,7 @@ class _Deliveries:
             self._sent.append(name)
             return
         self._attempts[name] -= not result.counts_as_attempt
-        pause = (
-            self._patience[name].pause(result.wait_seconds, counts_as_attempt=result.counts_as_attempt)
-            if result.wait_seconds
-            else None
-        )
+        pause = self._patience[name].pause(result) if result.wait_seconds else None
         if pause is not None:
             self._due[name] = utc_now(self._context) + timedelta(seconds=pause)
         else:

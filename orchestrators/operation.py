@@ -154,7 +154,7 @@ def _submit(
         if started.reserved_at is not None:
             yield from waits.wait(min(max(0.0, started.wait_seconds), MAX_RESERVATION_WAIT))
             continue
-        pause = patience.pause(started.wait_seconds, counts_as_attempt=started.counts_as_attempt)
+        pause = patience.pause(started)
         if pause is None:
             if started.outcome is not None:
                 return MachineResult(started.outcome)

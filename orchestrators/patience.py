@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from orchestrators.runtime import Context, utc_now
 
@@ -15,6 +16,16 @@ _SHORT_PAUSES = 10
 throttling fits into a history."""
 _GROWTH = 0.1
 """Growth of the waits, as a share of the time so far."""
+
+
+class Attempt(Protocol):
+    """The result of an attempt that another one may follow."""
+
+    @property
+    def wait_seconds(self) -> float: ...
+
+    @property
+    def counts_as_attempt(self) -> bool: ...
 
 
 class Patience:
@@ -41,10 +52,10 @@ class Patience:
         self._since: datetime | None = None
         self._until: datetime | None = None
 
-    def pause(self, seconds: float, *, counts_as_attempt: bool) -> float | None:
-        """Seconds until the next attempt, at least ``seconds``; ``None`` when the limit is reached."""
-        now = utc_now(self._context)
-        if counts_as_attempt:
+    def pause(self, attempt: Attempt) -> float | None:
+        """Seconds until the next attempt, at least ``wait_seconds``; ``None`` when the limit is reached."""
+        now, seconds = utc_now(self._context), attempt.wait_seconds
+        if attempt.counts_as_attempt:
             self._tries += 1
             self._in_a_row = 0
             return seconds if self._tries < self._most else None

@@ -40,11 +40,7 @@ def restore_power(context: Context, machine: MachineRef, waits: Waits) -> Steps[
         stopped = yield from call(context, contracts.STOP_MACHINE, request)
         if stopped.accepted:
             return None
-        pause = (
-            patience.pause(stopped.wait_seconds, counts_as_attempt=stopped.counts_as_attempt)
-            if stopped.wait_seconds
-            else None
-        )
+        pause = patience.pause(stopped) if stopped.wait_seconds else None
         if pause is None:
             return not_stopped(stopped.failure, is_open=stopped.is_open)
         yield from waits.wait(pause)

@@ -27,11 +27,7 @@ def restart(context: Context, machine: MachineRef, waits: Waits) -> Steps[PowerR
             return None
         if result.requeued:
             return Requeue()
-        pause = (
-            patience.pause(result.wait_seconds, counts_as_attempt=result.counts_as_attempt)
-            if result.wait_seconds
-            else None
-        )
+        pause = patience.pause(result) if result.wait_seconds else None
         if pause is None:
             return result
         yield from waits.wait(pause)
