@@ -5,7 +5,6 @@ Steps of one machine are in `activities.maintenance_machine`, the import of resu
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from activities.context import load_run, now, wait_seconds
@@ -39,7 +38,7 @@ from patchwave.domain.workflow.maintenance_run import (
     Shards,
 )
 from patchwave.domain.workflow.messages import RunRef
-from patchwave.storage import RecordMissing, Storage, open_storage
+from patchwave.storage import RecordMissing, Storage, in_parallel, open_storage
 
 _NAMED = 20
 """Machines listed in one audit entry."""
@@ -132,19 +131,17 @@ async def _note_passed_over(storage: Storage, run: Run, rows: Sequence[Json]) ->
 
 
 async def _keep_words(storage: Storage, run: Run, updates: dict[str, MaintenanceUpdateRow]) -> None:
-    gate = asyncio.Semaphore(_PARALLEL)
+    async def keep(found: tuple[str, MaintenanceUpdateRow]) -> None:
+        key, update = found
+        machine = await storage.machines.get_validated(run.id, key)
+        if machine is None or not update.status or machine.update_manager_status == update.status:
+            return
+        error = update.error_message or machine.update_manager_error
+        await storage.machines.update(
+            run.id, key, machine.stage, update_manager_status=update.status, update_manager_error=error
+        )
 
-    async def keep(key: str, update: MaintenanceUpdateRow) -> None:
-        async with gate:
-            machine = await storage.machines.get_validated(run.id, key)
-            if machine is None or not update.status or machine.update_manager_status == update.status:
-                return
-            error = update.error_message or machine.update_manager_error
-            await storage.machines.update(
-                run.id, key, machine.stage, update_manager_status=update.status, update_manager_error=error
-            )
-
-    await asyncio.gather(*(keep(key, update) for key, update in updates.items()))
+    await in_parallel(keep, updates.items(), most=_PARALLEL)
 
 
 def _trouble(page: QueryPage, attempt: int) -> Json:

@@ -5,7 +5,6 @@ The rules are in `patchwave.domain.machine.patch_pinning`.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from activities.context import MachineContext, frozen_policy, now
@@ -38,7 +37,7 @@ from patchwave.domain.runs.intent import Intent
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode
 from patchwave.domain.workflow.messages import RingRef
-from patchwave.storage import RecordMissing, open_storage
+from patchwave.storage import RecordMissing, in_parallel, open_storage
 
 _PAGE = 500
 _PARALLEL = 16
@@ -58,16 +57,14 @@ async def _read_ring(request: RingRef, policy: Policy) -> Pin:
     """The pin of the ring: the patches that its successful machines installed."""
     storage = open_storage()
     installed = Installed()
-    gate = asyncio.Semaphore(_PARALLEL)
 
     async def read(machine: MachineRecord) -> list[PatchRecord]:
-        async with gate:
-            return await storage.results.list_patches(request.run_id, machine.key)
+        return await storage.results.list_patches(request.run_id, machine.key)
 
     machines = [machine async for machine in storage.machines.scan(request.run_id)]
     for start in range(0, len(machines), _PAGE):
         page = [each for each in machines[start : start + _PAGE] if each.ring == request.ring and ended_well(each)]
-        for machine, patches in zip(page, await asyncio.gather(*map(read, page)), strict=True):
+        for machine, patches in zip(page, await in_parallel(read, page, most=_PARALLEL), strict=True):
             os_type = OsType.read(machine.os_type)
             if os_type is not None:
                 installed.add(os_type, patches)

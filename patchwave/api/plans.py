@@ -38,7 +38,7 @@ from patchwave.domain.policy.scope import OsType, Scope
 from patchwave.services.fleet_reader import one_of_few
 from patchwave.services.policy_guardrails import boundary
 from patchwave.services.start_run import requested_policy
-from patchwave.storage import Storage, open_storage
+from patchwave.storage import Storage, in_parallel, open_storage
 
 MAX_MACHINES = 5_000
 """Machines in one response: about 3 MB of JSON."""
@@ -170,11 +170,9 @@ class _Assessed(NamedTuple):
 
 async def _judge(storage: Storage, assessed: Sequence[_Assessed]) -> dict[str, int]:
     """The number of selected patches by machine key. Without a stored list, all patches count."""
-    gate = asyncio.Semaphore(_PARALLEL)
 
     async def judge(one: _Assessed) -> tuple[str, int]:
-        async with gate:
-            patches = await storage.results.list_patches(one.run_id, one.key)
+        patches = await storage.results.list_patches(one.run_id, one.key)
         return one.key, select(one.wanted, one.summary, patches).installable
 
-    return dict(await asyncio.gather(*map(judge, assessed)))
+    return dict(await in_parallel(judge, assessed, most=_PARALLEL))

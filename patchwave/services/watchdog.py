@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -33,7 +33,7 @@ from patchwave.domain.workflow import contracts, instance_ids
 from patchwave.domain.workflow.contracts import Signal
 from patchwave.domain.workflow.messages import MachineEnded, MachineWork, RunRef
 from patchwave.services.start_run import DurableClient, schedule_run
-from patchwave.storage import LiveRun, Storage, completion_change
+from patchwave.storage import LiveRun, Storage, completion_change, in_parallel
 
 _RUNS_AT_ONCE = 8
 _INSTANCES_AT_ONCE = 32
@@ -151,17 +151,6 @@ async def _settle(watch: Watch, run: Run) -> None:
     _LOG.warning("Run %s had ended, and what follows its end was missing.", run.id)
 
 
-async def _each[Item](items: Iterable[Item], do: Callable[[Item], Awaitable[object]]) -> None:
-    """Call ``do`` for each item, several in parallel."""
-    gate = asyncio.Semaphore(_INSTANCES_AT_ONCE)
-
-    async def one(item: Item) -> None:
-        async with gate:
-            await do(item)
-
-    await asyncio.gather(*map(one, items))
-
-
 async def _look_after(watch: Watch, run: Run) -> list[RecoveryAction]:
     storage, engine, now = watch.storage, watch.engine, watch.now
     done: list[RecoveryAction] = []
@@ -214,7 +203,8 @@ async def _end(engine: WatchedEngine, own: OrchestrationState | None, others: Se
     async def terminate(each: OrchestrationState) -> None:
         await engine.terminate_orchestration(each.instance_id, output=ENDED_BY_WATCHDOG, recursive=False)
 
-    await _each(above or [each for each in live if each.name == contracts.AWAIT_OPERATION.name], terminate)
+    ending = above or [each for each in live if each.name == contracts.AWAIT_OPERATION.name]
+    await in_parallel(terminate, ending, most=_INSTANCES_AT_ONCE)
 
 
 async def _continue(watch: Watch, run: Run, sign: EngineStatus) -> None:
@@ -255,7 +245,7 @@ async def _look_after_machines(watch: Watch, run: Run, others: Sequence[Orchestr
             if is_stuck(turned_at, watch.now, watch.poll_seconds):
                 await watch.engine.terminate_orchestration(instance_id, output=ENDED_BY_WATCHDOG, recursive=False)
 
-    await _each(machines, look)
+    await in_parallel(look, machines, most=_INSTANCES_AT_ONCE)
 
 
 async def _requeue(watch: Watch, run: Run, machine: OrchestrationState, phases: Container[str]) -> None:

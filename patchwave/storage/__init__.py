@@ -16,6 +16,7 @@ from patchwave.storage.audit_log import AuditRepository
 from patchwave.storage.completions import CompletionRepository, completion_change
 from patchwave.storage.engine.batching import batching
 from patchwave.storage.engine.paging import Page
+from patchwave.storage.engine.parallel import in_parallel
 from patchwave.storage.engine.rows import Change
 from patchwave.storage.engine.store import Store
 from patchwave.storage.errors import (
@@ -123,5 +124,6 @@ __all__ = [
     "batching",
     "bucket_key",
     "completion_change",
+    "in_parallel",
     "open_storage",
 ]

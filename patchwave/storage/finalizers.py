@@ -6,12 +6,11 @@ lease follow, in one transaction of another table. A worker may die between the 
 
 from __future__ import annotations
 
-import asyncio
-
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.storage.engine.entity_codec import unpack
 from patchwave.storage.engine.paging import KeyRange, try_read
-from patchwave.storage.engine.rows import Change, Row
+from patchwave.storage.engine.parallel import in_parallel
+from patchwave.storage.engine.rows import BATCH_ROWS, Change, Row
 from patchwave.storage.engine.store import Repository, Store
 from patchwave.storage.engine.table import throttled_batches
 from patchwave.storage.machine_history import (
@@ -27,7 +26,6 @@ from patchwave.storage.machine_history import (
 from patchwave.storage.run_patches import MACHINES
 
 _PAGE = 500
-_PARALLEL = 100
 
 
 class FinalizerRepository(Repository):
@@ -77,13 +75,12 @@ class FinalizerRepository(Repository):
                 again.append((machine, release))
             else:
                 histories.append(history_change(run_id, machine))
-        gate = asyncio.Semaphore(_PARALLEL)
 
-        async def publish(machine: MachineRecord, release: bool) -> None:
-            async with gate:
-                await self._history.publish(run_id, machine, release=release)
+        async def publish(end: tuple[MachineRecord, bool]) -> None:
+            machine, release = end
+            await self._history.publish(run_id, machine, release=release)
 
-        await asyncio.gather(*(publish(machine, release) for machine, release in again))
+        await in_parallel(publish, again, most=BATCH_ROWS)
         async for batch in throttled_batches(histories):
             await self._store.machines.apply(ALL_RUNS, batch)
         return len(again) + len(histories)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from datetime import datetime
 from itertools import compress
@@ -13,12 +12,11 @@ from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import RunState
 from patchwave.storage.engine.entity_codec import pack, unpack
 from patchwave.storage.engine.paging import try_read
-from patchwave.storage.engine.rows import Row
+from patchwave.storage.engine.parallel import in_parallel
+from patchwave.storage.engine.rows import BATCH_ROWS, Row
 from patchwave.storage.engine.store import OptimisticRetry, Repository, Store
 from patchwave.storage.machine_history import ALL_RUNS, FINAL_ROW, KEEPS_LEASE, LEASE, MachineHistoryRepository
 from patchwave.storage.run_patches import MACHINES
-
-_PARALLEL = 100
 
 
 class LeaseRepository(Repository):
@@ -85,15 +83,13 @@ class LeaseRepository(Repository):
 
     async def held(self, keys: Iterable[str], owner: str, now: datetime) -> set[str]:
         """The keys of machines whose lease the owner holds at ``now``."""
-        gate = asyncio.Semaphore(_PARALLEL)
 
         async def is_held(key: str) -> bool:
-            async with gate:
-                row = await self._store.machines.get_validated(ALL_RUNS, LEASE + key)
+            row = await self._store.machines.get_validated(ALL_RUNS, LEASE + key)
             return row is not None and _is_held(row, owner, now)
 
         wanted = list(keys)
-        return set(compress(wanted, await asyncio.gather(*map(is_held, wanted))))
+        return set(compress(wanted, await in_parallel(is_held, wanted, most=BATCH_ROWS)))
 
     async def release(self, machine_key: str, owner: str) -> None:
         """Release the lease; no effect when another owner holds it."""

@@ -5,7 +5,6 @@ Machine and patches share the run's partition, so that they change in one transa
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
@@ -14,7 +13,8 @@ from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.storage.engine.entity_codec import Columns, pack, unpack
 from patchwave.storage.engine.paging import try_read
-from patchwave.storage.engine.rows import Change, Conflict, Row, batches
+from patchwave.storage.engine.parallel import in_parallel
+from patchwave.storage.engine.rows import BATCH_ROWS, Change, Conflict, Row, batches
 from patchwave.storage.engine.store import OptimisticRetry, Repository, Store
 from patchwave.storage.engine.table import throttled_batches
 from patchwave.storage.errors import RecordMissing
@@ -32,7 +32,6 @@ from patchwave.storage.run_patches import (
 )
 
 _STILL_RUNNING = frozenset({OutcomeKind.UNKNOWN, OutcomeKind.TIMED_OUT, OutcomeKind.LEFT_RUNNING})
-_PARALLEL = 100
 
 
 class MachineResultRepository(Repository):
@@ -151,14 +150,12 @@ class MachineResultRepository(Repository):
         written = [Row(key, {**rows[key].columns, **columns}, "") for key in ended]
         # Rows that an earlier execution ended with this outcome may still lack their history.
         again = [row for row in rows.values() if not is_open(row) and try_read(run_id, row, _outcome_of) == outcome]
-        gate = asyncio.Semaphore(_PARALLEL)
 
         async def publish(row: Row) -> None:
-            async with gate:
-                if (machine := try_read(run_id, row, _machine)) is not None:
-                    await self._history.publish(run_id, machine)
+            if (machine := try_read(run_id, row, _machine)) is not None:
+                await self._history.publish(run_id, machine)
 
-        await asyncio.gather(*map(publish, [*written, *again]))
+        await in_parallel(publish, [*written, *again], most=BATCH_ROWS)
         return len(ended)
 
     async def list_patches(self, run_id: str, machine_key: str) -> list[PatchRecord]:

@@ -16,6 +16,7 @@ from patchwave.domain.machine.patch_pinning import LinuxPin, Package, Pin, Windo
 from patchwave.domain.policy.scope import OsType
 from patchwave.storage.engine.entity_codec import Columns, get_json, pack
 from patchwave.storage.engine.paging import KeyRange
+from patchwave.storage.engine.parallel import in_parallel
 from patchwave.storage.engine.rows import Change, Conflict, batches
 from patchwave.storage.engine.store import Repository, Store
 from patchwave.storage.errors import RecordMissing, RecordTooLarge
@@ -101,20 +102,18 @@ class PatchPinRepository(Repository):
     async def first_seen(self, os_type: OsType, packages: Iterable[Package]) -> dict[Package, datetime]:
         """First-seen dates of these versions on any machine; unseen ones are left out."""
         found: dict[Package, datetime] = {}
-        gate = asyncio.Semaphore(_PARALLEL)
 
         async def read(package: Package) -> None:
             key = _key(os_type, package)
             at = self._dates.get(key)
             if at is None:
-                async with gate:
-                    row = await self._store.seen.get(*key, ["at"])
+                row = await self._store.seen.get(*key, ["at"])
                 at = parse_instant(row.columns["at"]) if row is not None else None
             if at is not None:
                 found[package] = at
                 _remember(self._dates, key, at, _DATES_KEPT)
 
-        await asyncio.gather(*(read(package) for package in set(packages)))
+        await in_parallel(read, set(packages), most=_PARALLEL)
         return found
 
 

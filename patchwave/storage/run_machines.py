@@ -6,7 +6,6 @@ accepted, the start after declaring an intent. The first of the two therefore wi
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -18,7 +17,8 @@ from patchwave.domain.runs import commands
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.storage.engine.entity_codec import Columns, get_json, pack, put_mapping, unpack, wire_names
 from patchwave.storage.engine.paging import KeyRange, Page, read_page, try_read
-from patchwave.storage.engine.rows import Change, Conflict, Row
+from patchwave.storage.engine.parallel import in_parallel
+from patchwave.storage.engine.rows import BATCH_ROWS, Change, Conflict, Row
 from patchwave.storage.engine.store import OptimisticRetry, Repository, Store
 from patchwave.storage.engine.table import Table
 from patchwave.storage.errors import RecordMissing
@@ -28,8 +28,6 @@ from patchwave.storage.runs import clean_order
 
 _LISTED = wire_names(MachineRecord, without=["tags"])
 _SKIP = "skipCommand"
-_PARALLEL = 100
-"""Parallel reads: those of cached rows share a transaction."""
 
 
 class MachineProgress(NamedTuple):
@@ -104,14 +102,12 @@ class MachineRepository(Repository):
         Parallel single reads: the keys of a plan page are spread over the partition, so one scan from the lowest to the
         highest would read a large run once per page.
         """
-        gate = asyncio.Semaphore(_PARALLEL)
 
-        async def read(key: str) -> tuple[str, Row | None]:
-            async with gate:
-                return key, await self._store.results.get_validated(run_id, MACHINES + key)
+        async def read(key: str) -> Row | None:
+            return await self._store.results.get_validated(run_id, MACHINES + key)
 
-        found = await asyncio.gather(*map(read, keys))
-        return {key: _progress(row) for key, row in found if row is not None}
+        rows = await in_parallel(read, keys, most=BATCH_ROWS)
+        return {key: _progress(row) for key, row in zip(keys, rows, strict=True) if row is not None}
 
     async def scan(self, run_id: str) -> AsyncGenerator[MachineRecord]:
         """All machines of the run in key order, page by page.

@@ -20,6 +20,7 @@ from patchwave.domain.runs.run import Mode, Run, RunState
 from patchwave.storage.audit_log import AuditRepository
 from patchwave.storage.engine.entity_codec import Columns, clean, pack, unpack, wire_names
 from patchwave.storage.engine.paging import KeyRange, Page, read_page
+from patchwave.storage.engine.parallel import in_parallel
 from patchwave.storage.engine.store import OptimisticRetry, Repository, Store
 from patchwave.storage.errors import RecordMissing, StorageError
 from patchwave.storage.live_runs import LiveRunRepository
@@ -111,20 +112,19 @@ class RunRepository(Repository):
 
         An unreadable entry or run is logged, and left as it is.
         """
-        gate = asyncio.Semaphore(_PARALLEL)
 
-        async def read(run_id: str, since: datetime) -> LiveRun | None:
-            async with gate:
-                try:
-                    return LiveRun(run_id, since, await self.get_listed(run_id))
-                except StorageError:
-                    raise
-                except Exception:
-                    # Unreadable is not missing: its entry stays.
-                    _LOG.exception("The row of the run %s cannot be read.", run_id)
-                    return None
+        async def read(entry: tuple[str, datetime]) -> LiveRun | None:
+            run_id, since = entry
+            try:
+                return LiveRun(run_id, since, await self.get_listed(run_id))
+            except StorageError:
+                raise
+            except Exception:
+                # Unreadable is not missing: its entry stays.
+                _LOG.exception("The row of the run %s cannot be read.", run_id)
+                return None
 
-        found = await asyncio.gather(*(read(*entry) for entry in await self._live_runs.list_all()))
+        found = await in_parallel(read, await self._live_runs.list_all(), most=_PARALLEL)
         return [each for each in found if each is not None]
 
     async def list_live(self) -> list[Run]:

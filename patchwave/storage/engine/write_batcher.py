@@ -14,8 +14,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from patchwave.storage.engine.batching import batching_enabled
+from patchwave.storage.engine.parallel import in_parallel
 from patchwave.storage.engine.rows import BATCH_BYTES, BATCH_ROWS, Change, Conflict
 from patchwave.storage.errors import StorageUnreachable
 
@@ -220,13 +222,7 @@ class WriteBatcher:
                 request.succeed([next(etags) for _ in request.changes])
 
     async def _settle_each(self, partition: str, group: Iterable[_Request]) -> None:
-        gate = asyncio.Semaphore(_PARALLEL)
-
-        async def settle(request: _Request) -> None:
-            async with gate:
-                await self._settle_alone(partition, request)
-
-        await asyncio.gather(*map(settle, group))
+        await in_parallel(partial(self._settle_alone, partition), group, most=_PARALLEL)
 
     async def _settle_alone(self, partition: str, request: _Request) -> None:
         if request.response.done():
