@@ -172,9 +172,8 @@ def guarded(handler: Handler, role: Role | None, body: RequestBody | None = None
 
     A handler with a parameter ``body`` gets the parsed body.
     """
-    name = handler.__name__
-    parameters = [each for each in signature(handler).parameters.values() if each.name != "body"]
-    parsed = body if "body" in signature(handler).parameters else None
+    name, own = handler.__name__, signature(handler)
+    parsed = body if "body" in own.parameters else None
 
     @wraps(handler)
     async def handle(*args: Any, **kwargs: Any) -> func.HttpResponse:
@@ -193,8 +192,9 @@ def guarded(handler: Handler, role: Role | None, body: RequestBody | None = None
                 await note_refused(name, caller, problem.status, str(error), route_of(request, "policy"))
             return problem.to_response()
 
-    # The host binds parameters by the signature.
-    handle.__signature__ = signature(handler).replace(parameters=parameters)  # type: ignore[attr-defined]
+    # The host binds what the signature names; the body is not a binding.
+    bound = [each for each in own.parameters.values() if each.name != "body"]
+    vars(handle)["__signature__"] = own.replace(parameters=bound)
     return handle
 
 

@@ -12,7 +12,6 @@ from typing import Annotated
 
 import azure.durable_functions as df
 import azure.functions as func
-import grpc
 from pydantic import Field
 
 from patchwave.api.audit import audit_route
@@ -34,7 +33,7 @@ from patchwave.api.http import (
     route_of,
     word_of,
 )
-from patchwave.api.problems import ApiProblem, invalid_body, no_such
+from patchwave.api.problems import invalid_body, no_such
 from patchwave.api.requests import FLEET_PROBLEMS, MAX_REASON, ORDER, read_order
 from patchwave.domain.core.command import Order
 from patchwave.domain.core.documents import Json
@@ -59,7 +58,7 @@ from patchwave.domain.policy.scope import Scope
 from patchwave.domain.workflow import contracts
 from patchwave.services.fleet_reader import one_of_few, read_fleet
 from patchwave.services.policy_guardrails import boundary, scope_problems
-from patchwave.services.start_run import DurableClient
+from patchwave.services.start_run import schedule_once
 from patchwave.storage import Storage, open_storage
 
 DEFAULT_WAVE = 20
@@ -220,7 +219,9 @@ async def start_mode_change(req: func.HttpRequest, client: df.DurableFunctionsCl
             await storage.audit.add(
                 change.id, "mode_change_started", **order.who, at=order.at, detail={"why": order.why}
             )
-        await _schedule(client, change.id)
+        request = ChangeRef(change_id=change.id)
+        failed = "The change could not be scheduled"
+        await schedule_once(client, contracts.CHANGE_PATCH_MODES, request, change.id, failed)
     return _accepted(await _counted(storage, change))
 
 
@@ -274,27 +275,6 @@ async def _counted(storage: Storage, change: ModeChange) -> ModeChange:
         return change
     _, ends = await storage.patch_mode_changes.list_pending(change.id, 0)
     return change.model_copy(update={"counts_by_end": ends})
-
-
-async def _schedule(client: DurableClient, change: str) -> None:
-    """Start the orchestration of a change; a running one counts as success.
-
-    Raises:
-        ApiProblem: 503, the durable engine did not accept it.
-    """
-    try:
-        await client.schedule_new_orchestration(
-            contracts.CHANGE_PATCH_MODES.name,
-            input=ChangeRef(change_id=change).to_wire(),
-            instance_id=change,
-            version=contracts.VERSION,
-        )
-    except grpc.RpcError as error:
-        # Engines word this refusal differently, so the instance's existence decides.
-        if await client.get_orchestration_state(change) is None:
-            raise ApiProblem(
-                503, "The change could not be scheduled; repeat the request.", headers={"Retry-After": "15"}
-            ) from error
 
 
 def _accepted(change: ModeChange) -> func.HttpResponse:

@@ -9,7 +9,7 @@ from patchwave.domain.core.documents import object_or_none
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.maintenance.event_sources import EventSources
 from patchwave.domain.maintenance.events import AzureEvent, EventKind, read_event
-from patchwave.domain.policy.policy import Policy, PolicyError
+from patchwave.domain.policy.policy import Policy
 from patchwave.domain.runs.provenance import WrittenPolicy
 from patchwave.domain.runs.run import Run
 from patchwave.domain.scheduling.event_requests import EventRequest, may_ask, request_key
@@ -18,7 +18,7 @@ from patchwave.services.event_lookup import NotKnownYet, find_scheduled_run, is_
 from patchwave.services.event_runs import start_requested
 from patchwave.services.maintenance_events import accompany
 from patchwave.services.policy_guardrails import boundary
-from patchwave.services.start_run import DurableClient, read_stored
+from patchwave.services.start_run import DurableClient, list_valid_policies
 from patchwave.services.strict_json import parse_json
 from patchwave.settings import load_settings
 from patchwave.storage import Storage, open_storage
@@ -117,16 +117,7 @@ def _pass_over(event: AzureEvent, why: str, *, level: int = logging.INFO) -> Non
 
 async def _asking(storage: Storage, event: AzureEvent) -> list[WrittenPolicy]:
     """The policies that react to the event."""
-    asking: list[WrittenPolicy] = []
-    for stored in await storage.policies.list_all():
-        try:
-            chosen = read_stored(stored)
-        except PolicyError as error:
-            _LOG.error("The policy %s is not valid: %s", stored.name, error)
-            continue
-        if _wants(chosen.policy, event):
-            asking.append(chosen)
-    return asking
+    return [each for each in await list_valid_policies(storage) if _wants(each.policy, event)]
 
 
 def _wants(policy: Policy, event: AzureEvent) -> bool:

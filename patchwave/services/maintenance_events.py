@@ -23,11 +23,11 @@ from patchwave.domain.maintenance.occurrence import (
     ScheduledRun,
     from_first_event,
 )
-from patchwave.domain.policy.policy import PolicyError
+from patchwave.domain.policy.policy import Policy
 from patchwave.domain.runs.provenance import WrittenPolicy
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.contracts import Signal
-from patchwave.services.start_run import DurableClient, read_stored, start_run
+from patchwave.services.start_run import DurableClient, list_valid_policies, start_run
 from patchwave.settings import Settings, load_settings
 from patchwave.storage import Storage
 
@@ -138,14 +138,9 @@ async def _known(storage: Storage, notice: OccurrenceNotice) -> dict[str, Run]:
 
 
 async def _policies(storage: Storage, notice: OccurrenceNotice) -> list[WrittenPolicy]:
-    found: list[WrittenPolicy] = []
-    for stored in await storage.policies.list_all():
-        try:
-            chosen = read_stored(stored)
-        except PolicyError as error:
-            _LOG.error("The policy %s is not valid: %s", stored.name, error)
-            continue
-        policy = chosen.policy
-        if policy.enabled and policy.maintenance is not None and policy.maintenance.names(notice.id.configuration):
-            found.append(chosen)
-    return found
+    return [each for each in await list_valid_policies(storage) if _accompanies(each.policy, notice)]
+
+
+def _accompanies(policy: Policy, notice: OccurrenceNotice) -> bool:
+    tasks = policy.maintenance
+    return policy.enabled and tasks is not None and tasks.names(notice.id.configuration)

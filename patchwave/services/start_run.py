@@ -25,7 +25,7 @@ from patchwave.domain.policy.stored_policies import parse_stored_policy
 from patchwave.domain.runs.provenance import WrittenPolicy, rules_in_short, written
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger
 from patchwave.domain.workflow import contracts
-from patchwave.domain.workflow.contracts import Signal
+from patchwave.domain.workflow.contracts import Orchestration, Signal
 from patchwave.domain.workflow.messages import RunInput
 from patchwave.services.errors import EngineUnavailable, InvalidRequest, KeyReused, NotFound, NotPermitted
 from patchwave.services.policy_guardrails import boundary, check_permitted
@@ -106,19 +106,37 @@ async def schedule_run(client: DurableClient, run: Run) -> None:
     Raises:
         EngineUnavailable: the durable engine did not accept it.
     """
+    orchestration = contracts.RUN_MAINTENANCE if run.mode is Mode.ACCOMPANY else contracts.PATCH_RUN
+    request = RunInput(run_id=run.id, generation=run.generation)
+    await schedule_once(client, orchestration, request, run.id, "The run is stored, but could not be scheduled")
+
+
+async def schedule_once[Request](
+    client: DurableClient, orchestration: Orchestration[Request, Any], request: Request, instance_id: str, failed: str
+) -> None:
+    """Start an orchestration; an existing instance counts as success.
+
+    Raises:
+        EngineUnavailable: the durable engine did not accept it; the text is ``failed``.
+    """
     try:
-        await client.schedule_new_orchestration(
-            contracts.RUN_MAINTENANCE.name if run.mode is Mode.ACCOMPANY else contracts.PATCH_RUN.name,
-            input=RunInput(run_id=run.id, generation=run.generation).to_wire(),
-            instance_id=run.id,
-            version=contracts.VERSION,
-        )
+        await schedule(client, orchestration, request, instance_id)
     except grpc.RpcError as error:
         # Engines word this refusal differently, so the instance's existence decides.
-        if await client.get_orchestration_state(run.id) is None:
-            raise EngineUnavailable(
-                "The run is stored, but could not be scheduled; repeat the request.", retry_after=15
-            ) from error
+        if await client.get_orchestration_state(instance_id) is None:
+            raise EngineUnavailable(f"{failed}; repeat the request.", retry_after=15) from error
+
+
+async def schedule[Request](
+    client: DurableClient, orchestration: Orchestration[Request, Any], request: Request, instance_id: str
+) -> None:
+    """Start an orchestration of the current version."""
+    await client.schedule_new_orchestration(
+        orchestration.name,
+        input=orchestration.encode_request(request),
+        instance_id=instance_id,
+        version=contracts.VERSION,
+    )
 
 
 async def tell_waiting_run(client: DurableClient, run_id: str) -> None:
@@ -255,6 +273,17 @@ async def find_written_policy(storage: Storage, name: str) -> WrittenPolicy:
     if stored is None:
         raise NotFound("There is no such policy.")
     return read_stored(stored)
+
+
+async def list_valid_policies(storage: Storage) -> list[WrittenPolicy]:
+    """All stored policies but those that this version of the app does not accept, which are logged."""
+    valid: list[WrittenPolicy] = []
+    for stored in await storage.policies.list_all():
+        try:
+            valid.append(read_stored(stored))
+        except PolicyError as error:
+            _LOG.error("The policy %s is not valid: %s", stored.name, error)
+    return valid
 
 
 def read_stored(stored: StoredPolicy) -> WrittenPolicy:

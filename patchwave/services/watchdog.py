@@ -32,7 +32,7 @@ from patchwave.domain.runs.watchdog import (
 from patchwave.domain.workflow import contracts, instance_ids
 from patchwave.domain.workflow.contracts import Signal
 from patchwave.domain.workflow.messages import MachineEnded, MachineWork, RunRef
-from patchwave.services.start_run import DurableClient, schedule_run
+from patchwave.services.start_run import DurableClient, schedule, schedule_run
 from patchwave.storage import LiveRun, Storage, completion_change, in_parallel
 
 _RUNS_AT_ONCE = 8
@@ -140,12 +140,7 @@ async def _settle(watch: Watch, run: Run) -> None:
     instance_id = instance_ids.notice(run.id, Event.ENDED.value, 1)
     if await watch.engine.get_orchestration_state(instance_id) is None:
         notice = Notice(run_id=run.id, at=watch.now, facts=RunEnded())
-        await watch.engine.schedule_new_orchestration(
-            contracts.SEND_NOTIFICATIONS.name,
-            input=notice.to_wire(),
-            instance_id=instance_id,
-            version=contracts.VERSION,
-        )
+        await schedule(watch.engine, contracts.SEND_NOTIFICATIONS, notice, instance_id)
     full = await watch.storage.runs.get(run.id)
     await watch.storage.runs.settle(full or run)
     _LOG.warning("Run %s had ended, and what follows its end was missing.", run.id)
@@ -180,12 +175,8 @@ async def _look_after(watch: Watch, run: Run) -> list[RecoveryAction]:
                 await _continue(watch, run, _sign(own))
                 return done
             case RecoveryAction.CLOSE:
-                await engine.schedule_new_orchestration(
-                    contracts.CLOSE_ORPHANED_RUN.name,
-                    input=RunRef(run_id=run.id).to_wire(),
-                    instance_id=instance_ids.closing(run.id),
-                    version=contracts.VERSION,
-                )
+                request = RunRef(run_id=run.id)
+                await schedule(engine, contracts.CLOSE_ORPHANED_RUN, request, instance_ids.closing(run.id))
                 return done
     return done
 
