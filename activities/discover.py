@@ -32,14 +32,14 @@ class _Position(NamedTuple):
 
     query: int = 0
     token: str = ""
-    told: int = 0
+    found: int = 0
 
     @classmethod
     def read(cls, cursor: str) -> _Position:
         if not cursor:
             return cls()
-        query, token, *told = json.loads(cursor)
-        return cls(int(query), str(token), *(int(each) for each in told[:1]))
+        query, token, *found = json.loads(cursor)
+        return cls(int(query), str(token), *(int(each) for each in found[:1]))
 
     def write(self) -> str:
         return json.dumps(list(self))
@@ -47,7 +47,7 @@ class _Position(NamedTuple):
     def behind(self, page_token: str, machines: int) -> _Position:
         """The position after a page with ``machines`` machines."""
         query = self.query if page_token else self.query + 1
-        return _Position(query, page_token, self.told + machines)
+        return _Position(query, page_token, self.found + machines)
 
 
 async def discover_machines(request: DiscoveryRequest) -> DiscoveryPage:
@@ -72,8 +72,8 @@ async def discover_machines(request: DiscoveryRequest) -> DiscoveryPage:
         wait = page.wait_seconds
         position = position.behind(page.skip_token, len(found))
     if position.query < len(queries):
-        await storage.runs.set_machine_count(request.run_id, position.told)
-        return DiscoveryPage(machines=position.told, cursor=position.write(), wait_seconds=wait)
+        await storage.runs.set_machine_count(request.run_id, position.found)
+        return DiscoveryPage(machines=position.found, cursor=position.write(), wait_seconds=wait)
     await _add_missing(storage, request.run_id, policy.scope)
     machines = await storage.runs.count_machines(request.run_id)
     return DiscoveryPage(machines=machines, selectors=policy.scope.describe())

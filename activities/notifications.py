@@ -58,8 +58,8 @@ async def list_channels(notice: Notice) -> NoticeChannels:
         _, policy = await load_run(notice.run_id)
     except RecordMissing:
         return NoticeChannels()
-    told = await _already_told(notice)
-    wanted = [name for name in policy.notifications.channels_for(notice.facts.event) if name not in told]
+    notified = await _already_notified(notice)
+    wanted = [name for name in policy.notifications.channels_for(notice.facts.event) if name not in notified]
     try:
         configured = parse_channels(load_settings().channels.get_secret_value())
     except ChannelsError as error:
@@ -123,15 +123,15 @@ async def attempt(request: SendNotice, sender: ChannelSender) -> SendResult:
     )
 
 
-async def _already_told(notice: Notice) -> set[str]:
+async def _already_notified(notice: Notice) -> set[str]:
     """The channels that were notified before, by the audit log, which has one entry per notice."""
-    told: set[str] = set()
+    notified: set[str] = set()
     async for line in open_storage().audit.lines(notice.run_id):
         detail = object_or_none(line["detail"]) or {}
         is_same = (detail.get("event"), detail.get("number")) == (notice.facts.event.value, notice.number)
         if is_same and line["action"] in ("notified", "notification_failed"):
-            told.update(str(name) for name in list_or_empty(detail.get("sent")))
-    return told
+            notified.update(str(name) for name in list_or_empty(detail.get("sent")))
+    return notified
 
 
 # --- facts from the rows -----------------------------------------------------------------------------------------

@@ -181,14 +181,14 @@ class _Change:
             await storage.at_most_once.save(guard.model_copy(update={"state": IntentState.ACCEPTED, **urls}))
             return self._waiting(guard)
         failure = submission.failure or ArmFailure(status=0, message="Azure gave no answer")
-        told: dict[str, Any] = {
+        changes: dict[str, Any] = {
             "state": IntentState.DECLARED if submission.is_open else IntentState.REFUSED,
             "failure": failure.text,
         }
         if is_throttling(failure):
             # A locally throttled call does not count as an attempt.
-            told["deadline_at"] = now() + timedelta(seconds=failure.retry_after or 0) + _polls(MAX_CHANGE_POLLS)
-        await storage.at_most_once.save(guard.model_copy(update=told))
+            changes["deadline_at"] = now() + timedelta(seconds=failure.retry_after or 0) + _polls(MAX_CHANGE_POLLS)
+        await storage.at_most_once.save(guard.model_copy(update=changes))
         if submission.is_open:
             return self._waiting(guard, failure.retry_after, failure)
         return _refused(failure)
@@ -281,13 +281,13 @@ async def _ask_for_restart(context: MachineContext, known: AtMostOnceRecord | No
         urls = {"async_url": submission.async_url, "location_url": submission.location_url}
         await storage.at_most_once.save(guard.model_copy(update={"state": IntentState.ACCEPTED, **urls}))
         return PowerResult(accepted=False, wait_seconds=wait_seconds())
-    told: dict[str, Any] = {} if submission.is_open else {"state": IntentState.REFUSED}
+    changes: dict[str, Any] = {} if submission.is_open else {"state": IntentState.REFUSED}
     refused = _refused(submission.failure, is_open=submission.is_open)
     if not refused.counts_as_attempt:
         # A locally throttled call does not count as an attempt.
-        told["deadline_at"] = now() + timedelta(seconds=refused.wait_seconds) + _MAX_RESTART
-    if told:
-        guard = guard.model_copy(update=told)
+        changes["deadline_at"] = now() + timedelta(seconds=refused.wait_seconds) + _MAX_RESTART
+    if changes:
+        guard = guard.model_copy(update=changes)
         await storage.at_most_once.save(guard)
     # Out of time: nothing more is sent.
     return refused.model_copy(update={"wait_seconds": 0}) if now() >= guard.deadline_at else refused

@@ -317,9 +317,9 @@ async def _conclude(context: MachineContext, intent: Intent, submission: Submiss
 async def _wait_for_the_machine(context: MachineContext, intent: Intent, failure: ArmFailure) -> StartResult:
     """An ambiguous response: the intent stays declared, and the next call reads the machine."""
     storage = open_storage()
-    told = intent.model_copy(update={"answer": failure})
-    await storage.intents.save(told)
-    if is_unanswered(told):
+    answered = intent.model_copy(update={"answer": failure})
+    await storage.intents.save(answered)
+    if is_unanswered(answered):
         # It may well have been accepted, which an early read shows.
         return StartResult(
             state=StartState.WAIT,
@@ -340,14 +340,14 @@ def _accept(context: MachineContext, intent: Intent, submission: Submission) -> 
     async_url = _safe(context, submission.async_url)
     location_url = _safe(context, submission.location_url)
     result = submission.reading.result if submission.reading is not None else {}
-    told = str_or_empty(result.get("installationActivityId")) or str_or_empty(result.get("assessmentActivityId"))
+    reported = str_or_empty(result.get("installationActivityId")) or str_or_empty(result.get("assessmentActivityId"))
     return intent.model_copy(
         update={
             "state": IntentState.ACCEPTED,
             "accepted_at": now(),
             "async_url": async_url,
             "location_url": location_url,
-            "activity_id": operation_id(async_url) or operation_id(location_url) or told,
+            "activity_id": operation_id(async_url) or operation_id(location_url) or reported,
         }
     )
 

@@ -211,10 +211,10 @@ class _Window:
             return
         running = [self._placed[each.key] for each in self._admission.running]
         cancels_pending = len(running) if self._cancels_pending is None else min(self._cancels_pending, len(running))
-        told = running[len(running) - cancels_pending :][:MAX_CANCELS_PER_TICK]
-        for machine in told:
+        signalled = running[len(running) - cancels_pending :][:MAX_CANCELS_PER_TICK]
+        for machine in signalled:
             send(self._context, self._instance(machine), Signal.CANCEL)
-        self._cancels_pending = cancels_pending - len(told)
+        self._cancels_pending = cancels_pending - len(signalled)
 
     def admit_machines(self) -> Steps[None]:
         """Start machines while limits allow it, and fetch more as needed."""

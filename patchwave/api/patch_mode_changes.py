@@ -210,7 +210,7 @@ list_mode_change_audit = audit_route(
     problems=INVALID_BODY | NO_CHANGE | {409: "It was stopped, or its plan is older than 24 hours."},
 )
 async def start_mode_change(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
-    """Carry out a plan. Repeating it changes nothing, and takes up a change whose worker was lost for good."""
+    """Carry out a plan. Repeating it changes nothing, and resumes a change whose worker was lost for good."""
     storage = open_storage()
     order = read_order(req, datetime.now(UTC))
     change = await storage.patch_mode_changes.start((await _find(storage, req)).id, order)

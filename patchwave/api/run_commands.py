@@ -90,7 +90,7 @@ async def pause_run(
     run = await find_run(storage, run_id_of(req))
     run = await storage.runs.pause(run.id, command)
     await _audit(storage, run, "pause", "run_paused")
-    return await _told(client, run)
+    return await _signalled(client, run)
 
 
 @route(
@@ -105,7 +105,7 @@ async def resume_run(
     run = await find_run(storage, run_id_of(req))
     run = await storage.runs.resume(run.id, command)
     await _audit(storage, run, "resume", "run_resumed")
-    return await _told(client, run)
+    return await _signalled(client, run)
 
 
 @route(
@@ -121,7 +121,7 @@ async def cancel_run(
     run = await storage.runs.cancel(run.id, command)
     await _audit(storage, run, "cancel", "cancel_requested")
     # The row alone blocks every start, whether or not the engine gets the signal.
-    await _tell(client, run, Signal.CANCEL)
+    await _signal(client, run, Signal.CANCEL)
     return accepted(run)
 
 
@@ -173,7 +173,7 @@ async def _decide(
     rules = rules_in_short(Policy.model_validate(run.policy_snapshot), run.policy_origin)
     detail = {"ring": ring, "comment": decision.comment} | rules
     await storage.audit.add(run.id, action, **decision.who, at=decision.at, detail=detail)
-    return await _told(client, run)
+    return await _signalled(client, run)
 
 
 async def _audit(storage: Storage, run: Run, command: str, action: str) -> None:
@@ -184,18 +184,18 @@ async def _audit(storage: Storage, run: Run, command: str, action: str) -> None:
         await storage.audit.add(run.id, action, **order.who, at=order.at, detail=detail)
 
 
-async def _told(client: DurableClient, run: Run) -> func.HttpResponse:
+async def _signalled(client: DurableClient, run: Run) -> func.HttpResponse:
     """Signal the run; 503 when that fails, because the caller expects an effect."""
-    if not await _tell(client, run, Signal.CONTROL):
+    if not await _signal(client, run, Signal.CONTROL):
         raise ApiProblem(
             503,
-            "The order is stored and holds, but the run could not be told of it; repeat the request.",
+            "The order is stored and holds, but the run could not be signalled; repeat the request.",
             headers={"Retry-After": "15"},
         )
     return accepted(run)
 
 
-async def _tell(client: DurableClient, run: Run, event: str) -> bool:
+async def _signal(client: DurableClient, run: Run, event: str) -> bool:
     if run.state.is_final:
         return True
     try:
@@ -205,7 +205,7 @@ async def _tell(client: DurableClient, run: Run, event: str) -> bool:
         await client.raise_orchestration_event(run.id, event)
     except Exception:
         # A repeated command sends the signal again, and the row keeps the first command.
-        _LOG.warning("Run %s could not be told (%s).", run.id, event, exc_info=True)
+        _LOG.warning("Run %s could not be signalled (%s).", run.id, event, exc_info=True)
         return False
     return True
 

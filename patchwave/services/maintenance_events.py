@@ -113,7 +113,7 @@ async def _note(
             await client.raise_orchestration_event(run.id, Signal.POST_MAINTENANCE)
         except grpc.RpcError as error:
             # Its timer polls the row as well.
-            _LOG.warning("Run %s could not be told of its post event: %s", run.id, type(error).__name__)
+            _LOG.warning("Run %s could not be signalled its post event: %s", run.id, type(error).__name__)
     return noted
 
 
@@ -138,9 +138,9 @@ async def _known(storage: Storage, notice: OccurrenceNotice) -> dict[str, Run]:
 
 
 async def _policies(storage: Storage, notice: OccurrenceNotice) -> list[WrittenPolicy]:
-    return [each for each in await list_valid_policies(storage) if _accompanies(each.policy, notice)]
+    return [each for each in await list_valid_policies(storage) if _maintained_by(each.policy, notice)]
 
 
-def _accompanies(policy: Policy, notice: OccurrenceNotice) -> bool:
+def _maintained_by(policy: Policy, notice: OccurrenceNotice) -> bool:
     tasks = policy.maintenance
     return policy.enabled and tasks is not None and tasks.names(notice.id.configuration)

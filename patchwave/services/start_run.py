@@ -144,7 +144,7 @@ async def tell_waiting_run(client: DurableClient, run_id: str) -> None:
     try:
         await client.raise_orchestration_event(run_id, Signal.CONTROL)
     except Exception:
-        _LOG.warning("Run %s could not be told to look for its window.", run_id, exc_info=True)
+        _LOG.warning("Run %s could not be signalled to find its window.", run_id, exc_info=True)
 
 
 def new_run_id(policy: Policy) -> RunId:

@@ -194,8 +194,8 @@ async def _end(engine: WatchedEngine, own: OrchestrationState | None, others: Se
     async def terminate(each: OrchestrationState) -> None:
         await engine.terminate_orchestration(each.instance_id, output=ENDED_BY_WATCHDOG, recursive=False)
 
-    ending = above or [each for each in live if each.name == contracts.AWAIT_OPERATION.name]
-    await in_parallel(terminate, ending, most=_INSTANCES_AT_ONCE)
+    terminated = above or [each for each in live if each.name == contracts.AWAIT_OPERATION.name]
+    await in_parallel(terminate, terminated, most=_INSTANCES_AT_ONCE)
 
 
 async def _continue(watch: Watch, run: Run, sign: EngineStatus) -> None:

@@ -163,7 +163,7 @@ def start_change(
     reason: ReasonOption = SAID_NOTHING,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")] = False,
 ) -> None:
-    """Carry out a change that was planned; given again, take up one whose worker was lost."""
+    """Carry out a change that was planned; a repeated call resumes one whose worker was lost."""
     change = service.client.order_mode_change(name, "start", reason, by)
     change = _wait(service.client, name) if wait else change
     service.show(change, change_view)

@@ -139,9 +139,9 @@ class _Scene:
         self._run("maintenance", "occurrences", "show", self._run_id)
         rows = list(self._client.machines(self._run_id))
         started = ", ".join(plain(row["name"]) for row in rows if row.get("poweredOn"))
-        told = sum(bool(row.get("preScriptOutput")) for row in rows)
+        scripted = sum(bool(row.get("preScriptOutput")) for row in rows)
         self._say(
-            f"{started or 'No machine'} was stopped and runs now; on {told} machines the script of the policy ran."
+            f"{started or 'No machine'} was stopped and runs now; on {scripted} machines the script of the policy ran."
         )
 
     def _accompany(self) -> None:

@@ -145,7 +145,7 @@ def export_run(
 ) -> None:
     """Download everything that is kept of a run; one that has ended may be removed by the service afterwards.
 
-    A file appears under its name only when all of it is there. Only then is the service told that it was exported.
+    A file appears under its name only when all of it is there. Only then is the export reported to the service.
     """
     place = "standard output" if file == _STANDARD_OUTPUT else str(file)
     try:

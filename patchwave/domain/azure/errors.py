@@ -170,7 +170,7 @@ def _named(name: str, assignment: str) -> str:
 
 
 OUTSIDE_BOUNDARY = "OutsideBoundary"
-"""The code of a request that was not sent. It is no word of Azure's."""
+"""The code of a request that was not sent; Azure has no such code."""
 _POLICY_VIOLATION = "PolicyViolation"
 _TRANSIENT_STATUSES = (408, 500, 502, 503, 504)
 

@@ -136,7 +136,7 @@ class MachineView(ExternalDocument):
 
     @property
     def vm_health(self) -> str:
-        """The last word of ``vmHealth`` in lower case, such as ``healthy``; empty without the Application Health
+        """The last segment of ``vmHealth`` in lower case, such as ``healthy``; empty without the Application Health
         extension."""
         health = self.instance_view.vm_health if self.instance_view else None
         return health.status.code.rpartition("/")[2].casefold() if health and health.status else ""

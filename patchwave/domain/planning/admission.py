@@ -236,7 +236,7 @@ class Admission:
         return {name: group.hold for name, group in self._groups.items() if group.hold}
 
     def resume(self, running: Iterable[Candidate]) -> None:
-        """Take up machines that have been started before: they hold their permits, whether or not there is room."""
+        """Add machines that are in progress: they hold their permits, whether or not there is room."""
         for candidate in running:
             self._join_lane(candidate)
             self._occupy(candidate, self._permits(candidate))

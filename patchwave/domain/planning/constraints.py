@@ -37,7 +37,7 @@ class ConcurrencyConstraints:
     """The groups of a fleet under a policy.
 
     ``rules`` says by group what it means for its machines, ``slots`` by group and slot what the slot is, both in words.
-    Groups that cannot hold a machine back have no words. ``unused_tags`` are those of limits that no machine has.
+    Groups that cannot block a machine have no label. ``unused_tags`` are those of limits that no machine has.
     """
 
     def __init__(

@@ -153,7 +153,7 @@ class Hooks(Document):
     after: Script | None = Field(
         default=None,
         title="After",
-        description="A script to run after the installation, however that went. Its failure is told in the machine's"
+        description="A script to run after the installation, whatever its outcome. Its failure is in the machine's"
         f" message. Only where the app's setting {SCRIPTS_SETTING} is true and {ROLES_SETTING} is roles.",
     )
 

@@ -14,7 +14,7 @@ MAX_CHANNELS = 10
 
 
 class Event(StrEnum):
-    """What people are told about."""
+    """The events that notifications are sent for."""
 
     STARTED = "started"
     APPROVAL_NEEDED = "approval_needed"
@@ -37,7 +37,7 @@ ChannelName = Annotated[
 
 
 class Notifications(Document):
-    """Who is told what about the runs of a policy."""
+    """The channels of a policy's runs, and the events that each gets."""
 
     channels: list[ChannelName] = Field(
         default_factory=list[ChannelName],
@@ -60,5 +60,5 @@ class Notifications(Document):
         return bool(self.channels and self.events)
 
     def channels_for(self, event: Event) -> list[str]:
-        """The channels that are told about the event, each once."""
+        """The channels of the event, each once."""
         return list(dict.fromkeys(self.channels)) if event in self.events else []

@@ -33,7 +33,7 @@ class SignalState(StrEnum):
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
     UNKNOWN = "unknown"
-    """It could not be told: no answer, or an answer that says nothing."""
+    """Unknown: no response, or one that does not say."""
     ABSENT = "absent"
     """The machine has no such sign: no Application Health extension."""
 
@@ -72,7 +72,7 @@ class MachineRecord(Document):
     power_state: str = ""
     availability_set: str = ""
     update_domain: str = ""
-    """Told by the machine itself, the first time that it is looked at."""
+    """From the machine's own instance view, at the first preflight."""
     image: str = ""
     ring: str = ""
     phase: int = 0
@@ -107,7 +107,7 @@ class MachineRecord(Document):
     pre_tasks_error: str = ""
     """What failed in that work."""
     update_manager_status: str = ""
-    """How Update Manager says that its scheduled run ended on the machine: a word of Azure's."""
+    """Azure's status of Update Manager's scheduled run on the machine."""
     update_manager_error: str = ""
     """What it gives as the reason."""
     queued_at: UtcDatetime | None = None

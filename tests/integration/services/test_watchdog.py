@@ -88,7 +88,7 @@ async def begin(storage: Storage, run_ids: Sequence[str]) -> None:
 
 
 def watch(storage: Storage, engine: Engine, at: datetime = NOW + 9 * HOUR, **options: Any) -> Watch:
-    return Watch(storage, engine, at, 30.0, pause=0.01, **options)  # pyright: ignore[reportArgumentType]
+    return Watch(storage, engine, at, 30.0, pause=0.01, **options)  # pyright: ignore[reportArgumentType]: the engine is a fake of the client
 
 
 async def test_every_run_that_has_not_ended_is_looked_after_and_no_other(storage: Storage, engine: Engine) -> None:
