@@ -16,7 +16,7 @@ from patchwave.domain.fleet.discovery import DiscoveredMachine, build_queries, e
 from patchwave.domain.policy.boundary import needs_boundary
 from patchwave.domain.policy.scope import Scope
 from patchwave.domain.runs.machine_record import MachineRecord
-from patchwave.domain.workflow.messages import DiscoveryPage, DiscoveryRequest
+from patchwave.domain.workflow.run import DiscoveryPage, DiscoveryRequest
 from patchwave.settings import load_settings
 from patchwave.storage import Storage, open_storage
 

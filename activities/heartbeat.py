@@ -11,7 +11,7 @@ from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.recovery import count_failures, newest_end, resting_lanes, step_in_progress, was_begun
 from patchwave.domain.runs.run import Run, Step
 from patchwave.domain.runs.watchdog import heartbeat_deadline
-from patchwave.domain.workflow.messages import Checkpoint, HeartbeatRequest, InProgressMachines, RunRef
+from patchwave.domain.workflow.run import Checkpoint, HeartbeatRequest, InProgressMachines, RunRef
 from patchwave.storage import Storage, open_storage
 
 _SIGN_EVERY = timedelta(minutes=1)

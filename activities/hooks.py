@@ -49,7 +49,7 @@ from patchwave.domain.runs.commands import terminal_outcome, unapproved
 from patchwave.domain.runs.intent import IntentState
 from patchwave.domain.runs.outcome_rules import window_closed
 from patchwave.domain.scheduling.window import cutoff
-from patchwave.domain.workflow.messages import MachineRef
+from patchwave.domain.workflow.machine import MachineRef
 from patchwave.domain.workflow.start_blocker import start_blocker
 from patchwave.settings import load_settings
 from patchwave.storage import open_storage

@@ -22,7 +22,7 @@ from patchwave.domain.runs.error_budget import counts_as_failure
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.recovery import INSTALLING
 from patchwave.domain.runs.run import Mode
-from patchwave.domain.workflow.messages import (
+from patchwave.domain.workflow.machine import (
     MachineEnded,
     PreflightRequest,
     PreflightResult,

@@ -14,8 +14,8 @@ from patchwave.domain.core.ids import MachineId
 from patchwave.domain.machine.health import Moment
 from patchwave.domain.machine.power import NotRestored, not_restored
 from patchwave.domain.runs.maintenance_results import conclude
+from patchwave.domain.workflow.machine import MachineRef
 from patchwave.domain.workflow.maintenance_run import FinalizeRequest, PowerCheck, PowerState, PreResult
-from patchwave.domain.workflow.messages import MachineRef
 from patchwave.storage import open_storage
 
 _LOCK_MARGIN = timedelta(hours=2)

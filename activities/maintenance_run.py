@@ -37,7 +37,7 @@ from patchwave.domain.workflow.maintenance_run import (
     ShardRef,
     Shards,
 )
-from patchwave.domain.workflow.messages import RunRef
+from patchwave.domain.workflow.run import RunRef
 from patchwave.storage import RecordMissing, Storage, in_parallel, open_storage
 
 _NAMED = 20

@@ -36,7 +36,7 @@ from patchwave.domain.runs.commands import is_approved, ring_not_approved
 from patchwave.domain.runs.intent import Intent
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode
-from patchwave.domain.workflow.messages import RingRef
+from patchwave.domain.workflow.run import RingRef
 from patchwave.storage import RecordMissing, in_parallel, open_storage
 
 _PAGE = 500

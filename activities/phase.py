@@ -12,7 +12,7 @@ from patchwave.domain.runs.commands import controls
 from patchwave.domain.runs.error_budget import counts_as_failure
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Step
-from patchwave.domain.workflow.messages import (
+from patchwave.domain.workflow.phase import (
     PendingMachines,
     PendingMachinesRequest,
     PhasePoll,

@@ -22,7 +22,7 @@ from patchwave.domain.planning.topology import PlannerMachine, Topology
 from patchwave.domain.policy.policy import Policy
 from patchwave.domain.policy.rollout import Ring
 from patchwave.domain.runs.machine_record import MachineRecord
-from patchwave.domain.workflow.messages import PhaseSummary, PlanSummary, RingSummary, RunRef
+from patchwave.domain.workflow.run import PhaseSummary, PlanSummary, RingSummary, RunRef
 from patchwave.storage import Storage, open_storage
 
 

@@ -16,7 +16,7 @@ from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.runs.intent import Intent, is_ours
 from patchwave.domain.runs.outcome_rules import evaluate_assessment
-from patchwave.domain.workflow.messages import OperationRef, OperationReport, OperationState
+from patchwave.domain.workflow.operation import OperationRef, OperationReport, OperationState
 from patchwave.storage import RecordMissing, open_storage
 
 MAX_UNCLEAR_POLLS = 20

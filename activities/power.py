@@ -29,7 +29,7 @@ from patchwave.domain.runs.intent import IntentState
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.run import Mode
 from patchwave.domain.scheduling.window import RESTART_NEEDS
-from patchwave.domain.workflow.messages import MachineRef, PowerRequest, PowerResult
+from patchwave.domain.workflow.machine import MachineRef, PowerRequest, PowerResult
 from patchwave.domain.workflow.start_blocker import start_blocker
 from patchwave.settings import load_settings
 from patchwave.storage import open_storage

@@ -6,7 +6,7 @@ from activities.context import now, wait_seconds
 from patchwave.domain.planning.reservation import Reservation, ahead_of, behind, waits_for
 from patchwave.domain.runs.commands import PATCHWAVE
 from patchwave.domain.runs.run import RunState
-from patchwave.domain.workflow.messages import GivePlacesBack, PlacesGivenBack, PlacesTaken, TakePlaces
+from patchwave.domain.workflow.run import GivePlacesBack, PlacesGivenBack, PlacesTaken, TakePlaces
 from patchwave.storage import Storage, open_storage
 
 

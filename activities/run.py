@@ -8,14 +8,8 @@ from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.policy.rollout import RebootMode
 from patchwave.domain.runs.outcome_rules import left_over
 from patchwave.domain.runs.run import Mode, RunState
-from patchwave.domain.workflow.messages import (
-    ClosedMachines,
-    CloseOpenMachines,
-    CloseRun,
-    MachineOptions,
-    RunRef,
-    RunSettings,
-)
+from patchwave.domain.workflow.machine import MachineOptions
+from patchwave.domain.workflow.run import ClosedMachines, CloseOpenMachines, CloseRun, RunRef, RunSettings
 from patchwave.settings import load_settings
 from patchwave.storage import RecordMissing, open_storage
 

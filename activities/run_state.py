@@ -8,7 +8,7 @@ from activities.context import now
 from patchwave.domain.runs.commands import PATCHWAVE, controls
 from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.run import Run, RunControls, RunState
-from patchwave.domain.workflow.messages import RunRef, RunStateShown, SetRunState, StopRun
+from patchwave.domain.workflow.run import RunRef, RunStateShown, SetRunState, StopRun
 from patchwave.storage import RecordMissing, open_storage
 
 

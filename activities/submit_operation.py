@@ -33,7 +33,7 @@ from patchwave.domain.runs import outcome_rules as verdicts
 from patchwave.domain.runs.intent import Intent, IntentState, Origin, is_unanswered, origin
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.scheduling.window import deadline, permitted_duration
-from patchwave.domain.workflow.messages import OperationReport, StartOperation, StartResult, StartState
+from patchwave.domain.workflow.operation import OperationReport, StartOperation, StartResult, StartState
 from patchwave.domain.workflow.start_blocker import start_blocker
 from patchwave.settings import load_settings
 from patchwave.storage import bucket_key, open_storage

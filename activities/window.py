@@ -13,7 +13,7 @@ from patchwave.domain.runs.run import Mode, Run, RunState, Step
 from patchwave.domain.scheduling.freeze import active_freeze
 from patchwave.domain.scheduling.upcoming import WindowWait, next_run_window
 from patchwave.domain.scheduling.window import RESTART_NEEDS, last_start
-from patchwave.domain.workflow.messages import Cutoff, NextWindow, OpenWindow, RunRef, StepRef
+from patchwave.domain.workflow.run import Cutoff, NextWindow, OpenWindow, RunRef, StepRef
 from patchwave.storage import open_storage
 
 _LOG = logging.getLogger("patchwave.windows")

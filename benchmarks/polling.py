@@ -15,7 +15,7 @@ from local.functions_host.durable.workbench import Workbench
 from orchestrators.operation import await_operation
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.workflow import contracts
-from patchwave.domain.workflow.messages import AwaitOperation, OperationReport, OperationState
+from patchwave.domain.workflow.operation import AwaitOperation, OperationReport, OperationState
 
 POLLS = (60, 120, 240, 480, 960)
 _TIMEOUT_SECONDS = 300

@@ -12,7 +12,7 @@ from patchwave.domain.core.outcome import Outcome, OutcomeKind
 from patchwave.domain.machine.hooks import HookResult, HookState, ScriptRequest, When
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.contracts import Activity
-from patchwave.domain.workflow.messages import MachineRef
+from patchwave.domain.workflow.machine import MachineRef
 
 MAX_REFUSALS = 6
 """Transient refusals of a hook, such as another command in the guest, before it counts as failed."""

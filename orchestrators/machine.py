@@ -32,7 +32,7 @@ from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Mode, Step
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.contracts import Signal
-from patchwave.domain.workflow.messages import (
+from patchwave.domain.workflow.machine import (
     MachineEnded,
     MachineRef,
     MachineWork,

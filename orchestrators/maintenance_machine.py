@@ -23,6 +23,7 @@ from patchwave.domain.machine.preflight import Readiness
 from patchwave.domain.maintenance.occurrence import too_late_to_prepare
 from patchwave.domain.runs.run import Mode, Step
 from patchwave.domain.workflow import contracts, instance_ids
+from patchwave.domain.workflow.machine import MachineOptions, MachineRef, MachineWork, PreflightRequest, PreflightResult
 from patchwave.domain.workflow.maintenance_run import (
     FinalizeRequest,
     MaintainMachine,
@@ -32,13 +33,6 @@ from patchwave.domain.workflow.maintenance_run import (
     PowerState,
     PreResult,
     ShardRef,
-)
-from patchwave.domain.workflow.messages import (
-    MachineOptions,
-    MachineRef,
-    MachineWork,
-    PreflightRequest,
-    PreflightResult,
 )
 
 AT_ONCE = 25

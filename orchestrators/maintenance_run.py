@@ -29,7 +29,7 @@ from patchwave.domain.workflow.maintenance_run import (
     MaintenanceRunStatus,
     PrePhaseEnd,
 )
-from patchwave.domain.workflow.messages import (
+from patchwave.domain.workflow.run import (
     CloseOpenMachines,
     CloseRun,
     HeartbeatRequest,

@@ -13,9 +13,9 @@ from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.core.patches import InstallationSummary
 from patchwave.domain.runs import outcome_rules
 from patchwave.domain.workflow import contracts, instance_ids
-from patchwave.domain.workflow.messages import (
+from patchwave.domain.workflow.machine import MachineWork
+from patchwave.domain.workflow.operation import (
     AwaitOperation,
-    MachineWork,
     OperationRef,
     OperationReport,
     OperationState,

@@ -22,15 +22,8 @@ from patchwave.domain.runs.error_budget import BudgetLedger, ErrorBudgetExceeded
 from patchwave.domain.runs.run import RunControls, Step
 from patchwave.domain.workflow import contracts, instance_ids
 from patchwave.domain.workflow.contracts import Signal
-from patchwave.domain.workflow.messages import (
-    MachineEnded,
-    MachineWork,
-    PendingMachinesRequest,
-    Phase,
-    PhaseEnd,
-    PhasePollRequest,
-    ReconcileRequest,
-)
+from patchwave.domain.workflow.machine import MachineEnded, MachineWork
+from patchwave.domain.workflow.phase import PendingMachinesRequest, Phase, PhaseEnd, PhasePollRequest, ReconcileRequest
 
 PAGE = 250
 """Machines fetched per page."""

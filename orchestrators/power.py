@@ -7,7 +7,7 @@ from orchestrators.runtime import Context, Steps, call, utc_now
 from orchestrators.waits import Waits
 from patchwave.domain.machine.power import NotRestored, not_started, not_stopped
 from patchwave.domain.workflow import contracts
-from patchwave.domain.workflow.messages import MachineRef, PowerRequest, PowerResult, PreflightResult
+from patchwave.domain.workflow.machine import MachineRef, PowerRequest, PowerResult, PreflightResult
 
 MAX_POWER_POLLS = 60
 """Transient refusals of a start or stop before it fails. Accepted changes have a deadline in the activities, and

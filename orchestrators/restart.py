@@ -7,7 +7,7 @@ from orchestrators.patience import Patience
 from orchestrators.runtime import Context, Steps, call
 from orchestrators.waits import Waits
 from patchwave.domain.workflow import contracts
-from patchwave.domain.workflow.messages import MachineRef, PowerResult
+from patchwave.domain.workflow.machine import MachineRef, PowerResult
 
 MAX_POLLS = 60
 """Transient refusals of the restart before it fails; throttling does not count."""

@@ -33,7 +33,8 @@ from patchwave.domain.runs.run import Mode, RunControls, RunState, Step
 from patchwave.domain.runs.watchdog import MAX_GENERATIONS
 from patchwave.domain.workflow import contracts, instance_ids
 from patchwave.domain.workflow.contracts import Activity, Signal
-from patchwave.domain.workflow.messages import (
+from patchwave.domain.workflow.phase import Phase, PhaseEnd
+from patchwave.domain.workflow.run import (
     Checkpoint,
     CloseOpenMachines,
     CloseRun,
@@ -42,8 +43,6 @@ from patchwave.domain.workflow.messages import (
     GivePlacesBack,
     HeartbeatRequest,
     OpenWindow,
-    Phase,
-    PhaseEnd,
     PlanSummary,
     RingRef,
     RingSummary,

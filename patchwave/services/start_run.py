@@ -26,7 +26,7 @@ from patchwave.domain.runs.provenance import WrittenPolicy, rules_in_short, writ
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.contracts import Orchestration, Signal
-from patchwave.domain.workflow.messages import RunInput
+from patchwave.domain.workflow.run import RunInput
 from patchwave.services.errors import EngineUnavailable, InvalidRequest, KeyReused, NotFound, NotPermitted
 from patchwave.services.policy_guardrails import boundary, check_permitted
 from patchwave.storage import Storage, StoredPolicy

@@ -31,7 +31,8 @@ from patchwave.domain.runs.watchdog import (
 )
 from patchwave.domain.workflow import contracts, instance_ids
 from patchwave.domain.workflow.contracts import Signal
-from patchwave.domain.workflow.messages import MachineEnded, MachineWork, RunRef
+from patchwave.domain.workflow.machine import MachineEnded, MachineWork
+from patchwave.domain.workflow.run import RunRef
 from patchwave.services.start_run import DurableClient, schedule, schedule_run
 from patchwave.storage import LiveRun, Storage, completion_change, in_parallel
 

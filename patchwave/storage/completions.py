@@ -7,7 +7,7 @@ Acknowledged rows are removed in batches of a hundred.
 
 from __future__ import annotations
 
-from patchwave.domain.workflow.messages import MachineEnded
+from patchwave.domain.workflow.machine import MachineEnded
 from patchwave.storage.engine.entity_codec import pack, unpack
 from patchwave.storage.engine.paging import try_read
 from patchwave.storage.engine.rows import BATCH_ROWS, Change, Conflict, Row

@@ -16,7 +16,7 @@ from patchwave.domain.planning.placement_codec import PlacedMachine
 from patchwave.domain.planning.plan import ExcludedMachine, Makespan, Plan, PlannedMachine
 from patchwave.domain.planning.plan import PlannedRing as RingOfPlan
 from patchwave.domain.planning.reservation import Groups
-from patchwave.domain.workflow.messages import PlanSummary
+from patchwave.domain.workflow.run import PlanSummary
 from patchwave.storage.engine.entity_codec import Columns, get_json, pack, unpack, wire_names
 from patchwave.storage.engine.paging import KeyRange, Page, read_page
 from patchwave.storage.engine.rows import Change, Row

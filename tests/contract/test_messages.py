@@ -31,27 +31,28 @@ from patchwave.domain.planning.placement_codec import PlacedMachine
 from patchwave.domain.policy.gates import ErrorBudget, OnExceeded
 from patchwave.domain.runs import error_budget, intent, machine_record, run
 from patchwave.domain.runs.run import Mode, Step
-from patchwave.domain.workflow import maintenance_run, messages
-from patchwave.domain.workflow.messages import (
-    AwaitOperation,
+from patchwave.domain.workflow import machine, maintenance_run, operation, phase
+from patchwave.domain.workflow import run as run_messages
+from patchwave.domain.workflow.machine import (
     MachineOptions,
     MachineRef,
     MachineWork,
-    OperationRef,
-    OperationReport,
-    OperationState,
-    PendingMachines,
-    Phase,
     PreflightRequest,
     PreflightResult,
-    ReconcileRequest,
     RecordOutcome,
-    StartOperation,
-    StartResult,
-    StartState,
     Verified,
     VerifyRequest,
 )
+from patchwave.domain.workflow.operation import (
+    AwaitOperation,
+    OperationRef,
+    OperationReport,
+    OperationState,
+    StartOperation,
+    StartResult,
+    StartState,
+)
+from patchwave.domain.workflow.phase import PendingMachines, Phase, ReconcileRequest
 from tests.support.azure_bodies import ESM_ERROR, installation, linux_patch
 
 # A machine in the function's history costs what these messages weigh; queue messages over 64 KB leave the queue.
@@ -86,7 +87,10 @@ DOCUMENTS = [
     *(
         each
         for module in (
-            messages,
+            run_messages,
+            phase,
+            machine,
+            operation,
             placement_codec,
             run,
             machine_record,
@@ -104,7 +108,11 @@ DOCUMENTS = [
     *ASIDE,
 ]
 MESSAGES = [
-    *(each for module in (messages, placement_codec, maintenance_run, error_budget) for each in documents_of(module)),
+    *(
+        each
+        for module in (run_messages, phase, machine, operation, placement_codec, maintenance_run, error_budget)
+        for each in documents_of(module)
+    ),
     *ASIDE,
 ]
 

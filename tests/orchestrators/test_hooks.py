@@ -18,7 +18,7 @@ from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.machine.hooks import HookResult, HookState, ScriptRequest, When
 from patchwave.domain.runs.error_budget import counts_as_failure
-from patchwave.domain.workflow.messages import MachineRef, PowerResult
+from patchwave.domain.workflow.machine import MachineRef, PowerResult
 
 RUN_ID = "20261121T000000Z-monthly"
 KEY = "c" * 24

@@ -23,17 +23,8 @@ from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Mode, Step
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.contracts import Signal
-from patchwave.domain.workflow.messages import (
-    MachineEnded,
-    MachineOptions,
-    MachineWork,
-    OperationReport,
-    OperationState,
-    PowerResult,
-    PreflightResult,
-    StartResult,
-    StartState,
-)
+from patchwave.domain.workflow.machine import MachineEnded, MachineOptions, MachineWork, PowerResult, PreflightResult
+from patchwave.domain.workflow.operation import OperationReport, OperationState, StartResult, StartState
 from tests.support import scripted_fleet
 from tests.support.scripted_fleet import Fleet, Script
 

@@ -24,6 +24,7 @@ from patchwave.domain.machine.hooks import HookResult, HookState
 from patchwave.domain.machine.preflight import Preflight, Readiness
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.contracts import Signal
+from patchwave.domain.workflow.machine import PowerResult, PreflightResult
 from patchwave.domain.workflow.maintenance_run import (
     CancelResult,
     MachinesPage,
@@ -36,15 +37,8 @@ from patchwave.domain.workflow.maintenance_run import (
     ShardMachines,
     Shards,
 )
-from patchwave.domain.workflow.messages import (
-    OperationReport,
-    OperationState,
-    PowerResult,
-    PreflightResult,
-    RunInput,
-    StartResult,
-    StartState,
-)
+from patchwave.domain.workflow.operation import OperationReport, OperationState, StartResult, StartState
+from patchwave.domain.workflow.run import RunInput
 
 type Json = dict[str, Any]
 

@@ -31,7 +31,7 @@ from patchwave.domain.notifications.events import (
 )
 from patchwave.domain.policy.notifications import Event
 from patchwave.domain.workflow import contracts
-from patchwave.domain.workflow.messages import Cutoff, NextWindow, RunRef
+from patchwave.domain.workflow.run import Cutoff, NextWindow, RunRef
 from tests.support.scripted_fleet import Fleet
 
 type Json = dict[str, Any]

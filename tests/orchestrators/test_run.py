@@ -22,15 +22,9 @@ from patchwave.domain.policy.gates import ErrorBudget, OnExceeded
 from patchwave.domain.runs.run import Mode
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.contracts import Signal
-from patchwave.domain.workflow.messages import (
-    Cutoff,
-    DiscoveryPage,
-    MachineOptions,
-    NextWindow,
-    PlacesTaken,
-    RunRef,
-    StartResult,
-)
+from patchwave.domain.workflow.machine import MachineOptions
+from patchwave.domain.workflow.operation import StartResult
+from patchwave.domain.workflow.run import Cutoff, DiscoveryPage, NextWindow, PlacesTaken, RunRef
 from tests.support import scripted_fleet
 from tests.support.scripted_fleet import RUN_ID, Fleet, Ring, Script
 

@@ -5,13 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 from activities.phase import poll_phase
-from patchwave.domain.workflow.messages import (
-    PhasePoll,
-    PhasePollRequest,
-    PhaseSummary,
-    PlanSummary,
-    RingSummary,
-)
+from patchwave.domain.workflow.phase import PhasePoll, PhasePollRequest
+from patchwave.domain.workflow.run import PhaseSummary, PlanSummary, RingSummary
 
 SHORT = PlanSummary(
     machines=5,

@@ -26,30 +26,27 @@ from patchwave.domain.runs.error_budget import counts_as_failure
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Mode, RunControls, Step
 from patchwave.domain.workflow import contracts
-from patchwave.domain.workflow.messages import (
+from patchwave.domain.workflow.machine import (
+    MachineEnded,
+    MachineOptions,
+    PowerResult,
+    PreflightResult,
+    Recorded,
+    Verified,
+)
+from patchwave.domain.workflow.operation import OperationReport, OperationState, StartResult, StartState
+from patchwave.domain.workflow.phase import PendingMachines, PhasePoll, ReconciledMachines
+from patchwave.domain.workflow.run import (
     Checkpoint,
     Cutoff,
     DiscoveryPage,
-    MachineEnded,
-    MachineOptions,
     NextWindow,
-    OperationReport,
-    OperationState,
-    PendingMachines,
-    PhasePoll,
     PhaseSummary,
     PlacesGivenBack,
     PlacesTaken,
     PlanSummary,
-    PowerResult,
-    PreflightResult,
-    ReconciledMachines,
-    Recorded,
     RingSummary,
     RunSettings,
-    StartResult,
-    StartState,
-    Verified,
 )
 
 type Json = dict[str, Any]

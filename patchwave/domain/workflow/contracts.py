@@ -1,7 +1,8 @@
 """The durable functions of the app, each with the document that it takes and the one that it returns.
 
 Orchestrators call by these, activities and orchestrators are registered by them, and both sides marshal here: what
-crosses the durable boundary, and stays in the history, is plain JSON.
+crosses the durable boundary, and stays in the history, is plain JSON: ids and counters. Rows, patches and signed URLs
+stay in Table storage; a message says where to look.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from patchwave.domain.machine.patch_pinning import PinSize
 from patchwave.domain.notifications.events import Notice, NoticeChannels, NoticeReport, SendNotice, SendResult
 from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.run import RunControls
+from patchwave.domain.workflow import machine, operation, phase, run
 from patchwave.domain.workflow import maintenance_run as maintenance
-from patchwave.domain.workflow import messages
 
 VERSION = "1"
 """The version of the orchestrations of every run that is started now; see `orchestrators.versioning`."""
@@ -84,13 +85,13 @@ class Signal(StrEnum):
 
 # --- orchestrations -----------------------------------------------------------------------------------------
 
-PATCH_RUN = Orchestration("patch_run", messages.RunInput, messages.RunResult)
-CLOSE_ORPHANED_RUN = Orchestration("close_orphaned_run", messages.RunRef, messages.RunResult)
-PATCH_PHASE = Orchestration("patch_phase", messages.Phase, messages.PhaseEnd)
-PATCH_MACHINE = Orchestration("patch_machine", messages.MachineWork, messages.MachineEnded)
-AWAIT_OPERATION = Orchestration("await_operation", messages.AwaitOperation, messages.OperationReport)
+PATCH_RUN = Orchestration("patch_run", run.RunInput, run.RunResult)
+CLOSE_ORPHANED_RUN = Orchestration("close_orphaned_run", run.RunRef, run.RunResult)
+PATCH_PHASE = Orchestration("patch_phase", phase.Phase, phase.PhaseEnd)
+PATCH_MACHINE = Orchestration("patch_machine", machine.MachineWork, machine.MachineEnded)
+AWAIT_OPERATION = Orchestration("await_operation", operation.AwaitOperation, operation.OperationReport)
 SEND_NOTIFICATIONS = Orchestration("send_notifications", Notice, NoticeReport)
-RUN_MAINTENANCE = Orchestration("run_maintenance", messages.RunInput, messages.RunResult)
+RUN_MAINTENANCE = Orchestration("run_maintenance", run.RunInput, run.RunResult)
 MAINTAIN_SHARD = Orchestration("maintain_shard", maintenance.MaintainShard, NoneType)
 MAINTAIN_MACHINE = Orchestration("maintain_machine", maintenance.MaintainMachine, NoneType)
 CHANGE_PATCH_MODES = Orchestration("change_patch_modes", ChangeRef, NoneType)
@@ -98,52 +99,52 @@ CHANGE_MACHINE_PATCH_MODE = Orchestration("change_machine_patch_mode", MachineCh
 
 # --- activities of a run ------------------------------------------------------------------------------------
 
-BEGIN_RUN = Activity("begin_run", messages.RunRef, messages.RunSettings)
-LOAD_CHECKPOINT = Activity("load_checkpoint", messages.RunRef, messages.Checkpoint)
-EXTEND_HEARTBEAT = Activity("extend_heartbeat", messages.HeartbeatRequest, NoneType)
-DISCOVER_MACHINES = Activity("discover_machines", messages.DiscoveryRequest, messages.DiscoveryPage)
-PLAN_RUN = Activity("plan_run", messages.RunRef, messages.PlanSummary)
-PIN_RING = Activity("pin_ring", messages.RingRef, PinSize)
-GET_RUN_CONTROLS = Activity("get_run_controls", messages.RunRef, RunControls)
-SET_RUN_STATE = Activity("set_run_state", messages.SetRunState, messages.RunStateShown)
-STOP_RUN = Activity("stop_run", messages.StopRun, RunControls)
-GET_START_CUTOFF = Activity("get_start_cutoff", messages.StepRef, messages.Cutoff)
-FIND_NEXT_WINDOW = Activity("find_next_window", messages.RunRef, messages.NextWindow)
-ENTER_WINDOW = Activity("enter_window", messages.OpenWindow, NoneType)
-TAKE_PLACES = Activity("take_places", messages.TakePlaces, messages.PlacesTaken)
-GIVE_PLACES_BACK = Activity("give_places_back", messages.GivePlacesBack, messages.PlacesGivenBack)
-CLOSE_OPEN_MACHINES = Activity("close_open_machines", messages.CloseOpenMachines, messages.ClosedMachines)
-CLOSE_RUN = Activity("close_run", messages.CloseRun, dict[str, int])
+BEGIN_RUN = Activity("begin_run", run.RunRef, run.RunSettings)
+LOAD_CHECKPOINT = Activity("load_checkpoint", run.RunRef, run.Checkpoint)
+EXTEND_HEARTBEAT = Activity("extend_heartbeat", run.HeartbeatRequest, NoneType)
+DISCOVER_MACHINES = Activity("discover_machines", run.DiscoveryRequest, run.DiscoveryPage)
+PLAN_RUN = Activity("plan_run", run.RunRef, run.PlanSummary)
+PIN_RING = Activity("pin_ring", run.RingRef, PinSize)
+GET_RUN_CONTROLS = Activity("get_run_controls", run.RunRef, RunControls)
+SET_RUN_STATE = Activity("set_run_state", run.SetRunState, run.RunStateShown)
+STOP_RUN = Activity("stop_run", run.StopRun, RunControls)
+GET_START_CUTOFF = Activity("get_start_cutoff", run.StepRef, run.Cutoff)
+FIND_NEXT_WINDOW = Activity("find_next_window", run.RunRef, run.NextWindow)
+ENTER_WINDOW = Activity("enter_window", run.OpenWindow, NoneType)
+TAKE_PLACES = Activity("take_places", run.TakePlaces, run.PlacesTaken)
+GIVE_PLACES_BACK = Activity("give_places_back", run.GivePlacesBack, run.PlacesGivenBack)
+CLOSE_OPEN_MACHINES = Activity("close_open_machines", run.CloseOpenMachines, run.ClosedMachines)
+CLOSE_RUN = Activity("close_run", run.CloseRun, dict[str, int])
 LIST_CHANNELS = Activity("list_channels", Notice, NoticeChannels)
 SEND_NOTIFICATION = Activity("send_notification", SendNotice, SendResult)
 RECORD_DELIVERY = Activity("record_delivery", NoticeReport, NoneType)
 
 # --- activities of a phase ----------------------------------------------------------------------------------
 
-POLL_PHASE = Activity("poll_phase", messages.PhasePollRequest, messages.PhasePoll)
-LIST_PENDING_MACHINES = Activity("list_pending_machines", messages.PendingMachinesRequest, messages.PendingMachines)
-RECONCILE_MACHINES = Activity("reconcile_machines", messages.ReconcileRequest, messages.ReconciledMachines)
+POLL_PHASE = Activity("poll_phase", phase.PhasePollRequest, phase.PhasePoll)
+LIST_PENDING_MACHINES = Activity("list_pending_machines", phase.PendingMachinesRequest, phase.PendingMachines)
+RECONCILE_MACHINES = Activity("reconcile_machines", phase.ReconcileRequest, phase.ReconciledMachines)
 TRIP_ERROR_BUDGET = Activity("trip_error_budget", ErrorBudgetExceeded, RunControls)
 
 # --- activities of a machine --------------------------------------------------------------------------------
 
-PREFLIGHT_MACHINE = Activity("preflight_machine", messages.PreflightRequest, messages.PreflightResult)
-START_MACHINE = Activity("start_machine", messages.PowerRequest, messages.PowerResult)
-STOP_MACHINE = Activity("stop_machine", messages.PowerRequest, messages.PowerResult)
-RESTART_MACHINE = Activity("restart_machine", messages.MachineRef, messages.PowerResult)
-ASSESS_MACHINE = Activity("assess_machine", messages.StartOperation, messages.StartResult)
-INSTALL_PATCHES = Activity("install_patches", messages.StartOperation, messages.StartResult)
-POLL_OPERATION = Activity("poll_operation", messages.OperationRef, messages.OperationReport)
-VERIFY_MACHINE = Activity("verify_machine", messages.VerifyRequest, messages.Verified)
-TAKE_SNAPSHOT = Activity("take_snapshot", messages.MachineRef, HookResult)
+PREFLIGHT_MACHINE = Activity("preflight_machine", machine.PreflightRequest, machine.PreflightResult)
+START_MACHINE = Activity("start_machine", machine.PowerRequest, machine.PowerResult)
+STOP_MACHINE = Activity("stop_machine", machine.PowerRequest, machine.PowerResult)
+RESTART_MACHINE = Activity("restart_machine", machine.MachineRef, machine.PowerResult)
+ASSESS_MACHINE = Activity("assess_machine", operation.StartOperation, operation.StartResult)
+INSTALL_PATCHES = Activity("install_patches", operation.StartOperation, operation.StartResult)
+POLL_OPERATION = Activity("poll_operation", operation.OperationRef, operation.OperationReport)
+VERIFY_MACHINE = Activity("verify_machine", machine.VerifyRequest, machine.Verified)
+TAKE_SNAPSHOT = Activity("take_snapshot", machine.MachineRef, HookResult)
 RUN_SCRIPT = Activity("run_script", ScriptRequest, HookResult)
 CHECK_HEALTH = Activity("check_health", HealthRequest, HealthResult)
-RELEASE_MACHINE = Activity("release_machine", messages.ReleaseMachine, NoneType)
-RECORD_OUTCOME = Activity("record_outcome", messages.RecordOutcome, messages.Recorded)
+RELEASE_MACHINE = Activity("release_machine", machine.ReleaseMachine, NoneType)
+RECORD_OUTCOME = Activity("record_outcome", machine.RecordOutcome, machine.Recorded)
 
 # --- activities around a scheduled run of Update Manager ----------------------------------------------------
 
-LOAD_MAINTENANCE_RUN = Activity("load_maintenance_run", messages.RunRef, maintenance.MaintenanceRunStatus)
+LOAD_MAINTENANCE_RUN = Activity("load_maintenance_run", run.RunRef, maintenance.MaintenanceRunStatus)
 FIND_OCCURRENCE_MACHINES = Activity(
     "find_occurrence_machines", maintenance.MaintenancePageRequest, maintenance.MachinesPage
 )
@@ -151,12 +152,12 @@ LIST_SHARDS = Activity("list_shards", maintenance.MaintenancePhaseRef, maintenan
 GET_SHARD = Activity("get_shard", maintenance.ShardRef, maintenance.ShardMachines)
 RECORD_PRE_RESULT = Activity("record_pre_result", maintenance.PreResult, NoneType)
 FINISH_PRE_PHASE = Activity("finish_pre_phase", maintenance.PrePhaseEnd, maintenance.PreSummary)
-CANCEL_OCCURRENCE = Activity("cancel_occurrence", messages.RunRef, maintenance.CancelResult)
+CANCEL_OCCURRENCE = Activity("cancel_occurrence", run.RunRef, maintenance.CancelResult)
 IMPORT_RESULTS = Activity("import_results", maintenance.MaintenancePageRequest, maintenance.ResultsPage)
-FINISH_RESULTS_IMPORT = Activity("finish_results_import", messages.RunRef, NoneType)
-CHECK_MACHINE_POWER = Activity("check_machine_power", messages.MachineRef, maintenance.PowerCheck)
+FINISH_RESULTS_IMPORT = Activity("finish_results_import", run.RunRef, NoneType)
+CHECK_MACHINE_POWER = Activity("check_machine_power", machine.MachineRef, maintenance.PowerCheck)
 FINALIZE_MACHINE = Activity("finalize_machine", maintenance.FinalizeRequest, NoneType)
-SUMMARIZE_MAINTENANCE_RUN = Activity("summarize_maintenance_run", messages.RunRef, maintenance.MaintenanceSummary)
+SUMMARIZE_MAINTENANCE_RUN = Activity("summarize_maintenance_run", run.RunRef, maintenance.MaintenanceSummary)
 
 # --- activities of a change of patch modes ------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from patchwave.domain.runs.commands import holds, terminal_outcome
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Run
-from patchwave.domain.workflow.messages import StartResult, StartState
+from patchwave.domain.workflow.operation import StartResult, StartState
 
 
 def start_blocker(run: Run, machine: MachineRecord) -> StartResult | None:

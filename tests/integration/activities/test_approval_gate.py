@@ -19,12 +19,8 @@ from patchwave.domain.core.outcome import Reason
 from patchwave.domain.machine.hooks import ScriptRequest, When
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
-from patchwave.domain.workflow.messages import (
-    MachineRef,
-    PowerRequest,
-    PreflightRequest,
-    StartOperation,
-)
+from patchwave.domain.workflow.machine import MachineRef, PowerRequest, PreflightRequest
+from patchwave.domain.workflow.operation import StartOperation
 from patchwave.storage import Storage
 from tests.support.factories import order
 from tests.support.simulated_azure import azure

@@ -8,7 +8,7 @@ from activities.machine import record_outcome, release_machine
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.core.patches import InstallationSummary
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
-from patchwave.domain.workflow.messages import MachineEnded, RecordOutcome, ReleaseMachine
+from patchwave.domain.workflow.machine import MachineEnded, RecordOutcome, ReleaseMachine
 from patchwave.storage import Storage
 from tests.support.factories import NOW, machine, run
 from tests.support.phase_calls import HOUR, PHASE, RUN, look

@@ -13,7 +13,7 @@ from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.policy.policy import parse_policy
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
-from patchwave.domain.workflow.messages import DiscoveryPage, DiscoveryRequest
+from patchwave.domain.workflow.run import DiscoveryPage, DiscoveryRequest
 from patchwave.settings import load_settings
 from patchwave.storage import Storage
 from patchwave.storage.runs import RunRepository

@@ -16,7 +16,7 @@ from patchwave.domain.machine.hooks import HookResult, HookState, ScriptRequest,
 from patchwave.domain.machine.snapshot import snapshot_of
 from patchwave.domain.runs.intent import IntentState
 from patchwave.domain.runs.machine_record import Stage
-from patchwave.domain.workflow.messages import MachineRef
+from patchwave.domain.workflow.machine import MachineRef
 from patchwave.settings import load_settings
 from patchwave.storage import Storage
 from tests.support.factories import order

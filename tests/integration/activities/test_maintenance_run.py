@@ -31,6 +31,7 @@ from patchwave.domain.machine.hooks import HookState
 from patchwave.domain.maintenance.occurrence import EventTimeouts, OccurrenceId, ScheduledRun, from_first_event
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.workflow.machine import MachineRef, PowerRequest, PreflightRequest, PreflightResult
 from patchwave.domain.workflow.maintenance_run import (
     FinalizeRequest,
     MachinesPage,
@@ -43,13 +44,7 @@ from patchwave.domain.workflow.maintenance_run import (
     PreSummary,
     ShardRef,
 )
-from patchwave.domain.workflow.messages import (
-    MachineRef,
-    PowerRequest,
-    PreflightRequest,
-    PreflightResult,
-    RunRef,
-)
+from patchwave.domain.workflow.run import RunRef
 from patchwave.settings import load_settings
 from patchwave.storage import Storage
 from tests.support.hook_calls import finish

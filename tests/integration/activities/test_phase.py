@@ -10,8 +10,8 @@ from activities.phase import list_pending_machines, reconcile_machines
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.run import Step
-from patchwave.domain.workflow.messages import (
-    MachineEnded,
+from patchwave.domain.workflow.machine import MachineEnded
+from patchwave.domain.workflow.phase import (
     PendingMachines,
     PendingMachinesRequest,
     ReconciledMachines,

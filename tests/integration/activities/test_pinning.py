@@ -24,14 +24,8 @@ from patchwave.domain.runs.intent import Intent
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.outcome_rules import nothing_to_install
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
-from patchwave.domain.workflow.messages import (
-    OperationRef,
-    OperationState,
-    RingRef,
-    StartOperation,
-    StartResult,
-    StartState,
-)
+from patchwave.domain.workflow.operation import OperationRef, OperationState, StartOperation, StartResult, StartState
+from patchwave.domain.workflow.run import RingRef
 from patchwave.storage import Storage
 from tests.support.factories import NOW, intent, machine, order
 

@@ -19,14 +19,13 @@ from patchwave.domain.planning.topology import Topology
 from patchwave.domain.policy.policy import parse_policy
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.run import Mode, Run, RunState, Step, Trigger, TriggerKind
-from patchwave.domain.workflow.messages import (
+from patchwave.domain.workflow.phase import (
     PendingMachines,
     PendingMachinesRequest,
-    PlanSummary,
     ReconciledMachines,
     ReconcileRequest,
-    RunRef,
 )
+from patchwave.domain.workflow.run import PlanSummary, RunRef
 from patchwave.storage import Storage, StorageUnreachable
 from patchwave.storage.engine.table import Table
 from patchwave.storage.plans import HEAD

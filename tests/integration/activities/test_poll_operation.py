@@ -14,7 +14,7 @@ from patchwave.domain.azure.instance_view import MachineView
 from patchwave.domain.azure.operation import OperationKind, PollReading, PollState
 from patchwave.domain.azure.poll_schedule import PollSchedule
 from patchwave.domain.runs.intent import Intent, IntentState
-from patchwave.domain.workflow.messages import OperationRef, OperationReport, OperationState
+from patchwave.domain.workflow.operation import OperationRef, OperationReport, OperationState
 from patchwave.storage import RecordMissing, Storage
 from tests.support.factories import order
 from tests.support.scripted_azure import KEY, NOW, ONE, RUN_ID, URL, Script, azure, intent, prepared, shown, view

@@ -18,7 +18,7 @@ from patchwave.domain.machine.power import not_started, not_stopped
 from patchwave.domain.runs.intent import IntentState
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.scheduling.freeze import parse_freeze
-from patchwave.domain.workflow.messages import MachineRef, PowerRequest, PowerResult, PreflightRequest
+from patchwave.domain.workflow.machine import MachineRef, PowerRequest, PowerResult, PreflightRequest
 from patchwave.settings import load_settings
 from patchwave.storage import Storage
 from tests.support.hook_calls import REFUSALS, RUN_ID, Json, fault, prepare, row, sent

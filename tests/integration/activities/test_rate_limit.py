@@ -14,7 +14,7 @@ from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
-from patchwave.domain.workflow.messages import (
+from patchwave.domain.workflow.operation import (
     OperationRef,
     OperationReport,
     OperationState,

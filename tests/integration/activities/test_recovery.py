@@ -17,13 +17,8 @@ from patchwave.domain.policy.policy import parse_policy
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.run import Mode, Run, RunState, Step, Trigger, TriggerKind
 from patchwave.domain.runs.watchdog import HEARTBEAT_TIMEOUT
-from patchwave.domain.workflow.messages import (
-    Checkpoint,
-    CloseOpenMachines,
-    HeartbeatRequest,
-    PreflightRequest,
-    RunRef,
-)
+from patchwave.domain.workflow.machine import PreflightRequest
+from patchwave.domain.workflow.run import Checkpoint, CloseOpenMachines, HeartbeatRequest, RunRef
 from patchwave.storage import Storage
 from tests.support.factories import NOW, machine, order
 from tests.support.phase_calls import SHORT

@@ -13,7 +13,7 @@ from patchwave.domain.planning.plan import Makespan, Plan
 from patchwave.domain.planning.reservation import Groups, Reservation, groups_of
 from patchwave.domain.planning.topology import Topology
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
-from patchwave.domain.workflow.messages import GivePlacesBack, PlacesTaken, PlanSummary, TakePlaces
+from patchwave.domain.workflow.run import GivePlacesBack, PlacesTaken, PlanSummary, TakePlaces
 from patchwave.storage import Storage
 from tests.support.factories import NOW
 

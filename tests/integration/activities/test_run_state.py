@@ -11,7 +11,7 @@ from patchwave.domain.core.documents import format_instant
 from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.run import Run, RunControls, RunState
 from patchwave.domain.workflow import contracts
-from patchwave.domain.workflow.messages import RunRef, SetRunState, StopRun
+from patchwave.domain.workflow.run import RunRef, SetRunState, StopRun
 from patchwave.storage import RecordMissing, Storage
 from tests.support.factories import NOW, RUN, order, run
 

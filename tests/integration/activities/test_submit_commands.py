@@ -18,12 +18,8 @@ from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.intent import Intent, IntentState
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
-from patchwave.domain.workflow.messages import (
-    PreflightRequest,
-    StartOperation,
-    StartResult,
-    StartState,
-)
+from patchwave.domain.workflow.machine import PreflightRequest
+from patchwave.domain.workflow.operation import StartOperation, StartResult, StartState
 from patchwave.storage import Storage
 from tests.support.factories import order
 from tests.support.simulated_azure import azure

@@ -16,7 +16,7 @@ from patchwave.domain.azure.instance_view import MachineView
 from patchwave.domain.azure.operation import OperationKind, PollReading, PollState
 from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.runs.intent import Intent, IntentState
-from patchwave.domain.workflow.messages import OperationState, StartOperation, StartResult, StartState
+from patchwave.domain.workflow.operation import OperationState, StartOperation, StartResult, StartState
 from patchwave.storage import Storage, bucket_key
 from tests.support.factories import order
 from tests.support.scripted_azure import (

@@ -23,13 +23,8 @@ from patchwave.domain.machine.preflight import Readiness
 from patchwave.domain.runs.intent import Intent, IntentState
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.workflow.machine import MachineRef, PowerRequest, PreflightRequest, VerifyRequest
 from patchwave.domain.workflow.maintenance_run import PowerState
-from patchwave.domain.workflow.messages import (
-    MachineRef,
-    PowerRequest,
-    PreflightRequest,
-    VerifyRequest,
-)
 from patchwave.storage import Storage
 from patchwave.storage.at_most_once import AtMostOnceRepository
 from tests.support.azure_bodies import machine as sample

@@ -16,7 +16,7 @@ from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.machine.health import Moment
 from patchwave.domain.runs.outcome_rules import evaluate_installation
-from patchwave.domain.workflow.messages import Verified, VerifyRequest
+from patchwave.domain.workflow.machine import Verified, VerifyRequest
 from patchwave.storage import Storage
 from tests.support.azure_bodies import ended, installation
 from tests.support.azure_bodies import machine as sample

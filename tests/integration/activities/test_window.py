@@ -23,16 +23,9 @@ from patchwave.domain.runs.run import Mode, Run, RunState, Step, Trigger, Trigge
 from patchwave.domain.scheduling.freeze import parse_freeze
 from patchwave.domain.scheduling.overrides import Pause, Skip
 from patchwave.domain.scheduling.upcoming import ScheduleDecision, decide
-from patchwave.domain.workflow.messages import (
-    CloseRun,
-    NextWindow,
-    OpenWindow,
-    PreflightRequest,
-    RunRef,
-    StartOperation,
-    StartState,
-    StepRef,
-)
+from patchwave.domain.workflow.machine import PreflightRequest
+from patchwave.domain.workflow.operation import StartOperation, StartState
+from patchwave.domain.workflow.run import CloseRun, NextWindow, OpenWindow, RunRef, StepRef
 from patchwave.storage import Storage
 from tests.support.factories import machine
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.runs.machine_record import Stage
-from patchwave.domain.workflow.messages import MachineEnded
+from patchwave.domain.workflow.machine import MachineEnded
 from patchwave.storage import Change, RecordMissing, Storage, completion_change, completions
 from patchwave.storage.completions import CompletionRepository
 from patchwave.storage.engine.rows import Conflict, Row

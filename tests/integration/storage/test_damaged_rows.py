@@ -11,7 +11,7 @@ from patchwave.domain.core.ids import RunId
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import RunState
-from patchwave.domain.workflow.messages import MachineEnded
+from patchwave.domain.workflow.machine import MachineEnded
 from patchwave.storage import Storage
 from patchwave.storage.completions import completion_change
 from tests.support.factories import NOW, machine, run

@@ -17,7 +17,7 @@ from patchwave.domain.planning.placement_codec import PlacedMachine
 from patchwave.domain.planning.plan import ExcludedMachine, Plan, PlannedMachine
 from patchwave.domain.planning.plan import PlannedRing as RingOfPlan
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
-from patchwave.domain.workflow.messages import PhaseSummary, PlanSummary, RingSummary
+from patchwave.domain.workflow.run import PhaseSummary, PlanSummary, RingSummary
 from patchwave.storage import InvalidCursor, Storage, StorageUnreachable
 from patchwave.storage.engine.rows import Change
 from patchwave.storage.engine.table import Table

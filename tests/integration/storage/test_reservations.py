@@ -9,7 +9,7 @@ from patchwave.domain.planning.admission import Permit
 from patchwave.domain.planning.plan import Makespan, Plan
 from patchwave.domain.planning.reservation import Groups, Reservation, ahead_of, groups_of, waits_for
 from patchwave.domain.planning.topology import Topology
-from patchwave.domain.workflow.messages import PlanSummary
+from patchwave.domain.workflow.run import PlanSummary
 from patchwave.storage import Storage
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)

@@ -16,7 +16,7 @@ from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary, PatchRecord
 from patchwave.domain.runs.intent import Intent, IntentState
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
-from patchwave.domain.workflow.messages import MachineEnded
+from patchwave.domain.workflow.machine import MachineEnded
 from patchwave.settings import Settings
 from patchwave.storage import Storage, completion_change
 from patchwave.storage.engine.batching import batching

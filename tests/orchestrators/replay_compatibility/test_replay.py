@@ -19,7 +19,7 @@ from local.functions_host.durable.workbench import Workbench
 from orchestrators.versioning import SUPPORTED, versioned
 from patchwave.domain.runs.run import Step
 from patchwave.domain.workflow import contracts
-from patchwave.domain.workflow.messages import RunInput
+from patchwave.domain.workflow.run import RunInput
 from tests.orchestrators.replay_compatibility.histories import FOLDER, ORCHESTRATORS, Execution, Json
 from tests.support.scripted_fleet import RUN_ID, Fleet
 

@@ -13,11 +13,11 @@ from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
-from patchwave.domain.workflow.messages import (
+from patchwave.domain.workflow.machine import RecordOutcome
+from patchwave.domain.workflow.operation import (
     OperationRef,
     OperationReport,
     OperationState,
-    RecordOutcome,
     StartOperation,
     StartResult,
     StartState,

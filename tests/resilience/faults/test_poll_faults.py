@@ -11,7 +11,7 @@ from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.runs.intent import IntentState
 from patchwave.domain.scheduling.window import REBOOT_RESERVE
-from patchwave.domain.workflow.messages import OperationState
+from patchwave.domain.workflow.operation import OperationState
 from patchwave.storage import Storage
 from tests.resilience.faults.activities import RUN_ID, accepted_installation, fault, outcome_of, poll_to_the_end
 from tests.resilience.faults.invariants import ends_patched_once, hold_invariants, locks_of, storage_of

@@ -9,7 +9,7 @@ import pytest
 
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.core.patches import PatchRecord
-from patchwave.domain.workflow.messages import OperationState, StartState
+from patchwave.domain.workflow.operation import OperationState, StartState
 from patchwave.storage import Storage
 from tests.resilience.faults.activities import (
     RUN_ID,

@@ -11,7 +11,7 @@ from itertools import pairwise
 import pytest
 
 from orchestrators.operation import MAX_REFUSALS
-from patchwave.domain.workflow.messages import StartState
+from patchwave.domain.workflow.operation import StartState
 from patchwave.storage import Storage, bucket_key
 from tests.resilience.faults.activities import fault, install, prepare, sent
 from tests.resilience.faults.invariants import ends_patched_once, hold_invariants

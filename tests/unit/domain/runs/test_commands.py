@@ -17,7 +17,7 @@ from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.intent import Intent, IntentState
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import ApprovalDecision, Mode, Run, RunState, Trigger, TriggerKind
-from patchwave.domain.workflow.messages import StartState
+from patchwave.domain.workflow.operation import StartState
 from patchwave.domain.workflow.start_blocker import start_blocker
 from tests.support.factories import intent, machine
 

@@ -1,0 +1,239 @@
+"""Messages of a run's orchestration: what it and its activities take and return."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from patchwave.domain.core.documents import Document, UtcDatetime
+from patchwave.domain.core.outcome import Outcome
+from patchwave.domain.planning.placement_codec import PlacedMachines
+from patchwave.domain.policy.gates import ErrorBudget
+from patchwave.domain.runs.run import RunState, Step
+from patchwave.domain.workflow.machine import MachineOptions
+
+
+class RunRef(Document):
+    """Which run."""
+
+    run_id: str
+
+
+class RunInput(Document):
+    """Input of a run's orchestration. Each ``generation`` but the first goes on from the records of the one before."""
+
+    run_id: str
+    generation: int = 1
+
+
+class HeartbeatRequest(Document):
+    """The run sleeps until then, and needs no heartbeat before."""
+
+    run_id: str
+    until: UtcDatetime
+
+
+class InProgressMachines(Document):
+    """Machines of one phase that were in progress when the run lost its orchestration."""
+
+    step: Step
+    ring_number: int
+    phase_number: int
+    machines: PlacedMachines
+
+
+class Checkpoint(Document):
+    """What a generation finds of the one before it.
+
+    ``ring``: the furthest ring in which machines were begun; the rings before it are complete. ``ended``: how many of
+    its machines have ended, for the ramp; ``ended_at``: when the newest of them did, for its bake time. ``failures``
+    and ``forgiven``: by scope, as error budgets count them, with ``resume_count`` resumes. ``lane_rest_until``: lanes
+    between two waves. ``windows``: how many the run has had.
+    """
+
+    is_planned: bool
+    resume_count: int = 0
+    in_progress: list[InProgressMachines] = Field(default_factory=list[InProgressMachines])
+    ring: int = 0
+    ended: int = 0
+    ended_at: UtcDatetime | None = None
+    failures: dict[str, int] = Field(default_factory=dict[str, int])
+    forgiven: dict[str, int] = Field(default_factory=dict[str, int])
+    lane_rest_until: dict[str, UtcDatetime] = Field(default_factory=dict[str, UtcDatetime])
+    windows: int = 0
+
+
+class RunSettings(Document):
+    """What the orchestrator of a run needs of its policy. ``is_final``: the run has ended already."""
+
+    options: MachineOptions
+    assess_concurrency: int = 1
+    error_budget: ErrorBudget = ErrorBudget()
+    ramp: bool = False
+    wave_bake_seconds: float | None = None
+    pin_rings: bool = False
+    announces: bool = False
+    """The policy has notification channels."""
+    is_final: bool = False
+
+
+class DiscoveryRequest(Document):
+    """One page of the discovery; ``attempt`` counts failures of this page in a row."""
+
+    run_id: str
+    cursor: str = ""
+    attempt: int = 0
+
+
+class DiscoveryPage(Document):
+    """The result of one page. ``machines`` is the size of the fleet so far; ``failure`` says why there was no page.
+
+    ``wait_seconds`` asks for a pause before the next page; a failure without it is final. ``counts_as_attempt`` is
+    false for throttling.
+    """
+
+    machines: int = 0
+    cursor: str = ""
+    wait_seconds: float = 0
+    failure: str = ""
+    counts_as_attempt: bool = True
+    selectors: str = ""
+
+
+class CloseRun(Document):
+    """How a run ends."""
+
+    run_id: str
+    state: RunState
+    reason: str = ""
+
+
+class RunResult(Document):
+    """How the orchestration of a run has ended."""
+
+    run_id: str
+    state: RunState
+
+
+class CloseOpenMachines(Document):
+    """Give every machine that has no outcome yet this one; pages until none is left."""
+
+    run_id: str
+    outcome: Outcome
+
+
+class ClosedMachines(Document):
+    """How many machines got that outcome."""
+
+    closed: int
+
+
+class PhaseSummary(Document):
+    """The machines of a phase by lane."""
+
+    lanes: dict[str, int]
+
+
+class RingSummary(Document):
+    """A ring, as far as the orchestrator needs it."""
+
+    name: str
+    machines: int
+    phases: list[PhaseSummary]
+    approval_seconds: float | None = None
+    bake_seconds: float = 0
+
+
+class PlanSummary(Document):
+    """The plan of a run in short; the whole plan is in Table storage."""
+
+    machines: int = 0
+    rings: list[RingSummary] = Field(default_factory=list[RingSummary])
+
+
+class RingRef(Document):
+    """Which ring of which run."""
+
+    run_id: str
+    ring: str
+
+
+class SetRunState(Document):
+    """Show the state of the run, and what it waits for."""
+
+    run_id: str
+    state: RunState
+    waiting_for: str = ""
+
+
+class RunStateShown(Document):
+    """The result of `SetRunState`. ``since``: when the run first asked for that approval, in any generation."""
+
+    since: UtcDatetime | None = None
+
+
+class NextWindow(Document):
+    """When the run goes on; without ``opens_at`` its policy has no further window."""
+
+    opens_at: UtcDatetime | None = None
+    ends_at: UtcDatetime | None = None
+
+
+class StepRef(Document):
+    """Which step of which run."""
+
+    run_id: str
+    step: Step
+
+
+class Cutoff(Document):
+    """The last moment at which a step may begin on a machine; without one there is no window."""
+
+    at: UtcDatetime | None = None
+
+
+class StopRun(Document):
+    """A gate ends the run; not when that ring was approved in the same moment."""
+
+    run_id: str
+    reason: str
+    unless_approved: str = ""
+
+
+class TakePlaces(Document):
+    """Reserve what the machines of a phase have to be kept apart in; ``turn`` counts the reservations of the run."""
+
+    run_id: str
+    ring_number: int
+    phase_number: int
+    turn: int
+
+
+class PlacesTaken(Document):
+    """Whether it is the phase's turn: ``waits_for`` is empty, or says in words which run it waits for.
+
+    ``freed``: the runs that may have waited for the phase before this one.
+    """
+
+    waits_for: str = ""
+    wait_seconds: float = 0
+    freed: list[str] = Field(default_factory=list[str])
+
+
+class GivePlacesBack(Document):
+    """Give back what the run has reserved up to that turn."""
+
+    run_id: str
+    turn: int
+
+
+class PlacesGivenBack(Document):
+    """The runs that may have waited for what was given back."""
+
+    waiting: list[str] = Field(default_factory=list[str])
+
+
+class OpenWindow(Document):
+    """The window that a run goes on in."""
+
+    run_id: str
+    ends_at: UtcDatetime
