@@ -121,7 +121,7 @@ def change(*path: str | int, to: Any) -> Json:
         ("M12", change("crashes", "kills", to=0)),
     ],
 )
-def test_a_bar_that_is_missed_is_told(name: str, changed: Json) -> None:
+def test_a_bar_that_is_missed_is_reported(name: str, changed: Json) -> None:
     assert {key[0] for key, passed in judged(changed).items() if passed is False} >= {name}
 
 

@@ -60,7 +60,7 @@ def test_fleets_are_the_same_for_the_same_seed_and_have_what_rules_are_about() -
         assert abs(clustered - shape.clustered) < 0.1
 
 
-def test_a_missed_bar_is_told() -> None:
+def test_a_missed_bar_is_reported() -> None:
     linear = {10: 1.0, 100: 10.0, 1_000: 100.0}
     assert slope(linear) == pytest.approx(1)
     assert slope({10: 1.0, 100: 100.0}) == pytest.approx(2)

@@ -159,14 +159,14 @@ class Service:
         if method == "PUT":
             expected = request.headers.get("if-match") or request.headers.get("if-none-match")
             if expected != (f'"{version}"' if version else "*"):
-                return problem(412, "Precondition failed", "The policy was changed by somebody else")
+                return problem(412, "Precondition failed", "The policy was changed by another user")
             self.policies[name] = (json.loads(body), version + 1)
             return JSONResponse(json.loads(body), 200 if version else 201, {"ETag": f'"{version + 1}"'})
         if not version:
             return problem(404, "Not found", f"There is no policy {name}")
         if method == "DELETE":
             if request.headers.get("if-match") != f'"{version}"':
-                return problem(412, "Precondition failed", "The policy was changed by somebody else")
+                return problem(412, "Precondition failed", "The policy was changed by another user")
             del self.policies[name]
             return Response(status_code=204)
         return JSONResponse(stored, headers={"ETag": f'"{version}"'})

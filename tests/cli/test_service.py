@@ -16,7 +16,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def test_nobody_listens(patchwave: Patchwave):
+def test_a_refused_connection(patchwave: Patchwave):
     url = f"http://127.0.0.1:{free_port()}"
     result = patchwave("run", "list", "--url", url)
     assert result.code == ExitCode.UNREACHABLE

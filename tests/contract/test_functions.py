@@ -99,7 +99,7 @@ def test_durable_functions_are_registered_under_their_names(functions: dict[str,
     assert trigger_of(functions[name])["type"] == expected
 
 
-def test_functions_that_start_or_steer_runs_get_the_durable_client(functions: dict[str, Any]) -> None:
+def test_functions_that_start_or_control_runs_get_the_durable_client(functions: dict[str, Any]) -> None:
     with_client = {name for name, bindings in functions.items() if any(b["type"] == "durableClient" for b in bindings)}
     assert with_client == {
         "start_run",

@@ -98,6 +98,6 @@ def test_every_field_is_listed(facts: type[Document]) -> None:
     assert listed == [to_camel(name) for name in facts.model_fields if name != "event"]
 
 
-def test_numbers_that_the_page_tells() -> None:
+def test_numbers_of_the_page() -> None:
     assert MAX_ATTEMPTS == 6
     assert MAX_NOTES == 10

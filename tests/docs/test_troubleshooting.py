@@ -13,7 +13,7 @@ def rows(heading: str) -> dict[str, str]:
     return {name: last.strip() for name, last in re.findall(r"^\| `(\w+)` \|.*?([^|]+)\|$", table, re.MULTILINE)}
 
 
-def test_every_outcome_is_there_and_who_has_to_look():
+def test_every_outcome_is_there_and_which_needs_a_person():
     assert rows("outcome") == {kind.value: "yes" if kind.needs_person else "no" for kind in OutcomeKind}
 
 

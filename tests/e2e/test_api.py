@@ -1,4 +1,4 @@
-"""The API as other systems meet it: starting, steering, reading, and what bad input gets."""
+"""The API as other systems use it: starting and controlling runs, reading, and refusals of bad input."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_every_patch_of_a_machine_is_kept(product: Product) -> None:
     assert whole["id"].lower() == one.lower()
 
 
-def test_machines_come_in_pages_and_by_outcome(product: Product) -> None:
+def test_machines_are_listed_in_pages_and_by_outcome(product: Product) -> None:
     ids = product.take(3) + product.take(2, power="stopped")
     run_id = product.start(ids)
     product.wait(run_id)
@@ -85,7 +85,7 @@ def test_a_repeated_idempotency_key_gives_the_first_run(product: Product) -> Non
     assert product.api.post("/api/runs", json=body, headers=headers).json()["id"] == first.json()["id"]
 
 
-def test_never_more_machines_at_a_time_than_the_policy_says(product: Product) -> None:
+def test_never_more_machines_at_a_time_than_the_policy_allows(product: Product) -> None:
     ids = product.take(9, installMinutes=10)
     run_id = product.start(ids, maxConcurrent=2)
     most = 0
@@ -126,7 +126,7 @@ def test_bad_starts_are_refused_with_the_reason(product: Product, body: bytes, s
     assert says in json.dumps(problem)
 
 
-def test_every_error_of_a_policy_is_told_at_once(product: Product) -> None:
+def test_every_error_of_a_policy_is_listed_at_once(product: Product) -> None:
     install = {"linux": {"classificationsToInclude": ["Other", "Critical"]}, "maximumDuration": "PT5M"}
     windows = {"kbNumbersToInclude": ["KB12"], "patchNameMasksToInclude": [" "]}
     policy = policy_of([machine_id(0)], install={**install, "windows": windows}, maxConcurrent=-1)
@@ -166,7 +166,7 @@ def test_bad_paging_is_400(product: Product, query: dict[str, str]) -> None:
     assert product.api.get("/api/runs", params=query).status_code == 400
 
 
-def test_two_spellings_of_one_id_are_one_machine_and_unknown_ids_are_told(product: Product) -> None:
+def test_two_spellings_of_one_id_are_one_machine_and_unknown_ids_are_listed(product: Product) -> None:
     (one,) = product.take()
     ghost = machine_id(0).replace("vm-000", "ghost")
     run_id = product.start([one, one.upper().replace("/SUBSCRIPTIONS", "/subscriptions"), ghost])

@@ -56,7 +56,7 @@ def test_a_policy_from_file_to_deletion(command: Command, tmp_path: Path, produc
     assert "404" in command("policy", "show", "by-command", code=2)
 
 
-def test_a_run_that_needs_nobody_and_one_that_needs_somebody(command: Command, tmp_path: Path, product: Product):
+def test_a_run_without_problems_and_one_that_needs_a_person(command: Command, tmp_path: Path, product: Product):
     good, bad = product.take(2)
     product.simulate(bad, installFails=2)
     file = write_policy(tmp_path, [good, bad])

@@ -35,7 +35,7 @@ def test_a_failed_hook_skips_the_machine_and_only_it(product: Product, hooks: di
     assert product.accepted(bad).get("install", 0) == 0
 
 
-def test_a_failed_script_after_the_installation_is_told(product: Product) -> None:
+def test_a_failed_script_after_the_installation_is_reported(product: Product) -> None:
     (one,) = product.take(scriptExit=7)
     row = product.patch_one(one, hooks={"after": SCRIPTS})
     assert (row["outcome"], row["reason"]) == ("patched", "ok")

@@ -17,7 +17,7 @@ _SCRIPTS = {"linux": "exit 0", "windows": "exit 0"}
 
 
 def prepare(product: Product, name: str, ids: list[str], *, cancel: bool = False, **policy: Any) -> str:
-    """A configuration with these machines, and a policy that accompanies it; the configuration."""
+    """A configuration with these machines, and a policy whose maintenance runs are for it; the configuration."""
     product.azure.headers["Authorization"] = f"Bearer {token(product.stack.simulator)}"
     one = f"{_GROUP}/providers/Microsoft.Maintenance/maintenanceConfigurations/{name}"
     window = {"startDateTime": "2030-01-05 22:00", "duration": "02:00", "timeZone": "UTC", "recurEvery": "Day"}
@@ -57,7 +57,7 @@ def fire(product: Product, configuration: str, *, minutes: int = 40, **delivery:
     return product.azure.post("/_sim/maintenance/fire", json=fired).json()
 
 
-def accompanied(product: Product, policy: str) -> Json:
+def maintenance_run(product: Product, policy: str) -> Json:
     """The run of the policy, once it has ended."""
 
     def found() -> str | None:
@@ -73,15 +73,15 @@ def rows(product: Product, run_id: str) -> dict[str, Json]:
 
 
 @pytest.mark.bench
-def test_a_scheduled_run_is_accompanied_once_and_its_machines_are_left_as_they_were(product: Product) -> None:
-    """How far the work before comes depends on how busy this machine is; what is kept to does not."""
+def test_a_scheduled_run_gets_one_maintenance_run_and_its_machines_keep_their_power_state(product: Product) -> None:
+    """How far pre maintenance gets depends on how busy this machine is; the guarantees do not."""
     (stopped,) = product.take(power="deallocated")
     (running,) = product.take()
     configuration = prepare(
         product, "around", [stopped, running], startStopped=True, hooks={"snapshot": {}, "before": _SCRIPTS}
     )
     fire(product, configuration, minutes=60, duplicates=2, casing="camel", schema="CloudEvents")
-    run = accompanied(product, "around")
+    run = maintenance_run(product, "around")
     assert (run["mode"], run["state"], run["machines"]) == ("accompany", "completed", 2)
     assert sum(run["countsByOutcome"].values()) == 2
     found = rows(product, run["id"])

@@ -94,7 +94,7 @@ def test_every_view_counts_every_machine(product: Product) -> None:
     assert [finding["subject"] for finding in findings] == [arm_id(ODD)]
 
 
-def test_a_run_patches_every_machine_and_says_what_it_cannot(product: Product) -> None:
+def test_a_run_patches_every_machine_and_reports_what_it_cannot(product: Product) -> None:
     run_id = start(product, POLICY)
     ended = product.wait(run_id)
     assert ended["countsByOutcome"] == {"patched": 8, "skipped": 1}

@@ -17,7 +17,7 @@ def notices(product: Product, run_id: str) -> dict[str, Json]:
     return {line["detail"]["event"]: line for line in told}
 
 
-def test_a_run_whose_channels_cannot_be_told_ends_as_any_other(product: Product) -> None:
+def test_a_run_with_unreachable_channels_ends_as_any_other(product: Product) -> None:
     """The channel is on this machine, which is never called: the whole way, up to the socket."""
     run_id = product.start(product.take(2), notifications={"channels": ["hub", "missing"]})
     run = product.wait(run_id)
@@ -34,7 +34,7 @@ def test_a_run_whose_channels_cannot_be_told_ends_as_any_other(product: Product)
         }
 
 
-def test_an_approval_is_told_while_the_run_waits_for_it(product: Product) -> None:
+def test_an_approval_is_announced_while_the_run_waits_for_it(product: Product) -> None:
     first, *others = product.take(2)
     run_id = product.start(
         [first, *others],
@@ -50,7 +50,7 @@ def test_an_approval_is_told_while_the_run_waits_for_it(product: Product) -> Non
     assert set(notices(product, run_id)) == {"approval_needed"}
 
 
-def test_a_gate_that_closes_is_told(product: Product) -> None:
+def test_a_gate_that_closes_is_announced(product: Product) -> None:
     run_id = product.start(
         product.take(3, installFails=2),
         maxConcurrent=1,

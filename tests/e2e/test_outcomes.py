@@ -63,7 +63,7 @@ def test_patched_machines_have_nothing_pending_in_azure(product: Product) -> Non
     assert {row["outcome"] for row in again.values()} == {"nothing_to_install"}
 
 
-def test_a_stopped_machine_is_started_patched_and_put_back(product: Product) -> None:
+def test_a_stopped_machine_is_started_patched_and_stopped_again(product: Product) -> None:
     stopped, deallocated = product.take(1, power="stopped") + product.take(1, power="deallocated")
     machines = product.patch([stopped, deallocated], startStopped=True)
     assert {row["outcome"] for row in machines.values()} == {"patched"}

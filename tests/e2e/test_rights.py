@@ -18,7 +18,7 @@ from patchwave.azure.bulk_status import BulkStatus
 from patchwave.azure.resource_graph import ResourceGraph
 from patchwave.domain.maintenance.queries import patches_of_installations
 from tests.conftest import HEALTH_KEY
-from tests.e2e.test_maintenance_run import accompanied, fire, prepare
+from tests.e2e.test_maintenance_run import fire, maintenance_run, prepare
 from tests.support.azure import Access
 from tests.support.product import SUBSCRIPTION, Product, wait_until
 from tests.support.simulator import token
@@ -113,7 +113,7 @@ def asked(stack_product: Product) -> set[str]:
     _keep_a_schedule(product, whole)
     _change_modes(product, whole)
     fire(product, prepare(product, "rights", [whole]), minutes=0)
-    assert accompanied(product, "rights")["state"] == "completed"
+    assert maintenance_run(product, "rights")["state"] == "completed"
     assert product.api.get("/api/fleet/doctor", timeout=60).status_code == 200
     plan = product.api.post("/api/plans", json={"policy": {"scope": {"machineIds": [whole]}, "maxConcurrent": 1}})
     assert plan.status_code == 200, plan.text
@@ -183,7 +183,7 @@ def _keep_a_schedule(product: Product, machine: str) -> None:
 
 
 def _delete_a_snapshot(product: Product, snapshot: str) -> None:
-    """Let its time be over, as somebody with the right to may, and have the timer find it."""
+    """Let its time be over, with the rights of another identity, and have the timer find it."""
     headers = {"Authorization": f"Bearer {token(product.stack.simulator)}"}
     parameters = {"api-version": "2025-01-02"}
     found = product.azure.get(snapshot, params=parameters, headers=headers).json()

@@ -1,4 +1,4 @@
-"""Orders to runs that are really under way: what Azure saw of them, and what the run shows."""
+"""Control commands to runs in progress: their effect in Azure, and what the run shows."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_rejected_ring_ends_the_run(product: Product) -> None:
     order(product, run_id, "pause", status=409)
 
 
-def test_a_used_up_budget_holds_until_somebody_resumes(product: Product) -> None:
+def test_a_used_up_budget_holds_until_the_run_is_resumed(product: Product) -> None:
     bad, *good = product.take(1, installFails=2) + product.take(2, **LONG)
     rings = [{"name": "canary", "machineIds": [bad]}, {"name": "broad"}]
     run_id = product.start([bad, *good], rings=rings, maxConcurrent=1, errorBudget={"run": 0})

@@ -35,7 +35,7 @@ def freeze(product: Product, name: str, policy: str, **more: Any) -> None:
     order(product, "PUT", f"freezes/{name}", 201, json=document, params={"by": "ann"})
 
 
-def test_orders_are_shown_where_people_look_for_what_comes(product: Product) -> None:
+def test_overrides_are_shown_among_the_upcoming_windows(product: Product) -> None:
     name = "calendar-orders"
     policy = {"scope": {"machineIds": product.take()}, "schedule": DATES}
     order(product, "PUT", f"policies/{name}", 201, json=policy)

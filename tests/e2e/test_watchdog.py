@@ -19,7 +19,7 @@ from tests.support.product import POLL_SECONDS, Product, wait_until
 type Look = Callable[..., Awaitable[list[RecoveryAction]]]
 
 INSTALL_MINUTES = 60
-"""Six seconds: long enough to be under way while the orchestration is ended and found to be."""
+"""Six seconds: long enough to be in progress while the orchestration is ended and the watchdog finds it."""
 
 
 @asynccontextmanager
@@ -89,7 +89,7 @@ async def test_a_run_that_lost_its_phase_goes_on(product: Product) -> None:
 
 
 @pytest.mark.chaos
-async def test_a_run_that_somebody_ended_in_the_engine_starts_nothing_more(product: Product) -> None:
+async def test_a_run_that_was_terminated_in_the_engine_starts_nothing_more(product: Product) -> None:
     """What Azure has accepted is followed to its end all the same."""
     run_id, ids = begin(product)
     async with watching(product, run_id) as (engine, look):
@@ -108,7 +108,7 @@ async def test_a_run_that_somebody_ended_in_the_engine_starts_nothing_more(produ
 
 
 async def test_a_silent_run_is_woken_and_then_taken_for_dead(product: Product) -> None:
-    """It sleeps until somebody approves: the watchdog knows until when, and wakes it only then."""
+    """It sleeps until it is approved: the watchdog reads until when, and wakes it only then."""
     (one,) = product.take()
     run_id = product.start([one], rings=[{"name": "all", "approval": {"within": "PT1H"}}])
     wait_until(lambda: product.run(run_id)["state"] == "awaiting_approval")

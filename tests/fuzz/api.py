@@ -38,7 +38,7 @@ CHECKS = (
 )
 MAX_KNOWN = 50
 ROUNDS = 4
-"""Each operation has its turn so often, so that it meets what the others have left behind."""
+"""How often each operation is called, so that it meets what the others have left behind."""
 _FIRST = ("putPolicy", "putFreeze", "startRun")
 """They make what the others need."""
 _LAST = ("cancelRun", "deletePolicy", "deleteFreeze")
@@ -56,7 +56,7 @@ class Campaign:
 
     Args:
         send: brings a request to the app.
-        seed: the same seed makes the same requests; ids of runs, which nobody can foresee, aside.
+        seed: the same seed makes the same requests; except for ids of runs, which cannot be foreseen.
         known: names and ids to begin with, by collection and part of the route, such as ``runs.machineKey``.
     """
 

@@ -1,6 +1,6 @@
 """Requests that are made to be expensive: each as large as a request may be, and of a shape that some reader dislikes.
 
-The document of the API says where a body may hold what. A request takes up to three of those permits and puts something
+The document of the API says where a body may hold what. A request uses up to three of those places and puts something
 large there: thousands of unknown keys, of wrong entries or of right ones; or one text that is long and of a form that
 careless matching takes ages over. Queries, headers and parts of the route are made large in the same way, up to what a
 front end lets through.

@@ -24,7 +24,7 @@ PARTS = 2
 
 
 @pytest.mark.usefixtures("no_identity")
-async def test_the_api_keeps_its_promises(storage: Storage, monthly: str) -> None:
+async def test_the_api_is_as_documented(storage: Storage, monthly: str) -> None:
     known = await known_of_everything(storage, monthly)
     campaign = Campaign(InProcess(asyncio.get_running_loop()), SEED, known, is_without_azure=True)
     await asyncio.to_thread(campaign.run, QUICK_REQUESTS)

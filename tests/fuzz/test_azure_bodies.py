@@ -1,4 +1,4 @@
-"""What Azure sends, and what somebody in its place could: read without an exception, into what can be stored."""
+"""What Azure sends, and what an impostor could: read without an exception, into what can be stored."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ AVAILABILITY = {"properties": {"availabilityState": "Unavailable", "summary": "I
 
 @budget()
 @given(st.one_of(changed(AVAILABILITY), objects))
-def test_what_resource_health_says(body: object) -> None:
+def test_answers_of_resource_health(body: object) -> None:
     if isinstance(body, dict):
         crosses(evaluate_availability(Availability.read(body)).to_wire())
 
@@ -268,7 +268,7 @@ def test_objects_in_texts(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_every_word_where_azure_says_how_it_goes(text: str) -> None:
+def test_every_status_of_azure(text: str) -> None:
     """Unknown words never mean success."""
     reading = read_operation(200, json.dumps({"status": text}))
     assert reading.state.value != "succeeded" or text.casefold() == "succeeded"

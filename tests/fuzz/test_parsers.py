@@ -73,7 +73,7 @@ def test_what_is_changed_is_right_to_begin_with() -> None:
 
 @budget(20)
 @given(st.one_of(changed(POLICY), changed(POLICY), objects, anything))
-def test_a_document_is_a_policy_or_every_error_is_told(document: object) -> None:
+def test_a_document_is_a_policy_or_every_error_is_listed(document: object) -> None:
     with suppress(PolicyError):
         policy = parse_policy(document)
         wire = policy.to_wire()
@@ -205,7 +205,7 @@ def test_cursors(text: str) -> None:
 
 @budget(20)
 @given(st.datetimes(min_value=datetime(2, 1, 1), max_value=datetime(9999, 12, 30), timezones=st.just(UTC)))  # noqa: DTZ001
-def test_moments_come_back(at: datetime) -> None:
+def test_moments_round_trip(at: datetime) -> None:
     whole = at.replace(microsecond=at.microsecond // 1000 * 1000)
     assert parse_instant(format_instant(whole)) == whole
 
@@ -336,7 +336,7 @@ def _pairs(tokens: list[kql.Token]) -> list[tuple[kql.Token, kql.Token]]:
 @given(
     template=st.sampled_from(["https://{name}.example.org/{tag:path}?q={tag:q}", "http://h/{location}"]), value=texts
 )
-def test_a_probe_goes_where_its_policy_says(template: str, value: str) -> None:
+def test_a_probe_goes_to_the_url_of_its_policy(template: str, value: str) -> None:
     one = machine(1, name=value, location=value, tags={"path": value, "q": value})
     with suppress(ProbeImpossible):
         url = fill_url(template, one)

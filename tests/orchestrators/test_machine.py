@@ -46,14 +46,14 @@ def run(fleet: Fleet, *, step: Step = Step.PATCH, mode: Mode = Mode.PATCH, **opt
         told = MachineEnded.from_wire(ended.output)
         assert (told.key, told.attempt) == (KEY, 3)
         if fleet.scripts[KEY].breaks != contracts.RECORD_OUTCOME.name:
-            assert fleet.endings["phase"].pop() == told, "the phase is always told"
-        fleet.endings["phase"] = [told]
+            assert fleet.completions["phase"].pop() == told, "the phase always gets the completion"
+        fleet.completions["phase"] = [told]
         return bench
 
 
 def told(fleet: Fleet) -> MachineEnded:
     """What the phase has been told."""
-    return fleet.endings["phase"][0]
+    return fleet.completions["phase"][0]
 
 
 def outcome_of(script: Script, **options: Any) -> tuple[str, str]:

@@ -160,7 +160,7 @@ def test_an_excuse_without_end_or_reason_is_none(checkout: Path, changes: dict[s
     assert complaint in told
 
 
-def test_silence_is_told_and_fails_where_an_answer_is_required(
+def test_a_silent_index_is_reported_and_fails_where_an_answer_is_required(
     index: Index, checkout: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     index.known.clear()
@@ -177,18 +177,18 @@ def test_silence_is_told_and_fails_where_an_answer_is_required(
     assert main(["--required"], root=checkout, today=TODAY) == 1
 
 
-def test_an_index_that_knows_of_no_vulnerability_at_all_says_nothing(index: Index) -> None:
+def test_an_index_without_any_vulnerability_is_no_evidence(index: Index) -> None:
     index.known["jinja2/2.10"] = []
     with pytest.raises(NotAudited, match="knows of none at all"):
         ask_python_registry([JINJA], index.url)
 
 
-def test_an_index_that_does_not_tell_of_one_package_is_not_believed(index: Index) -> None:
+def test_an_index_without_an_answer_for_one_package_is_no_evidence(index: Index) -> None:
     with pytest.raises(NotAudited, match=r"it does not tell of other 1\.0"):
         ask_python_registry([Package("PyPI", "other", "1.0")], index.url)
 
 
-def test_npm_that_is_not_there_is_told(checkout: Path) -> None:
+def test_a_missing_npm_is_reported(checkout: Path) -> None:
     with pytest.raises(NotAudited, match="did not run"):
         ask_node_registry(checkout, str(checkout / "no-such-npm"))
 

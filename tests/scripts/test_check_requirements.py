@@ -119,7 +119,7 @@ class TestThisCheckout:
         lines = (self.root / name).read_text("utf-8").splitlines()
         assert [line for line in lines if line.startswith("-") or "://" in line or " @ " in line] == []
 
-    def test_the_node_lock_says_nothing_of_where_packages_come_from(self):
+    def test_the_node_lock_names_no_registry(self):
         packages = json.loads((self.root / "package-lock.json").read_text("utf-8"))["packages"]
         assert len(packages) > 100
         assert [name for name, package in packages.items() if package.keys() & {"resolved", "link"}] == []

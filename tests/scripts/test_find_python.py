@@ -54,7 +54,7 @@ def base_interpreter() -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_a_machine_without_python_is_told_what_to_install_in_one_sentence(machine: Machine):
+def test_without_python_one_sentence_names_what_to_install(machine: Machine):
     found = machine.find()
     assert (found.returncode, found.stdout) == (1, "")
     assert found.stderr.count("\n") == 1

@@ -26,7 +26,7 @@ def test_every_key_of_the_schema_has_its_row():
     assert len(re.findall(r"^### `", PAGE, re.MULTILINE)) >= len(parts) - 1
 
 
-def test_every_row_says_something():
+def test_every_row_has_a_text():
     for line in PAGE.splitlines():
         if re.match(r"\| `\w+` \|", line):
             cells = re.split(r"(?<!\\)\|", line)

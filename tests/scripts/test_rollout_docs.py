@@ -30,7 +30,7 @@ def test_page_and_drawing_are_what_the_command_prints():
     assert rollout_docs.main(["--check"]) == 0, "run `make docs`"
 
 
-def test_the_output_does_not_depend_on_who_looks(monkeypatch: pytest.MonkeyPatch):
+def test_the_output_does_not_depend_on_the_terminal(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "40")
     assert rollout_docs.run(f"{rollout_docs.EXAMPLE} -o timeline") in PAGE

@@ -66,7 +66,7 @@ class Server:
 
 @pytest.fixture
 async def servers(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Server, Server]]:
-    """The Resource Manager of the settings, and somebody else."""
+    """The Resource Manager of the settings, and a foreign server."""
     trust = ssl.create_default_context()
     AUTHORITY.configure_trust(trust)
     # What the SDK verifies with when it is told nothing; made once, when the library is loaded.

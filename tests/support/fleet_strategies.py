@@ -58,7 +58,7 @@ def fleets(draw: st.DrawFn, largest: int = 40) -> list[PlannerMachine]:
 def _draw_machine(random: Random, number: int, regions: Sequence[str]) -> PlannerMachine:
     pick = random.choice
     subscription = pick(SUBSCRIPTIONS)
-    # One set is large enough for shares, and one has machines whose update domain nobody knows.
+    # One set is large enough for shares, and one has machines whose update domain is not known.
     in_set = pick(["", "", "av-web", "AV-WEB", "av-sql"])
     return make_machine(
         number,
@@ -122,7 +122,7 @@ def policies(draw: st.DrawFn) -> Policy:
 
 @st.composite
 def topologies(draw: st.DrawFn) -> Topology:
-    """The pairs of Azure or none; zones that two subscriptions number in different ways, or that nobody knows."""
+    """The pairs of Azure or none; zones that two subscriptions number in different ways, or unknown ones."""
     zones = {
         (subscription, region, str(logical)): f"{region}-az{(logical + shift) % 3}"
         for shift, subscription in enumerate(SUBSCRIPTIONS)

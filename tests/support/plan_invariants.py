@@ -55,7 +55,7 @@ def broken_rules(
 
 
 def _moments(observed: Sequence[Interval]) -> Iterator[tuple[Interval, list[Interval]]]:
-    """Each installation with those that were under way when it began: that is when the most run at once."""
+    """Each installation with those in progress when it began: that is when the most run at once."""
     running: list[Interval] = []
     for each in observed:
         running = [other for other in running if other.end > each.start]
@@ -70,7 +70,7 @@ class _Judge:
         self._topology = topology
         self._by_key = {machine.key: machine for machine in machines}
 
-    # --- who may never run beside whom
+    # --- pairs that may never run at the same time
 
     def pairwise(self, newcomer: PlannerMachine, running: Iterable[PlannerMachine]) -> Iterator[str]:
         for other in running:
@@ -113,28 +113,28 @@ class _Judge:
     # --- how many at a time
 
     def counted(self, newcomer: PlannerMachine, running: Sequence[PlannerMachine]) -> Iterator[str]:
-        everybody = [*running, newcomer]
-        for name, most, beside in self._limits(newcomer, everybody):
+        together = [*running, newcomer]
+        for name, most, beside in self._limits(newcomer, together):
             if beside > most:
                 yield f"{beside} at a time in {name}, where {most} are allowed"
 
-    def _limits(self, newcomer: PlannerMachine, everybody: Sequence[PlannerMachine]) -> Iterator[tuple[str, int, int]]:
+    def _limits(self, newcomer: PlannerMachine, together: Sequence[PlannerMachine]) -> Iterator[tuple[str, int, int]]:
         policy = self._policy
-        yield "the run", _most(policy.max_concurrent, len(self._machines)), len(everybody)
+        yield "the run", _most(policy.max_concurrent, len(self._machines)), len(together)
         region = _region(newcomer)
         if policy.limits.region is not None:
             total = sum(_region(machine) == region for machine in self._machines)
-            yield region, _most(policy.limits.region, total), sum(_region(machine) == region for machine in everybody)
+            yield region, _most(policy.limits.region, total), sum(_region(machine) == region for machine in together)
         for limit in policy.limits.tags:
             value = _tag(newcomer, limit.tag)
             if value:
                 total = sum(_tag(machine, limit.tag) == value for machine in self._machines)
-                beside = sum(_tag(machine, limit.tag) == value for machine in everybody)
+                beside = sum(_tag(machine, limit.tag) == value for machine in together)
                 yield f"{limit.tag}={value}", _most(limit.max_concurrent, total), beside
         if _set(newcomer):
             size = sum(_set(machine) == _set(newcomer) for machine in self._machines)
             share = 1 if size < 10 else max(1, size * min(20, policy.availability_sets.percent) // 100)
-            yield f"the set {_set(newcomer)}", share, sum(_set(machine) == _set(newcomer) for machine in everybody)
+            yield f"the set {_set(newcomer)}", share, sum(_set(machine) == _set(newcomer) for machine in together)
 
     # --- in which order
 

@@ -155,7 +155,7 @@ class Ring:
 class Fleet:
     """Activities that record their calls. ``scripts`` are by machine key; other machines just work.
 
-    Without ``rings`` everybody is in one lane of one ring. ``controls`` is what people have said.
+    Without ``rings`` all machines are in one lane of one ring. ``controls`` are the commands of users.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class Fleet:
         self.power: list[tuple[str, str]] = []
         self.assessments: dict[str, Json] = {}
         self.installations: dict[str, Json] = {}
-        self.endings: dict[str, list[MachineEnded]] = {}
+        self.completions: dict[str, list[MachineEnded]] = {}
         self.calls: list[tuple[str, Json]] = []
         self.closed: list[Json] = []
         self._lock = threading.Lock()
@@ -241,7 +241,7 @@ class Fleet:
             contracts.TAKE_PLACES.name: lambda _: _next(self.turns).to_wire(),
             contracts.GIVE_PLACES_BACK.name: lambda _: PlacesGivenBack(waiting=self.waiting).to_wire(),
             contracts.PIN_RING.name: lambda _: {},
-            contracts.POLL_PHASE.name: self._look_at_phase,
+            contracts.POLL_PHASE.name: self._poll_phase,
             contracts.LIST_PENDING_MACHINES.name: self._next_machines,
             contracts.RECONCILE_MACHINES.name: self._still_open,
             contracts.PREFLIGHT_MACHINE.name: self._preflight,
@@ -306,15 +306,15 @@ class Fleet:
 
     def tell(self, phase: str, ended: MachineEnded) -> None:
         """Write down for a phase that a machine has ended."""
-        self.endings.setdefault(phase, []).append(ended)
+        self.completions.setdefault(phase, []).append(ended)
 
-    def _look_at_phase(self, data: Json) -> Json:
+    def _poll_phase(self, data: Json) -> Json:
         self.on_look()
-        endings = self.endings.get(data["phase"], [])
+        completions = self.completions.get(data["phase"], [])
         # The last of those that are known is told again, as the real one does with all that are recent.
-        new = endings[max(0, int(data["since"] or 0) - 1) :]
+        new = completions[max(0, int(data["since"] or 0) - 1) :]
         return PhasePoll(
-            controls=self.controls, ended=new, since=str(len(endings)) if endings else "", wait_seconds=30
+            controls=self.controls, ended=new, since=str(len(completions)) if completions else "", wait_seconds=30
         ).to_wire()
 
     def _next_machines(self, data: Json) -> Json:

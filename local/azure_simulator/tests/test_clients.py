@@ -1,4 +1,4 @@
-"""Clients that nobody here wrote work against the simulator unchanged: azure-identity and azure-mgmt-compute."""
+"""Microsoft's own clients work against the simulator unchanged: azure-identity and azure-mgmt-compute."""
 
 from __future__ import annotations
 

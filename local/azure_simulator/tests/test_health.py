@@ -27,13 +27,13 @@ def alerts(simulator: Simulator, **query: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("state", ["Available", "Unavailable", "Degraded", "Unknown"])
-def test_resource_health_says_what_the_fleet_says(simulator: Simulator, state: str) -> None:
+def test_resource_health_reports_what_the_fleet_has(simulator: Simulator, state: str) -> None:
     found = availability(simulator, simulator.take(resourceHealth=state))
     assert found["availabilityState"] == state
     assert found["summary"]
 
 
-def test_a_stopped_machine_is_unavailable_because_of_somebody(simulator: Simulator) -> None:
+def test_a_stopped_machine_is_unavailable_on_purpose(simulator: Simulator) -> None:
     found = availability(simulator, simulator.take(power="deallocated"))
     assert (found["availabilityState"], found["reasonType"]) == ("Unavailable", "UserInitiated")
 
@@ -86,7 +86,7 @@ def test_alerts_are_filtered_as_asked(simulator: Simulator) -> None:
     assert alerts(simulator, targetResource=f"{other}0") == []
 
 
-def test_a_time_range_that_azure_does_not_know(simulator: Simulator) -> None:
+def test_an_unknown_time_range_is_refused(simulator: Simulator) -> None:
     path = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.AlertsManagement/alerts"
     assert simulator.http.get(path, params=ALERTS_API | {"timeRange": "2d"}).status_code == 400
 

@@ -1,4 +1,4 @@
-"""Nobody but programs on this machine is served, should the simulator ever listen elsewhere."""
+"""Only programs on this machine are served, should the simulator ever listen elsewhere."""
 
 from __future__ import annotations
 

@@ -176,8 +176,8 @@ def test_an_assignment_needs_its_machine_and_its_configuration(simulator: Simula
     machine = simulator.take()
     document = {"location": "westeurope", "properties": {"maintenanceConfigurationId": configuration_id("none")}}
     assert put(simulator, f"{machine}{PROVIDER}/configurationAssignments/a", document).status_code == 404
-    nobody = f"{GROUP}/providers/Microsoft.Compute/virtualMachines/nobody{PROVIDER}/configurationAssignments/a"
-    assert put(simulator, nobody, document).json()["error"]["code"] == "ResourceNotFound"
+    missing = f"{GROUP}/providers/Microsoft.Compute/virtualMachines/missing{PROVIDER}/configurationAssignments/a"
+    assert put(simulator, missing, document).json()["error"]["code"] == "ResourceNotFound"
 
 
 def test_a_machine_with_nothing_pending_answers_null(simulator: Simulator) -> None:

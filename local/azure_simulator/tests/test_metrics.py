@@ -35,13 +35,13 @@ def throttle(speed: float) -> tuple[Throttle, Metrics, Wall]:
     return made, metrics, wall
 
 
-def test_only_a_client_that_knew_is_early() -> None:
+def test_a_request_is_early_only_after_its_client_got_the_429() -> None:
     made, metrics, wall = throttle(speed=10)
     refused = [made.take(CHARGES).refused_by is not None for _ in range(4)]
     assert refused == [False, False, False, True]
     wall.seconds = IN_FLIGHT_SECONDS / 2
     assert made.take(CHARGES).retry_after == 6
-    assert metrics.document()["early"] == {}, "it was under way when the first one was refused"
+    assert metrics.document()["early"] == {}, "it was in flight when the first one was refused"
     wall.seconds = 2
     made.take(CHARGES)
     assert metrics.document()["early"] == {PATCHES: 1}
@@ -60,7 +60,7 @@ def test_the_peak_of_reads_is_that_of_a_simulated_second_or_half_a_real_one(spee
     assert (metrics.document()["reads"], metrics.document()["peakReads"]) == (50, peak)
 
 
-def test_what_waited_while_the_process_was_held_up_has_come_in_all_of_that_time() -> None:
+def test_requests_that_waited_for_a_blocked_process_are_spread_over_that_time() -> None:
     """Twenty reads a real second, one like the other, of which those of 0.4 s are seen at once."""
     _, metrics, wall = throttle(speed=10)
     for number in range(100):
@@ -73,11 +73,11 @@ def test_what_waited_while_the_process_was_held_up_has_come_in_all_of_that_time(
     assert metrics.document()["peakReads"] <= 2 * 1.2, "and not 1.8 times as many as there are"
 
 
-async def test_the_metrics_notice_when_its_process_is_held_up() -> None:
+async def test_a_blocked_process_is_noticed() -> None:
     metrics = Metrics(Clock())
     watching = asyncio.create_task(metrics.notice_delays())
     await asyncio.sleep(0.02)
-    time.sleep(0.1)  # noqa: ASYNC251 - which holds everybody up, as it should
+    time.sleep(0.1)  # noqa: ASYNC251 - which blocks the whole loop, as it should
     await asyncio.sleep(0.02)
     watching.cancel()
     assert 0.05 < metrics.document()["longestDelay"] < 5

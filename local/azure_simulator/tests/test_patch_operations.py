@@ -156,7 +156,7 @@ def test_a_second_operation_on_a_machine_is_a_conflict(simulator: Simulator) -> 
     assert reply.json()["error"]["code"] in ("OperationNotAllowed", "Conflict")
 
 
-def test_arm64_is_accepted_and_fails_with_a_code_that_says_nothing(simulator: Simulator) -> None:
+def test_arm64_is_accepted_and_fails_with_a_general_code(simulator: Simulator) -> None:
     last = simulator.follow(simulator.post(simulator.take(architecture="Arm64"), "assessPatches"))
     assert last["status"] == "Failed"
     assert last["error"]["code"] == "VMGuestPatchInternalError"
@@ -195,7 +195,7 @@ def test_a_hibernated_machine_shows_as_deallocated_with_a_word_of_its_own(simula
 
 
 def test_missing_and_forbidden_machines(simulator: Simulator) -> None:
-    missing = simulator.http.get(f"{GROUP}/providers/Microsoft.Compute/virtualMachines/nobody", params=API)
+    missing = simulator.http.get(f"{GROUP}/providers/Microsoft.Compute/virtualMachines/missing", params=API)
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "ResourceNotFound")
     assert missing.headers["x-ms-failure-cause"] == "gateway"
     forbidden = simulator.post(simulator.take(forbidden=True), "assessPatches")
@@ -218,7 +218,7 @@ def test_no_token_no_answer(simulator: Simulator) -> None:
 # --- budgets
 
 
-def test_the_budget_of_a_machine_runs_out_and_says_when_it_is_back(simulator: Simulator) -> None:
+def test_the_budget_of_a_machine_runs_out_and_the_refusal_has_the_time_to_wait(simulator: Simulator) -> None:
     one = simulator.take_system("Windows")
     simulator.http.post("/_sim/limits", json={"enabled": True})
     try:
@@ -356,9 +356,7 @@ def test_json_inside_of_text_is_read(simulator: Simulator, expression: str, valu
     ("query", "options"),
     [("resources | where", {}), ("nowhere", {}), ("resources", {"$top": 5_000}), ("resources", {"$skipToken": "x"})],
 )
-def test_a_refused_query_says_what_is_left_of_the_quota(
-    simulator: Simulator, query: str, options: dict[str, object]
-) -> None:
+def test_a_refused_query_has_the_remaining_quota(simulator: Simulator, query: str, options: dict[str, object]) -> None:
     refused = graph(simulator, query, **options)
     assert refused.status_code == 400
     assert int(refused.headers["x-ms-user-quota-remaining"]) >= 0
@@ -368,7 +366,7 @@ def test_a_refused_query_says_what_is_left_of_the_quota(
 # --- faults and the log of requests
 
 
-def test_faults_act_as_often_as_they_are_told(simulator: Simulator) -> None:
+def test_faults_act_as_often_as_their_rule_has_it(simulator: Simulator) -> None:
     one = simulator.take()
     rule = {
         "match": {"machine": one, "operation": "read"},

@@ -17,7 +17,7 @@ def test_b2_an_activity_of_a_dead_worker_is_given_out_again(rig: Rig, mended: bo
         assert again.activityRequest == lost.activityRequest
 
 
-def test_b2_a_turn_of_a_dead_worker_is_given_out_again(rig: Rig, mended: bool) -> None:
+def test_b2_the_turn_of_a_dead_worker_is_given_out_again(rig: Rig, mended: bool) -> None:
     rig.start(text='"given"')
     lost = rig.must_take()
     rig.worker_dies()
@@ -94,7 +94,7 @@ def test_releasing_a_worker_leaves_what_others_hold(make_rig: MakeRig) -> None:
     assert engine.outstanding("two") == 2
 
 
-def test_an_event_that_comes_during_a_turn_is_in_the_next_one(rig: Rig) -> None:
+def test_an_event_that_arrives_during_one_turn_is_in_the_next(rig: Rig) -> None:
     rig.start()
     item = rig.must_take()
     rig.raise_event("go")
@@ -103,7 +103,7 @@ def test_an_event_that_comes_during_a_turn_is_in_the_next_one(rig: Rig) -> None:
     assert len(new_events(rig.must_take(), "eventRaised")) == 1
 
 
-def test_a_resume_that_comes_during_the_suspending_turn_is_not_lost(rig: Rig) -> None:
+def test_a_resume_that_arrives_during_the_suspending_turn_is_not_lost(rig: Rig) -> None:
     rig.begun()
     rig.backend.SuspendInstance(pb.SuspendRequest(instanceId="main"), None)  # pyright: ignore[reportArgumentType]
     item = rig.must_take()

@@ -56,7 +56,7 @@ def test_b5_an_instance_beyond_the_history_limit_fails_and_says_so(make_rig: Mak
         assert "limit of 10" in state.failureDetails.errorMessage
 
 
-def test_b5_the_parent_of_such_an_instance_hears_of_it(make_rig: MakeRig) -> None:
+def test_b5_the_parent_of_such_an_instance_gets_the_failure(make_rig: MakeRig) -> None:
     rig = make_rig(max_history_size=10)
     rig.begun(child("kid"))
     rig.turn(rig.must_take(), *(activity(n) for n in range(1, 21)))
@@ -92,7 +92,7 @@ def test_b6_a_result_over_four_mebibytes_is_taken_and_replayed(
 def test_b7_many_workers_do_not_block_other_callers(service: stubs.TaskHubSidecarServiceStub, mended: bool) -> None:
     streams = [service.GetWorkItems(pb.GetWorkItemsRequest()) for _ in range(40)]
     waiting = [
-        service.WaitForInstanceCompletion.future(pb.GetInstanceRequest(instanceId="nobody"), timeout=5)
+        service.WaitForInstanceCompletion.future(pb.GetInstanceRequest(instanceId="missing"), timeout=5)
         for _ in range(20)
     ]
     time.sleep(0.1)

@@ -36,9 +36,9 @@ def test_an_exception_without_text_fails_the_activity_with_its_type(host: Runnin
 
 def test_functions_that_do_not_exist_fail_the_instance(host: RunningHost) -> None:
     host.start("missing", "", "no activity")
-    assert "'nobody_has_this' does not exist" in host.ended("no activity")["failure"][1]
-    host.start("nobody_has_that", "", "no orchestrator")
-    assert "'nobody_has_that' does not exist" in host.ended("no orchestrator")["failure"][1]
+    assert "'no_such_activity' does not exist" in host.ended("no activity")["failure"][1]
+    host.start("no_such_orchestrator", "", "no orchestrator")
+    assert "'no_such_orchestrator' does not exist" in host.ended("no orchestrator")["failure"][1]
 
 
 def test_a_running_instance_is_not_started_again(host: RunningHost) -> None:
@@ -96,7 +96,7 @@ def test_an_activity_past_the_function_timeout_fails(tmp_path: Path) -> None:
         assert not host.notes("slow ended")
 
 
-def test_overhead_of_a_turn_and_an_activity(host: RunningHost) -> None:
+def test_overhead_of_one_turn_and_one_activity(host: RunningHost) -> None:
     started = time.monotonic()
     for n in range(30):
         host.start("fan_out", 1, f"pace {n}")

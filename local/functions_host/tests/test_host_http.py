@@ -58,7 +58,7 @@ def test_no_route_is_404(host: RunningHost, method: str, path: str) -> None:
     assert host.client.request(method, path).status_code == 404
 
 
-def test_a_function_that_raises_is_500_and_says_nothing(host: RunningHost) -> None:
+def test_a_function_that_raises_is_500_without_details(host: RunningHost) -> None:
     answer = host.client.get("/api/broken")
     assert (answer.status_code, answer.content) == (500, b"")
 
@@ -167,7 +167,7 @@ def test_the_cloud_events_handshake(host: RunningHost) -> None:
 
 @pytest.mark.parametrize(
     ("function", "kind", "status"),
-    [("nobody", "Notification", 404), ("echo", "Notification", 404), ("on_event", None, 400)],
+    [("missing", "Notification", 404), ("echo", "Notification", 404), ("on_event", None, 400)],
 )
 def test_deliveries_that_are_refused(host: RunningHost, function: str, kind: str | None, status: int) -> None:
     assert _deliver(host, [_event("x")], function, kind).status_code == status
@@ -191,7 +191,7 @@ def test_a_timer_runs_by_hand(host: RunningHost) -> None:
     assert host.notes("tick")[-1]["pastDue"] is False
 
 
-@pytest.mark.parametrize(("name", "status"), [("nobody", 404), ("echo", 400), ("double", 400), ("on_event", 400)])
+@pytest.mark.parametrize(("name", "status"), [("missing", 404), ("echo", 400), ("double", 400), ("on_event", 400)])
 def test_what_cannot_run_by_hand(host: RunningHost, name: str, status: int) -> None:
     assert host.client.post(f"/admin/functions/{name}", json={"input": ""}).status_code == status
 
@@ -208,7 +208,7 @@ def test_a_killed_worker_is_replaced_and_requests_go_on(host: RunningHost) -> No
 
 
 def test_the_host_ends_on_sigterm_and_takes_its_workers_with_it(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with RunningHost(tmp_path_factory.mktemp("ending")) as host:
+    with RunningHost(tmp_path_factory.mktemp("sigterm")) as host:
         pids = host.workers
         started = time.monotonic()
         host.child.stop()

@@ -65,24 +65,24 @@ def test_the_report_on_disk(tmp_path: Path):
     assert ROLLOUT.broken_promises(made) == []
 
 
-def test_a_second_install_breaks_a_promise():
+def test_a_second_install_is_reported():
     made = report()
     twice = Report(made.run, made.machines, made.plan, [*made.installs, made.installs[-1]._replace(start=40, end=50)])
     assert "install 2 times" in ROLLOUT.broken_promises(twice)[0]
 
 
-def test_a_run_that_did_not_complete_breaks_a_promise():
+def test_a_run_that_did_not_complete_is_reported():
     assert "ended as failed" in ROLLOUT.broken_promises(report(state="failed"))[0]
 
 
-def test_a_machine_without_an_outcome_breaks_a_promise():
+def test_a_machine_without_an_outcome_is_reported():
     made = report()
     made.machines[1]["outcome"] = None
     assert f"No outcome: {BROAD}" in ROLLOUT.broken_promises(made)
 
 
 @pytest.mark.parametrize("change", ["lost", "twice"])
-def test_rows_that_do_not_add_up_break_a_promise(change: str):
+def test_rows_that_do_not_add_up_are_reported(change: str):
     made = report()
     if change == "lost":
         made.machines.pop()
@@ -91,7 +91,7 @@ def test_rows_that_do_not_add_up_break_a_promise(change: str):
     assert any("do not agree" in sentence for sentence in ROLLOUT.broken_promises(made))
 
 
-def test_a_pair_at_the_same_time_and_a_ring_too_early_break_promises():
+def test_a_pair_at_the_same_time_and_a_ring_too_early_are_reported():
     made = report()
     at_once = [install._replace(start=0, end=10) for install in made.installs]
     broken = ROLLOUT.broken_promises(Report(made.run, made.machines, made.plan, at_once))

@@ -50,10 +50,10 @@ class TestApply:
         service.policies["weekly"] = (stored, 7)
         service.answers = [JSONResponse(stored, headers={"ETag": '"6"'})]
         result = patchwave("policy", "apply", "-f", str(file))
-        assert (result.code, "changed by somebody else" in result.errors) == (2, True)
+        assert (result.code, "changed by another user" in result.errors) == (2, True)
         assert service.policies["weekly"] == (stored, 7)
 
-    def test_says_who_changes_it_and_why(self, patchwave: Patchwave, service: Service, file: Path):
+    def test_sends_actor_and_reason_of_a_change(self, patchwave: Patchwave, service: Service, file: Path):
         assert patchwave("policy", "apply", "-f", str(file), "--reason", "fewer at a time", "--by", "ana").code == 0
         assert patchwave("policy", "delete", "weekly", "--reason", "no longer used", "--by", "ana").code == 0
         [put] = service.asked("PUT", "/api/policies/weekly")
@@ -139,7 +139,7 @@ class TestValidate:
         assert result.code == 2
         assert complaint in result.errors
 
-    def test_what_is_certain_to_be_missed_is_said_and_the_policy_is_valid(self, patchwave: Patchwave, tmp_path: Path):
+    def test_a_window_that_is_always_missed_is_a_warning(self, patchwave: Patchwave, tmp_path: Path):
         path = tmp_path / "pinned.yaml"
         group = "/subscriptions/11111111-2222-3333-4444-555555555555/resourceGroups/rg"
         machine = f"{group}/providers/Microsoft.Compute/virtualMachines/vm"
@@ -163,7 +163,7 @@ class TestValidate:
         found = patchwave("policy", "validate", "-f", str(path), "-o", "json").document
         assert found["install"]["linux"]["packageNameMasksToExclude"] == ["azure-cli=2.78.0-1.el9"]
 
-    def test_help_says_what_only_the_service_judges(self, patchwave: Patchwave, monkeypatch: pytest.MonkeyPatch):
+    def test_help_names_what_only_the_service_checks(self, patchwave: Patchwave, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("COLUMNS", "200")
         said = " ".join(patchwave("policy", "validate", "--help").output.split())
         assert "Only the service judges by the app's settings: the boundary of its subscriptions" in said

@@ -15,12 +15,12 @@ CONFIGURATION = (
 )
 WINDOW = "properties.maintenanceWindow"
 POLICIES = [{"name": "weekly", "enabled": False}, {"name": "weekly-2", "enabled": False}]
-MOVED_IN = {
+IMPORTED = {
     "policies": POLICIES,
     "fields": [{"path": f"{WINDOW}.duration", "becomes": "schedule.window", "message": "All of [it]."}],
     "problems": [],
 }
-LOST = MOVED_IN | {"problems": [{"path": f"{WINDOW}.recurEvery", "message": "6Hours has no place in a policy"}]}
+LOST = IMPORTED | {"problems": [{"path": f"{WINDOW}.recurEvery", "message": "6Hours has no place in a policy"}]}
 ASSIGNMENT = {
     "id": "made-by-the-service",
     "name": "weekly-1a2b3c4d",
@@ -45,22 +45,22 @@ MISSING = problem(404, "Not Found", "There is no such maintenance configuration.
 
 
 class TestImport:
-    def test_prints_policies_to_save_and_tells_of_the_fields(self, patchwave: Patchwave, service: Service):
-        service.answers = [JSONResponse(MOVED_IN)]
+    def test_prints_policies_to_save_and_notes_on_their_fields(self, patchwave: Patchwave, service: Service):
+        service.answers = [JSONResponse(IMPORTED)]
         result = patchwave("policy", "import", "--from-configuration", CONFIGURATION, "--name", "weekly")
         assert (result.code, list(yaml.safe_load_all(result.output))) == (0, POLICIES)
         assert "schedule.window  All of [it]." in " ".join(result.errors.split(" "))
         (asked,) = service.asked("POST", "/api/policies/import")
         assert asked["body"] == {"configurationId": CONFIGURATION, "name": "weekly"}
 
-    def test_what_is_lost_is_told_and_needs_a_person(self, patchwave: Patchwave, service: Service):
+    def test_losses_are_listed_and_need_a_person(self, patchwave: Patchwave, service: Service):
         service.answers = [JSONResponse(LOST)]
         result = patchwave("policy", "import", "--from-configuration", CONFIGURATION, "-o", "json")
         assert (result.code, result.document) == (1, LOST)
         assert f"not carried: {WINDOW}.recurEvery: 6Hours has no place in a policy" in result.errors
 
     def test_stores_them_disabled(self, patchwave: Patchwave, service: Service):
-        service.answers = [JSONResponse(MOVED_IN)]
+        service.answers = [JSONResponse(IMPORTED)]
         result = patchwave("policy", "import", "--from-configuration", CONFIGURATION, "--apply")
         assert (result.code, result.output) == (
             0,
@@ -70,13 +70,13 @@ class TestImport:
         assert "still patches these machines" in result.errors
 
     def test_stores_them_enabled_when_asked(self, patchwave: Patchwave, service: Service):
-        service.answers = [JSONResponse(MOVED_IN)]
+        service.answers = [JSONResponse(IMPORTED)]
         patchwave("policy", "import", "--from-configuration", CONFIGURATION, "--apply", "--enabled")
         assert [policy["enabled"] for policy, _ in service.policies.values()] == [True, True]
 
     @pytest.mark.parametrize("options", [[], ["--enabled"]])
     def test_shows_what_it_would_store(self, patchwave: Patchwave, service: Service, options: list[str]):
-        service.answers = [JSONResponse(MOVED_IN)] * 3
+        service.answers = [JSONResponse(IMPORTED)] * 3
         command = ["policy", "import", "--from-configuration", CONFIGURATION, *options]
         shown = list(yaml.safe_load_all(patchwave(*command).output))
         assert patchwave(*command, "-o", "json").document["policies"] == shown
@@ -92,13 +92,13 @@ class TestImport:
 
     def test_replaces_no_policy(self, patchwave: Patchwave, service: Service):
         service.policies = {"weekly-2": ({"name": "weekly-2"}, 1)}
-        service.answers = [JSONResponse(MOVED_IN)]
+        service.answers = [JSONResponse(IMPORTED)]
         result = patchwave("policy", "import", "--from-configuration", CONFIGURATION, "--apply")
         assert (result.code, list(service.policies)) == (2, ["weekly-2"])
         assert "there is a policy weekly-2; give another --name" in result.errors
 
     def test_takes_the_short_form_of_an_id(self, patchwave: Patchwave, service: Service):
-        service.answers = [JSONResponse(MOVED_IN)]
+        service.answers = [JSONResponse(IMPORTED)]
         patchwave("policy", "import", "--from-configuration", "11111111-2222-4333-8444-555555555555/rg-updates/weekly")
         assert service.requests[0]["body"] == {"configurationId": CONFIGURATION}
 
@@ -122,7 +122,7 @@ class TestExport:
         service.answers = [JSONResponse(MOVED_OUT)]
         assert patchwave(*self.ARGUMENTS, "-o", "json").document == MOVED_OUT
 
-    def test_every_reason_is_told(self, patchwave: Patchwave, service: Service):
+    def test_every_reason_is_listed(self, patchwave: Patchwave, service: Service):
         errors = (("rings", "orders the machines"), ("enabled", "is false"))
         service.answers = [problem(422, "Unprocessable Content", "A schedule cannot carry all of the policy.", *errors)]
         result = patchwave(*self.ARGUMENTS)

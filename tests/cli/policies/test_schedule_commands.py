@@ -43,7 +43,7 @@ class TestSchedule:
         ],
     }
 
-    def test_what_comes_and_why_it_will_not_run(self, patchwave: Patchwave, service: Service):
+    def test_shows_upcoming_windows_and_why_one_will_not_run(self, patchwave: Patchwave, service: Service):
         service.answers = [JSONResponse(self.CALENDAR)]
         result = patchwave("schedule", "show", "monthly", "--count", "2")
         assert result.code == 0
@@ -84,7 +84,7 @@ class TestOrders:
             ("skip-next", {"skips": [SKIP]}, "policy monthly: skips 2026-11-10 19:00 UTC, by ann: release night"),
         ],
     )
-    def test_an_order_says_who_and_why(
+    def test_a_command_shows_actor_and_reason(
         self, patchwave: Patchwave, service: Service, command: str, answer: dict[str, Any], said: str
     ):
         service.answers = [controls(**answer)]
@@ -99,17 +99,19 @@ class TestOrders:
         result = patchwave("policy", "pause", "monthly", "-r", reason, "--by", "ann")
         assert (result.code, result.output.strip()) == (0, f"policy monthly: paused by ann: {reason}")
 
-    def test_the_login_name_is_who_asks(self, patchwave: Patchwave, service: Service, monkeypatch: pytest.MonkeyPatch):
+    def test_the_login_name_is_the_actor(self, patchwave: Patchwave, service: Service, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("LOGNAME", "bea")
         service.answers = [controls()]
         assert patchwave("policy", "resume", "monthly", "--reason", "done").code == 0
         assert service.requests[0]["body"] == {"reason": "done", "by": "bea"}
 
-    def test_nobody_is_logged_in(self, patchwave: Patchwave, service: Service, monkeypatch: pytest.MonkeyPatch):
-        def nobody() -> str:
+    def test_without_a_login_name_the_actor_is_empty(
+        self, patchwave: Patchwave, service: Service, monkeypatch: pytest.MonkeyPatch
+    ):
+        def no_login_name() -> str:
             raise OSError("no such user")
 
-        monkeypatch.setattr("getpass.getuser", nobody)
+        monkeypatch.setattr("getpass.getuser", no_login_name)
         service.answers = [controls()]
         assert patchwave("policy", "resume", "monthly", "--reason", "done").code == 0
         assert service.requests[0]["body"] == {"reason": "done", "by": ""}
@@ -133,7 +135,7 @@ class TestOrders:
         assert (result.code, "frozen until 2027-01-04" in result.errors) == (2, True)
 
     @pytest.mark.parametrize("command", ["pause", "resume", "skip-next", "run-now"])
-    def test_no_order_without_a_reason(self, patchwave: Patchwave, service: Service, command: str):
+    def test_no_command_without_a_reason(self, patchwave: Patchwave, service: Service, command: str):
         assert patchwave("policy", command, "monthly").code == 2
         assert service.requests == []
 

@@ -42,7 +42,7 @@ class TestStart:
         assert request["headers"]["x-functions-key"] == "secret"
         assert request["headers"]["idempotency-key"] == "change-77"
 
-    def test_says_who_starts_it_and_why(self, patchwave: Patchwave, service: Service):
+    def test_sends_actor_and_reason_of_a_start(self, patchwave: Patchwave, service: Service):
         assert patchwave("run", "start", "monthly", "--reason", "zero-day", "--by", "ana").code == 0
         (request,) = service.asked("POST", "/api/runs")
         assert request["query"] == {"reason": "zero-day", "by": "ana"}
@@ -56,7 +56,7 @@ class TestStart:
         assert request["body"]["policy"] == {"scope": {"osTypes": ["Linux"]}, "schedule": {"time": "19:00"}}
 
     @pytest.mark.parametrize("arguments", [[], ["monthly", "-f", "monthly.yaml"]])
-    def test_wants_a_name_or_a_file_and_not_both(self, patchwave: Patchwave, service: Service, arguments: list[str]):
+    def test_needs_a_name_or_a_file_and_not_both(self, patchwave: Patchwave, service: Service, arguments: list[str]):
         result = patchwave("run", "start", *arguments)
         assert result.code == 2
         assert "one of them" in result.errors
@@ -223,7 +223,7 @@ class TestLookingAtRuns:
         result = patchwave("run", "show", "latest")
         assert (result.code, "no run yet" in result.errors) == (2, True)
 
-    def test_show_says_when_the_evidence_was_exported(self, patchwave: Patchwave, service: Service):
+    def test_show_has_the_time_of_the_export(self, patchwave: Patchwave, service: Service):
         service.runs[RUN] = [run_document(RUN, exportedAt=None)]
         assert "exported" not in patchwave("run", "show", RUN).output
         service.runs[RUN] = [run_document(RUN, exportedAt="2026-11-11T08:00:00.000Z")]
@@ -243,7 +243,7 @@ class TestLookingAtRuns:
         assert request["query"] == {}
         assert request["path"].startswith("/api/runs/")
 
-    def test_what_the_service_writes_does_not_steer_the_terminal(self, patchwave: Patchwave, service: Service):
+    def test_control_characters_of_the_service_do_not_reach_the_terminal(self, patchwave: Patchwave, service: Service):
         service.runs[RUN] = [run_document(RUN, reason="[red]not markup[/red] \x1b]0;title\x07\u202eabc")]
         output = patchwave("run", "show", RUN).output
         assert "[red]not markup[/red]" in output
@@ -349,7 +349,7 @@ class TestMachines:
 
 
 class TestWatch:
-    def test_needs_nobody(self, patchwave: Patchwave, service: Service):
+    def test_a_run_without_problems_ends_with_0(self, patchwave: Patchwave, service: Service):
         service.runs[RUN] = [
             run_document(RUN, "running", countsByOutcome={"patched": 1}, countsByStage={"installing": 3, "done": 1}),
             run_document(RUN, "running", countsByOutcome={"patched": 1}, countsByStage={"installing": 3, "done": 1}),
@@ -361,7 +361,7 @@ class TestWatch:
         assert lines == ["running; 1/4 done; 3 installing; 1 patched"]
         assert "needs a person" not in result.output
 
-    def test_what_a_run_waits_for_is_said(self, patchwave: Patchwave, service: Service):
+    def test_what_a_run_waits_for_is_shown(self, patchwave: Patchwave, service: Service):
         waits = "the run 20261110T185900Z-other: both work on zones of westeurope"
         service.runs[RUN] = [
             run_document(RUN, "awaiting_run", countsByOutcome={}, countsByStage={"ready": 4}, waitingFor=waits),

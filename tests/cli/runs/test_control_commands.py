@@ -43,7 +43,9 @@ class TestOrdersToARun:
         (request,) = service.asked("POST", f"/api/runs/{RUN}/{order}")
         assert request["body"] == {"comment": "disks are full", "by": "ana"}
 
-    def test_says_who_asks_unless_told(self, patchwave: Patchwave, service: Service, monkeypatch: pytest.MonkeyPatch):
+    def test_the_login_name_is_the_default_actor(
+        self, patchwave: Patchwave, service: Service, monkeypatch: pytest.MonkeyPatch
+    ):
         monkeypatch.setattr(getpass, "getuser", lambda: "ben")
         service.runs[RUN] = [run_document(RUN, "running")]
         assert patchwave("run", "pause", "latest").code == 0
@@ -119,7 +121,7 @@ class TestDecisions:
         assert request["body"] == {"comment": "looks good", "by": "ana", "ring": "broad"}
 
     @pytest.mark.parametrize("option", ["--comment", "-c", "--reason", "-r"])
-    def test_why_is_said_as_for_policies_and_freezes_too(self, patchwave: Patchwave, service: Service, option: str):
+    def test_reason_is_taken_as_for_policies_and_freezes(self, patchwave: Patchwave, service: Service, option: str):
         service.runs[RUN] = [run_document(RUN, "running")]
         assert patchwave("run", "pause", RUN, option, "disks are full", "--by", "ana").code == 0
         (request,) = service.asked("POST", f"/api/runs/{RUN}/pause")
@@ -186,7 +188,7 @@ class TestAuditAndPlan:
         {"at": MOMENT, "action": "run_resumed", "by": "ben", "detail": None},
     ]
 
-    def test_what_is_nested_in_the_audit_is_said_in_words(self, patchwave: Patchwave, service: Service):
+    def test_nested_values_of_the_audit_are_words(self, patchwave: Patchwave, service: Service):
         service.runs[RUN] = [run_document(RUN)]
         rings = {"canary": 1, "broad": 12}
         detail = {"endsRun": False, "trigger": {"kind": "http", "detail": ""}, "rings": rings, "excluded": {}}
@@ -225,7 +227,7 @@ class TestAuditAndPlan:
 
 
 class TestWhatAPersonSees:
-    def test_who_ordered_what_and_what_the_run_waits_for(self, patchwave: Patchwave, service: Service):
+    def test_shows_commands_decisions_and_what_the_run_waits_for(self, patchwave: Patchwave, service: Service):
         order = {"by": "ana", "why": "disks are full", "at": MOMENT, "before": "running", "after": "paused"}
         decision = {"approved": True, "by": "ben", "comment": "canary is fine", "at": MOMENT}
         service.runs[RUN] = [

@@ -150,7 +150,7 @@ async def test_a_wrong_start_is_refused_with_its_path(
     assert (await storage.runs.list_page(10, None)).items == []
 
 
-async def test_every_error_of_a_policy_is_told_at_once(storage: Storage, engine: Engine) -> None:
+async def test_every_error_of_a_policy_is_listed_at_once(storage: Storage, engine: Engine) -> None:
     policy = {"scope": {"machineIds": ["nonsense"]}, "maxConcurrent": 0, "colour": "red"}
     answer = await start(engine, {"policy": policy})
     assert answer.status == 400

@@ -184,7 +184,7 @@ def failing(context: task.OrchestrationContext, message: str) -> Steps[Any]:
 
 @app.orchestration_trigger(context_name="context")
 def missing(context: task.OrchestrationContext, _: Any) -> Steps[Any]:
-    yield context.call_activity("nobody_has_this", input=None)
+    yield context.call_activity("no_such_activity", input=None)
 
 
 @app.orchestration_trigger(context_name="context")

@@ -100,7 +100,7 @@ def test_the_agents_own_words_are_kept() -> None:
         (None, UNKNOWN),
     ],
 )
-def test_what_resource_health_says(properties: dict[str, Any] | None, state: SignalState) -> None:
+def test_answers_of_resource_health(properties: dict[str, Any] | None, state: SignalState) -> None:
     signal = evaluate_availability(Availability.read({"properties": properties}))
     assert signal.state is state
     assert signal.detail.endswith(".") is (state is not HEALTHY)
