@@ -27,6 +27,7 @@ from patchwave.domain.core.principal import Role
 from patchwave.domain.policy.scope import RESOURCE_GROUP_PATTERN, SUBSCRIPTION_PATTERN
 from patchwave.services.refusal_log import TRACED, note_refused
 from patchwave.storage import Page
+from patchwave.wiring import current_services
 
 type Handler = Callable[..., Awaitable[func.HttpResponse]]
 
@@ -138,7 +139,7 @@ def route(
     """Register and document an HTTP function; its docstring is the description in the OpenAPI document.
 
     The role is checked before the handler runs, and its exceptions become problems. A handler with a parameter
-    ``client`` gets the durable client, one with ``body`` the parsed body.
+    ``client`` gets the durable client, one with ``body`` the parsed body, one with ``services`` the app's services.
     """
 
     def register(handler: Handler) -> Any:
@@ -170,10 +171,11 @@ def route(
 def guarded(handler: Handler, role: Role | None, body: RequestBody | None = None) -> Handler:
     """The handler with its role check; exceptions become problems.
 
-    A handler with a parameter ``body`` gets the parsed body.
+    A handler with a parameter ``body`` gets the parsed body, one with ``services`` the app's services.
     """
     name, own = handler.__name__, signature(handler)
     parsed = body if "body" in own.parameters else None
+    takes_services = "services" in own.parameters
 
     @wraps(handler)
     async def handle(*args: Any, **kwargs: Any) -> func.HttpResponse:
@@ -184,6 +186,8 @@ def guarded(handler: Handler, role: Role | None, body: RequestBody | None = None
             if parsed is not None:
                 # In a thread: it may have 256 KB.
                 kwargs["body"] = await asyncio.to_thread(read_model, request, parsed.shape, required=parsed.required)
+            if takes_services:
+                kwargs.setdefault("services", current_services())
             return await handler(*args, **kwargs)
         except Exception as error:
             problem = to_problem(error)
@@ -192,8 +196,8 @@ def guarded(handler: Handler, role: Role | None, body: RequestBody | None = None
                 await note_refused(name, caller, problem.status, str(error), route_of(request, "policy"))
             return problem.to_response()
 
-    # The host binds what the signature names; the body is not a binding.
-    bound = [each for each in own.parameters.values() if each.name != "body"]
+    # The host binds what the signature names; neither body nor services are a binding.
+    bound = [each for each in own.parameters.values() if each.name not in ("body", "services")]
     vars(handle)["__signature__"] = own.replace(parameters=bound)
     return handle
 

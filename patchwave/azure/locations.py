@@ -88,6 +88,11 @@ async def read_topology(subscriptions: Collection[str]) -> Topology:
     return await _clients.get().read(subscriptions)
 
 
+def open_locations(settings: Settings | None = None) -> Locations:
+    """The client of this process and event loop."""
+    return _clients.get(settings)
+
+
 def _paired_with(location: dict[str, Any]) -> Iterator[str]:
     metadata = object_or_none(location.get("metadata")) or {}
     for pair in objects_or_empty(metadata.get("pairedRegion")):

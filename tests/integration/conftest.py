@@ -13,13 +13,14 @@ from patchwave.azure import credentials
 from patchwave.azure.clients import PerLoop, close_clients
 from patchwave.azure.resource_graph import ResourceGraph
 from patchwave.settings import load_settings
-from patchwave.storage import Storage, open_storage
+from patchwave.storage import Storage
+from patchwave.wiring import Services, current_services
 from tests.support.azure import Access
 from tests.support.azurite import azurite
 from tests.support.factories import NOW
 from tests.support.http_calls import POLICY, TENANT, Engine
 
-__all__ = ["access", "azurite", "engine", "graph", "monthly", "no_identity", "platform", "roles", "storage"]
+__all__ = ["access", "azurite", "engine", "graph", "monthly", "no_identity", "platform", "roles", "services", "storage"]
 
 
 @pytest.fixture
@@ -28,10 +29,16 @@ async def storage(azurite: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     monkeypatch.setenv("PATCHWAVE_TABLES_CONNECTION", azurite)
     monkeypatch.setenv("PATCHWAVE_TABLE_PREFIX", f"t{uuid.uuid4().hex[:12]}")
     load_settings.cache_clear()
-    found = open_storage()
-    yield found
+    yield current_services().storage
     await close_clients()
     load_settings.cache_clear()
+
+
+@pytest.fixture
+async def services(storage: Storage) -> Services:
+    """What functions are given in the test. ``vars(services).update(resource_graph=graph)`` replaces a client."""
+    del storage  # which has made the settings
+    return current_services()
 
 
 @pytest.fixture
