@@ -38,7 +38,7 @@ _ANSWERED_POLLS = 4
 _MAX_ANSWERED = 4_000
 """Results of some sources are cached while another source asks to wait: for this many poll intervals longer than that
 wait, and for this many machines."""
-PATIENCE = timedelta(minutes=5)
+SOURCE_TIMEOUT = timedelta(minutes=5)
 """How long an unavailable source is read again before an installation. Throttling is waited out until the window
 closes."""
 
@@ -95,14 +95,14 @@ async def _before(context: MachineContext, health: Health, looked_for: float) ->
     summary, asked_to_wait, is_throttled = await _look(context, health, Moment.BEFORE, looked_for)
     if is_throttled and summary.healthy is None and not (_is_canceled(context) or is_behind_window(context.run)):
         return _throttled(asked_to_wait)
-    patience = 0.0
+    timeout = 0.0
     if summary.healthy is None:
-        patience = seconds_of(PATIENCE)
+        timeout = seconds_of(SOURCE_TIMEOUT)
     elif not summary.healthy and context.machine.powered_on_by_run:
         # It has just booted: its service gets the settle time, as after an installation.
-        patience = seconds_of(health.settle)
-    if looked_for < patience:
-        return _wait(looked_for, patience, asked_to_wait)
+        timeout = seconds_of(health.settle)
+    if looked_for < timeout:
+        return _wait(looked_for, timeout, asked_to_wait)
     await _store(context, health_before=summary)
     return HealthResult(state=HealthState.OK)
 
@@ -221,7 +221,7 @@ async def _ask_alerts(context: MachineContext, veto: AlertVeto, looked_for: floa
         # After the window's end the install step ends the machine.
         may_wait = now() < window_end if window_end is not None else looked_for < seconds_of(_MAX_THROTTLING)
     else:
-        may_wait = classify(alerts).kind is ErrorClass.RETRY_LATER and looked_for < seconds_of(PATIENCE)
+        may_wait = classify(alerts).kind is ErrorClass.RETRY_LATER and looked_for < seconds_of(SOURCE_TIMEOUT)
     if may_wait:
         pause = max(wait_seconds(alerts.retry_after), min(looked_for * _GROWTH, _MAX_PAUSE))
         return HealthResult(state=HealthState.WAIT, wait_seconds=pause)
@@ -233,9 +233,9 @@ async def _store(context: MachineContext, **columns: HealthSummary) -> None:
     await open_storage().machines.update(context.run.id, machine.key, machine.stage, completion=None, **columns)
 
 
-def _wait(looked_for: float, patience: float, asked_to_wait: float) -> HealthResult:
+def _wait(looked_for: float, timeout: float, asked_to_wait: float) -> HealthResult:
     # Retry exactly at the reserved time; a late request loses its rate-limit reservation.
-    pause = asked_to_wait or next_look(looked_for, wait_seconds(), patience)
+    pause = asked_to_wait or next_look(looked_for, wait_seconds(), timeout)
     return HealthResult(state=HealthState.WAIT, wait_seconds=pause)
 
 

@@ -25,8 +25,8 @@ from patchwave.domain.notifications.events import (
     SendNotice,
     SendResult,
     WindowAwaited,
+    backoff,
     one_line,
-    patience,
 )
 from patchwave.domain.notifications.messages import Announcement, approve_command
 from patchwave.domain.policy.policy import Policy
@@ -112,9 +112,9 @@ async def attempt(request: SendNotice, sender: ChannelSender) -> SendResult:
         return SendResult(sent=True)
     if delivery.is_throttled:
         # Not an attempt, whatever its number: retried like the first.
-        pause = patience(1, delivery.retry_after)
+        pause = backoff(1, delivery.retry_after)
     else:
-        pause = patience(request.attempt, delivery.retry_after) if delivery.may_pass else 0
+        pause = backoff(request.attempt, delivery.retry_after) if delivery.may_pass else 0
     return SendResult(
         sent=False,
         wait_seconds=wait_seconds(pause) if pause else 0,

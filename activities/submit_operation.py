@@ -16,7 +16,7 @@ from activities.patch_pinning import what_to_install
 from activities.poll_operation import report_of
 from activities.poll_schedule import first_poll_delay
 from activities.window import frozen
-from patchwave.azure.rate_limiter import START_PATIENCE_POLLS, open_rate_limits
+from patchwave.azure.rate_limiter import START_MAX_WAIT_POLLS, open_rate_limits
 from patchwave.azure.virtual_machines import Submission, open_resource_manager
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.azure.install_request import InstallParameters, LinuxParameters, RebootSetting, WindowsParameters
@@ -247,7 +247,7 @@ async def _reserve(context: MachineContext, request: StartOperation) -> StartRes
     if rate_limits.is_time_to_ask(name) and (until := await open_storage().throttling.until(name)) is not None:
         rate_limit.throttle_until(until.timestamp())
     slot = request.reserved_at.timestamp() if request.reserved_at else rate_limit.reserve()
-    later = await rate_limit.wait_until(slot, load_settings().poll_seconds * START_PATIENCE_POLLS)
+    later = await rate_limit.wait_until(slot, load_settings().poll_seconds * START_MAX_WAIT_POLLS)
     if later is None:
         return None
     moment = datetime.fromtimestamp(later, UTC)

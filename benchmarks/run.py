@@ -47,7 +47,7 @@ _PEERS: tuple[tuple[str, Callable[[Scene, float], Json], Sequence[str]], ...] = 
 )
 """What each is called, what runs it, and which processes are its own."""
 _MIN_SECONDS = 50.0
-_PATIENCE = 8
+_STUCK_FACTOR = 8
 """A run may take so many times as long as it should before it counts as stuck."""
 
 type Json = dict[str, Any]
@@ -163,7 +163,7 @@ def _scene_step(
     each = options.seconds_per_machine * need
     should_take = max(options.least_seconds, size * each)
     scene = Scene(_fresh(options.state / folder), size, speed_for(size, each, options.least_seconds), options.seed)
-    return Step(label, should_take, partial(run, scene, 60 + _PATIENCE * should_take), keep)
+    return Step(label, should_take, partial(run, scene, 60 + _STUCK_FACTOR * should_take), keep)
 
 
 def _fresh(folder: Path) -> Path:

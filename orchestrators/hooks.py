@@ -5,7 +5,7 @@ from __future__ import annotations
 from durabletask import task
 
 from orchestrators.operation import Requeue
-from orchestrators.patience import Patience
+from orchestrators.retry_budget import RetryBudget
 from orchestrators.runtime import Context, Steps, call
 from orchestrators.waits import Waits
 from patchwave.domain.core.outcome import Outcome, OutcomeKind
@@ -57,14 +57,14 @@ def _carry_out[Request](
     context: Context, waits: Waits, activity: Activity[Request, HookResult], request: Request
 ) -> Steps[Outcome | Requeue | None]:
     """Call the activity, one step per call, until the hook is done or has failed."""
-    patience = Patience(context, MAX_REFUSALS)
+    retries = RetryBudget(context, MAX_REFUSALS)
     while True:
         result = yield from call(context, activity, request)
         if result.state is HookState.REQUEUED:
             return Requeue()
         if result.state is not HookState.WAIT:
             return result.outcome
-        pause = patience.pause(result)
+        pause = retries.pause(result)
         if pause is None:
             return result.outcome
         yield from waits.wait(pause)

@@ -14,9 +14,9 @@ from durabletask import task
 
 from orchestrators.hooks import after_install, before_install
 from orchestrators.operation import MachineResult, Requeue, operate, unfinished
-from orchestrators.patience import Patience
 from orchestrators.power import MAX_POWER_POLLS, explain_start, power_request, restore_power
 from orchestrators.restart import restart
+from orchestrators.retry_budget import RetryBudget
 from orchestrators.runtime import Context, Steps, call, implements, receive, utc_now
 from orchestrators.waits import Waits
 from patchwave.domain.azure.operation import OperationKind
@@ -253,12 +253,12 @@ class _Machine:
         request = PreflightRequest(
             run_id=self._work.run_id, machine_key=self._work.machine_key, start_stopped=may_start
         )
-        patience = Patience(self._context, max_polls)
+        retries = RetryBudget(self._context, max_polls)
         while True:
             checked = yield from call(self._context, contracts.PREFLIGHT_MACHINE, request)
             if checked.preflight.readiness is not Readiness.WAIT:
                 return checked
-            pause = patience.pause(checked)
+            pause = retries.pause(checked)
             if pause is None:
                 return checked
             yield from self._waits.wait(pause)
@@ -266,10 +266,10 @@ class _Machine:
     def _watch(self, since: datetime | None, max_polls: int) -> Steps[Verified]:
         """Poll until the machine runs and its agent reports. Its reboot status counts when newer than ``since``."""
         request = VerifyRequest(run_id=self._work.run_id, machine_key=self._work.machine_key, installed_at=since)
-        patience = Patience(self._context, max_polls)
+        retries = RetryBudget(self._context, max_polls)
         while True:
             seen = yield from call(self._context, contracts.VERIFY_MACHINE, request)
-            pause = None if seen.is_ready else patience.pause(seen)
+            pause = None if seen.is_ready else retries.pause(seen)
             if pause is None:
                 return seen
             yield from self._waits.wait(pause)
@@ -277,7 +277,7 @@ class _Machine:
     def _check_health(self, moment: Moment) -> Steps[Outcome | None]:
         """Poll until the health signals have settled; the outcome when the machine is unhealthy."""
         looked_for = 0.0
-        patience = Patience(self._context)
+        retries = RetryBudget(self._context)
         while self._options.health:
             request = HealthRequest(
                 run_id=self._work.run_id, machine_key=self._work.machine_key, moment=moment, looked_for=looked_for
@@ -285,7 +285,7 @@ class _Machine:
             answer = yield from call(self._context, contracts.CHECK_HEALTH, request)
             if answer.state is not HealthState.WAIT:
                 return answer.outcome
-            pause = patience.pause(answer)
+            pause = retries.pause(answer)
             if pause is None:
                 return None
             yield from self._waits.wait(pause)
@@ -307,10 +307,10 @@ class _Machine:
         If a user stops the machine while it boots, it stays stopped.
         """
         request = power_request(self._context, self._ref)
-        patience = Patience(self._context, MAX_POWER_POLLS)
+        retries = RetryBudget(self._context, MAX_POWER_POLLS)
         while True:
             started = yield from call(self._context, contracts.START_MACHINE, request)
-            pause = patience.pause(started) if started.wait_seconds else None
+            pause = retries.pause(started) if started.wait_seconds else None
             if pause is None:
                 break
             yield from self._waits.wait(pause)

@@ -13,8 +13,8 @@ from durabletask import task
 
 from orchestrators.hooks import after_install, before_install
 from orchestrators.operation import MachineResult, Requeue, operate, unfinished
-from orchestrators.patience import Patience
 from orchestrators.power import MAX_POWER_POLLS, explain_start, power_request, restore_power
+from orchestrators.retry_budget import RetryBudget
 from orchestrators.runtime import Context, Steps, call, implements, start, utc_now
 from orchestrators.waits import Waits
 from patchwave.domain.azure.operation import OperationKind
@@ -139,10 +139,10 @@ class _Machine:
 
     def _start(self) -> Steps[PreflightResult]:
         request = power_request(self._context, self._ref)
-        patience = Patience(self._context, MAX_POWER_POLLS)
+        retries = RetryBudget(self._context, MAX_POWER_POLLS)
         while True:
             started = yield from call(self._context, contracts.START_MACHINE, request)
-            pause = patience.pause(started) if started.wait_seconds else None
+            pause = retries.pause(started) if started.wait_seconds else None
             if pause is None or self._is_too_late:
                 break
             yield self._pause(pause)
@@ -161,12 +161,12 @@ class _Machine:
         request = PreflightRequest(
             run_id=self._work.run_id, machine_key=self._work.machine_key, start_stopped=may_start
         )
-        patience = Patience(self._context, max_polls)
+        retries = RetryBudget(self._context, max_polls)
         while True:
             checked = yield from call(self._context, contracts.PREFLIGHT_MACHINE, request)
             if checked.preflight.readiness is not Readiness.WAIT or self._is_too_late:
                 return checked
-            pause = patience.pause(checked)
+            pause = retries.pause(checked)
             if pause is None:
                 return checked
             yield self._pause(pause)
@@ -197,10 +197,10 @@ class _Machine:
         yield from call(self._context, contracts.FINALIZE_MACHINE, done)
 
     def _check_power(self) -> Steps[PowerCheck]:
-        patience = Patience(self._context, MAX_POLLS)
+        retries = RetryBudget(self._context, MAX_POLLS)
         while True:
             checked = yield from call(self._context, contracts.CHECK_MACHINE_POWER, self._ref)
-            pause = patience.pause(checked) if checked.sign is PowerState.WAIT else None
+            pause = retries.pause(checked) if checked.sign is PowerState.WAIT else None
             if pause is None:
                 return checked
             yield self._pause(pause)

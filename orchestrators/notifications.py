@@ -8,7 +8,7 @@ from typing import Any
 
 from durabletask import task
 
-from orchestrators.patience import Patience
+from orchestrators.retry_budget import RetryBudget
 from orchestrators.runtime import (
     RETRY,
     Context,
@@ -34,7 +34,7 @@ from patchwave.domain.notifications.events import (
     SendNotice,
     SendResult,
     WindowAwaited,
-    patience,
+    backoff,
 )
 from patchwave.domain.policy.notifications import Event
 from patchwave.domain.workflow import contracts, instance_ids
@@ -94,7 +94,7 @@ class _Deliveries:
         self._due: dict[str, datetime] = dict.fromkeys(channels.channels, utc_now(context))
         self._attempts = dict.fromkeys(channels.channels, 0)
         self._calls = dict.fromkeys(channels.channels, 0)
-        self._patience = {name: Patience(context, longest=MAX_THROTTLING) for name in channels.channels}
+        self._retries = {name: RetryBudget(context, longest=MAX_THROTTLING) for name in channels.channels}
         self._sent: list[str] = []
         self._failed: dict[str, str] = dict(channels.failed)
 
@@ -139,7 +139,7 @@ class _Deliveries:
 
     def _unanswered(self, name: str) -> SendResult:
         """The result after repeated failures of storage or the worker."""
-        return SendResult(sent=False, wait_seconds=patience(self._attempts[name]), failure="Patchwave itself failed.")
+        return SendResult(sent=False, wait_seconds=backoff(self._attempts[name]), failure="Patchwave itself failed.")
 
     def _take(self, name: str, result: SendResult) -> None:
         del self._due[name]
@@ -147,7 +147,7 @@ class _Deliveries:
             self._sent.append(name)
             return
         self._attempts[name] -= not result.counts_as_attempt
-        pause = self._patience[name].pause(result) if result.wait_seconds else None
+        pause = self._retries[name].pause(result) if result.wait_seconds else None
         if pause is not None:
             self._due[name] = utc_now(self._context) + timedelta(seconds=pause)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import NamedTuple
 
-from orchestrators.patience import Patience
+from orchestrators.retry_budget import RetryBudget
 from orchestrators.runtime import Context, Steps, call, call_child, continue_as_new, implements
 from orchestrators.waits import Waits
 from patchwave.domain.azure.operation import OperationKind
@@ -140,7 +140,7 @@ def _submit(
         attempt=attempt,
         previous_activity_id=previous_activity_id,
     )
-    patience = Patience(context, MAX_REFUSALS)
+    retries = RetryBudget(context, MAX_REFUSALS)
     while True:
         # A failed execution may have sent the POST that Azure accepted: only the next call can tell.
         started = yield from call(context, activity, request)
@@ -154,13 +154,13 @@ def _submit(
         if started.reserved_at is not None:
             yield from waits.wait(min(max(0.0, started.wait_seconds), MAX_RESERVATION_WAIT))
             continue
-        pause = patience.pause(started)
+        pause = retries.pause(started)
         if pause is None:
             if started.outcome is not None:
                 return MachineResult(started.outcome)
             if request.is_last:
                 return MachineResult(outcome_rules.unsettled(None), keep_lock=True)
             request = request.model_copy(update={"is_last": True})
-            patience = Patience(context, MAX_REFUSALS)
+            retries = RetryBudget(context, MAX_REFUSALS)
             pause = started.wait_seconds
         yield from waits.wait(pause)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrators.patience import Patience
+from orchestrators.retry_budget import RetryBudget
 from orchestrators.runtime import Context, Steps, call, utc_now
 from orchestrators.waits import Waits
 from patchwave.domain.machine.power import NotRestored, not_started, not_stopped
@@ -35,12 +35,12 @@ def restore_power(context: Context, machine: MachineRef, waits: Waits) -> Steps[
         TaskFailedError: the activity failed for good.
     """
     request = power_request(context, machine)
-    patience = Patience(context, MAX_POWER_POLLS)
+    retries = RetryBudget(context, MAX_POWER_POLLS)
     while True:
         stopped = yield from call(context, contracts.STOP_MACHINE, request)
         if stopped.accepted:
             return None
-        pause = patience.pause(stopped) if stopped.wait_seconds else None
+        pause = retries.pause(stopped) if stopped.wait_seconds else None
         if pause is None:
             return not_stopped(stopped.failure, is_open=stopped.is_open)
         yield from waits.wait(pause)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrators.operation import Requeue
-from orchestrators.patience import Patience
+from orchestrators.retry_budget import RetryBudget
 from orchestrators.runtime import Context, Steps, call
 from orchestrators.waits import Waits
 from patchwave.domain.workflow import contracts
@@ -20,14 +20,14 @@ def restart(context: Context, machine: MachineRef, waits: Waits) -> Steps[PowerR
 
     The wait matters: until the machine goes down its agent still reports ready.
     """
-    patience = Patience(context, MAX_POLLS)
+    retries = RetryBudget(context, MAX_POLLS)
     while True:
         result = yield from call(context, contracts.RESTART_MACHINE, machine)
         if result.accepted:
             return None
         if result.requeued:
             return Requeue()
-        pause = patience.pause(result) if result.wait_seconds else None
+        pause = retries.pause(result) if result.wait_seconds else None
         if pause is None:
             return result
         yield from waits.wait(pause)

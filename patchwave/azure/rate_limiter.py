@@ -1,7 +1,7 @@
 """Client-side rate limiting: requests reserve a time here, and every response is recorded here.
 
 A request takes a token from several buckets at once (Compute's and Resource Manager's) and is sent when all of them
-allow it. A request whose wait exceeds its caller's patience is not sent: it counts as throttled, and is retried
+allow it. A request that would wait longer than its caller allows is not sent: it counts as throttled, and is retried
 (docs/adr/0016-adaptive-rate-limiting.md).
 """
 
@@ -26,7 +26,7 @@ from patchwave.domain.azure.rate_limit import (
 from patchwave.settings import Settings
 
 _SUBSCRIPTION = re.compile(r"/subscriptions/([^/?]+)", re.IGNORECASE)
-_PATIENCE_POLLS = {Bucket.READS: 2 / 5, Bucket.WRITES: 4}
+_MAX_WAIT_POLLS = {Bucket.READS: 2 / 5, Bucket.WRITES: 4}
 """Max wait for a reservation, in poll intervals. Reads are short, because waiting ones block other activities. Changes
 wait longer, because a failed one may fail its machine."""
 _AHEAD_SHARE = 0.5
@@ -35,7 +35,7 @@ seconds, and an unused reservation is lost."""
 _MAX_RESERVATIONS = 5_000
 _RESERVATION_TTL = 600
 """Seconds after which an unused reservation is dropped: its machine has ended, or moved to another worker."""
-START_PATIENCE_POLLS = 1 / 15
+START_MAX_WAIT_POLLS = 1 / 15
 """Max wait of a start within its activity, in poll intervals; for a later reservation its orchestration sleeps."""
 
 
@@ -44,7 +44,7 @@ class RateLimit:
     """The limiters of one request; ``request`` identifies it when it is retried."""
 
     limiters: Mapping[Bucket, RateLimiter]
-    patience: float
+    max_wait: float
     reservations: dict[str, float]
     request: str = ""
 
@@ -53,11 +53,11 @@ class RateLimit:
         now = time.time()
         return max((limiter.reserve(now) for limiter in self.limiters.values()), default=now)
 
-    async def wait_until(self, reserved_at: float, patience: float) -> float | None:
+    async def wait_until(self, reserved_at: float, max_wait: float) -> float | None:
         """Wait for a reservation; ``None`` when the request may be sent, else the time at which to retry."""
         moment = reserved_at if reserved_at > time.time() else self._ready_at()
         while (left := moment - time.time()) > 0:
-            if left > patience:
+            if left > max_wait:
                 return moment
             await asyncio.sleep(left)
             moment = self._ready_at()
@@ -69,7 +69,7 @@ class RateLimit:
         The retry keeps the reservation, whatever others reserve meanwhile: with a new one each time it would starve.
         """
         reserved_at = self.reservations.pop(self.request, None)
-        later = await self.wait_until(self.reserve() if reserved_at is None else reserved_at, self.patience)
+        later = await self.wait_until(self.reserve() if reserved_at is None else reserved_at, self.max_wait)
         if later is None:
             return 0
         now = time.time()
@@ -77,8 +77,8 @@ class RateLimit:
             for request in [each for each, at in self.reservations.items() if at < now - _RESERVATION_TTL]:
                 del self.reservations[request]
         self.reservations[self.request] = later
-        # Positive, because the remaining time exceeds the patience.
-        return later - now - self.patience * _AHEAD_SHARE
+        # Positive, because the remaining time exceeds the longest wait.
+        return later - now - self.max_wait * _AHEAD_SHARE
 
     def throttle_until(self, until: float) -> None:
         """Send nothing to the narrowest bucket before ``until``: Azure has throttled another worker."""
@@ -155,15 +155,15 @@ class RateLimits:
     def is_time_to_ask(self, bucket_key: str) -> bool:
         """Whether to read the bucket's stored throttling again: once per interval, not for every start."""
         now = time.time()
-        if now < self._asked_at.get(bucket_key, 0) + self._poll_seconds * START_PATIENCE_POLLS:
+        if now < self._asked_at.get(bucket_key, 0) + self._poll_seconds * START_MAX_WAIT_POLLS:
             return False
         self._asked_at[bucket_key] = now
         return True
 
     def _request_limit(self, scopes: Mapping[Bucket, str], request: str = "") -> RateLimit:
         limiters = {bucket: self._limiter(bucket, scope.lower()) for bucket, scope in scopes.items()}
-        patience = max((_PATIENCE_POLLS.get(bucket, 0) for bucket in limiters), default=0)
-        return RateLimit(limiters, self._poll_seconds * patience, self._reservations, request)
+        polls = max((_MAX_WAIT_POLLS.get(bucket, 0) for bucket in limiters), default=0)
+        return RateLimit(limiters, self._poll_seconds * polls, self._reservations, request)
 
     def _limiter(self, bucket: Bucket, scope: str) -> RateLimiter:
         limiter = self._limiters.get((bucket, scope))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from patchwave.azure.pipeline import ArmResponse
 
 _API_VERSION = "2025-04-01"
-_PATIENCE_SECONDS = 60.0
+_TIMEOUT_SECONDS = 60.0
 """Limit for the pages of all subscriptions, while an HTTP caller waits."""
 
 
@@ -46,10 +46,10 @@ class AgentVersions:
 
     async def _read(self, subscription_id: str, versions: dict[str, str]) -> str:
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
                 why = await self._read_pages(subscription_id, versions)
         except TimeoutError:
-            why = f"reading them takes more than {_PATIENCE_SECONDS:.0f} seconds"
+            why = f"reading them takes more than {_TIMEOUT_SECONDS:.0f} seconds"
         return f"Some versions of VM agents in {subscription_id} are not known: {why}." if why else ""
 
     async def _read_pages(self, subscription_id: str, versions: dict[str, str]) -> str:

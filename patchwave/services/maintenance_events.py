@@ -45,10 +45,10 @@ async def accompany(storage: Storage, client: DurableClient, event: AzureEvent, 
     notice, at = event.occurrence, datetime.now(UTC)
     if notice is None:
         return []
-    patience = patience_of(load_settings())
+    timeouts = event_timeouts(load_settings())
 
     def hear(known: MaintenanceOccurrence) -> MaintenanceOccurrence:
-        return _hear(known.corrected(scheduled, patience, at), event, at)
+        return _hear(known.corrected(scheduled, timeouts, at), event, at)
 
     runs = await _known(storage, notice)
     noted: list[Run] = []
@@ -59,7 +59,7 @@ async def accompany(storage: Storage, client: DurableClient, event: AzureEvent, 
         known = runs.get(run_id.text)
         if known is not None and known.state is not RunState.QUEUED:
             continue
-        maintenance = _hear(from_first_event(scheduled, patience, at), event, at)
+        maintenance = _hear(from_first_event(scheduled, timeouts, at), event, at)
         trigger = Trigger(kind=TriggerKind.EVENT_GRID, by=event.kind.value, detail=event.id)
         try:
             # A queued run may never have reached the engine.
@@ -82,7 +82,7 @@ async def accompany(storage: Storage, client: DurableClient, event: AzureEvent, 
     return noted
 
 
-def patience_of(settings: Settings) -> EventTimeouts:
+def event_timeouts(settings: Settings) -> EventTimeouts:
     """The timeouts of maintenance runs."""
     return EventTimeouts(
         prepare=timedelta(seconds=settings.maintenance_pre_timeout_seconds),

@@ -23,7 +23,7 @@ REFUSED_CALLS = "refused~calls"
 TRACED = frozenset({401, 403})
 MAX_LINES = 200
 """Per hour and worker: at most 5,000 entries a day. Retention removes them by age."""
-_PATIENCE_SECONDS = 2.0
+_TIMEOUT_SECONDS = 2.0
 """How long the response waits for the entry, which is logged in any case."""
 _LOG = logging.getLogger("patchwave.refused")
 
@@ -49,7 +49,7 @@ async def note_refused(
     try:
         caller = identify() or Signed(by="unknown")
         _LOG.info("Refused (%d): %s of %s: %s", status, function, caller.by_id or "unknown", why)
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
             storage = open_storage()
             is_stored = is_policy_name(policy) and await storage.policies.get(policy) is not None
             await _write(storage, function, caller, status, why, policy if is_stored else "")

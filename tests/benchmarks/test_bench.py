@@ -12,14 +12,14 @@ from benchmarks.peers.runs import run_flat_app, run_script
 from benchmarks.report import peer
 from benchmarks.scenario import Scene, patch_fleet, stop_under_a_cap
 
-PATIENCE = 100
+TIMEOUT = 100
 
 
 @pytest.mark.bench
 @pytest.mark.timeout(300)
 def test_host_simulator_and_storage_count_the_same_run(tmp_path: Path) -> None:
     machines = 10
-    run = patch_fleet(Scene(tmp_path, machines, speed=480, seed=1), PATIENCE)
+    run = patch_fleet(Scene(tmp_path, machines, speed=480, seed=1), TIMEOUT)
     assert run["outcomes"] == {"patched": machines}
     requests, activities = run["azure"]["requests"], run["host"]["activities"]
     for kind in ("assess", "install"):
@@ -43,7 +43,7 @@ def test_replayed_events_follow_the_closed_form() -> None:
 @pytest.mark.bench
 @pytest.mark.timeout(300)
 def test_a_stop_under_a_cap(tmp_path: Path) -> None:
-    stop = stop_under_a_cap(Scene(tmp_path, 40, speed=120, seed=1), PATIENCE, 8)
+    stop = stop_under_a_cap(Scene(tmp_path, 40, speed=120, seed=1), TIMEOUT, 8)
     assert stop["state"] == "canceled"
     assert 0 < stop["mostAtOnce"] <= 8
     assert stop["started"] < 40
@@ -53,8 +53,8 @@ def test_a_stop_under_a_cap(tmp_path: Path) -> None:
 @pytest.mark.bench
 @pytest.mark.timeout(300)
 def test_peers_patch_the_same_fleet(tmp_path: Path) -> None:
-    script = peer("script", run_script(Scene(tmp_path / "a", 8, speed=240, seed=1), PATIENCE), ("script",))
-    flat = peer("flat", run_flat_app(Scene(tmp_path / "b", 8, speed=240, seed=1), PATIENCE), ("worker",))
+    script = peer("script", run_script(Scene(tmp_path / "a", 8, speed=240, seed=1), TIMEOUT), ("script",))
+    flat = peer("flat", run_flat_app(Scene(tmp_path / "b", 8, speed=240, seed=1), TIMEOUT), ("worker",))
     assert script["notPatched"] == flat["notPatched"] == 0
     # The SDK polls on a thread for each operation, beside the one that waits for it.
     assert script["threads"] > 8

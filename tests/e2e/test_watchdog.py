@@ -11,7 +11,7 @@ import pytest
 from azure.durable_functions.internal.serialization import FunctionsDataConverter
 from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationQuery, OrchestrationStatus
 
-from patchwave.domain.runs.watchdog import HEARTBEAT_TIMEOUT, PATIENCE, RecoveryAction
+from patchwave.domain.runs.watchdog import GRACE_PERIOD, HEARTBEAT_TIMEOUT, RecoveryAction
 from patchwave.services.watchdog import Watch, look_after_runs
 from tests.resilience.faults.invariants import hold_invariants, storage_of
 from tests.support.product import POLL_SECONDS, Product, wait_until
@@ -117,7 +117,7 @@ async def test_a_silent_run_is_woken_and_then_taken_for_dead(product: Product) -
         asleep = datetime.now(UTC) + timedelta(hours=1)
         assert await look(asleep - timedelta(minutes=1)) == []
         assert await look(asleep + HEARTBEAT_TIMEOUT + timedelta(minutes=1)) == [RecoveryAction.WAKE]
-        assert RecoveryAction.END in await look(asleep + HEARTBEAT_TIMEOUT + PATIENCE + timedelta(minutes=2))
+        assert RecoveryAction.END in await look(asleep + HEARTBEAT_TIMEOUT + GRACE_PERIOD + timedelta(minutes=2))
     assert product.api.post(f"/api/runs/{run_id}/approve", json={}).status_code == 202
     ends_patched(product, run_id, [one])
     assert product.run(run_id)["generation"] == 2

@@ -175,7 +175,7 @@ def test_a_machine_that_becomes_ready_is_patched() -> None:
 # --- submitting
 
 
-def test_throttling_costs_no_patience() -> None:
+def test_throttling_uses_up_no_retries() -> None:
     fleet = Fleet([KEY], {KEY: Script(install_starts=[scripted_fleet.THROTTLED] * 30 + [scripted_fleet.ACCEPTED])})
     run(fleet)
     assert fleet.outcomes[KEY] == ("patched", "ok")

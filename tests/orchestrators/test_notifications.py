@@ -27,7 +27,7 @@ from patchwave.domain.notifications.events import (
     NoticeChannels,
     RunEnded,
     SendResult,
-    patience,
+    backoff,
 )
 from patchwave.domain.policy.notifications import Event
 from patchwave.domain.workflow import contracts
@@ -280,11 +280,11 @@ def test_a_run_tells_once_that_it_waits_for_its_next_window() -> None:
     assert set(fleet.outcomes.values()) == {("patched", "ok")}
 
 
-# --- patience
+# --- backoff
 
 
-def test_patience() -> None:
-    assert [patience(attempt) for attempt in range(1, MAX_ATTEMPTS + 1)] == [15, 60, 240, 960, 3600, 0]
-    assert patience(1, 600) == 600
-    assert patience(3, 5) == 240
-    assert patience(1, 86_400) == 3600
+def test_backoff() -> None:
+    assert [backoff(attempt) for attempt in range(1, MAX_ATTEMPTS + 1)] == [15, 60, 240, 960, 3600, 0]
+    assert backoff(1, 600) == 600
+    assert backoff(3, 5) == 240
+    assert backoff(1, 86_400) == 3600

@@ -115,7 +115,7 @@ def played(*starts: StartResult) -> tuple[Fleet, list[Json], Json]:
     return fleet, asked, fleet.recorded[KEY][0]
 
 
-def test_when_patience_is_out_the_last_post_is_settled_and_nothing_more_is_sent() -> None:
+def test_when_the_retries_are_used_up_the_last_post_is_settled_and_nothing_more_is_sent() -> None:
     fleet, asked, recorded = played(*[NOT_KNOWN] * 6, UNCOUNTED, NOT_OURS)
     assert [call["isLast"] for call in asked] == [False] * 6 + [True] * 2
     assert fleet.outcomes[KEY] == ("skipped", "operation_conflict")
@@ -141,7 +141,7 @@ def test_a_machine_that_tells_nothing_ends_as_unknown_with_its_lock() -> None:
     assert recorded["keepLock"] is True
 
 
-def test_a_certain_refusal_ends_with_its_own_outcome_when_patience_is_out() -> None:
+def test_a_certain_refusal_ends_with_its_own_outcome_when_the_retries_are_used_up() -> None:
     fleet, asked, recorded = played(BUSY)
     assert len(asked) == 6
     assert not any(call["isLast"] for call in asked)

@@ -1,4 +1,4 @@
-"""Patience: tries are counted, throttling is not, and ends in a day; the same in every loop that asks Azure."""
+"""Retry budgets: attempts are counted, throttling is not, and ends in a day; the same in every loop that asks Azure."""
 
 from __future__ import annotations
 

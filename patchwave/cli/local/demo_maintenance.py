@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 scenario = typer.Typer(add_completion=False)
 
 _LOOK_SECONDS = 0.3
-_PATIENCE_SECONDS = 90.0
+_TIMEOUT_SECONDS = 90.0
 _SHOWN_SECONDS = 15.0
 """How long Resource Graph may take to show what was changed."""
 _FIX_SECONDS = 90.0
@@ -285,10 +285,10 @@ class _Scene:
         return run if run.get("state") in FINAL_STATES else None
 
     def _until[Found](self, what: str, look: Callable[[], Found | None]) -> Found:
-        until = time.monotonic() + _PATIENCE_SECONDS
+        until = time.monotonic() + _TIMEOUT_SECONDS
         while not (found := look()):
             if time.monotonic() > until:
-                raise CommandError(f"Waited {_PATIENCE_SECONDS:.0f} seconds for {what}", ExitCode.NEEDS_PERSON)
+                raise CommandError(f"Waited {_TIMEOUT_SECONDS:.0f} seconds for {what}", ExitCode.NEEDS_PERSON)
             time.sleep(_LOOK_SECONDS)
         return found
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ROWS_OF_ATTENTION = 15
 """Machines listed under a live view; `patchwave run machines` has them all."""
 
-PATIENCE_SECONDS = 120.0
+TIMEOUT_SECONDS = 120.0
 """How long a service that stopped answering is asked again before the watch gives up."""
 
 
@@ -40,12 +40,12 @@ class Snapshot:
 
 
 def snapshots(
-    client: ApiClient, run_id: str, interval_seconds: float, patience_seconds: float = PATIENCE_SECONDS
+    client: ApiClient, run_id: str, interval_seconds: float, timeout_seconds: float = TIMEOUT_SECONDS
 ) -> Iterator[Snapshot]:
     """The run every ``interval_seconds`` until it has ended; the last snapshot is the final one.
 
     Raises:
-        UnreachableError: the service gave no answer for ``patience_seconds``.
+        UnreachableError: the service gave no answer for ``timeout_seconds``.
     """
     attention: tuple[Json, ...] = ()
     counted: dict[str, int] = {}
@@ -58,7 +58,7 @@ def snapshots(
                 attention = _attention(client, run_id, by_outcome)
                 counted = by_outcome
         except UnreachableError:
-            if time.monotonic() - last_answer > patience_seconds:
+            if time.monotonic() - last_answer > timeout_seconds:
                 raise
         else:
             last_answer = time.monotonic()

@@ -116,15 +116,15 @@ def is_settled(before: HealthSummary | None, after: HealthSummary) -> bool:
     return not lost
 
 
-def next_look(looked_for: float, shortest: float, patience: float) -> float:
+def next_look(looked_for: float, shortest: float, timeout: float) -> float:
     """Seconds until the next check: ever longer, so that histories stay short. The last is at the end.
 
     Args:
         looked_for: seconds since the first check.
         shortest: seconds between the first two checks.
-        patience: seconds after which checks end.
+        timeout: seconds after which checks end.
     """
-    left = patience - looked_for
+    left = timeout - looked_for
     return round(max(min(max(shortest, looked_for * _GROWTH), left), _MIN_PAUSE), 3)
 
 

@@ -49,9 +49,9 @@ class HookState(StrEnum):
 
 
 class HookResult(Document):
-    """What became of a hook. ``counts_as_attempt`` tells whether a wait uses up patience: a hook that runs does not.
+    """What became of a hook. ``counts_as_attempt`` tells whether a wait uses up the retries: a hook that runs does not.
 
-    ``outcome`` says how a machine ends that is not patched because of it; beside a wait, should patience run out.
+    ``outcome`` says how a machine ends that is not patched because of it; beside a wait, should the retries be used up.
     Without one the machine is patched all the same.
     """
 
@@ -72,7 +72,7 @@ class HookResult(Document):
 
     @classmethod
     def wait(cls, seconds: float, message: str, *, counts_as_attempt: bool = True) -> HookResult:
-        """Ask again then; should patience run out, the hook has failed for that reason."""
+        """Ask again then; should the retries be used up, the hook has failed for that reason."""
         return cls(
             state=HookState.WAIT,
             wait_seconds=seconds,

@@ -168,7 +168,7 @@ class MaintenanceOccurrence(Document):
         noted = [*self.passed_over, *fresh.values()][:MAX_PASSED_OVER]
         return self if noted == self.passed_over else self.model_copy(update={"passed_over": noted})
 
-    def corrected(self, run: ScheduledRun, patience: EventTimeouts, now: datetime) -> Self:
+    def corrected(self, run: ScheduledRun, timeouts: EventTimeouts, now: datetime) -> Self:
         """With the times that Azure has now, which count more than those of the first event.
 
         Once it has begun it ends no earlier than it was to: a schedule that is changed then says nothing of it.
@@ -177,7 +177,7 @@ class MaintenanceOccurrence(Document):
             run = ScheduledRun(run.id, self.starts_at, max(self.ends_at, run.ends_at))
         if (run.starts_at, run.ends_at) == (self.starts_at, self.ends_at):
             return self
-        times = from_first_event(run, patience, self.pre_event_at or self.post_event_at or now)
+        times = from_first_event(run, timeouts, self.pre_event_at or self.post_event_at or now)
         names = ("starts_at", "ends_at", "pre_deadline", "cancel_deadline", "post_deadline")
         return self.model_copy(update={name: getattr(times, name) for name in names})
 
@@ -187,9 +187,9 @@ def too_late_to_prepare() -> Outcome:
     return Outcome.skipped(Reason.WINDOW_CLOSED, "The time for the work before the scheduled run was over.")
 
 
-def from_first_event(run: ScheduledRun, patience: EventTimeouts, now: datetime) -> MaintenanceOccurrence:
+def from_first_event(run: ScheduledRun, timeouts: EventTimeouts, now: datetime) -> MaintenanceOccurrence:
     """What is known of a scheduled run when its first event comes, neither pre nor post noted yet."""
-    cancel_deadline = run.starts_at - patience.cutoff
+    cancel_deadline = run.starts_at - timeouts.cutoff
     # An event that comes too early leaves the time that Azure's own would have left.
     begins = max(now, run.starts_at - ANNOUNCED)
     return MaintenanceOccurrence(
@@ -197,7 +197,7 @@ def from_first_event(run: ScheduledRun, patience: EventTimeouts, now: datetime) 
         configuration_id=str(run.id.configuration),
         starts_at=run.starts_at,
         ends_at=run.ends_at,
-        pre_deadline=min(begins + patience.prepare, cancel_deadline - patience.cutoff * _CANCEL_MARGIN),
+        pre_deadline=min(begins + timeouts.prepare, cancel_deadline - timeouts.cutoff * _CANCEL_MARGIN),
         cancel_deadline=cancel_deadline,
-        post_deadline=run.ends_at + patience.post,
+        post_deadline=run.ends_at + timeouts.post,
     )

@@ -190,14 +190,14 @@ class NoticeReport(Document):
     failed: dict[str, Fact] = Field(default_factory=dict[str, Fact])
 
 
-# --- patience -----------------------------------------------------------------------------------------------------
+# --- backoff -----------------------------------------------------------------------------------------------------
 
 MAX_ATTEMPTS = 6
 FIRST_WAIT_SECONDS = 15
 MAX_WAIT_SECONDS = 3600
 
 
-def patience(attempt: int, asked: float | None = None) -> float:
+def backoff(attempt: int, asked: float | None = None) -> float:
     """Seconds to wait after a failed attempt that may pass; 0 when it was the last one.
 
     A quarter of a minute, then four times as long each time: some 80 minutes in all.

@@ -18,7 +18,7 @@ MAX_PAUSE = timedelta(minutes=10)
 """Between two signs of life of a run that does not say that it sleeps longer."""
 HEARTBEAT_TIMEOUT = 3 * MAX_PAUSE
 """Silence of a run after a heartbeat before the watchdog acts."""
-PATIENCE = timedelta(minutes=30)
+GRACE_PERIOD = timedelta(minutes=30)
 """How long a silent run is woken, again and again, before it is taken for dead."""
 STARTING = timedelta(minutes=10)
 """The request that created a run may still be about to start it."""
@@ -100,4 +100,4 @@ def _for_the_living(run: Run, seen: Observation, now: datetime) -> RecoveryActio
     heard_until = promised if seen.turned_at is None else max(promised, heartbeat_deadline(seen.turned_at))
     if now <= heard_until:
         return RecoveryAction.NOTHING
-    return RecoveryAction.WAKE if now <= heard_until + PATIENCE else RecoveryAction.END
+    return RecoveryAction.WAKE if now <= heard_until + GRACE_PERIOD else RecoveryAction.END

@@ -67,7 +67,7 @@ class MaintenancePageRequest(Document):
 class MachinesPage(Document):
     """What a page brought. ``machines``: how many the run has now; ``failure`` without ``wait_seconds`` is final.
 
-    ``counts_as_attempt``: whether a failure uses up patience: being throttled does not.
+    ``counts_as_attempt``: whether a failure uses up the retries: being throttled does not.
     """
 
     machines: int = 0

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # The library's defaults wait 5 minutes and retry 10 times. An HTTP caller would be gone by then, and the engine retries
 # activities anyway.
-_PATIENCE: dict[str, Any] = {
+_RETRY_POLICY: dict[str, Any] = {
     "retry_total": 4,
     "retry_connect": 2,
     "retry_backoff_factor": 0.4,
@@ -60,7 +60,7 @@ class Store:
         """Connect by connection string, else with the app's identity. No request is sent yet."""
         from azure.data.tables.aio import TableServiceClient
 
-        options = _PATIENCE | transport_options()
+        options = _RETRY_POLICY | transport_options()
         connection = settings.tables_connection.get_secret_value()
         if connection:
             client = TableServiceClient.from_connection_string(connection, **options)

@@ -203,7 +203,7 @@ async def test_alerts_that_cannot_be_asked_for_are_waited_for_and_then_veto(
     assert first.state is HealthState.WAIT
     assert first.wait_seconds >= 17
     later = await check(key, Moment.BEFORE, 86_000)
-    assert later.state is HealthState.WAIT, "being throttled uses up no patience"
+    assert later.state is HealthState.WAIT, "being throttled uses up no time"
     assert later.wait_seconds == 300
     assert simulator.http.post("/_sim/faults", json=rule | {"times": 1}).status_code == 201
     last = await check(key, Moment.BEFORE, 86_401)

@@ -62,7 +62,7 @@ _BYPASS = {"bypassPlatformSafetyChecksOnUserSchedule": True}
 _SETTINGS = {"patchMode": "AutomaticByPlatform", "automaticByPlatformSettings": _BYPASS}
 _FAR_MINUTES = 8_000
 """Of the simulator: long enough ahead for everything, however busy this machine is."""
-_PATIENCE = EventTimeouts(
+_TIMEOUTS = EventTimeouts(
     prepare=timedelta(hours=1), cutoff=timedelta(minutes=10) / SPEED, post=timedelta(hours=1) / SPEED
 )
 
@@ -106,7 +106,7 @@ async def accompanied(storage: Storage, fired: Json, **policy: Any) -> str:
         trigger=Trigger(kind=TriggerKind.EVENT_GRID),
         created_at=datetime.now(UTC),
         policy_snapshot=document,
-        maintenance=from_first_event(scheduled, _PATIENCE, datetime.now(UTC)),
+        maintenance=from_first_event(scheduled, _TIMEOUTS, datetime.now(UTC)),
     )
     await storage.runs.create(run)
     stand = await load_maintenance_run(RunRef(run_id=run.id))

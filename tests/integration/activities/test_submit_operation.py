@@ -500,7 +500,7 @@ async def test_a_class_that_does_not_pass_ends_it_once_the_machine_was_asked(pre
     assert (len(azure.sent), len(azure.read)) == (1, 1)
 
 
-# --- when patience is out
+# --- when the retries are used up
 
 
 @pytest.mark.parametrize(

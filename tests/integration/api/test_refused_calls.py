@@ -217,7 +217,7 @@ async def test_a_storage_that_hangs_holds_one_answer_and_not_for_long(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(AuditRepository, "add", hangs)
-    monkeypatch.setattr(refusal_log, "_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(refusal_log, "_TIMEOUT_SECONDS", 0.05)
     for _ in range(5):
         assert (await asyncio.wait_for(call(runs.list_runs), timeout=10)).status == 401
     assert len(asked) == 1

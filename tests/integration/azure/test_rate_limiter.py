@@ -87,7 +87,7 @@ async def test_a_queue_that_is_long_is_not_waited_for_and_whoever_comes_again_ha
 
 async def test_whoever_is_told_to_come_again_comes_before_its_turn_and_leaves_at_it() -> None:
     """What precedes the request in its activity takes time: told to come at its turn, it would always miss it."""
-    # A read each 0.8 s, and a patience of 0.4 s.
+    # A read each 0.8 s, and a longest wait of 0.4 s.
     limits = make("reads=125/100", poll_seconds=1)
     first, second = (limits.of_request("GET", f"{MACHINE}{number}") for number in range(2))
     begun = time.time()

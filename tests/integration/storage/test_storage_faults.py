@@ -101,7 +101,7 @@ async def line(azurite: str) -> AsyncIterator[Line]:
 @pytest.fixture
 async def shaky(azurite: str, line: Line, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Storage]:
     """Records over that line, with the library's retries but hardly any pause between them."""
-    monkeypatch.setitem(store._PATIENCE, "retry_backoff_factor", 0.01)
+    monkeypatch.setitem(store._RETRY_POLICY, "retry_backoff_factor", 0.01)
     connection = re.sub(r"TableEndpoint=http://[^/]+/", f"TableEndpoint={line.url}/", azurite)
     found = Storage(Store.open(Settings(tables_connection=SecretStr(connection), table_prefix=f"f{time.time_ns()}")))
     await found.prepare()

@@ -38,7 +38,7 @@ from tests.support.product import Json, Product, machine_id, write_fleet
 MACHINES = 2
 """In each run: one that runs, and one that is stopped, started for its patches, and stopped again."""
 _FLEET = 1_000
-_PATIENCE_SECONDS = 60.0
+_TIMEOUT_SECONDS = 60.0
 _UNSPOILT = 2
 """So many runs that end before they come to their effect mean that there is no further one."""
 _SPEED = 6_000.0
@@ -165,7 +165,7 @@ class Rig:
         def post() -> httpx.Response:
             return self._product.api.post("/api/runs", json=request, headers={"Idempotency-Key": key})
 
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
         reply = post()
         while reply.status_code >= 500 and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -174,7 +174,7 @@ class Rig:
         return str(reply.json()["id"])
 
     def _wait(self, run_id: str) -> Json:
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
         while True:
             reply = self._product.api.get(f"/api/runs/{run_id}")
             # The worker that had the request may be the one that is killed.

@@ -171,11 +171,11 @@ def test_every_pair_has_one_judgement(before: list[SignalState], after: list[Sig
 
 @given(st.floats(0.05, 600), st.integers(1, 120))
 def test_looks_end_with_the_settle_time_and_are_few(shortest: float, minutes: int) -> None:
-    patience, looked_for, looks = minutes * 60.0, 0.0, 0
-    while looked_for < patience:
-        looked_for += next_look(looked_for, shortest, patience)
+    timeout, looked_for, looks = minutes * 60.0, 0.0, 0
+    while looked_for < timeout:
+        looked_for += next_look(looked_for, shortest, timeout)
         looks += 1
-    assert looked_for <= patience + 0.1
+    assert looked_for <= timeout + 0.1
     assert looks <= 80
 
 

@@ -23,7 +23,7 @@ from patchwave.domain.maintenance.occurrence import (
 from patchwave.domain.policy.maintenance_section import MaintenanceHooks
 from tests.support.occurrence_samples import CONFIGURATION, ID, START, SUBSCRIPTION
 
-PATIENCE = EventTimeouts(prepare=timedelta(minutes=20), cutoff=timedelta(minutes=10), post=timedelta(hours=1))
+TIMEOUTS = EventTimeouts(prepare=timedelta(minutes=20), cutoff=timedelta(minutes=10), post=timedelta(hours=1))
 DATA: Json = {
     "CorrelationId": ID,
     "MaintenanceConfigurationId": CONFIGURATION,
@@ -83,12 +83,12 @@ def test_pre_and_post_build_one_run_id_whatever_their_case(casing: Any, policy: 
 
 
 def test_work_before_ends_in_twenty_minutes_and_early_enough_to_cancel() -> None:
-    early = from_first_event(scheduled(), PATIENCE, START - timedelta(minutes=40))
+    early = from_first_event(scheduled(), TIMEOUTS, START - timedelta(minutes=40))
     assert early.pre_deadline == START - timedelta(minutes=20)
     assert early.cancel_deadline == START - timedelta(minutes=10), "prose says ten minutes, the sample's field one"
-    ahead = from_first_event(scheduled(), PATIENCE, START - timedelta(minutes=60))
+    ahead = from_first_event(scheduled(), TIMEOUTS, START - timedelta(minutes=60))
     assert ahead == early, "an event before Azure's own costs no time"
-    late = from_first_event(scheduled(), PATIENCE, START - timedelta(minutes=25))
+    late = from_first_event(scheduled(), TIMEOUTS, START - timedelta(minutes=25))
     assert late.pre_deadline == START - timedelta(minutes=11)
 
 
@@ -103,9 +103,9 @@ def test_events_have_their_time(minutes: int, is_timely: bool) -> None:
 @given(st.integers(-120, 300), st.integers(0, 240))
 def test_deadlines_are_in_order(heard_before: int, length: int) -> None:
     now = START - timedelta(minutes=heard_before)
-    known = from_first_event(scheduled(timedelta(minutes=length)), PATIENCE, now)
+    known = from_first_event(scheduled(timedelta(minutes=length)), TIMEOUTS, now)
     assert known.pre_deadline < known.cancel_deadline <= known.starts_at <= known.ends_at < known.post_deadline
-    assert known.pre_deadline <= max(now, START - timedelta(minutes=40)) + PATIENCE.prepare
+    assert known.pre_deadline <= max(now, START - timedelta(minutes=40)) + TIMEOUTS.prepare
     assert json.loads(known.model_dump_json(by_alias=True))["id"] == ID
 
 
@@ -120,22 +120,22 @@ def test_a_policy_names_configurations_without_case_and_each_once() -> None:
 
 def test_before_the_start_all_times_are_corrected() -> None:
     heard = START - timedelta(minutes=38)
-    known = from_first_event(scheduled(), PATIENCE, heard).model_copy(update={"pre_event_at": heard, "status": "kept"})
+    known = from_first_event(scheduled(), TIMEOUTS, heard).model_copy(update={"pre_event_at": heard, "status": "kept"})
     later = ScheduledRun(OccurrenceId.parse(ID), START + timedelta(minutes=5), START + timedelta(hours=3))
-    now = known.corrected(later, PATIENCE, START - timedelta(minutes=20))
+    now = known.corrected(later, TIMEOUTS, START - timedelta(minutes=20))
     assert (now.starts_at, now.ends_at) == (later.starts_at, later.ends_at)
     assert now.pre_deadline == START - timedelta(minutes=15), "from 40 minutes before the start that it has now"
     assert now.cancel_deadline == later.starts_at - timedelta(minutes=10)
     assert now.post_deadline == later.ends_at + timedelta(hours=1)
     assert (now.pre_event_at, now.status) == (heard, "kept")
-    assert known.corrected(scheduled(), PATIENCE, START - timedelta(minutes=20)) is known
+    assert known.corrected(scheduled(), TIMEOUTS, START - timedelta(minutes=20)) is known
 
 
 @pytest.mark.parametrize(("hours", "ends"), [(1, 2.5), (3, 3)])
 def test_a_run_that_has_begun_ends_no_earlier_than_it_was_to(hours: float, ends: float) -> None:
-    known = from_first_event(scheduled(), PATIENCE, START - timedelta(minutes=38))
+    known = from_first_event(scheduled(), TIMEOUTS, START - timedelta(minutes=38))
     changed = ScheduledRun(OccurrenceId.parse(ID), START + timedelta(hours=2), START + timedelta(hours=hours))
-    now = known.corrected(changed, PATIENCE, START)
+    now = known.corrected(changed, TIMEOUTS, START)
     assert (now.starts_at, now.ends_at) == (START, START + timedelta(hours=ends))
     assert now.post_deadline == START + timedelta(hours=ends + 1)
     assert now.cancel_deadline == known.cancel_deadline

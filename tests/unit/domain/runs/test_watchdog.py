@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.runs.watchdog import (
+    GRACE_PERIOD,
     HEARTBEAT_TIMEOUT,
     MAX_GENERATIONS,
-    PATIENCE,
     STARTING,
     STUCK_AFTER,
     EngineStatus,
@@ -46,8 +46,8 @@ def a_run(**values: object) -> Run:
         (-MINUTE, RecoveryAction.NOTHING),
         (timedelta(0), RecoveryAction.NOTHING),
         (MINUTE, RecoveryAction.WAKE),
-        (PATIENCE, RecoveryAction.WAKE),
-        (PATIENCE + MINUTE, RecoveryAction.END),
+        (GRACE_PERIOD, RecoveryAction.WAKE),
+        (GRACE_PERIOD + MINUTE, RecoveryAction.END),
     ],
 )
 def test_a_silent_run_is_woken_and_then_ended(silence: timedelta, remedy: RecoveryAction) -> None:

@@ -28,7 +28,7 @@ class Attempt(Protocol):
     def counts_as_attempt(self) -> bool: ...
 
 
-class Patience:
+class RetryBudget:
     """Counts attempts. Waits that do not count, such as throttling, are bounded by time instead.
 
     Args:
