@@ -56,7 +56,7 @@ async def load_checkpoint(request: RunRef) -> Checkpoint:
         ended=sum(machine.stage in (Stage.INSTALLED, Stage.RESTARTING, Stage.DONE) for machine in ring),
         ended_at=newest_end(ring),
         resume_count=run.resume_count,
-        lane_rest_until=resting_lanes(ring, policy.bake.waves),
+        lane_bake_until=resting_lanes(ring, policy.bake.waves),
         windows=run.windows,
         failures={scope: count for scope, count in failures.items() if not scope.startswith(tuple(done_with))},
         forgiven={scope: count for scope, count in forgiven.items() if not scope.startswith(tuple(done_with))},

@@ -48,11 +48,11 @@ def measured(steps: Sequence[Step], lanes: int) -> Iterator[Step]:
             sys.stderr.write(f"{time.strftime('%H:%M:%S')} {step.name} …\n")
             return pool.submit(step.measure)
 
-        under_way = {begin(step): step for step in islice(waiting, lanes)}
-        while under_way:
-            done, _ = wait(under_way, return_when=FIRST_COMPLETED)
+        in_progress = {begin(step): step for step in islice(waiting, lanes)}
+        while in_progress:
+            done, _ = wait(in_progress, return_when=FIRST_COMPLETED)
             for each in done:
-                step = under_way.pop(each)
+                step = in_progress.pop(each)
                 step.keep(each.result())
                 yield step
-            under_way |= {begin(step): step for step in islice(waiting, len(done))}
+            in_progress |= {begin(step): step for step in islice(waiting, len(done))}

@@ -21,7 +21,7 @@ POLLS = "poll_operation"
 KIBIBYTE = 1024
 MAX_ENTITIES_A_SECOND = 2_000
 """Of one partition of Table storage."""
-JUDGED_PACING = (1_000, 10_000)
+JUDGED_THROTTLING = (1_000, 10_000)
 """Sizes at which the makespan has a bar; when neither was measured, the largest one has it."""
 SHARING_SIZE = 1_000
 """The size from which transactions per machine have a bar. Of fewer machines too few steps come within three seconds to
@@ -71,7 +71,7 @@ def all_metrics(results: Json) -> list[Metric]:
         metrics += _of_stop(results["stop"])
     metrics += _of_crashes(results.get("crashes"))
     if runs:
-        for part in (_of_replay, _of_messages, _of_requests, _of_pacing, _of_storage, _of_memory):
+        for part in (_of_replay, _of_messages, _of_requests, _of_throttling, _of_storage, _of_memory):
             metrics += part(runs)
     return sorted(metrics, key=lambda metric: int(metric.id[1:]) if metric.id[1:].isdigit() else len(metrics))
 
@@ -232,16 +232,16 @@ def bound_minutes(run: Json) -> float:
     return max(estate.throttle_minutes(2 * machines) + means, waves)
 
 
-def _of_pacing(runs: Mapping[int, Json]) -> list[Metric]:
-    def pacing(run: Json) -> float:
+def _of_throttling(runs: Mapping[int, Json]) -> list[Metric]:
+    def throttling(run: Json) -> float:
         return run["makespanMinutes"] / bound_minutes(run)
 
     def between(run: Json) -> float:
         return run["operations"]["install"]["firstMinute"] - run["operations"]["assess"]["lastMinute"]
 
-    judged = {size for size in runs if size in JUDGED_PACING} or {max(runs)}
+    judged = {size for size in runs if size in JUDGED_THROTTLING} or {max(runs)}
     return [
-        _each("M9", "Makespan ÷ throttle bound", runs, pacing, "1.0 ideal, 1.3+ AIMD", 1.15, judged=judged),
+        _each("M9", "Makespan ÷ throttle bound", runs, throttling, "1.0 ideal, 1.3+ AIMD", 1.15, judged=judged),
         _each("M9", "… minutes between the last assessment and the first installation", runs, between, "0"),
     ]
 

@@ -193,11 +193,11 @@ def stop_under_a_cap(scene: Scene, timeout: float, cap: int) -> Json:
     with Stage(scene) as stage:
         run_id = stage.start(maxConcurrent=cap)
 
-        def is_under_way() -> bool:
+        def is_in_progress() -> bool:
             accepted = stage.azure.get("/_sim/accepted").raise_for_status().json()
             return sum(counts.get("install", 0) for counts in accepted.values()) >= 2 * cap
 
-        wait_until(is_under_way, timeout, "the run has not come so far")
+        wait_until(is_in_progress, timeout, "the run has not come so far")
         stage.app.post(f"/api/runs/{run_id}/cancel").raise_for_status()
         stopped = stage.minutes()
         run = stage.wait(run_id, timeout)
@@ -252,8 +252,8 @@ def _summary(intervals: list[Json]) -> Json:
 
 
 def _spread(counts: list[int], machines: int) -> Json:
-    everybody = counts + [0] * (machines - len(counts))
-    return {"least": min(everybody), "most": max(everybody)}
+    counts_of_all = counts + [0] * (machines - len(counts))
+    return {"least": min(counts_of_all), "most": max(counts_of_all)}
 
 
 def _minutes(begin: str, end: str, speed: float) -> float:

@@ -76,7 +76,7 @@ class _Run:
         self._passes = (generation - 1) * PASSES_PER_GENERATION
         self._is_first = generation == 1
         self._post = receive(context, Signal.POST_MAINTENANCE)
-        self._steer = receive(context, Signal.CONTROL)
+        self._control = receive(context, Signal.CONTROL)
         self._called_off = receive(context, Signal.CANCEL)
 
     def execute(self) -> Steps[RunState]:
@@ -142,12 +142,12 @@ class _Run:
                 self._context, contracts.EXTEND_HEARTBEAT, HeartbeatRequest(run_id=self._run_id, until=until)
             )
             timer = timer_until(self._context, until)
-            yield task.when_any([timer, self._post, self._steer])
+            yield task.when_any([timer, self._post, self._control])
             timer.cancel()
             if self._post.is_complete:
                 self._post = receive(self._context, Signal.POST_MAINTENANCE)
-            if self._steer.is_complete:
-                self._steer = receive(self._context, Signal.CONTROL)
+            if self._control.is_complete:
+                self._control = receive(self._context, Signal.CONTROL)
             status = yield from self._load_status()
         return status
 
@@ -225,13 +225,13 @@ class _Run:
     ) -> Steps[Page]:
         """Read all pages; returns the last or the unreadable one. Waits out throttling until ``until``, or a day."""
         counted = 0
-        gives_up_at = until or utc_now(self._context) + MAX_READING
+        deadline = until or utc_now(self._context) + MAX_READING
         while True:
             page = yield from call(self._context, activity, request)
             pause = timedelta(seconds=page.wait_seconds)
             if page.failure:
                 counted += page.counts_as_attempt
-                is_late = utc_now(self._context) + pause > gives_up_at
+                is_late = utc_now(self._context) + pause > deadline
                 if counted >= MAX_FAILURES or not pause or is_late:
                     return page
                 if not request.attempt:

@@ -103,7 +103,7 @@ class _Window:
             Counter(phase.forgiven),
         )
         self._controls = RunControls(resume_count=phase.resume_count)
-        self._lane_rest_until = dict(phase.lane_rest_until)
+        self._lane_bake_until = dict(phase.lane_bake_until)
         self._unlocked_since = dict(phase.unlocked_since)
         self._reconcile_at = phase.reconcile_at or utc_now(context) + RECONCILE_INTERVAL
         self._reconcile_offset = phase.reconcile_offset
@@ -167,7 +167,7 @@ class _Window:
                 "cursor": self._cursor,
                 "has_all_pages": self._has_all_pages,
                 "resume_count": self._controls.resume_count,
-                "lane_rest_until": self._lane_rest_until,
+                "lane_bake_until": self._lane_bake_until,
                 "waiting": [self._placed[each.key] for each in self._admission.waiting],
                 "running": [self._placed[each.key] for each in self._admission.running],
                 "resume_running": False,
@@ -282,7 +282,7 @@ class _Window:
         for ended in seen.ended:
             yield from self._apply_completion(ended)
         now = utc_now(self._context)
-        self._lane_rest_until = {lane: until for lane, until in self._lane_rest_until.items() if now < until}
+        self._lane_bake_until = {lane: until for lane, until in self._lane_bake_until.items() if now < until}
         self._hold()
 
     def reconcile(self) -> Steps[None]:
@@ -324,7 +324,7 @@ class _Window:
         pause = timedelta(seconds=self._wait_seconds / TICKS_PER_POLL) * 2 ** min(self._idle_ticks, 16)
         closes_at = self._phase.closes_at
         closing = [closes_at + timedelta(seconds=1)] if closes_at is not None and closes_at >= now else []
-        return min([now + min(pause, longest), *self._lane_rest_until.values(), *closing])
+        return min([now + min(pause, longest), *self._lane_bake_until.values(), *closing])
 
     def _apply_controls(self, controls: RunControls) -> None:
         is_canceled = controls.is_canceled or self._controls.is_canceled
@@ -336,7 +336,7 @@ class _Window:
 
     def _hold(self) -> None:
         """Set the current holds, and release all others."""
-        holds = {lane_scope(lane): "bake time" for lane in self._lane_rest_until}
+        holds = {lane_scope(lane): "bake time" for lane in self._lane_bake_until}
         holds |= {self._group(scope): "error budget" for scope in self._controls.blocked_scopes}
         if self._controls.is_paused:
             holds[RUN_GROUP] = "paused"
@@ -414,7 +414,7 @@ class _Window:
 
     def _rest(self, lane: str) -> None:
         """Hold a lane for the bake time between two waves."""
-        self._lane_rest_until[lane] = utc_now(self._context) + timedelta(seconds=self._phase.wave_bake_seconds or 0)
+        self._lane_bake_until[lane] = utc_now(self._context) + timedelta(seconds=self._phase.wave_bake_seconds or 0)
         self._hold()
 
     def _lane(self, machine: PlacedMachine) -> str:

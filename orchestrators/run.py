@@ -151,7 +151,7 @@ class _Run:
         self._run_id = run_id
         self._generation = generation
         self._cancel = receive(context, Signal.CANCEL)
-        self._steer = receive(context, Signal.CONTROL)
+        self._control = receive(context, Signal.CONTROL)
         # A generation never reuses the instance ids of an earlier one.
         self._passes = (generation - 1) * PASSES_PER_GENERATION
         self._attempts = (generation - 1) * ATTEMPTS_PER_GENERATION
@@ -160,7 +160,7 @@ class _Run:
         self._ramped = 0
         self._windows = 0
         self._baking_since: datetime | None = None
-        self._lane_rest_until: dict[str, datetime] = {}
+        self._lane_bake_until: dict[str, datetime] = {}
         self._failures: dict[str, int] = {}
         self._forgiven: dict[str, int] = {}
         self._resume_count: int = 0
@@ -224,9 +224,9 @@ class _Run:
         checkpoint = yield from call(self._context, contracts.LOAD_CHECKPOINT, request)
         self._failures, self._forgiven = checkpoint.failures, checkpoint.forgiven
         self._resume_count, self._ramped = checkpoint.resume_count, checkpoint.ended
-        self._windows, self._lane_rest_until, self._baking_since = (
+        self._windows, self._lane_bake_until, self._baking_since = (
             checkpoint.windows,
-            checkpoint.lane_rest_until,
+            checkpoint.lane_bake_until,
             checkpoint.ended_at,
         )
         return checkpoint
@@ -270,7 +270,7 @@ class _Run:
                 failure only when it lasts until the window closes.
         """
         cursor, attempt, counted = "", 0, 0
-        gives_up_at = utc_now(self._context)
+        deadline = utc_now(self._context)
         while True:
             request = DiscoveryRequest(run_id=self._run_id, cursor=cursor, attempt=attempt)
             page = yield from call(self._context, contracts.DISCOVER_MACHINES, request)
@@ -282,9 +282,9 @@ class _Run:
                     raise _failed(page.failure)
                 if attempt == 1:
                     cutoff = yield from self._cutoff(Step.PATCH)
-                    gives_up_at = cutoff.at or utc_now(self._context) + MAX_DISCOVERY
+                    deadline = cutoff.at or utc_now(self._context) + MAX_DISCOVERY
                     yield from self._show(RunState.RUNNING, f"the list of machines. {page.failure}")
-                if utc_now(self._context) + pause > gives_up_at:
+                if utc_now(self._context) + pause > deadline:
                     raise _failed(f"{page.failure} The time of the run does not last until Azure can be asked again.")
                 yield from self._wake(utc_now(self._context) + pause)
                 continue
@@ -410,7 +410,7 @@ class _Run:
             forgiven=self._forgiven,
             resume_count=self._resume_count,
             ramp=opened.ramp,
-            lane_rest_until=self._lane_rest_until,
+            lane_bake_until=self._lane_bake_until,
             wave_bake_seconds=opened.wave_bake_seconds,
         )
 
@@ -436,8 +436,8 @@ class _Run:
             if self._cancel.is_complete and not is_told:
                 send(self._context, phase_id, Signal.CANCEL)
                 is_told = True
-            yield task.when_any([running, self._steer] if is_told else [running, self._steer, self._cancel])
-            if self._steered() and not running.is_complete:
+            yield task.when_any([running, self._control] if is_told else [running, self._control, self._cancel])
+            if self._drain_control() and not running.is_complete:
                 send(self._context, phase_id, Signal.CONTROL)
         if running.is_failed:
             raise PhaseLost(f"The phase {phase.name} ended without an answer.")
@@ -548,9 +548,9 @@ class _Run:
         rest = HeartbeatRequest(run_id=self._run_id, until=min(until, utc_now(self._context) + MAX_TIMER))
         yield from call(self._context, contracts.EXTEND_HEARTBEAT, rest)
         timer = timer_until(self._context, until)
-        yield task.when_any([timer, self._cancel, self._steer])
+        yield task.when_any([timer, self._cancel, self._control])
         timer.cancel()
-        self._steered()
+        self._drain_control()
         self._end_if_canceled()
         return (yield from self._controls())
 
@@ -560,13 +560,13 @@ class _Run:
         yield task.when_any([timer, self._cancel])
         timer.cancel()
 
-    def _steered(self) -> bool:
+    def _drain_control(self) -> bool:
         """Whether a control signal has come since the last call; the row has its content."""
-        was_steered = False
-        while self._steer.is_complete:
-            was_steered = True
-            self._steer = receive(self._context, Signal.CONTROL)
-        return was_steered
+        has_received = False
+        while self._control.is_complete:
+            has_received = True
+            self._control = receive(self._context, Signal.CONTROL)
+        return has_received
 
     def _end_if_canceled(self) -> None:
         if self._cancel.is_complete:

@@ -35,7 +35,7 @@ async def start_scheduled_runs(timer: func.TimerRequest, client: df.DurableFunct
 async def supervise_runs(timer: func.TimerRequest, client: df.DurableFunctionsClient) -> None:
     """Supervise every live run. A late or repeated call is harmless."""
     watch = watchdog.Watch(open_storage(), client, datetime.now(UTC), load_settings().poll_seconds)
-    await watchdog.look_after_runs(watch)
+    await watchdog.supervise_runs(watch)
 
 
 @bp.timer_trigger(schedule="0 35 * * * *", arg_name="timer", run_on_startup=False, use_monitor=True)

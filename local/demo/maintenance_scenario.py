@@ -186,7 +186,7 @@ class Report:
         found = [each for each in self.machines if str(each["id"]).lower() == machine_id.lower()]
         return found[0] if found else {}
 
-    def broken_promises(self) -> list[str]:
+    def violations(self) -> list[str]:
         """Violated claims, a sentence each; empty on success."""
         return [*self._broken_events(), *self._broken_power(), *self._broken_results(), *self._broken_findings()]
 

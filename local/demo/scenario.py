@@ -127,7 +127,7 @@ class Demonstration:
             for each in operations
         ]
 
-    def broken_promises(self, report: Report) -> list[str]:
+    def violations(self, report: Report) -> list[str]:
         """Violated expectations, a sentence each; empty on success."""
         return [*_broken_always(report, self.state), *self.check(report)]
 

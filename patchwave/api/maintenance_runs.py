@@ -34,7 +34,7 @@ _CONTRADICTED = ParameterSpec(
 )
 
 
-class AccompaniedRun(Document):
+class MaintenanceRun(Document):
     """A scheduled run, and the run of ours around it."""
 
     run_id: str
@@ -49,10 +49,10 @@ class AccompaniedRun(Document):
     occurrence: MaintenanceOccurrence
 
 
-_RUNS = PageSpec("AccompaniedRuns", "occurrences", AccompaniedRun, "Some of them; no `cursor` after the last page.")
+_RUNS = PageSpec("MaintenanceRuns", "occurrences", MaintenanceRun, "Some of them; no `cursor` after the last page.")
 
 
-class AccompaniedMachine(Document):
+class MaintenanceRunMachine(Document):
     """A machine of a scheduled run: what was done before it, Update Manager's word, its result, and what it came to.
 
     ``contradicted``: Update Manager called it done, and it is not.
@@ -76,7 +76,10 @@ class AccompaniedMachine(Document):
 
 
 _MACHINES = PageSpec(
-    "AccompaniedMachines", "machines", AccompaniedMachine, "Some of its machines; no `cursor` after the last page."
+    "MaintenanceRunMachines",
+    "machines",
+    MaintenanceRunMachine,
+    "Some of its machines; no `cursor` after the last page.",
 )
 
 
@@ -95,7 +98,7 @@ async def list_maintenance_occurrences(req: func.HttpRequest) -> func.HttpRespon
     return _RUNS.respond([view for run in page.items if (view := _view(run))], page)
 
 
-@route("GET", "maintenance/occurrences/{runId}", ResponseSpec(200, AccompaniedRun), role=Role.READER, problems=NO_RUN)
+@route("GET", "maintenance/occurrences/{runId}", ResponseSpec(200, MaintenanceRun), role=Role.READER, problems=NO_RUN)
 async def get_maintenance_occurrence(req: func.HttpRequest) -> func.HttpResponse:
     """One scheduled run, by the id of the run around it; the counts of one that goes on are at most seconds old."""
     storage = open_storage()
@@ -135,7 +138,7 @@ async def _find(storage: Storage, run_id: str) -> Run:
 def _view(run: Run) -> Json | None:
     if run.maintenance is None:
         return None
-    return AccompaniedRun(
+    return MaintenanceRun(
         run_id=run.id,
         policy=run.policy,
         state=run.state,
@@ -150,5 +153,5 @@ def _view(run: Run) -> Json | None:
 
 
 def _machine(machine: MachineRecord) -> Json:
-    fields = {name: getattr(machine, name) for name in AccompaniedMachine.model_fields if name != "contradicted"}
-    return AccompaniedMachine(**fields, contradicted=is_contradicted(machine)).to_wire()
+    fields = {name: getattr(machine, name) for name in MaintenanceRunMachine.model_fields if name != "contradicted"}
+    return MaintenanceRunMachine(**fields, contradicted=is_contradicted(machine)).to_wire()

@@ -50,7 +50,7 @@ _START_TIME = timedelta(minutes=10)
 """After this a requested run that was never stored will not be stored any more."""
 
 
-class Agenda(Document):
+class UpcomingOccurrences(Document):
     """What comes next for a policy."""
 
     policy: str
@@ -75,7 +75,7 @@ _COUNT = ParameterSpec(
 @route(
     "GET",
     "policies/{name}/occurrences",
-    ResponseSpec(200, Agenda),
+    ResponseSpec(200, UpcomingOccurrences),
     role=Role.READER,
     query=[_COUNT],
     problems={400: "The query is not valid."} | NO_POLICY,
@@ -86,12 +86,12 @@ async def list_occurrences(req: func.HttpRequest) -> func.HttpResponse:
     storage = open_storage()
     policy = await find_policy(storage, route_of(req, "name"))
     controls = await storage.overrides.get(policy.name)
-    planned = await what_comes(storage, policy, controls, count, datetime.now(UTC))
-    shown = Agenda(policy=policy.name, enabled=policy.enabled, pause=controls.pause, occurrences=planned)
+    planned = await upcoming_occurrences(storage, policy, controls, count, datetime.now(UTC))
+    shown = UpcomingOccurrences(policy=policy.name, enabled=policy.enabled, pause=controls.pause, occurrences=planned)
     return json_response(shown.to_wire())
 
 
-async def what_comes(
+async def upcoming_occurrences(
     storage: Storage, policy: Policy, controls: ScheduleOverrides, count: int, now: datetime
 ) -> list[PlannedOccurrence]:
     """The next occurrences. The first may be one with an open window and no run yet: the timer may still start it, for
@@ -220,7 +220,7 @@ list_policy_audit = audit_route(
 
 async def _ordered_run(storage: Storage, policy: Policy, order: Order) -> RunId:
     known = (await storage.overrides.get(policy.name)).ordered_run
-    if known and await _is_under_way(storage, known, order.at):
+    if known and await _is_in_progress(storage, known, order.at):
         return RunId.parse(known)
     freeze = active_freeze(await storage.freezes.list_all(), policy.name, {}, order.at)
     if freeze is not None:
@@ -231,7 +231,7 @@ async def _ordered_run(storage: Storage, policy: Policy, order: Order) -> RunId:
     return RunId.parse(controls.ordered_run)
 
 
-async def _is_under_way(storage: Storage, run_id: str, at: datetime) -> bool:
+async def _is_in_progress(storage: Storage, run_id: str, at: datetime) -> bool:
     run = await storage.runs.get(run_id)
     if run is None:
         # The caller may be about to store it, or has died before.

@@ -52,7 +52,7 @@ MAX_COMMENT = 1_000
 MAX_RETRIES = 20
 """Chained retries that an operator may start; further ones are refused."""
 
-_LOG = logging.getLogger("patchwave.steering")
+_LOG = logging.getLogger("patchwave.commands")
 
 _Comment = Annotated[str, StringConstraints(strip_whitespace=True, max_length=MAX_COMMENT)]
 

@@ -81,9 +81,9 @@ async def rate_limited(
     """Send at the reserved time; a request with a distant reservation is not sent, and counts as throttled."""
     rate_limit = open_rate_limits(settings).of_request(method, url)
     if wait := await rate_limit.wait():
-        paced = locally_throttled(wait)
-        error = {"code": paced.code, "message": paced.message}
-        return ArmResponse(paced.status, json.dumps({"error": error}), {"Retry-After": f"{wait:.3f}"})
+        throttled = locally_throttled(wait)
+        error = {"code": throttled.code, "message": throttled.message}
+        return ArmResponse(throttled.status, json.dumps({"error": error}), {"Retry-After": f"{wait:.3f}"})
     rate_limit.sent()
     answer = await send()
     rate_limit.answered(answer.status, answer.headers, answer.retry_after)

@@ -86,12 +86,12 @@ class ApiClient:
         """All runs, in the order of their ids, newest first, read as far as they are looked at."""
         return self._pages("/api/runs", "runs", {}, None)
 
-    def steer_run(self, run_id: str, order: str, comment: str, by: str, ring: str = "") -> Json:
+    def send_run_command(self, run_id: str, order: str, comment: str, by: str, ring: str = "") -> Json:
         """Give a run an order (pause, resume, cancel, approve, reject); what the service says of the run then."""
         body = _given(comment=comment, by=by, ring=ring)
         return _document(self._send("POST", f"/api/runs/{_segment(run_id)}/{order}", json=body))
 
-    def steer_machine(self, run_id: str, machine_key: str, order: str, comment: str, by: str) -> Json:
+    def send_machine_command(self, run_id: str, machine_key: str, order: str, comment: str, by: str) -> Json:
         """Skip a machine (its row), or retry it (the new run)."""
         path = f"/api/runs/{_segment(run_id)}/machines/{_segment(machine_key)}/{order}"
         return _document(self._send("POST", path, json=_given(comment=comment, by=by)))

@@ -16,7 +16,7 @@ from patchwave.domain.scheduling.event_requests import EventRequest, may_ask, re
 from patchwave.services.errors import InvalidRequest
 from patchwave.services.event_lookup import NotKnownYet, find_scheduled_run, is_machine
 from patchwave.services.event_runs import start_requested
-from patchwave.services.maintenance_events import accompany
+from patchwave.services.maintenance_events import record_event
 from patchwave.services.policy_guardrails import boundary
 from patchwave.services.start_run import DurableClient, list_valid_policies
 from patchwave.services.strict_json import parse_json
@@ -63,7 +63,7 @@ async def start_known(storage: Storage, client: DurableClient, event: AzureEvent
         _pass_over(event, why, level=logging.WARNING)
         return
     try:
-        await accompany(storage, client, event, run)
+        await record_event(storage, client, event, run)
     finally:
         await start_for_event(storage, client, event)
 

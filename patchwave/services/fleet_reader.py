@@ -37,7 +37,7 @@ _MAX_SHOWN = 3
 MAX_READS = 4
 """Concurrent fleet reads in one worker: each holds a fleet in memory, and all share one quota."""
 _RETRY_SECONDS = 10
-_under_way: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
+_in_progress: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
 """Current fleet reads per event loop; a worker has one."""
 
 
@@ -49,16 +49,16 @@ def one_of_few[**Arguments, Result](
     @wraps(handler)
     async def handle(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         loop = asyncio.get_running_loop()
-        if _under_way.get(loop, 0) >= MAX_READS:
+        if _in_progress.get(loop, 0) >= MAX_READS:
             raise TooManyReads(
                 f"{MAX_READS} reads of the fleet are under way; repeat the request when one has ended.",
                 retry_after=_RETRY_SECONDS,
             )
-        _under_way[loop] = _under_way.get(loop, 0) + 1
+        _in_progress[loop] = _in_progress.get(loop, 0) + 1
         try:
             return await handler(*args, **kwargs)
         finally:
-            _under_way[loop] -= 1
+            _in_progress[loop] -= 1
 
     return handle
 

@@ -34,7 +34,9 @@ from patchwave.storage import Storage
 _LOG = logging.getLogger("patchwave.events")
 
 
-async def accompany(storage: Storage, client: DurableClient, event: AzureEvent, scheduled: ScheduledRun) -> list[Run]:
+async def record_event(
+    storage: Storage, client: DurableClient, event: AzureEvent, scheduled: ScheduledRun
+) -> list[Run]:
     """Create or find the maintenance runs for the event's scheduled run, and store the event; returns those runs.
 
     ``scheduled`` comes from Azure; its times count.
@@ -47,8 +49,8 @@ async def accompany(storage: Storage, client: DurableClient, event: AzureEvent, 
         return []
     timeouts = event_timeouts(load_settings())
 
-    def hear(known: MaintenanceOccurrence) -> MaintenanceOccurrence:
-        return _hear(known.corrected(scheduled, timeouts, at), event, at)
+    def apply(known: MaintenanceOccurrence) -> MaintenanceOccurrence:
+        return _apply(known.corrected(scheduled, timeouts, at), event, at)
 
     runs = await _known(storage, notice)
     noted: list[Run] = []
@@ -59,7 +61,7 @@ async def accompany(storage: Storage, client: DurableClient, event: AzureEvent, 
         known = runs.get(run_id.text)
         if known is not None and known.state is not RunState.QUEUED:
             continue
-        maintenance = _hear(from_first_event(scheduled, timeouts, at), event, at)
+        maintenance = _apply(from_first_event(scheduled, timeouts, at), event, at)
         trigger = Trigger(kind=TriggerKind.EVENT_GRID, by=event.kind.value, detail=event.id)
         try:
             # A queued run may never have reached the engine.
@@ -67,13 +69,13 @@ async def accompany(storage: Storage, client: DurableClient, event: AzureEvent, 
                 storage, client, chosen, run_id, trigger, mode=Mode.ACCOMPANY, maintenance=maintenance
             )
         except Exception as error:
-            _LOG.exception("The policy %s could not accompany %s.", policy.name, notice.id.text)
+            _LOG.exception("The policy %s could not begin a maintenance run for %s.", policy.name, notice.id.text)
             failures.append(error)
             continue
         runs[run.id] = run
     for run in runs.values():
         try:
-            noted.append(await _note(storage, client, run, event, at, hear))
+            noted.append(await _note(storage, client, run, event, at, apply))
         except Exception as error:
             _LOG.exception("The event could not be noted in the run %s.", run.id)
             failures.append(error)
@@ -97,12 +99,12 @@ async def _note(
     run: Run,
     event: AzureEvent,
     at: datetime,
-    hear: Callable[[MaintenanceOccurrence], MaintenanceOccurrence],
+    apply: Callable[[MaintenanceOccurrence], MaintenanceOccurrence],
 ) -> Run:
-    """Store the result of ``hear``, and wake a run that waits for a post event."""
-    if run.state.is_final or run.maintenance is None or hear(run.maintenance) == run.maintenance:
+    """Store the result of ``apply``, and wake a run that waits for a post event."""
+    if run.state.is_final or run.maintenance is None or apply(run.maintenance) == run.maintenance:
         return run
-    noted = await storage.runs.update_occurrence(run.id, hear)
+    noted = await storage.runs.update_occurrence(run.id, apply)
     detail = {"event": event.kind.value, "status": event.occurrence.status if event.occurrence else ""}
     times = noted.maintenance or run.maintenance
     if (times.starts_at, times.ends_at) != (run.maintenance.starts_at, run.maintenance.ends_at):
@@ -117,7 +119,7 @@ async def _note(
     return noted
 
 
-def _hear(known: MaintenanceOccurrence, event: AzureEvent, at: datetime) -> MaintenanceOccurrence:
+def _apply(known: MaintenanceOccurrence, event: AzureEvent, at: datetime) -> MaintenanceOccurrence:
     """The occurrence with the event; a repeated event changes nothing."""
     if event.kind is EventKind.BEFORE_MAINTENANCE:
         return known if known.pre_event_at else known.model_copy(update={"pre_event_at": at})

@@ -82,7 +82,7 @@ class Watch:
     """Limit of a call: less than the timer's interval and the function's time limit."""
 
 
-async def look_after_runs(watch: Watch) -> dict[str, list[RecoveryAction]]:
+async def supervise_runs(watch: Watch) -> dict[str, list[RecoveryAction]]:
     """Supervise all live runs, several in parallel; returns the actions by run id.
 
     When the time is over, the next call begins with the remaining runs.
@@ -130,7 +130,7 @@ async def _look_at(watch: Watch, each: LiveRun) -> list[RecoveryAction]:
             await watch.storage.live_runs.remove(each.run_id)
         return []
     if not run.state.is_final:
-        return await _look_after(watch, run)
+        return await _supervise(watch, run)
     if watch.now - (run.ended_at or run.created_at) > STARTING:
         await _settle(watch, run)
     return []
@@ -147,7 +147,7 @@ async def _settle(watch: Watch, run: Run) -> None:
     _LOG.warning("Run %s had ended, and what follows its end was missing.", run.id)
 
 
-async def _look_after(watch: Watch, run: Run) -> list[RecoveryAction]:
+async def _supervise(watch: Watch, run: Run) -> list[RecoveryAction]:
     storage, engine, now = watch.storage, watch.engine, watch.now
     done: list[RecoveryAction] = []
     for _ in range(MAX_ROUNDS):
@@ -155,13 +155,13 @@ async def _look_after(watch: Watch, run: Run) -> list[RecoveryAction]:
         others = await _instances_of(engine, run.id)
         if any(each.name == contracts.CLOSE_ORPHANED_RUN.name for each in _live(others)):
             return done
-        remedy = decide(run, Observation(_sign(own), _turned_at(own) if own else None, bool(_live(others))), now)
-        if remedy is not RecoveryAction.NOTHING:
-            done.append(remedy)
-            _LOG.warning("Run %s: %s", run.id, remedy.value)
-        match remedy:
+        action = decide(run, Observation(_sign(own), _turned_at(own) if own else None, bool(_live(others))), now)
+        if action is not RecoveryAction.NOTHING:
+            done.append(action)
+            _LOG.warning("Run %s: %s", run.id, action.value)
+        match action:
             case RecoveryAction.NOTHING:
-                await _look_after_machines(watch, run, others)
+                await _supervise_machines(watch, run, others)
                 return done
             case RecoveryAction.WAKE:
                 await engine.raise_orchestration_event(run.id, Signal.CONTROL)
@@ -214,7 +214,7 @@ async def _continue(watch: Watch, run: Run, sign: EngineStatus) -> None:
     await schedule_run(watch.engine, begun)
 
 
-async def _look_after_machines(watch: Watch, run: Run, others: Sequence[OrchestrationState]) -> None:
+async def _supervise_machines(watch: Watch, run: Run, others: Sequence[OrchestrationState]) -> None:
     """Requeue machines whose orchestration died, and end stuck ones, which are requeued next."""
     live = _live(others)
     phases = {each.instance_id for each in live if each.name == contracts.PATCH_PHASE.name}

@@ -28,7 +28,7 @@ _DOCUMENTS: dict[str, tuple[str, type[Document]]] = {
     "p~": ("patch", PatchRecord),
     "x~": ("excluded", ExcludedMachine),
 }
-_ENDING = "e~"
+_COMPLETION = "e~"
 _SIGNED = ("asyncUrl", "locationUrl", "token")
 """Of intents and at-most-once rows: such a URL grants access to the operation, so it is not exported."""
 _ROWS, _AUDIT = "r", "a"
@@ -60,7 +60,7 @@ class EvidenceRepository(Repository):
     async def count(self, run_id: str) -> int:
         """How many records `list_page` has, including unreadable ones; from the keys alone."""
         results = self._store.results.scan(run_id, select=[])
-        count = 1 + len([row.key async for row in results if not row.key.startswith(_ENDING)])
+        count = 1 + len([row.key async for row in results if not row.key.startswith(_COMPLETION)])
         return count + len([row.key async for row in self._store.audit.scan(run_id, select=[])])
 
     async def mark_exported(self, run_id: str, at: datetime) -> None:
@@ -69,7 +69,7 @@ class EvidenceRepository(Repository):
 
 
 def _evidence(row: Row) -> Json | None:
-    if row.key.startswith(_ENDING):
+    if row.key.startswith(_COMPLETION):
         return None
     prefix, _, rest = row.key.partition("~")
     known = _DOCUMENTS.get(f"{prefix}~")

@@ -12,7 +12,7 @@ from azure.durable_functions.internal.serialization import FunctionsDataConverte
 from durabletask.client import AsyncTaskHubGrpcClient, OrchestrationQuery, OrchestrationStatus
 
 from patchwave.domain.runs.watchdog import GRACE_PERIOD, HEARTBEAT_TIMEOUT, RecoveryAction
-from patchwave.services.watchdog import Watch, look_after_runs
+from patchwave.services.watchdog import Watch, supervise_runs
 from tests.resilience.faults.invariants import hold_invariants, storage_of
 from tests.support.product import POLL_SECONDS, Product, wait_until
 
@@ -29,7 +29,7 @@ async def watching(product: Product, run_id: str) -> AsyncGenerator[tuple[AsyncT
         engine = AsyncTaskHubGrpcClient(host_address=product.stack.engine, data_converter=FunctionsDataConverter())
 
         async def look(at: datetime | None = None) -> list[RecoveryAction]:
-            done = await look_after_runs(Watch(storage, engine, at or datetime.now(UTC), POLL_SECONDS, pause=0.2))
+            done = await supervise_runs(Watch(storage, engine, at or datetime.now(UTC), POLL_SECONDS, pause=0.2))
             return done.get(run_id, [])
 
         try:

@@ -211,7 +211,7 @@ class TestNextGeneration:
         fleet = planned(2)
         lane = fleet.rings[0].name + "/" + next(iter(fleet.rings[0].phases[0]))
         fleet.checkpoints = [
-            Checkpoint(is_planned=True, lane_rest_until={lane: datetime.now(UTC) + timedelta(minutes=45)})
+            Checkpoint(is_planned=True, lane_bake_until={lane: datetime.now(UTC) + timedelta(minutes=45)})
         ]
         ended = self.ended(fleet)
         assert len(fleet.installed) == 2

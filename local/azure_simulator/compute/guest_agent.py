@@ -28,7 +28,7 @@ LINUX_LOG = "/var/log/azure/Microsoft.CPlat.Core.LinuxPatchExtension/0.core.log"
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class Completion:
     """The predetermined result of an operation, and its effects."""
 
     seconds: float
@@ -61,18 +61,20 @@ class Guest:
     """Operations that have failed already by ``operationFails``, by kind."""
 
 
-def refused_ending(code: str, message: str) -> Ending:
+def refused_completion(code: str, message: str) -> Completion:
     """An operation that fails before it reaches the guest."""
-    return Ending(REFUSAL_SECONDS, "Failed", {"code": code, "message": message}, touches_guest=False)
+    return Completion(REFUSAL_SECONDS, "Failed", {"code": code, "message": message}, touches_guest=False)
 
 
-def blocked(guest: Guest, kind: str) -> Ending | None:
+def blocked(guest: Guest, kind: str) -> Completion | None:
     """The result of an operation that never starts, or none."""
     simulation = guest.simulation
     if simulation.architecture == "Arm64":
-        return refused_ending("VMGuestPatchInternalError", "An internal execution error occurred. Please retry later.")
+        return refused_completion(
+            "VMGuestPatchInternalError", "An internal execution error occurred. Please retry later."
+        )
     if simulation.agent == "notReady":
-        return refused_ending(
+        return refused_completion(
             "VMAgentStatusCommunicationError",
             f"VM '{guest.name}' has not reported status for VM agent or extensions. Verify that the OS is up and "
             "healthy, the VM has a running VM agent, and that it can establish outbound connections to Azure storage.",
@@ -82,13 +84,13 @@ def blocked(guest: Guest, kind: str) -> Ending | None:
         failed = guest.failures.get(kind, 0)
         if failure.times is None or failed < failure.times:
             guest.failures[kind] = failed + 1
-            return refused_ending(failure.code, failure.message)
+            return refused_completion(failure.code, failure.message)
     if simulation.never_ends is True or simulation.never_ends == kind:
-        return Ending(NEVER)
+        return Completion(NEVER)
     return None
 
 
-def assess(guest: Guest) -> Ending:
+def assess(guest: Guest) -> Completion:
     """The result of an assessment of this guest."""
     ended = blocked(guest, "assess")
     if ended is not None:
@@ -120,10 +122,10 @@ def assess(guest: Guest) -> Ending:
             "error": error_list(problems + cut, windows),
         }
 
-    return Ending(seconds, result=result)
+    return Completion(seconds, result=result)
 
 
-def install(guest: Guest, request: InstallRequest) -> Ending:
+def install(guest: Guest, request: InstallRequest) -> Completion:
     """The result of an installation: selection, window, failures, reboot."""
     ended = blocked(guest, "install")
     if ended is not None:
@@ -136,7 +138,7 @@ def install(guest: Guest, request: InstallRequest) -> Ending:
         return _nothing(guest, "Failed", [_detail("ERROR", "Invalid classification combination.")], 30)
     if simulation.superseded:
         return _nothing(guest, "Failed", [_superseded()], 75)
-    return _Installation(guest, request, problems).ending()
+    return _Installation(guest, request, problems).completion()
 
 
 class _Installation:
@@ -152,7 +154,7 @@ class _Installation:
         self.minutes = 0.0
         self.window_exceeded = False
 
-    def ending(self) -> Ending:
+    def completion(self) -> Completion:
         guest, simulation = self.guest, self.guest.simulation
         selection = select(guest.pending, self.request.parameters, guest.os_type)
         installable = [patch for patch in selection.selected if not patch.is_esm]
@@ -179,7 +181,7 @@ class _Installation:
         result = _install_result(
             guest, self.shown, self.states, status, reboot_status, self.window_exceeded, self.problems
         )
-        return Ending(
+        return Completion(
             GOAL_STATE_SECONDS + self.minutes * 60,
             result=result,
             removed=frozenset(patch.patch_id for patch in installed),
@@ -249,11 +251,11 @@ def _count(value: bool | int, when_true: int) -> int:
     return when_true if value is True else int(value)
 
 
-def _nothing(guest: Guest, status: str, problems: list[dict[str, str]], seconds: float) -> Ending:
+def _nothing(guest: Guest, status: str, problems: list[dict[str, str]], seconds: float) -> Completion:
     pending = list(guest.pending)
     states = {patch.patch_id: "Pending" for patch in pending}
     result = _install_result(guest, pending, states, status, "NotNeeded", False, problems)
-    return Ending(GOAL_STATE_SECONDS + seconds, result=result)
+    return Completion(GOAL_STATE_SECONDS + seconds, result=result)
 
 
 def _install_result(

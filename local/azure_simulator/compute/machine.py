@@ -14,7 +14,7 @@ from typing import Any
 from local.azure_simulator.arm.names import folded
 from local.azure_simulator.clock import NEVER, Clock
 from local.azure_simulator.compute.behavior import Simulation
-from local.azure_simulator.compute.guest_agent import Ending, Guest, assess, install, refused_ending
+from local.azure_simulator.compute.guest_agent import Completion, Guest, assess, install, refused_completion
 from local.azure_simulator.compute.install_request import InstallRequest
 from local.azure_simulator.compute.operations import Operation
 from local.azure_simulator.compute.patches import Patch, generate, spelt_out
@@ -148,9 +148,9 @@ class Machine:
         return "ready"
 
     def _is_rebooting(self, now: float) -> bool:
-        if self.active is None or self.active.ending.reboot is None:
+        if self.active is None or self.active.completion.reboot is None:
             return False
-        start, end = self.active.ending.reboot
+        start, end = self.active.completion.reboot
         return start <= now - self.active.started < end
 
     @property
@@ -185,12 +185,12 @@ class Machine:
 
     def _finish(self, operation: Operation) -> None:
         self.active = None
-        ending = operation.ending
-        if not ending.touches_guest:
+        completion = operation.completion
+        if not completion.touches_guest:
             return
-        self._pending = [left for patch in self.pending if (left := patch.without(ending.removed)) is not None]
-        if ending.reboot_pending is not None:
-            self.reboot_pending = ending.reboot_pending
+        self._pending = [left for patch in self.pending if (left := patch.without(completion.removed)) is not None]
+        if completion.reboot_pending is not None:
+            self.reboot_pending = completion.reboot_pending
         result = operation.result(self.clock)
         modified = self.clock.stamp(operation.ends)
         if operation.kind == "assess" and result is not None:
@@ -214,7 +214,7 @@ class Machine:
 
     # -- patch operations -------------------------------------------------------------------------------------------
 
-    def plan(self, kind: str, request: InstallRequest | None, now: float) -> Ending:
+    def plan(self, kind: str, request: InstallRequest | None, now: float) -> Completion:
         """The predicted result of an assessment or installation that is accepted now.
 
         Raises:
@@ -226,7 +226,7 @@ class Machine:
             raise errors.unsupported_image()
         if self.power != "running":
             if self.simulation.refuses_late:
-                return refused_ending(
+                return refused_completion(
                     "OperationNotAllowed", "Cannot modify extensions in the VM when the VM is not running."
                 )
             if self.power in ("starting", "stopping", "creating"):
@@ -243,7 +243,7 @@ class Machine:
         if not operation.maintenance_run:
             self.accepted[operation.kind] += 1
         self.active = operation
-        if not operation.ending.touches_guest:
+        if not operation.completion.touches_guest:
             return
         if operation.kind == "install":
             self.install_summary = self._running_install_summary(operation.id, operation.started)
@@ -280,7 +280,7 @@ class Machine:
 
     # -- power ------------------------------------------------------------------------------------------------------
 
-    def change_power(self, kind: str, now: float) -> Ending:
+    def change_power(self, kind: str, now: float) -> Completion:
         """Begin start, powerOff, deallocate or restart, which ends a running patch operation.
 
         Raises:
@@ -294,24 +294,26 @@ class Machine:
         meanwhile, target = _TRANSITIONS[kind]
         self.is_hibernated = False
         if self.power == target and kind != "restart":
-            return Ending(1.0, touches_guest=False)
+            return Completion(1.0, touches_guest=False)
         seconds = self.simulation.start_minutes * 60 if kind == "start" else _POWER_SECONDS[kind]
         if kind == "start" and self.simulation.start_fails:
             message = "Allocation failed. We do not have sufficient capacity for the requested VM size in this region."
-            return Ending(seconds, "Failed", {"code": "AllocationFailed", "message": message}, touches_guest=False)
+            return Completion(seconds, "Failed", {"code": "AllocationFailed", "message": message}, touches_guest=False)
         self._preempt(now)
         self.power = meanwhile
         if kind == "restart":
             self._agent_ready_at = now + seconds + BOOT_SECONDS
         self._transition = (target, now + seconds, kind)
-        return Ending(seconds, touches_guest=False)
+        return Completion(seconds, touches_guest=False)
 
     def _preempt(self, now: float) -> None:
         operation, self.active = self.active, None
         if operation is None:
             return
         cut = now - operation.started
-        operation.ending = replace(operation.ending, seconds=cut, status="Canceled", error=_PREEMPTED, result=None)
+        operation.completion = replace(
+            operation.completion, seconds=cut, status="Canceled", error=_PREEMPTED, result=None
+        )
         for summary in (self.install_summary, self.available_summary):
             if summary is not None and summary["status"] == "InProgress":
                 summary["status"] = "Failed"

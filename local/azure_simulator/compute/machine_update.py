@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from local.azure_simulator.compute import machine_views
-from local.azure_simulator.compute.guest_agent import Ending
+from local.azure_simulator.compute.guest_agent import Completion
 from local.azure_simulator.compute.machine import Machine
 from local.azure_simulator.server import errors
 from local.azure_simulator.server.json_readers import dig, object_or_none
@@ -25,7 +25,7 @@ _FIXED = ("computerName", "adminUsername")
 _HALVES = {"Windows": "windowsConfiguration", "Linux": "linuxConfiguration"}
 
 
-def update_machine(machine: Machine, body: object, now: float) -> Ending:
+def update_machine(machine: Machine, body: object, now: float) -> Completion:
     """Apply the body of a PATCH or PUT; the machine is ``Updating`` until the returned end.
 
     Raises:
@@ -50,13 +50,13 @@ def update_machine(machine: Machine, body: object, now: float) -> Ending:
     machine.updating_until = now + SECONDS
     if machine.simulation.update_fails:
         error = {"code": "InternalExecutionError", "message": "An internal execution error occurred."}
-        return Ending(SECONDS, "Failed", error, touches_guest=False)
+        return Completion(SECONDS, "Failed", error, touches_guest=False)
     if isinstance(given.get("tags"), dict):
         machine.tags = {str(key): str(value) for key, value in object_or_none(given["tags"]).items()}
     if wanted is not None:
         _put_settings(machine, half, wanted)
     machine.graph_row = None
-    return Ending(SECONDS, touches_guest=False)
+    return Completion(SECONDS, touches_guest=False)
 
 
 def _check_fixed(current: dict[str, Any], profile: dict[str, Any], half: str) -> None:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from local.azure_simulator.clock import Clock
-from local.azure_simulator.compute.guest_agent import Ending, stamps
+from local.azure_simulator.compute.guest_agent import Completion, stamps
 from local.azure_simulator.server.errors import altered_operation_url, operation_not_found
 
 RECORD_HOURS = 24.0
@@ -42,7 +42,7 @@ class Operation:
     subscription_id: str
     location: str
     started: float
-    ending: Ending
+    completion: Completion
     polling_query: str
     location_query: str
     lost: bool = False
@@ -56,16 +56,16 @@ class Operation:
 
     @property
     def ends(self) -> float:
-        return self.started + self.ending.seconds
+        return self.started + self.completion.seconds
 
     def is_over(self, now: float) -> bool:
         return now >= self.ends
 
     def result(self, clock: Clock) -> dict[str, Any] | None:
         """The inner result; none for power operations, and failures before the guest."""
-        if self._result is None and self.ending.result is not None:
+        if self._result is None and self.completion.result is not None:
             began, modified = stamps(clock, self.started, self.ends)
-            self._result = self.ending.result(self.id, began, modified)
+            self._result = self.completion.result(self.id, began, modified)
             if "maintenanceRunId" in self._result:
                 self._result["maintenanceRunId"] = self.maintenance_run
         return self._result
@@ -78,11 +78,11 @@ class Operation:
         body: dict[str, Any] = {
             "startTime": began,
             "endTime": clock.stamp(self.ends),
-            "status": self.ending.status,
+            "status": self.completion.status,
         }
-        result = self.result(clock) if self.ending.status == "Succeeded" else None
-        if self.ending.error is not None:
-            body["error"] = self.ending.error
+        result = self.result(clock) if self.completion.status == "Succeeded" else None
+        if self.completion.error is not None:
+            body["error"] = self.completion.error
         if result is not None:
             body["properties"] = {"output": 0}
         body["name"] = self.id
@@ -110,7 +110,7 @@ class Operations:
         machine: str,
         subscription_id: str,
         location: str,
-        ending: Ending,
+        completion: Completion,
         api_version: str,
         *,
         started: float | None = None,
@@ -125,7 +125,7 @@ class Operations:
             subscription_id=subscription_id,
             location=location,
             started=self._clock.now() if started is None else started,
-            ending=ending,
+            completion=completion,
             polling_query=self._query(operation_id, api_version, monitor=False),
             location_query=self._query(operation_id, api_version, monitor=True),
             maintenance_run=maintenance_run,

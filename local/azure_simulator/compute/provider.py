@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 from local.azure_simulator.compute import machine_views
-from local.azure_simulator.compute.guest_agent import Ending
+from local.azure_simulator.compute.guest_agent import Completion
 from local.azure_simulator.compute.install_request import read_install_request
 from local.azure_simulator.compute.machine import Machine
 from local.azure_simulator.compute.machine_update import update_machine
@@ -115,8 +115,8 @@ class Compute:
             call, machine.location, "UpdateVMSubscriptionMaximum", "UpdateVMResource", machine=machine
         )
         self._authorize(machine, f"{_ACTION}/write")
-        ending = update_machine(machine, call.json(), self.azure.clock.now())
-        headers = self._accepted(call, machine, "update", ending, charge).headers
+        completion = update_machine(machine, call.json(), self.azure.clock.now())
+        headers = self._accepted(call, machine, "update", completion, charge).headers
         del headers["Location"]  # the result is the machine itself
         headers["Retry-After"] = str(max(1, math.ceil(self.azure.clock.real_seconds(10))))
         made = pretty(machine_views.model(machine, is_updating=True))
@@ -132,8 +132,8 @@ class Compute:
             call, machine.location, f"{policy}SubscriptionMaximum", f"{policy}Resource", machine=machine
         )
         self._authorize(machine, f"{_ACTION}/{kind}/action")
-        ending = machine.change_power(kind, self.azure.clock.now())
-        answer = self._accepted(call, machine, kind, ending, charge)
+        completion = machine.change_power(kind, self.azure.clock.now())
+        answer = self._accepted(call, machine, kind, completion, charge)
         answer.headers["Retry-After"] = str(max(1, math.ceil(self.azure.clock.real_seconds(10))))
         return answer
 
@@ -165,9 +165,9 @@ class Compute:
         names = ("VMGuestPatchOperationSubscriptionMaximum", "VMGuestPatchOperationResource")
         return machine, self._charge(call, machine.location, *names, machine=machine)
 
-    def _accepted(self, call: Call, machine: Machine, kind: str, ending: Ending, charge: Charge) -> ArmResponse:
+    def _accepted(self, call: Call, machine: Machine, kind: str, completion: Completion, charge: Charge) -> ArmResponse:
         operation = self.azure.operations.begin(
-            kind, machine.folded, machine.subscription_id, machine.location, ending, call.api_version
+            kind, machine.folded, machine.subscription_id, machine.location, completion, call.api_version
         )
         operation.forbidden = machine.simulation.forbidden_polls
         if kind in ("assess", "install"):
@@ -205,8 +205,8 @@ class Compute:
         elif not is_over:
             _, location = self.azure.operations.urls(operation)
             answer = ArmResponse(202, headers={"Location": location})
-        elif operation.ending.status != "Succeeded":
-            answer = pretty({"error": operation.ending.error}, 409)
+        elif operation.completion.status != "Succeeded":
+            answer = pretty({"error": operation.completion.error}, 409)
         else:
             result = operation.result(clock)
             answer = ArmResponse(200) if result is None else compact(result)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from local.azure_simulator.compute.guest_agent import Ending
+from local.azure_simulator.compute.guest_agent import Completion
 from local.azure_simulator.compute.machine import Machine
 from local.azure_simulator.server import errors
 from local.azure_simulator.server.json_readers import list_or_empty, object_or_none
@@ -20,7 +20,7 @@ _PRINT = re.compile(r"^\s*(?:echo|Write-Output)\s+(?P<text>.*?)\s*$", re.IGNOREC
 _VARIABLE = re.compile(r"\$\{?\w+\}?")
 
 
-def run_command(machine: Machine, body: Any, now: float) -> Ending:
+def run_command(machine: Machine, body: Any, now: float) -> Completion:
     """The result of an accepted command.
 
     Raises:
@@ -51,7 +51,7 @@ def run_command(machine: Machine, body: Any, now: float) -> Ending:
     def ended(activity_id: str, started: str, modified: str) -> dict[str, Any]:
         return result
 
-    return Ending(seconds, result=ended, touches_guest=False)
+    return Completion(seconds, result=ended, touches_guest=False)
 
 
 def _printed(script: list[str], exit_code: int) -> list[str]:

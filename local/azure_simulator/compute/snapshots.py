@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from local.azure_simulator.compute import machine_views
-from local.azure_simulator.compute.guest_agent import Ending
+from local.azure_simulator.compute.guest_agent import Completion
 from local.azure_simulator.compute.machine import Machine
 from local.azure_simulator.server import errors
 from local.azure_simulator.server.json_readers import dig, object_or_none
@@ -108,8 +108,10 @@ class Snapshots:
         )
         self._all[_key(call.path)] = made
         error = {"code": "InternalDiskManagementError", "message": "Disk service returned an internal error."}
-        ending = Ending(COPY_SECONDS, "Failed" if fails else "Succeeded", error if fails else None, touches_guest=False)
-        return self._accepted(call, made, ending, pretty(self._document(made, now), 202))
+        completion = Completion(
+            COPY_SECONDS, "Failed" if fails else "Succeeded", error if fails else None, touches_guest=False
+        )
+        return self._accepted(call, made, completion, pretty(self._document(made, now), 202))
 
     def get(self, call: Call) -> ArmResponse:
         return pretty(self._document(self._existing(call)))
@@ -120,7 +122,7 @@ class Snapshots:
         found = self._all.pop(_key(call.path), None)
         if found is None:
             return ArmResponse(204)
-        return self._accepted(call, found, Ending(1.0, touches_guest=False), ArmResponse(202))
+        return self._accepted(call, found, Completion(1.0, touches_guest=False), ArmResponse(202))
 
     def list_group(self, call: Call) -> ArmResponse:
         self.azure.group(call.captured["subscription"], call.captured["group"])
@@ -174,13 +176,13 @@ class Snapshots:
                     self._sources[str(dig(disk, "managedDisk", "id")).casefold()] = machine
         return self._sources.get(disk_id.casefold())
 
-    def _accepted(self, call: Call, snapshot: Snapshot, ending: Ending, answer: ArmResponse) -> ArmResponse:
+    def _accepted(self, call: Call, snapshot: Snapshot, completion: Completion, answer: ArmResponse) -> ArmResponse:
         operation = self.azure.operations.begin(
             "snapshot",
             snapshot.machine.folded,
             snapshot.machine.subscription_id,
             snapshot.location,
-            ending,
+            completion,
             call.api_version,
         )
         polling, location = self.azure.operations.urls(operation)

@@ -39,7 +39,7 @@ class MachineRun:
             return self.refused, None
         if not operation.is_over(min(then, window_end)):
             return ("InProgress", None) if then < window_end else (FAILED, window_end)
-        result = object_or_none(operation.result(clock) if operation.ending.status == SUCCEEDED else None)
+        result = object_or_none(operation.result(clock) if operation.completion.status == SUCCEEDED else None)
         return str(result.get("status", FAILED)), operation.ends
 
 

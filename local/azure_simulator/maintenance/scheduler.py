@@ -241,7 +241,7 @@ class Schedules:
             return made
         try:
             request = _request(occurrence, machine)
-            ending = machine.plan("install", request, moment)
+            completion = machine.plan("install", request, moment)
         except ArmError as refused:
             made.refused, made.message = FAILED, str(dig(refused.body, "error", "message"))
             return made
@@ -250,7 +250,7 @@ class Schedules:
             machine.folded,
             machine.subscription_id,
             machine.location,
-            ending,
+            completion,
             _API_VERSION,
             started=moment,
             maintenance_run=occurrence.id,

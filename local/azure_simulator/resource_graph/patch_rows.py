@@ -60,7 +60,7 @@ def patch_rows(azure: AzureState, table: str, subscriptions: set[str] | None, qu
         for operation in azure.operations.all()
         if operation.kind == kind
         and operation.started <= then
-        and operation.ending.touches_guest
+        and operation.completion.touches_guest
         and not _machine(azure, operation).simulation.deleted
         and not operation.ends <= then - days * _DAY_SECONDS
         and (subscriptions is None or operation.subscription_id.casefold() in subscriptions)
@@ -160,7 +160,7 @@ def _common(azure: AzureState, operation: Operation, then: float) -> dict[str, A
         "startedBy": "Platform" if operation.maintenance_run else "User",
         "osType": machine.os_type,
         "patchServiceUsed": "WU-WSUS" if machine.os_type == "Windows" else "APT",
-        "errorDetails": operation.ending.error if operation.is_over(then) else None,
+        "errorDetails": operation.completion.error if operation.is_over(then) else None,
     }
 
 

@@ -87,7 +87,7 @@ class ActivityQueue:
         self._waiting.extendleft(reversed(passed_over))
         return found
 
-    def put_back(self, token: str) -> None:
+    def requeue(self, token: str) -> None:
         """Makes an activity that a worker held the first in the queue."""
         self._waiting.appendleft(token)
 

@@ -206,13 +206,13 @@ class Engine(InMemoryOrchestrationBackend):
             if self._leases.pop(token, None) is None:
                 return False
             if token in self._activities:
-                self._activities.put_back(token)
+                self._activities.requeue(token)
                 self._announce()
                 return True
             for instance_id in self._orchestration_in_flight:
                 instance = self._instances.get(instance_id)
                 if instance is not None and str(instance.completion_token) == token:
-                    self._put_back(instance)
+                    self._requeue(instance)
                     return True
             return False
 
@@ -397,7 +397,7 @@ class Engine(InMemoryOrchestrationBackend):
         self._metrics.activity_begins(found.token, found.request)
         return pb.WorkItem(completionToken=found.token, activityRequest=found.request)
 
-    def _put_back(self, instance: OrchestrationInstance) -> None:
+    def _requeue(self, instance: OrchestrationInstance) -> None:
         instance.pending_events = [*instance.dispatched_events, *instance.pending_events]
         instance.dispatched_events = []
         # A new token, so that a late answer of the worker that lost the turn is not taken for the next one's.

@@ -60,7 +60,7 @@ def _demonstrate(scene: Demonstration) -> None:
         report = Report(run, list(client.machines(run_id)), plan, scene.installs(stack))
         report.write(scene.report)
     console.print(Group("", reasons_table(report.machines), ""))
-    broken = scene.broken_promises(report)
+    broken = scene.violations(report)
     if broken:
         details = tuple(Detail("", sentence) for sentence in broken)
         raise CommandError("The demonstration did not keep Patchwave's promises", ExitCode.NEEDS_PERSON, details)
@@ -79,7 +79,7 @@ def _approver(client: ApiClient, console: Console) -> Callable[[Json], None]:
         ring = str(run.get("waitingFor", ""))
         if run.get("state") == "awaiting_approval" and ring not in approved:
             approved.add(ring)
-            client.steer_run(run["id"], "approve", "The ring before it looks well.", _BY, ring)
+            client.send_run_command(run["id"], "approve", "The ring before it looks well.", _BY, ring)
             console.print(f"Approved by {_BY}: the ring {ring}.")
 
     return answer

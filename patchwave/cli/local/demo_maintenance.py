@@ -54,7 +54,7 @@ def demo_maintenance() -> None:
             _Scene(stack, client, console, report).play()
         finally:
             report.write(FOLDER / "report.json")
-    broken = report.broken_promises()
+    broken = report.violations()
     if broken:
         details = tuple(Detail("", sentence) for sentence in broken)
         raise CommandError("The demonstration did not keep Patchwave's promises", ExitCode.NEEDS_PERSON, details)
@@ -90,7 +90,7 @@ class _Scene:
         """All of it."""
         self._schedule()
         self._prepare()
-        self._accompany()
+        self._maintain()
         self._neglect()
         self._examine()
 
@@ -144,7 +144,7 @@ class _Scene:
             f"{started or 'No machine'} was stopped and runs now; on {scripted} machines the script of the policy ran."
         )
 
-    def _accompany(self) -> None:
+    def _maintain(self) -> None:
         from local.demo.maintenance_scenario import EXCLUDED
 
         self._title("The scheduled run, and the work after")

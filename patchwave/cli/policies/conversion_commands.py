@@ -26,7 +26,7 @@ ToOption = Annotated[
     typer.Option("--as-configuration", metavar="ID", help="ARM id that the maintenance configuration is to have."),
 ]
 LocationOption = Annotated[str, typer.Option("--location", help="Region of the configuration, such as westeurope.")]
-GiveUpOption = Annotated[
+AllowLossOption = Annotated[
     list[str] | None,
     typer.Option("--allow-loss", metavar="KEY", help="Key of the policy that may be lost, as rings; repeatable."),
 ]
@@ -82,7 +82,7 @@ def export_policy(
     configuration: ToOption,
     location: LocationOption,
     by: ByOption,
-    allow_loss: GiveUpOption = None,
+    allow_loss: AllowLossOption = None,
     apply: Annotated[bool, typer.Option("--apply", help="Create the configuration and its assignments.")] = False,
 ) -> None:
     """Make a maintenance configuration of a policy, or tell every reason why a schedule cannot carry it.

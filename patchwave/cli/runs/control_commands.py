@@ -46,7 +46,7 @@ def _add_control(name: str, text: str) -> None:
         service: Service, run: RunArgument, by: ByOption, comment: CommentOption = "", policy: PolicyOption = ""
     ) -> None:
         run_id = resolve(service.client, run, policy, Wanted.LIVE)
-        service.show(service.client.steer_run(run_id, name, comment, by), run_facts)
+        service.show(service.client.send_run_command(run_id, name, comment, by), run_facts)
 
     command(runs, name, text)(control)
 
@@ -63,7 +63,7 @@ def _add_decision(name: str, text: str) -> None:
         run_id = resolve(service.client, run, policy, Wanted.LIVE)
         asked = service.client.run(run_id)
         # Named, so that a repetition of the request cannot decide the ring after it.
-        decided = service.client.steer_run(run_id, name, comment, by, ring or _awaited_ring(asked))
+        decided = service.client.send_run_command(run_id, name, comment, by, ring or _awaited_ring(asked))
         service.show(decided | {"policySnapshot": asked.get("policySnapshot")}, run_facts)
 
     command(runs, name, text)(decide)
@@ -87,7 +87,7 @@ def skip(
     """Leave a machine out of a run; too late once its installation has begun."""
     run_id = resolve(service.client, run, policy, Wanted.LIVE)
     key = machine_key(service.client, run_id, machine)
-    service.show(service.client.steer_machine(run_id, key, "skip", comment, by), machine_facts)
+    service.show(service.client.send_machine_command(run_id, key, "skip", comment, by), machine_facts)
 
 
 @command(runs, "retry")
@@ -104,7 +104,7 @@ def retry(
     """Patch a machine that has ended once more, in a run of its own by the same policy; given twice it is one run."""
     run_id = resolve(service.client, run, policy, Wanted.ENDED)
     key = machine_key(service.client, run_id, machine)
-    new_run = service.client.steer_machine(run_id, key, "retry", comment, by)["id"]
+    new_run = service.client.send_machine_command(run_id, key, "retry", comment, by)["id"]
     if wait:
         follow(service, new_run, interval)
     # The response is without the policy, of which a person is shown scope and scripts.

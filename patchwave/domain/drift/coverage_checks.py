@@ -27,7 +27,7 @@ def _check(index: FleetIndex, standing: PatchCoverage) -> Finding | None:
     if standing.policies and standing.others:
         return _two(standing)
     if not standing.policies and patching.patcher is PatchSource.NONE:
-        return _nobody(index, standing)
+        return _unpatched(index, standing)
     if patching.is_mistake:
         evidence = " ".join([patching.sentence, *_policies(standing)])
         return _finding(FindingKind.INEFFECTIVE_SCHEDULE, standing, evidence, _without_effect(standing))
@@ -37,18 +37,18 @@ def _check(index: FleetIndex, standing: PatchCoverage) -> Finding | None:
     return None
 
 
-def _nobody(index: FleetIndex, standing: PatchCoverage) -> Finding:
+def _unpatched(index: FleetIndex, standing: PatchCoverage) -> Finding:
     patching = standing.patching
     assert patching is not None
     why = patching.sentence
     reasons = [reason for each in standing.attached if (reason := index.why_not(each.configuration))]
     if reasons and len(reasons) == len(standing.attached) and not patching.is_mistake:
         why = f"Set to follow a schedule, and what is attached patches nothing: {'; '.join(reasons)}."
-    fix = _nobody_fix(index, standing)
+    fix = _unpatched_fix(index, standing)
     return _finding(FindingKind.UNPATCHED, standing, " ".join([why, *standing.resting]), fix)
 
 
-def _nobody_fix(index: FleetIndex, standing: PatchCoverage) -> str:
+def _unpatched_fix(index: FleetIndex, standing: PatchCoverage) -> str:
     """Let what is attached work; hand the machine to Azure where nothing is."""
     settings = standing.machine.settings
     assert settings is not None

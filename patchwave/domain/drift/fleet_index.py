@@ -134,7 +134,7 @@ class FleetIndex:
         for policy, covered, why_not in policies:
             if machine.folded in covered and not (why_not or held):
                 running.append(policy.policy.name)
-            elif machine.folded in covered and not policy.only_accompanies:
+            elif machine.folded in covered and not policy.is_maintenance_only:
                 resting.append(why_not or f"The policy {policy.policy.name} skips it. {held}")
         return PatchCoverage(machine, attached, tuple(running), tuple(resting), self._patching(machine, attached))
 
@@ -203,11 +203,11 @@ def _state_of(configuration: MaintenanceConfiguration, now: datetime) -> _State:
         return _State(now)
     following = configuration.next_occurrence(now)
     if following is None:
-        return _State(None, f"{configuration.name} {ending_of(configuration)}")
+        return _State(None, f"{configuration.name} {expiry_text(configuration)}")
     return _State(following.at_utc)
 
 
-def ending_of(configuration: MaintenanceConfiguration) -> str:
+def expiry_text(configuration: MaintenanceConfiguration) -> str:
     """When a schedule that has ended did so."""
     expired = configuration.window.expires_at if configuration.window else None
     return f"ended at {format_instant(expired)}" if expired else "has no run to come"

@@ -86,7 +86,7 @@ class FleetPolicy:
     resting: str = ""
 
     @property
-    def only_accompanies(self) -> bool:
+    def is_maintenance_only(self) -> bool:
         """Whether it is there for the runs of schedules alone, and patches nothing itself."""
         return self.policy.maintenance is not None and self.policy.schedule is None
 

@@ -10,7 +10,7 @@ from patchwave.domain.core.documents import format_instant
 from patchwave.domain.core.folding import fold
 from patchwave.domain.drift import remediation
 from patchwave.domain.drift.findings import Finding, FindingKind
-from patchwave.domain.drift.fleet_index import FleetIndex, ending_of
+from patchwave.domain.drift.fleet_index import FleetIndex, expiry_text
 from patchwave.domain.maintenance.assignment import Assignment
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration, format_wall_clock
 
@@ -103,7 +103,7 @@ def _check_configuration(index: FleetIndex, configuration: MaintenanceConfigurat
         yield Finding(
             kind=FindingKind.SCHEDULE_ENDED,
             subject=configuration.id,
-            evidence=f"It {ending_of(configuration)}. {attached}",
+            evidence=f"It {expiry_text(configuration)}. {attached}",
             fix=(remediation.revive if machines else remediation.delete_configuration)(configuration.id),
         )
 

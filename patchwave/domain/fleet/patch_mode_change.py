@@ -156,8 +156,8 @@ def plan_machine(machine: FleetMachine, wanted: WantedSettings, at: datetime) ->
     hold = hold_reason(found.tags)
     if hold is not None:
         return _ended(planned, ChangeEnd.SKIPPED, hold, at)
-    ending = _ending_without_request(settings, wanted)
-    return planned if ending is None else _ended(planned, *ending, at)
+    end = _end_without_request(settings, wanted)
+    return planned if end is None else _ended(planned, *end, at)
 
 
 def missing_machine(identity: MachineId, at: datetime) -> MachineChange:
@@ -178,7 +178,7 @@ def _ended(machine: MachineChange, end: ChangeEnd, message: str, at: datetime) -
     return machine.model_copy(update={"end": end, "message": message, "ended_at": at})
 
 
-def _ending_without_request(settings: PatchSettings | None, wanted: WantedSettings) -> tuple[ChangeEnd, str] | None:
+def _end_without_request(settings: PatchSettings | None, wanted: WantedSettings) -> tuple[ChangeEnd, str] | None:
     if settings is None:
         return ChangeEnd.REFUSED, "Azure names neither Windows nor Linux as its system."
     if wanted.is_met_by(settings):
@@ -305,9 +305,9 @@ def decide(
     if machine.is_accepted and asked is not None:
         why = f" ({state.trouble})" if state.trouble else ""
         return ChangeStep(ChangeEnd.FAILED, f"Azure took the change and did not carry it out.{why}")
-    ending = _ending_without_request(state.settings, wanted)
-    if ending is not None:
-        return ChangeStep(*ending)
+    end = _end_without_request(state.settings, wanted)
+    if end is not None:
+        return ChangeStep(*end)
     if is_overdue(machine, now):
         return ChangeStep(ChangeEnd.FAILED, "Azure did not take the change for half an hour.")
     return ChangeStep(ask=True)

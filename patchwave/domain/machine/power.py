@@ -29,7 +29,7 @@ class Next(StrEnum):
     FOLLOW = "follow"
     """The machine shows nothing of a call that Azure took: its operation may say why."""
     SEND = "send"
-    GIVE_UP = "allow_loss"
+    FAIL = "fail"
 
 
 def next_step(
@@ -48,7 +48,7 @@ def next_step(
     if last is None and is_settled:
         return Next.SEND
     if now >= deadline:
-        return Next.GIVE_UP
+        return Next.FAIL
     if not is_settled:
         return Next.WAIT
     if last is None or last.state is IntentState.REFUSED:

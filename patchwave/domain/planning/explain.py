@@ -16,7 +16,7 @@ class PlanExplainer:
 
     def __init__(
         self,
-        separation: ConcurrencyConstraints,
+        constraints: ConcurrencyConstraints,
         jobs: Iterable[Job],
         slices: Mapping[str, Slice],
         *,
@@ -25,13 +25,13 @@ class PlanExplainer:
     ) -> None:
         """
         Args:
-            separation: the groups of the fleet, in words.
+            constraints: the groups of the fleet, in words.
             jobs: all of the phase.
             slices: their times.
             ramp: as `patchwave.domain.planning.admission.Admission`.
             ended: machines of the ring that have ended before.
         """
-        self._separation = separation
+        self._constraints = constraints
         self._slices = slices
         self._ramp = ramp
         self._ended = ended
@@ -45,13 +45,13 @@ class PlanExplainer:
         for group, slots in members.items():
             after = ""
             for slot in sorted(slots, key=slot_order):
-                words = separation.slots[group, slot]
+                words = constraints.slots[group, slot]
                 self._slots[group, slot] = f"{words.name}{words.of}{after}"
                 after = f" after {words.name}"
 
     def why(self, job: Job, wave: int) -> list[str]:
         """Its zone and update domain, the rules that may hold it, and what did hold it if that is none of them."""
-        rules = self._separation.rules
+        rules = self._constraints.rules
         said = [self._slots[place.group, place.slot] for place in job.permits if place.slot]
         said += [rules[place.group] for place in job.permits if place.group in rules and place.group != RUN_GROUP]
         start, _, after = self._slices[job.key]
@@ -63,8 +63,8 @@ class PlanExplainer:
 
     def _why_run(self, start: float) -> str:
         """The whole run held the machine until this moment: by its own capacity, or by what the ramp let it have."""
-        rule = self._separation.rules.get(RUN_GROUP, "")
-        has_ramped = ramp_limit(self._ended + bisect_left(self._ends, start)) >= self._separation.run_capacity
+        rule = self._constraints.rules.get(RUN_GROUP, "")
+        has_ramped = ramp_limit(self._ended + bisect_left(self._ends, start)) >= self._constraints.run_capacity
         if self._ramp and not (rule and has_ramped):
             return "the ring begins with 1, 2, 4, … at a time"
         return rule

@@ -98,8 +98,8 @@ def make_plan(
             reason, detail = left_out
             excluded[machine.key] = ExcludedMachine(id=machine.id, reason=reason, detail=detail)
     planned = [machine for machine in in_order if machine.key not in excluded]
-    separation = ConcurrencyConstraints(in_order, planned, policy, topology)
-    drawing = _Drawing(policy, topology, separation, chosen)
+    constraints = ConcurrencyConstraints(in_order, planned, policy, topology)
+    drawing = _Drawing(policy, topology, constraints, chosen)
     by_ring: dict[int, list[PlannerMachine]] = {}
     for machine in planned:
         by_ring.setdefault(chosen[machine.key].number, []).append(machine)
@@ -114,7 +114,7 @@ def make_plan(
         makespan=Makespan(predicted_seconds=drawing.end, lower_bound_seconds=drawing.lower_bound),
         notes=drawing.notes
         + pin_notes(policy, in_order, planned, chosen)
-        + _notes(policy, drawing.end, separation.unused_tags),
+        + _notes(policy, drawing.end, constraints.unused_tags),
     )
     return PlanResult(plan, drawing.placements, excluded)
 
@@ -167,7 +167,7 @@ class _Drawing:
 
     policy: Policy
     topology: Topology
-    separation: ConcurrencyConstraints
+    constraints: ConcurrencyConstraints
     chosen: Mapping[str, RingAssignment]
     end: float = 0.0
     lower_bound: float = 0.0
@@ -181,11 +181,11 @@ class _Drawing:
         policy = self.policy
         lanes: dict[str, list[Job]] = {}
         for machine in machines:
-            job = Job(machine.key, machine.region, expected_seconds(machine, policy), self.separation.permits(machine))
+            job = Job(machine.key, machine.region, expected_seconds(machine, policy), self.constraints.permits(machine))
             lanes.setdefault(machine.region, []).append(job)
         drawing = RingDrawing(
             lanes,
-            self.separation.run_capacity,
+            self.constraints.run_capacity,
             ramp=policy.ramp,
             wave_barrier=wave_barrier_enabled(policy.error_budget, policy.bake.waves),
             bake_seconds=policy.bake.waves.total_seconds() if policy.bake.waves is not None else 0.0,
@@ -231,7 +231,7 @@ class _Drawing:
         }
         self.end += drawn.seconds
         sizes = Counter((job.lane, waves[job.key]) for job in jobs)
-        explanation = PlanExplainer(self.separation, jobs, slices, ramp=self.policy.ramp, ended=ended)
+        explanation = PlanExplainer(self.constraints, jobs, slices, ramp=self.policy.ramp, ended=ended)
         for job in sorted(jobs, key=lambda job: (slices[job.key].start, job.key)):
             wave = waves[job.key]
             why = [

@@ -17,7 +17,16 @@ from patchwave.domain.policy.policy import Policy
 from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.intent import Intent, IntentState
 from patchwave.domain.runs.machine_record import MachineRecord
-from patchwave.domain.runs.run import ApprovalDecision, Mode, Run, RunControls, RunState, Steered, Trigger, TriggerKind
+from patchwave.domain.runs.run import (
+    AppliedCommand,
+    ApprovalDecision,
+    Mode,
+    Run,
+    RunControls,
+    RunState,
+    Trigger,
+    TriggerKind,
+)
 
 PATCHWAVE = "patchwave"
 """Who gave an order that a gate gave."""
@@ -35,7 +44,7 @@ def pause(run: Run, order: Order) -> Run:
     _check_goes_on(run, "paused")
     if run.paused_at is not None:
         return run
-    return _steer(_show(run.model_copy(update={"paused_at": order.at})), run, "pause", order)
+    return _changed(_show(run.model_copy(update={"paused_at": order.at})), run, "pause", order)
 
 
 def resume(run: Run, order: Order) -> Run:
@@ -55,7 +64,7 @@ def resume(run: Run, order: Order) -> Run:
             "resume_count": run.resume_count + 1,
         }
     )
-    return _steer(_show(resumed), run, "resume", order)
+    return _changed(_show(resumed), run, "resume", order)
 
 
 def cancel(run: Run, order: Order) -> Run:
@@ -70,7 +79,7 @@ def cancel(run: Run, order: Order) -> Run:
         raise InvalidTransition(f"The run has ended as {run.state.value}; there is nothing to cancel.")
     if run.cancel_requested_at is not None:
         return run
-    return _steer(run.model_copy(update={"cancel_requested_at": order.at}), run, "cancel", order)
+    return _changed(run.model_copy(update={"cancel_requested_at": order.at}), run, "cancel", order)
 
 
 def decide(run: Run, ring: str, order: Order, *, approved: bool) -> Run:
@@ -208,7 +217,7 @@ def trip_error_budget(run: Run, gate: ErrorBudgetExceeded, at: datetime) -> Run:
     if gate.scope in run.blocked_scopes:
         return run
     held = run.model_copy(update={"blocked_scopes": [*run.blocked_scopes, gate.scope]})
-    return _steer(_show(held), run, "hold", Order(by=PATCHWAVE, why=reason, at=at))
+    return _changed(_show(held), run, "hold", Order(by=PATCHWAVE, why=reason, at=at))
 
 
 def stop(run: Run, reason: str, at: datetime, *, unless_approved: str = "") -> Run:
@@ -217,7 +226,7 @@ def stop(run: Run, reason: str, at: datetime, *, unless_approved: str = "") -> R
     if run.state.is_final or run.stop_reason or (decision is not None and decision.approved):
         return run
     stopped = run.model_copy(update={"stop_reason": reason, "stopped_at": at})
-    return _steer(_show(stopped, RunState.RUNNING), run, "stop", Order(by=PATCHWAVE, why=reason, at=at))
+    return _changed(_show(stopped, RunState.RUNNING), run, "stop", Order(by=PATCHWAVE, why=reason, at=at))
 
 
 def close(run: Run, state: RunState, reason: str, at: datetime) -> Run:
@@ -265,8 +274,8 @@ def _show(run: Run, state: RunState | None = None, waiting_for: str = "") -> Run
     )
 
 
-def _steer(changed: Run, before: Run, command: str, order: Order) -> Run:
-    made = Steered(**order.who, why=order.why, at=order.at, before=before.state, after=changed.state)
+def _changed(changed: Run, before: Run, command: str, order: Order) -> Run:
+    made = AppliedCommand(**order.who, why=order.why, at=order.at, before=before.state, after=changed.state)
     return changed.model_copy(update={"steered": {**before.steered, command: made}})
 
 

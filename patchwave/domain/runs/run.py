@@ -120,7 +120,7 @@ class ApprovalDecision(Signed):
     at: UtcDatetime
 
 
-class Steered(Order):
+class AppliedCommand(Order):
     """An order that changed a run, and what the run showed before and after it."""
 
     before: RunState
@@ -163,7 +163,7 @@ class Run(Document):
     """By ring, when the run first waited for its approval: its deadline counts from there."""
     windows: int = 0
     """In how many further windows the run went on."""
-    steered: dict[str, Steered] = Field(default_factory=dict[str, Steered])
+    steered: dict[str, AppliedCommand] = Field(default_factory=dict[str, AppliedCommand])
     """By command (``pause``, ``resume``, ``cancel``; ``hold`` and ``stop`` of gates): the newest that changed it."""
     machines: int = 0
     counts_by_outcome: dict[str, int] = Field(default_factory=dict)

@@ -70,7 +70,7 @@ class Observation:
 
 
 def decide(run: Run, seen: Observation, now: datetime) -> RecoveryAction:
-    """The next remedy for a run, which is ``NOTHING`` for one that has ended."""
+    """The next recovery action for a run, which is ``NOTHING`` for one that has ended."""
     if run.state.is_final or seen.sign is EngineStatus.SUSPENDED:
         return RecoveryAction.NOTHING
     if seen.sign is EngineStatus.LIVE:
@@ -96,8 +96,9 @@ def heartbeat_deadline(now: datetime) -> datetime:
 
 
 def _for_the_living(run: Run, seen: Observation, now: datetime) -> RecoveryAction:
-    promised = run.heartbeat_deadline or run.created_at
-    heard_until = promised if seen.turned_at is None else max(promised, heartbeat_deadline(seen.turned_at))
-    if now <= heard_until:
+    deadline = run.heartbeat_deadline or run.created_at
+    if seen.turned_at is not None:
+        deadline = max(deadline, heartbeat_deadline(seen.turned_at))
+    if now <= deadline:
         return RecoveryAction.NOTHING
-    return RecoveryAction.WAKE if now <= heard_until + GRACE_PERIOD else RecoveryAction.END
+    return RecoveryAction.WAKE if now <= deadline + GRACE_PERIOD else RecoveryAction.END

@@ -46,7 +46,7 @@ class Phase(Document):
     cursor: str | None = None
     has_all_pages: bool = False
     resume_count: int = 0
-    lane_rest_until: dict[str, UtcDatetime] = Field(default_factory=dict[str, UtcDatetime])
+    lane_bake_until: dict[str, UtcDatetime] = Field(default_factory=dict[str, UtcDatetime])
     """Lanes between two waves, and until when."""
     waiting: PlacedMachines = Field(default_factory=list[PlacedMachine])
     running: PlacedMachines = Field(default_factory=list[PlacedMachine])

@@ -46,7 +46,7 @@ class Checkpoint(Document):
 
     ``ring``: the furthest ring in which machines were begun; the rings before it are complete. ``ended``: how many of
     its machines have ended, for the ramp; ``ended_at``: when the newest of them did, for its bake time. ``failures``
-    and ``forgiven``: by scope, as error budgets count them, with ``resume_count`` resumes. ``lane_rest_until``: lanes
+    and ``forgiven``: by scope, as error budgets count them, with ``resume_count`` resumes. ``lane_bake_until``: lanes
     between two waves. ``windows``: how many the run has had.
     """
 
@@ -58,7 +58,7 @@ class Checkpoint(Document):
     ended_at: UtcDatetime | None = None
     failures: dict[str, int] = Field(default_factory=dict[str, int])
     forgiven: dict[str, int] = Field(default_factory=dict[str, int])
-    lane_rest_until: dict[str, UtcDatetime] = Field(default_factory=dict[str, UtcDatetime])
+    lane_bake_until: dict[str, UtcDatetime] = Field(default_factory=dict[str, UtcDatetime])
     windows: int = 0
 
 

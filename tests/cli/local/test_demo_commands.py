@@ -62,23 +62,23 @@ def test_the_report_on_disk(tmp_path: Path):
     assert written["machines"][2]["ring"] == "broad"
     assert written["makespan"]["lowerBoundSeconds"] == 30
     assert written["simulator"] == {"acceptedInstalls": {machine["id"]: 1 for machine in made.machines}}
-    assert ROLLOUT.broken_promises(made) == []
+    assert ROLLOUT.violations(made) == []
 
 
 def test_a_second_install_is_reported():
     made = report()
     twice = Report(made.run, made.machines, made.plan, [*made.installs, made.installs[-1]._replace(start=40, end=50)])
-    assert "install 2 times" in ROLLOUT.broken_promises(twice)[0]
+    assert "install 2 times" in ROLLOUT.violations(twice)[0]
 
 
 def test_a_run_that_did_not_complete_is_reported():
-    assert "ended as failed" in ROLLOUT.broken_promises(report(state="failed"))[0]
+    assert "ended as failed" in ROLLOUT.violations(report(state="failed"))[0]
 
 
 def test_a_machine_without_an_outcome_is_reported():
     made = report()
     made.machines[1]["outcome"] = None
-    assert f"No outcome: {BROAD}" in ROLLOUT.broken_promises(made)
+    assert f"No outcome: {BROAD}" in ROLLOUT.violations(made)
 
 
 @pytest.mark.parametrize("change", ["lost", "twice"])
@@ -88,22 +88,22 @@ def test_rows_that_do_not_add_up_are_reported(change: str):
         made.machines.pop()
     else:
         made.machines[2] = {**made.machines[1], "id": made.machines[1]["id"].upper()}
-    assert any("do not agree" in sentence for sentence in ROLLOUT.broken_promises(made))
+    assert any("do not agree" in sentence for sentence in ROLLOUT.violations(made))
 
 
 def test_a_pair_at_the_same_time_and_a_ring_too_early_are_reported():
     made = report()
     at_once = [install._replace(start=0, end=10) for install in made.installs]
-    broken = ROLLOUT.broken_promises(Report(made.run, made.machines, made.plan, at_once))
+    broken = ROLLOUT.violations(Report(made.run, made.machines, made.plan, at_once))
     assert any("before the canaries" in sentence for sentence in broken)
     assert any("its pair northeurope" in sentence for sentence in broken)
 
 
 def test_the_stop_has_to_keep_machines_from_being_patched():
     stopped: dict[str, Any] = {"state": "stopped", "stoppedAt": STOPPED_AT, "stopReason": "The budget is used up."}
-    assert "kept no machine" in STOP.broken_promises(report(**stopped))[0]
+    assert "kept no machine" in STOP.violations(report(**stopped))[0]
     made = report(**stopped)
     made.machines[2]["reason"] = "error_budget"
-    assert any("skipped although" in sentence for sentence in STOP.broken_promises(made))
-    late = STOP.broken_promises(report(late=True, **stopped))
+    assert any("skipped although" in sentence for sentence in STOP.violations(made))
+    late = STOP.violations(report(late=True, **stopped))
     assert any("after the run was stopped" in sentence and PAIR in sentence for sentence in late)

@@ -96,7 +96,7 @@ def test_the_policy_is_valid_and_the_fleet_is_as_told():
 
 def test_all_is_well_and_written(tmp_path: Path):
     made = report()
-    assert made.broken_promises() == []
+    assert made.violations() == []
     made.write(tmp_path / "new" / "report.json")
     written = json.loads((tmp_path / "new" / "report.json").read_text("utf-8"))
     assert [machine["patches"] for machine in written["machines"] if machine["id"] == STOPPED] == [[INSTALLED]]
@@ -136,7 +136,7 @@ SPOILED: list[tuple[Callable[[Report], object], str]] = [
 def test_a_claim_that_does_not_hold(spoil: Callable[[Report], object], said: str):
     made = report()
     spoil(made)
-    assert any(said in sentence for sentence in made.broken_promises())
+    assert any(said in sentence for sentence in made.violations())
 
 
 @pytest.mark.bench

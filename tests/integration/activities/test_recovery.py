@@ -133,7 +133,7 @@ async def test_windows_and_bake_times_go_on_where_they_were(storage: Storage, ru
     await storage.runs.enter_window(RUN, NOW + 900 * MINUTE)
     found = await stock()
     assert (found.windows, found.ended_at, found.ring) == (2, NOW + 7 * MINUTE, 0)
-    assert found.lane_rest_until == {"canary/westeurope": NOW + 37 * MINUTE}
+    assert found.lane_bake_until == {"canary/westeurope": NOW + 37 * MINUTE}
 
 
 async def test_a_machine_in_the_middle_is_followed_whatever_speaks_against_a_start(storage: Storage, run: Run) -> None:

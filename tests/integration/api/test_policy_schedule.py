@@ -99,7 +99,7 @@ class TestOccurrences:
 
         async def listed() -> list[tuple[str, str]]:
             controls = await storage.overrides.get(nightly)
-            planned = await policy_schedule.what_comes(storage, policy, controls, 2, now)
+            planned = await policy_schedule.upcoming_occurrences(storage, policy, controls, 2, now)
             return [(f"{each.at:%d %H:%M}", each.decision) for each in planned]
 
         assert await listed() == [("02 01:30", "run"), ("03 01:30", "run")]

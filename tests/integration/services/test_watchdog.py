@@ -14,7 +14,7 @@ from durabletask.client import OrchestrationQuery, OrchestrationState, Orchestra
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.runs.run import RunState
 from patchwave.domain.runs.watchdog import RecoveryAction
-from patchwave.services.watchdog import Watch, look_after_runs
+from patchwave.services.watchdog import Watch, supervise_runs
 from patchwave.storage import Storage
 from tests.support.factories import NOW, run
 
@@ -95,7 +95,7 @@ async def test_every_run_that_has_not_ended_is_looked_after_and_no_other(storage
     ended, *live = ids(4)
     await begin(storage, [ended, *live])
     await storage.runs.settle(await storage.runs.close(ended, RunState.COMPLETED, "", NOW))
-    done = await look_after_runs(watch(storage, engine))
+    done = await supervise_runs(watch(storage, engine))
     assert done == {run_id: [RecoveryAction.CONTINUE] for run_id in live}
     assert {instance_id for _, instance_id in engine.scheduled} == set(live)
     assert ended not in engine.asked
@@ -107,7 +107,7 @@ async def test_a_run_that_fails_is_logged_with_its_traceback_and_the_others_go_o
     first, second, third = ids(3)
     await begin(storage, [first, second, third])
     engine.broken = {second}
-    done = await look_after_runs(watch(storage, engine))
+    done = await supervise_runs(watch(storage, engine))
     assert set(done) == {first, third}
     [told] = [each for each in caplog.records if each.levelno == logging.ERROR]
     assert second in told.getMessage()
@@ -121,7 +121,7 @@ async def test_a_run_whose_row_cannot_be_read_is_logged_and_the_others_go_on(
     first, second, third = ids(3)
     await begin(storage, [first, second, third])
     await storage._store.runs.merge("runs", RunId.parse(second).row_key, {"state": "perhaps"})
-    assert set(await look_after_runs(watch(storage, engine))) == {first, third}
+    assert set(await supervise_runs(watch(storage, engine))) == {first, third}
     [told] = [each for each in caplog.records if each.levelno == logging.ERROR]
     assert second in told.getMessage()
     assert told.exc_info is not None
@@ -133,16 +133,16 @@ async def test_a_call_without_time_for_all_is_continued_by_the_next_one(storage:
     await begin(storage, [oldest, *others])
     engine.slow = set(others)
     begun = asyncio.get_running_loop().time()
-    assert await look_after_runs(watch(storage, engine, budget=timedelta(seconds=0.5))) == {}
+    assert await supervise_runs(watch(storage, engine, budget=timedelta(seconds=0.5))) == {}
     assert asyncio.get_running_loop().time() - begun < 3
     assert oldest not in engine.asked
     assert await storage.live_runs.get_cursor() == oldest
     engine.asked.clear()
-    done = await look_after_runs(watch(storage, engine, budget=timedelta(seconds=0.5)))
+    done = await supervise_runs(watch(storage, engine, budget=timedelta(seconds=0.5)))
     assert engine.asked[0] == oldest
     assert done == {oldest: [RecoveryAction.CONTINUE]}
     engine.slow = set()
-    assert len(await look_after_runs(watch(storage, engine))) == 9
+    assert len(await supervise_runs(watch(storage, engine))) == 9
     assert await storage.live_runs.get_cursor() == ""
 
 
@@ -154,7 +154,7 @@ async def test_what_is_left_of_a_run_is_ended_side_by_side(storage: Storage, eng
         instance(f"{run_id}:patch:{number:024x}", "patch_machine", OrchestrationStatus.RUNNING) for number in range(60)
     ]
     begun = asyncio.get_running_loop().time()
-    done = await look_after_runs(watch(storage, engine))
+    done = await supervise_runs(watch(storage, engine))
     assert asyncio.get_running_loop().time() - begun < 4
     assert done == {run_id: [RecoveryAction.END, RecoveryAction.CONTINUE]}
     assert len(engine.terminated) == 60
@@ -167,9 +167,9 @@ async def test_an_end_that_was_cut_off_is_completed(storage: Storage, engine: En
     await storage.overrides.carry_over("monthly", run_id, NOW)
     await storage.runs.close(run_id, RunState.COMPLETED, "done", NOW + HOUR)
     soon = watch(storage, engine, NOW + HOUR + timedelta(minutes=10))
-    assert await look_after_runs(soon) == {run_id: []}
+    assert await supervise_runs(soon) == {run_id: []}
     assert len(await storage.runs.list_watched()) == 1, "its own orchestration may still be about to"
-    await look_after_runs(watch(storage, engine, NOW + HOUR + timedelta(minutes=11)))
+    await supervise_runs(watch(storage, engine, NOW + HOUR + timedelta(minutes=11)))
     assert engine.scheduled == [("send_notifications", f"{run_id}:notify:ended:1")]
     assert await storage.runs.list_watched() == []
     assert [each.ended_at for each in (await storage.overrides.get("monthly")).carry_overs] == [NOW + HOUR]
@@ -182,7 +182,7 @@ async def test_people_who_were_told_of_an_end_are_not_told_again(storage: Storag
     await storage.runs.close(run_id, RunState.COMPLETED, "done", NOW)
     told = f"{run_id}:notify:ended:1"
     engine.own[told] = instance(told, "send_notifications", OrchestrationStatus.COMPLETED)
-    await look_after_runs(watch(storage, engine))
+    await supervise_runs(watch(storage, engine))
     assert engine.scheduled == []
     assert await storage.runs.list_watched() == []
 
@@ -194,7 +194,7 @@ async def test_an_entry_whose_run_never_came_is_removed(
     run_id = RunId.of(NOW, "monthly").text
     entry = {"runId": run_id, "since": "2026-11-10T19:00:00.000Z"}
     await storage._store.runs.insert("live", RunId.parse(run_id).row_key, entry)
-    await look_after_runs(watch(storage, engine, NOW + timedelta(minutes=minutes)))
+    await supervise_runs(watch(storage, engine, NOW + timedelta(minutes=minutes)))
     assert len(await storage.runs.list_watched()) == left
     assert engine.asked == []
 
@@ -203,7 +203,7 @@ async def test_a_run_without_its_orchestration_is_known_by_its_state(storage: St
     [run_id] = ids(1)
     await begin(storage, [run_id])
     engine.own[run_id] = instance(run_id, "patch_run", OrchestrationStatus.SUSPENDED)
-    assert await look_after_runs(watch(storage, engine)) == {run_id: []}
+    assert await supervise_runs(watch(storage, engine)) == {run_id: []}
     stored = await storage.runs.get(run_id)
     assert stored is not None
     assert stored.generation == 1

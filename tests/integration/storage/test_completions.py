@@ -35,12 +35,12 @@ def ended(number: int, attempt: int = 1, **fields: bool) -> MachineEnded:
 async def record(storage: Storage, number: int, outcome: Outcome, *, second: int, phase: str = PHASE) -> Outcome:
     at = NOW + timedelta(seconds=second)
 
-    def ending(stored: Outcome) -> Change:
+    def completion(stored: Outcome) -> Change:
         return completion_change(phase, ended(number, failed=stored.outcome is OutcomeKind.FAILED))
 
     key = machine(number).key
     return await storage.results.record_outcome(
-        RUN, key, outcome, at=at, installation=None, patches=[], completion=ending
+        RUN, key, outcome, at=at, installation=None, patches=[], completion=completion
     )
 
 

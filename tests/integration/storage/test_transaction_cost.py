@@ -135,8 +135,8 @@ async def _patch(storage: Storage, key: str) -> None:
     await _operate(storage, key, OperationKind.ASSESS, Stage.ASSESSING)
     summary = AssessmentSummary(status="Succeeded", critical_and_security=3, other=17)
     await storage.results.record_assessment(RUN, key, summary, PATCHES, NOW)
-    ending = completion_change("assess", MachineEnded(key=key))
-    await storage.machines.update(RUN, key, Stage.ASSESSED, completion=ending)
+    completion = completion_change("assess", MachineEnded(key=key))
+    await storage.machines.update(RUN, key, Stage.ASSESSED, completion=completion)
     await storage.leases.release(key, RUN)
     await _operate(storage, key, OperationKind.INSTALL, Stage.INSTALLING)
     done = [patch.model_copy(update={"state": "Installed"}) for patch in PATCHES]

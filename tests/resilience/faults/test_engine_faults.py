@@ -18,7 +18,7 @@ from durabletask.internal import orchestrator_service_pb2_grpc as stubs
 
 from local.functions_host.durable.workbench import Workbench
 from patchwave.domain.core.ids import MachineId
-from patchwave.services.watchdog import Watch, look_after_runs
+from patchwave.services.watchdog import Watch, supervise_runs
 from tests.resilience.faults.invariants import ends_patched_once, histories, hold_invariants, storage_of
 from tests.support.product import POLL_SECONDS, Product, wait_until
 
@@ -124,7 +124,7 @@ async def watchdog(product: Product) -> Any:
         engine = AsyncTaskHubGrpcClient(host_address=product.stack.engine, data_converter=FunctionsDataConverter())
 
         async def look(at: datetime) -> object:
-            return await look_after_runs(Watch(storage, engine, at, POLL_SECONDS, pause=0.1))
+            return await supervise_runs(Watch(storage, engine, at, POLL_SECONDS, pause=0.1))
 
         yield look
         await engine.close()

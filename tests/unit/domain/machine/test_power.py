@@ -80,14 +80,14 @@ def test_an_operation_behind_a_bare_location_is_followed_too() -> None:
 @pytest.mark.parametrize("shown", [Power.RUNNING, Power.CHANGING, Power.UNKNOWN, Power.STOPPED])
 def test_a_change_is_given_up_in_bounded_time(shown: Power, state: IntentState) -> None:
     last = call(state, SETTLES)
-    assert next_step(shown, last, DEADLINE - timedelta(seconds=1), DEADLINE, SETTLES) is not Next.GIVE_UP
-    assert next_step(shown, last, DEADLINE, DEADLINE, SETTLES) is Next.GIVE_UP
+    assert next_step(shown, last, DEADLINE - timedelta(seconds=1), DEADLINE, SETTLES) is not Next.FAIL
+    assert next_step(shown, last, DEADLINE, DEADLINE, SETTLES) is Next.FAIL
 
 
 def test_one_that_was_never_asked_for_is_not_given_up_for_being_late() -> None:
     """The storage may have been away for long since the change began."""
     assert next_step(Power.RUNNING, None, DEADLINE, DEADLINE, SETTLES) is Next.SEND
-    assert next_step(Power.CHANGING, None, DEADLINE, DEADLINE, SETTLES) is Next.GIVE_UP
+    assert next_step(Power.CHANGING, None, DEADLINE, DEADLINE, SETTLES) is Next.FAIL
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_whatever_azure_answers_a_stop_is_asked_for_with_care_and_told_truly(
         if is_restored(shown, Power.DEALLOCATED):
             break
         step = next_step(shown, last, at, deadline, SETTLES)
-        if step is Next.GIVE_UP:
+        if step is Next.FAIL:
             assert seconds >= 900
             assert never_done(shown, last).message
             break

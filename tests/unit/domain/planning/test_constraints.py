@@ -16,8 +16,8 @@ def permits(
     machines: list[PlannerMachine], topology: Topology | None = None, **policy: Any
 ) -> list[tuple[Permit, ...]]:
     """The permits of each machine, all of them planned."""
-    separation = ConcurrencyConstraints(machines, machines, make_policy(**policy), topology or Topology())
-    return [separation.permits(machine) for machine in machines]
+    constraints = ConcurrencyConstraints(machines, machines, make_policy(**policy), topology or Topology())
+    return [constraints.permits(machine) for machine in machines]
 
 
 def av_set(size: int, *, name: str = "av-web", first: int = 0) -> list[PlannerMachine]:
@@ -90,10 +90,10 @@ def test_a_region_counts_its_own_machines() -> None:
 
 def test_rules_that_hold_nobody_have_no_words() -> None:
     machines = [make_machine(0, tags={"cluster": "c1"}), *av_set(1, first=1)]
-    separation = ConcurrencyConstraints(machines, machines, make_policy(mutuallyExclusiveTag="cluster"), Topology())
+    constraints = ConcurrencyConstraints(machines, machines, make_policy(mutuallyExclusiveTag="cluster"), Topology())
     for machine in machines:
-        separation.permits(machine)
-    assert separation.rules == {}
+        constraints.permits(machine)
+    assert constraints.rules == {}
 
 
 def test_slots_are_counted_like_people_count() -> None:

@@ -70,10 +70,10 @@ def draw_topology(random: Random) -> Topology:
 
 def shortest(machines: Sequence[PlannerMachine], policy: Policy, topology: Topology) -> float:
     """The least that any legal plan takes, by trying all of them."""
-    separation = ConcurrencyConstraints(machines, machines, policy, topology)
+    constraints = ConcurrencyConstraints(machines, machines, policy, topology)
     lanes: dict[str, list[Job]] = {}
     for machine in machines:
-        job = Job(machine.key, machine.region, expected_seconds(machine, policy), separation.permits(machine))
+        job = Job(machine.key, machine.region, expected_seconds(machine, policy), constraints.permits(machine))
         lanes.setdefault(machine.region, []).append(job)
     barrier = wave_barrier_enabled(policy.error_budget, policy.bake.waves)
     known: dict[frozenset[str], float] = {}

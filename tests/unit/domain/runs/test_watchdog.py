@@ -41,7 +41,7 @@ def a_run(**values: object) -> Run:
 
 
 @pytest.mark.parametrize(
-    ("silence", "remedy"),
+    ("silence", "action"),
     [
         (-MINUTE, RecoveryAction.NOTHING),
         (timedelta(0), RecoveryAction.NOTHING),
@@ -50,8 +50,8 @@ def a_run(**values: object) -> Run:
         (GRACE_PERIOD + MINUTE, RecoveryAction.END),
     ],
 )
-def test_a_silent_run_is_woken_and_then_ended(silence: timedelta, remedy: RecoveryAction) -> None:
-    assert decide(a_run(heartbeat_deadline=NOW - silence), Observation(EngineStatus.LIVE), NOW) is remedy
+def test_a_silent_run_is_woken_and_then_ended(silence: timedelta, action: RecoveryAction) -> None:
+    assert decide(a_run(heartbeat_deadline=NOW - silence), Observation(EngineStatus.LIVE), NOW) is action
 
 
 def test_a_turn_of_its_own_is_a_sign_of_life() -> None:
@@ -138,18 +138,18 @@ def test_where_operations_are_looked_at_rarely_that_takes_longer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("silence", "remedy"),
+    ("silence", "action"),
     [(0, RecoveryAction.NOTHING), (1, RecoveryAction.WAKE), (1_800, RecoveryAction.WAKE), (1_801, RecoveryAction.END)],
 )
-def test_a_run_is_woken_for_half_an_hour(silence: float, remedy: RecoveryAction) -> None:
+def test_a_run_is_woken_for_half_an_hour(silence: float, action: RecoveryAction) -> None:
     assert (
         decide(a_run(heartbeat_deadline=NOW - timedelta(seconds=silence)), Observation(EngineStatus.LIVE), NOW)
-        is remedy
+        is action
     )
 
 
 @pytest.mark.parametrize(
-    ("turned", "remedy"),
+    ("turned", "action"),
     [
         (1_800, RecoveryAction.NOTHING),
         (1_801, RecoveryAction.WAKE),
@@ -157,9 +157,9 @@ def test_a_run_is_woken_for_half_an_hour(silence: float, remedy: RecoveryAction)
         (3_601, RecoveryAction.END),
     ],
 )
-def test_a_turn_is_good_for_half_an_hour(turned: float, remedy: RecoveryAction) -> None:
+def test_a_turn_is_good_for_half_an_hour(turned: float, action: RecoveryAction) -> None:
     seen = Observation(EngineStatus.LIVE, turned_at=NOW - timedelta(seconds=turned))
-    assert decide(a_run(heartbeat_deadline=None), seen, NOW) is remedy
+    assert decide(a_run(heartbeat_deadline=None), seen, NOW) is action
     assert decide(a_run(heartbeat_deadline=NOW + MINUTE), seen, NOW) is RecoveryAction.NOTHING, (
         "the run said that it sleeps longer"
     )
@@ -176,10 +176,10 @@ def test_without_any_sign_a_run_counts_from_its_creation() -> None:
     )
 
 
-@pytest.mark.parametrize(("age", "remedy"), [(599, RecoveryAction.NOTHING), (600, RecoveryAction.CONTINUE)])
-def test_a_queued_run_may_be_started_for_ten_minutes(age: float, remedy: RecoveryAction) -> None:
+@pytest.mark.parametrize(("age", "action"), [(599, RecoveryAction.NOTHING), (600, RecoveryAction.CONTINUE)])
+def test_a_queued_run_may_be_started_for_ten_minutes(age: float, action: RecoveryAction) -> None:
     queued = a_run(state=RunState.QUEUED, created_at=NOW - timedelta(seconds=age), heartbeat_deadline=None)
-    assert decide(queued, Observation(EngineStatus.MISSING), NOW) is remedy
+    assert decide(queued, Observation(EngineStatus.MISSING), NOW) is action
     assert decide(queued, Observation(EngineStatus.FAILED), NOW) is RecoveryAction.CONTINUE
     started = a_run(created_at=NOW - timedelta(seconds=age), heartbeat_deadline=None)
     assert decide(started, Observation(EngineStatus.MISSING), NOW) is RecoveryAction.CONTINUE
