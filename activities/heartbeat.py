@@ -7,8 +7,8 @@ from datetime import timedelta
 
 from activities.context import load_run, now
 from patchwave.domain.planning.placement_codec import PlacedMachine
+from patchwave.domain.runs.checkpoint import count_failures, newest_end, resting_lanes, step_in_progress, was_begun
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
-from patchwave.domain.runs.recovery import count_failures, newest_end, resting_lanes, step_in_progress, was_begun
 from patchwave.domain.runs.run import Run, Step
 from patchwave.domain.runs.watchdog import heartbeat_deadline
 from patchwave.domain.workflow.run import Checkpoint, HeartbeatRequest, InProgressMachines, RunRef

@@ -17,10 +17,10 @@ from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.core.patches import AssessmentSummary
 from patchwave.domain.machine.health import Moment
 from patchwave.domain.machine.preflight import Preflight, Readiness, evaluate
+from patchwave.domain.runs.checkpoint import INSTALLING
 from patchwave.domain.runs.commands import terminal_outcome
 from patchwave.domain.runs.error_budget import counts_as_failure
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
-from patchwave.domain.runs.recovery import INSTALLING
 from patchwave.domain.runs.run import Mode
 from patchwave.domain.workflow.machine import (
     MachineEnded,

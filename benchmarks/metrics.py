@@ -109,7 +109,7 @@ def _of_replay(runs: Mapping[int, Json]) -> list[Metric]:
         return replayed(run, (FOLLOWS,)) / run["host"]["activities"][POLLS]["executions"]
 
     return [
-        _each("M1", "… in the runs, where looks are few", runs, per_poll, "8K+4 for K polls a generation", 164),
+        _each("M1", "… in the runs, where looks are few", runs, per_poll, "8K+4 for K polls an execution", 164),
         _growth("M3", "Exponent of replayed events in the fleet", runs, replayed, "2.00 flat, 1.00 tree", 1.1),
         _each(
             "M3",
@@ -157,7 +157,7 @@ def _of_messages(runs: Mapping[int, Json]) -> list[Metric]:
         _growth("M5", "Exponent of a parent's input and output", runs, parent_bytes, "0: references only", 0.1),
         _each(
             "M5",
-            "State that a parent carries between generations, KiB",
+            "State that a parent carries between executions, KiB",
             runs,
             lambda run: _largest(run, "largestState", PARENTS) / KIBIBYTE,
             "grows with what is in flight, up to 5,500 machines",

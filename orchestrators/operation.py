@@ -24,7 +24,7 @@ from patchwave.domain.workflow.operation import (
     StartState,
 )
 
-POLLS_PER_GENERATION = 10
+POLLS_PER_EXECUTION = 10
 """Polls before continue-as-new. Bounds the history and the cost of its replays (docs/adr/0017-benchmark-method.md)."""
 MAX_REFUSALS = 6
 """How often a busy machine is retried before it ends as busy."""
@@ -105,14 +105,14 @@ def await_operation(context: Context, operation: AwaitOperation) -> Steps[Operat
     """
     target = OperationRef(run_id=operation.run_id, machine_key=operation.machine_key, kind=operation.kind)
     wait_seconds = operation.wait_seconds
-    for _ in range(POLLS_PER_GENERATION):
+    for _ in range(POLLS_PER_EXECUTION):
         if wait_seconds:
             yield context.create_timer(timedelta(seconds=wait_seconds))
         report = yield from call(context, contracts.POLL_OPERATION, target)
         if report.state is not OperationState.RUNNING:
             return report
         wait_seconds = report.wait_seconds
-    following = {"polls": operation.polls + POLLS_PER_GENERATION, "wait_seconds": wait_seconds}
+    following = {"polls": operation.polls + POLLS_PER_EXECUTION, "wait_seconds": wait_seconds}
     continue_as_new(context, contracts.AWAIT_OPERATION, operation.model_copy(update=following))
     return None
 

@@ -19,7 +19,7 @@ MAX_LOST_WAVES = 3
 
 @implements(contracts.CHANGE_PATCH_MODES)
 def change_patch_modes(context: Context, change: ChangeRef) -> Steps[None]:
-    """Carry out a change. One generation is one wave, so that the history does not grow with the fleet."""
+    """Carry out a change. One execution is one wave, so that the history does not grow with the fleet."""
     keys = (yield from call(context, contracts.NEXT_PATCH_MODE_WAVE, change)).machine_keys
     if not keys:
         return

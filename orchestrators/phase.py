@@ -60,7 +60,7 @@ MAX_ATTEMPTS = 9
 def patch_phase(context: Context, phase: Phase) -> Steps[PhaseEnd | None]:
     """Take every machine of the phase through one step, within its limits.
 
-    One generation is one tick: read completions and controls, start machines, sleep, continue as new. A signal only
+    One execution is one tick: read completions and controls, start machines, sleep, continue as new. A signal only
     ends the sleep, so none can be lost. Each history has a handful of events, so the cost of a replay does not grow.
     """
     window = _Window(context, phase)
@@ -76,7 +76,7 @@ def patch_phase(context: Context, phase: Phase) -> Steps[PhaseEnd | None]:
         yield from window.fetch_remaining()
         return window.end()
     yield from window.sleep()
-    # Kept signals wake the next generation at once.
+    # Kept signals wake the next execution at once.
     continue_as_new(context, contracts.PATCH_PHASE, window.state(), keep_signals=True)
     return None
 
@@ -157,7 +157,7 @@ class _Window:
         )
 
     def state(self) -> Phase:
-        """The input of the next generation."""
+        """The input of the next execution."""
         live_waves = {f"wave:{self._lane(each)}/{each.wave}" for each in self._placed.values()}
         return self._phase.model_copy(
             update={

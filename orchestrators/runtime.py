@@ -104,7 +104,7 @@ def call_child[Request, Result](
 def continue_as_new[Request, Result](
     context: Context, orchestration: Orchestration[Request, Result], state: Request, *, keep_signals: bool = False
 ) -> None:
-    """End this generation; the next one begins with ``state``."""
+    """End this execution; the next one begins with ``state``."""
     context.continue_as_new(orchestration.encode_request(state), save_events=keep_signals)
 
 

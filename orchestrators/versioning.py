@@ -1,6 +1,6 @@
 """Versions of the orchestrations that this code can replay, and the check of each instance.
 
-An instance keeps the version that it was started with; its children and later generations inherit it. A change to the
+An instance keeps the version that it was started with; its children and later executions inherit it. A change to the
 order or kind of an orchestrator's actions raises `contracts.VERSION`. Either branch on ``context.version`` to keep the
 old version, or remove that from `SUPPORTED`. An instance of an unsupported version fails at its next turn, before any
 action; the watchdog then resumes its run from its rows (docs/adr/0019-recovery-and-versioning.md). Recorded histories

@@ -36,7 +36,7 @@ def test_host_simulator_and_storage_count_the_same_run(tmp_path: Path) -> None:
 
 
 def test_replayed_events_follow_the_closed_form() -> None:
-    # 8K+4 per poll with generations of K=10 polls, without the timer behind the last one.
+    # 8K+4 per poll with executions of K=10 polls, without the timer behind the last one.
     assert polling.replayed_events(30) == 30 * 84 - 80
 
 

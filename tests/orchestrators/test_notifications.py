@@ -192,10 +192,10 @@ def test_storage_that_is_away_for_good_fails_nothing(activity: str) -> None:
 # --- beside a run
 
 
-def announcing_run(context: task.OrchestrationContext, generation: int) -> Generator[task.Task[Any], Any, str | None]:
+def announcing_run(context: task.OrchestrationContext, execution: int) -> Generator[task.Task[Any], Any, str | None]:
     """Announces something, goes on as new in the same turn, and announces its end in the turn that is its last."""
     yield context.create_timer(timedelta(seconds=1))
-    if generation == 0:
+    if execution == 0:
         announce(context, RUN_ID, Event.STARTED)
         context.continue_as_new(1, save_events=True)
         return None
@@ -205,7 +205,7 @@ def announcing_run(context: task.OrchestrationContext, generation: int) -> Gener
     return "ended"
 
 
-def test_an_announcement_outlives_the_generation_and_the_run_that_made_it() -> None:
+def test_an_announcement_outlives_the_execution_and_the_run_that_made_it() -> None:
     town = Town(ops=[SENT])
     with town.bench(announcing_run) as bench:
         ended = bench.run("announcing_run", 0)

@@ -9,7 +9,7 @@ from durabletask.client import OrchestrationStatus
 from durabletask.history import TimerCreatedEvent
 
 from orchestrators.machine import MAX_POLLS
-from orchestrators.operation import POLLS_PER_GENERATION
+from orchestrators.operation import POLLS_PER_EXECUTION
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
@@ -59,8 +59,8 @@ def test_the_history_does_not_grow_with_the_polls(polls: int) -> None:
         ended = bench.run("await_operation", INPUT, timeout=40)
         assert len(bench.calls_of("poll_operation")) == polls
     assert ended.status is OrchestrationStatus.COMPLETED
-    # 4 events a step, a timer and a poll each; the closed form of a generation is 8K+4.
-    assert len(ended.history) <= 8 * POLLS_PER_GENERATION + 4
+    # 4 events a step, a timer and a poll each; the closed form of an execution is 8K+4.
+    assert len(ended.history) <= 8 * POLLS_PER_EXECUTION + 4
 
 
 def test_nothing_signed_passes_through_the_history() -> None:

@@ -64,7 +64,7 @@ def test_the_assess_step_knows_no_rule_but_its_own_limit() -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_generations_lose_nobody_and_keep_the_history_small(seed: int) -> None:
+def test_executions_lose_nobody_and_keep_the_history_small(seed: int) -> None:
     floor = Floor(Fleet(keys(90), cap=25), seed=seed)
     with floor.bench() as bench:
         ended = bench.run("patch_phase", phase(floor.fleet), timeout=60)

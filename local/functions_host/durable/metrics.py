@@ -30,7 +30,7 @@ class OrchestratorCounts:
     largest_output: int = 0
     """Given back when it was done."""
     largest_state: int = 0
-    """Carried from one generation to the next when it continued as new."""
+    """Carried from one execution to the next when it continued as new."""
     largest_payload: int = 0
     """Of its activities, children and events, its own input and output with them."""
     sent_bytes: int = 0

@@ -1,4 +1,4 @@
-"""Machines with their permits, in few bytes: a phase carries up to 6,200 of them from one generation to the next.
+"""Machines with their permits, in few bytes: a phase carries up to 6,200 of them from one execution to the next.
 
 What one machine shares with others (its lane, the groups of the rules that keep it apart) is written once.
 """

@@ -60,7 +60,7 @@ class OperationRef(Document):
 
 
 class AwaitOperation(Document):
-    """Follow an operation to its end; first poll after ``wait_seconds``. ``polls``: those of earlier generations."""
+    """Follow an operation to its end; first poll after ``wait_seconds``. ``polls``: those of earlier executions."""
 
     run_id: str
     machine_key: str

@@ -12,7 +12,7 @@ from patchwave.domain.workflow.machine import MachineEnded, MachineOptions
 
 
 class Phase(Document):
-    """A sliding window over the machines of one phase; also the state that it carries into its next generation."""
+    """A sliding window over the machines of one phase; also the state that it carries into its next execution."""
 
     run_id: str
     name: str = ""

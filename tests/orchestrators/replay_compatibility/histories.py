@@ -1,7 +1,8 @@
 """Histories of orchestrations as the engine gave them, turn by turn, and their replay with today's code.
 
-A file holds one *execution*: one generation of one instance. Its ``history`` is every event, in order; a turn saw those
-before ``past``, was given those from there up to ``upto``, and answered with ``actions``.
+A file holds one *execution* of an instance: what lies between two calls of continue-as-new. Its ``history`` is every
+event, in order; a turn saw those before ``past``, was given those from there up to ``upto``, and answered with
+``actions``.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Turn:
 
 @dataclass
 class Execution:
-    """One generation of one instance."""
+    """One execution of one instance."""
 
     instance_id: str
     name: str

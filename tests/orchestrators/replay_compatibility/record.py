@@ -35,7 +35,7 @@ from tests.support import scripted_fleet
 from tests.support.product import wait_until
 from tests.support.scripted_fleet import RUN_ID, Fleet, Ring, Script
 
-_KEPT_GENERATIONS = 3
+_KEPT_EXECUTIONS = 3
 """Of an instance: the first, the second, and the last."""
 _TURN_SECONDS = 0.2
 """An orchestration that has got an answer takes its turn in less."""
@@ -210,7 +210,7 @@ def record(scenario: Callable[[Callable[..., Workbench]], None], folder: Path) -
     scenario(bench)
     for instance_id, executions in sorted(recorders[0].executions.items()):
         kept = list(executions.values())
-        kept = [*kept[: _KEPT_GENERATIONS - 1], kept[-1]] if len(kept) > _KEPT_GENERATIONS else kept
+        kept = [*kept[: _KEPT_EXECUTIONS - 1], kept[-1]] if len(kept) > _KEPT_EXECUTIONS else kept
         place = re.sub(r"[^\w.]+", "-", instance_id.removeprefix(RUN_ID)).strip("-") or "run"
         for number, execution in enumerate(kept, start=1):
             execution.write(folder / f"{scenario.__name__}.{place}.{number}.json")

@@ -50,7 +50,7 @@ def difference(execution: Execution, upto: int, recorded: list[Json], now: list[
 
 
 def test_the_current_version_is_supported_and_recorded_in_full() -> None:
-    """Every orchestrator, every step of a machine, and an operation that went through generations."""
+    """Every orchestrator, every step of a machine, and an operation of several executions."""
     recorded = [Execution.read(path) for path in FILES if path.parent.name == contracts.VERSION]
     assert {execution.name for execution in recorded} == set(ORCHESTRATORS)
     assert {execution.version for execution in recorded} == {contracts.VERSION}
@@ -106,7 +106,7 @@ def test_an_instance_under_way_fails_when_its_version_is_supported_no_more(monke
     ]
 
 
-def test_children_and_later_generations_inherit_the_version() -> None:
+def test_children_and_later_executions_inherit_the_version() -> None:
     def parent(context: task.OrchestrationContext, data: Json) -> object:
         if not data.get("again"):
             context.continue_as_new({"again": True})

@@ -91,7 +91,7 @@ def test_no_group_is_overfull_and_nobody_waits_who_could_start(seed: int, size: 
 
 @given(seed=st.integers(0, 10**9), size=st.integers(1, 40))
 def test_taking_up_again_goes_on_as_before(seed: int, size: int) -> None:
-    """What an orchestration carries into its next generation, running and waiting, is all there is to know."""
+    """What an orchestration carries into its next execution, running and waiting, is all there is to know."""
     random = Random(seed)
     first = Admission()
     first.add(draw_fleet(random, size, 0))

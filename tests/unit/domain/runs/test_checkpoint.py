@@ -8,8 +8,8 @@ import pytest
 
 from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.core.patches import InstallationSummary
+from patchwave.domain.runs.checkpoint import count_failures, newest_end, resting_lanes, step_in_progress, was_begun
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
-from patchwave.domain.runs.recovery import count_failures, newest_end, resting_lanes, step_in_progress, was_begun
 from patchwave.domain.runs.run import Step
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)

@@ -17,7 +17,7 @@ from local.functions_host.tests.rig import (
 )
 
 
-def test_b9_a_timer_does_not_fire_into_the_next_generation(rig: Rig, mended: bool) -> None:
+def test_b9_a_timer_does_not_fire_into_the_next_execution(rig: Rig, mended: bool) -> None:
     rig.begun(timer(0.08), continue_as_new())
     rig.turn(rig.must_take(), timer(30))
     time.sleep(0.5)
@@ -32,7 +32,7 @@ def test_b9_a_timer_does_not_survive_a_reset(rig: Rig, mended: bool) -> None:
     assert len(new_events(rig.take(), "timerFired")) == int(not mended)
 
 
-def test_b10_a_late_result_does_not_complete_a_task_of_the_next_generation(rig: Rig, mended: bool) -> None:
+def test_b10_a_late_result_does_not_complete_a_task_of_the_next_execution(rig: Rig, mended: bool) -> None:
     rig.begun(activity(), continue_as_new())
     taken = [rig.must_take(), rig.must_take()]
     late = next(item for item in taken if item.HasField("activityRequest"))
@@ -57,7 +57,7 @@ def test_b10_a_result_that_comes_during_the_last_turn_is_not_carried_over(rig: R
     assert len(new_events(rig.must_take(), "taskCompleted")) == int(not mended)
 
 
-def test_b10_a_late_child_does_not_complete_a_task_of_the_next_generation(rig: Rig, mended: bool) -> None:
+def test_b10_a_late_child_does_not_complete_a_task_of_the_next_execution(rig: Rig, mended: bool) -> None:
     rig.begun(child("kid"), continue_as_new())
     turns = {item.orchestratorRequest.instanceId: item for item in (rig.must_take(), rig.must_take())}
     rig.turn(turns["main"], child("another kid"))
