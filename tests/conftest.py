@@ -15,7 +15,7 @@ from tests.support.product import Product
 settings.register_profile("patchwave", deadline=None)
 settings.load_profile("patchwave")
 
-# Writes find company all the same: the rest of a turn of the event loop, and while others are on their way.
+# Writes are batched all the same: within an iteration of the event loop, and while other writes are in flight.
 os.environ.setdefault("PATCHWAVE_STORAGE_BATCH_DELAY_SECONDS", "0.002")
 
 WEBHOOK_SECRET = "a-secret-for-tests-only-and-no-other"

@@ -49,7 +49,7 @@ def actions_of(request: Json) -> set[str]:
     if "expand=instanceView" in str(request["query"]):
         found.add("/".join((namespace, *parts[::2], "instanceView", "read")))
     if method == "PUT" and "creationData" in ((request["body"] or {}).get("properties") or {}):
-        # Linked access: whoever copies a disk must be able to read what is on it.
+        # Linked access: copying a disk takes the right to read it.
         found.add("Microsoft.Compute/disks/beginGetAccess/action")
     return found
 

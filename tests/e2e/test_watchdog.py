@@ -82,7 +82,7 @@ async def test_a_run_that_lost_its_phase_goes_on(product: Product) -> None:
         await engine.terminate_orchestration(phase.instance_id, recursive=False)
         await engine.wait_for_orchestration_completion(run_id, timeout=30)
         done = await look()
-        # First the machines, then their operations; nobody is left when the next generation begins.
+        # First the machines, then their operations; none is left when the next generation begins.
         assert done[0] is RecoveryAction.END
         assert done[-1] is RecoveryAction.CONTINUE
     ends_patched(product, run_id, ids)

@@ -1,4 +1,4 @@
-"""A run that lost its orchestration goes on from the records: what was under way first, and nothing twice."""
+"""A run that lost its orchestration goes on from the records: machines in progress first, and nothing twice."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ class TestNextGeneration:
         assert ended.status is OrchestrationStatus.COMPLETED, ended.failure
         return ended
 
-    def test_takes_up_what_was_under_way_before_it_starts_anybody(self) -> None:
-        """The limit was 1, and two are under way: somebody raised it meanwhile. Nobody starts until both have ended."""
+    def test_resumes_machines_in_progress_before_it_starts_others(self) -> None:
+        """The limit was lowered from 2 to 1 meanwhile. No other machine starts until both have ended."""
         fleet = planned(4, cap=1)
         last, third, *_ = reversed(fleet.keys)
         fleet.checkpoints = [in_progress(third, last), Checkpoint(is_planned=True)]
@@ -112,16 +112,16 @@ class TestNextGeneration:
         _, second = self.follow(fleet)
         assert first & set(second) == {RUN_ID}
 
-    def test_follows_what_is_under_way_although_the_run_was_stopped(self) -> None:
+    def test_follows_machines_in_progress_although_the_run_was_stopped(self) -> None:
         fleet = planned(3)
-        fleet.controls = RunControls(stop_reason="Somebody ended it.")
+        fleet.controls = RunControls(stop_reason="It was ended by hand.")
         fleet.checkpoints = [in_progress(fleet.keys[1]), Checkpoint(is_planned=True)]
         output, _ = self.follow(fleet)
         assert output["state"] == "stopped"
         assert fleet.installed == [fleet.keys[1]]
         assert len(fleet.outcomes) == 3
 
-    def test_passes_over_rings_that_are_done_with(self) -> None:
+    def test_passes_over_completed_rings(self) -> None:
         """Their bake time and their approval were before."""
         first, second, third = keys(3)
         rings = [
@@ -133,7 +133,7 @@ class TestNextGeneration:
         self.follow(fleet)
         assert {data["ringNumber"] for data in fleet.calls_of(contracts.LIST_PENDING_MACHINES.name)} == {1}
 
-    def test_waits_for_an_approval_no_longer_than_the_first_generation_said(self) -> None:
+    def test_waits_for_an_approval_no_longer_than_the_first_generation_would(self) -> None:
         """It was asked for 50 minutes ago, and an hour was given."""
         first, second = keys(2)
         rings = [
@@ -241,7 +241,7 @@ class TestNextGeneration:
         assert len(fleet.installed) == 1
 
 
-def test_a_sleeping_run_says_until_when_it_sleeps() -> None:
+def test_a_sleeping_run_extends_its_heartbeat_deadline() -> None:
     """The watchdog leaves it alone that long."""
     fleet = Fleet(keys(2), rings=[Ring("all", [{"westeurope": keys(2)}], approval_seconds=600)])
     with fleet.bench() as bench:
@@ -250,7 +250,7 @@ def test_a_sleeping_run_says_until_when_it_sleeps() -> None:
 
 
 @pytest.mark.parametrize("sleeper", [contracts.PATCH_PHASE.name, contracts.PATCH_RUN.name])
-def test_a_lost_timer_is_made_up_for_by_waking_the_run(sleeper: str) -> None:
+def test_a_lost_timer_is_compensated_by_waking_the_run(sleeper: str) -> None:
     """What the watchdog does about a silent run: the event ends the sleep of the run, or goes on to its phase."""
     approval = {"approval_seconds": 600} if sleeper == contracts.PATCH_RUN.name else {}
     fleet = Fleet(keys(2), rings=[Ring("all", [{"westeurope": keys(2)}], **approval)])
@@ -270,7 +270,7 @@ def test_a_lost_timer_is_made_up_for_by_waking_the_run(sleeper: str) -> None:
         bench.start("patch_run", RunInput(run_id=RUN_ID).to_wire(), instance_id=RUN_ID)
         wait_until(lambda: lost)
         if sleeper == contracts.PATCH_PHASE.name:
-            # Its machines end meanwhile: the engine has nothing left to do, and nobody would ever hear of them.
+            # Its machines end meanwhile: the engine has nothing left to do, and their completions are never read.
             wait_until(engine._is_idle)
         assert not fleet.closed
         bench.client.raise_orchestration_event(RUN_ID, Signal.CONTROL)

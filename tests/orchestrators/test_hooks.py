@@ -38,7 +38,7 @@ type Steps = Generator[task.Task[Any], Any, Any]
 def before(context: task.OrchestrationContext, data: Any) -> Steps:
     result = yield from before_install(context, REF, Waits(context))
     if isinstance(result, Requeue):
-        return "put back"
+        return "requeued"
     return None if result is None else result.to_wire()
 
 
@@ -110,9 +110,9 @@ def test_a_cancelled_run_is_no_failure_of_the_hook() -> None:
 
 
 @pytest.mark.parametrize("where", ["snapshot", "script"])
-def test_a_machine_whose_hooks_may_not_begin_waits_for_its_turn_again(where: str) -> None:
+def test_a_machine_whose_hooks_may_not_begin_is_requeued(where: str) -> None:
     left: dict[str, list[HookResult]] = {where: [REQUEUED]}
-    assert Hooks(**left).run(before).output == "put back"
+    assert Hooks(**left).run(before).output == "requeued"
 
 
 def test_refusals_are_borne_for_a_while() -> None:
@@ -189,15 +189,15 @@ def restarted(answers: list[PowerResult]) -> tuple[Any, int]:
     return ended.output, len(calls)
 
 
-def test_a_restart_is_over_when_azure_says_so() -> None:
+def test_a_restart_is_over_when_azure_reports_it() -> None:
     assert restarted([ASKED, ASKED, RESTARTED]) == (None, 3)
 
 
-def test_a_restart_that_is_refused_says_why() -> None:
+def test_a_refused_restart_has_the_reason() -> None:
     assert restarted([ASKED, REFUSED]) == ({"failure": "HTTP 403 AuthorizationFailed: No.", "isOpen": False}, 2)
 
 
-def test_a_restart_that_may_have_been_taken_is_told_as_open() -> None:
+def test_a_restart_that_may_have_been_accepted_is_reported_as_open() -> None:
     unknown = ASKED.model_copy(update={"wait_seconds": 0, "is_open": True})
     assert restarted([unknown]) == ({"failure": "", "isOpen": True}, 1)
 

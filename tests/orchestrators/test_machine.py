@@ -43,16 +43,16 @@ def run(fleet: Fleet, *, step: Step = Step.PATCH, mode: Mode = Mode.PATCH, **opt
     with Workbench([patch_machine, await_operation], fleet.activities()) as bench:
         ended = bench.run(contracts.PATCH_MACHINE.name, work.to_wire())
         assert ended.status is OrchestrationStatus.COMPLETED
-        told = MachineEnded.from_wire(ended.output)
-        assert (told.key, told.attempt) == (KEY, 3)
+        completion = MachineEnded.from_wire(ended.output)
+        assert (completion.key, completion.attempt) == (KEY, 3)
         if fleet.scripts[KEY].breaks != contracts.RECORD_OUTCOME.name:
-            assert fleet.completions["phase"].pop() == told, "the phase always gets the completion"
-        fleet.completions["phase"] = [told]
+            assert fleet.completions["phase"].pop() == completion, "the phase always gets the completion"
+        fleet.completions["phase"] = [completion]
         return bench
 
 
-def told(fleet: Fleet) -> MachineEnded:
-    """What the phase has been told."""
+def completion(fleet: Fleet) -> MachineEnded:
+    """What the phase gets at the end of the machine."""
     return fleet.completions["phase"][0]
 
 
@@ -105,7 +105,7 @@ def test_assess_run_ends_with_assessed() -> None:
 
 
 def test_a_machine_that_will_be_started_is_assessed_later() -> None:
-    fleet = Fleet([KEY], {KEY: Script(looks=[scripted_fleet.NEEDS_START])})
+    fleet = Fleet([KEY], {KEY: Script(preflights=[scripted_fleet.NEEDS_START])})
     run(fleet, step=Step.ASSESS, start_stopped=True)
     assert fleet.recorded == {}
     assert fleet.released[KEY] == 1
@@ -114,7 +114,7 @@ def test_a_machine_that_will_be_started_is_assessed_later() -> None:
 
 
 def test_an_assess_run_starts_no_machine() -> None:
-    fleet = Fleet([KEY], {KEY: Script(looks=[scripted_fleet.STOPPED])})
+    fleet = Fleet([KEY], {KEY: Script(preflights=[scripted_fleet.STOPPED])})
     bench = run(fleet, step=Step.ASSESS, mode=Mode.ASSESS, start_stopped=True)
     assert bench.calls_of(contracts.PREFLIGHT_MACHINE.name)[0]["startStopped"] is False
     assert fleet.outcomes[KEY] == ("skipped", "not_running")
@@ -137,14 +137,15 @@ def test_a_permanent_failure_of_an_assessment_is_not_repeated() -> None:
     assert fleet.outcomes[KEY] == ("skipped", "unsupported")
 
 
-def test_a_machine_that_somebody_else_has_patched_meanwhile_is_assessed_anew() -> None:
-    """What the look says of the assessment that there was: it is the second one now, and has all its tries."""
+def test_a_machine_that_was_patched_by_other_means_is_assessed_anew() -> None:
+    """The preflight counts the earlier assessment: this is the second one, and has all its attempts."""
     outdated = scripted_fleet.READY.model_copy(update={"assess_attempt": 2})
     fleet = Fleet(
         [KEY],
         {
             KEY: Script(
-                looks=[outdated], assess_polls=[scripted_fleet.PASSING, scripted_fleet.PASSING, scripted_fleet.CLEAN]
+                preflights=[outdated],
+                assess_polls=[scripted_fleet.PASSING, scripted_fleet.PASSING, scripted_fleet.CLEAN],
             )
         },
     )
@@ -154,11 +155,11 @@ def test_a_machine_that_somebody_else_has_patched_meanwhile_is_assessed_anew() -
     assert (KEY, "install") not in fleet.accepted
 
 
-# --- looks
+# --- preflights
 
 
-def test_a_machine_that_stays_locked_is_given_up_after_a_bounded_number_of_looks() -> None:
-    fleet = Fleet([KEY], {KEY: Script(looks=[scripted_fleet.LOCKED])})
+def test_a_machine_that_stays_locked_is_skipped_after_a_bounded_number_of_preflights() -> None:
+    fleet = Fleet([KEY], {KEY: Script(preflights=[scripted_fleet.LOCKED])})
     bench = run(fleet)
     assert len(bench.calls_of(contracts.PREFLIGHT_MACHINE.name)) == MAX_POLLS
     assert fleet.outcomes[KEY] == ("skipped", "locked_by_run")
@@ -166,7 +167,7 @@ def test_a_machine_that_stays_locked_is_given_up_after_a_bounded_number_of_looks
 
 
 def test_a_machine_that_becomes_ready_is_patched() -> None:
-    assert outcome_of(Script(looks=[scripted_fleet.LOCKED, scripted_fleet.LOCKED, scripted_fleet.READY])) == (
+    assert outcome_of(Script(preflights=[scripted_fleet.LOCKED, scripted_fleet.LOCKED, scripted_fleet.READY])) == (
         "patched",
         "ok",
     )
@@ -192,14 +193,14 @@ def test_throttling_for_ever_ends_with_a_bounded_history() -> None:
     assert fleet.outcomes[KEY] == ("unknown", "operation_lost")
 
 
-def test_a_busy_machine_is_given_up() -> None:
+def test_a_busy_machine_is_skipped() -> None:
     fleet = Fleet([KEY], {KEY: Script(install_starts=[scripted_fleet.BUSY])})
     bench = run(fleet)
     assert len(bench.calls_of(contracts.INSTALL_PATCHES.name)) == MAX_REFUSALS
     assert fleet.outcomes[KEY] == ("skipped", "operation_conflict")
 
 
-def test_a_post_whose_answer_is_never_known_ends_unknown_and_keeps_the_lock() -> None:
+def test_a_post_without_a_known_answer_ends_unknown_and_keeps_the_lock() -> None:
     fleet = Fleet([KEY], {KEY: Script(install_starts=[StartResult(state=StartState.WAIT, wait_seconds=30)])})
     run(fleet)
     assert fleet.outcomes[KEY] == ("unknown", "operation_lost")
@@ -225,7 +226,9 @@ def test_a_cancelled_assessment_is_no_installation_and_keeps_no_lock() -> None:
 
 
 def test_a_machine_is_stopped_again_when_its_assessment_is_cancelled() -> None:
-    script = Script(looks=[scripted_fleet.NEEDS_START, scripted_fleet.READY], assess_polls=[scripted_fleet.CANCELED])
+    script = Script(
+        preflights=[scripted_fleet.NEEDS_START, scripted_fleet.READY], assess_polls=[scripted_fleet.CANCELED]
+    )
     fleet = Fleet([KEY], {KEY: script})
     run(fleet, start_stopped=True)
     assert fleet.outcomes[KEY] == ("canceled", "canceled_by_user")
@@ -265,7 +268,7 @@ def test_a_rebooting_machine_is_waited_for() -> None:
     assert fleet.recorded[KEY][0]["installation"]["installed"] == 3
 
 
-def test_a_reboot_that_is_still_pending_is_said() -> None:
+def test_a_pending_reboot_is_in_the_outcome() -> None:
     required = OperationReport(
         state=OperationState.ENDED,
         installation=InstallResult.model_validate(
@@ -274,14 +277,16 @@ def test_a_reboot_that_is_still_pending_is_said() -> None:
     )
     silent = scripted_fleet.READY_AGAIN.model_copy(update={"reboot_pending": None})
     assert outcome_of(Script(install_polls=[required], verifications=[silent])) == ("reboot_required", "reboot_pending")
-    assert outcome_of(Script(install_polls=[required])) == ("patched", "ok"), "somebody rebooted it since"
+    assert outcome_of(Script(install_polls=[required])) == ("patched", "ok"), "it was rebooted since"
 
 
 # --- power
 
 
 def test_a_stopped_machine_is_started_assessed_patched_and_stopped() -> None:
-    fleet = Fleet([KEY], {KEY: Script(looks=[scripted_fleet.NEEDS_START, scripted_fleet.LOCKED, scripted_fleet.READY])})
+    fleet = Fleet(
+        [KEY], {KEY: Script(preflights=[scripted_fleet.NEEDS_START, scripted_fleet.LOCKED, scripted_fleet.READY])}
+    )
     run(fleet, start_stopped=True)
     assert fleet.outcomes[KEY] == ("patched", "ok")
     assert fleet.accepted == {(KEY, "assess"): 1, (KEY, "install"): 1}
@@ -290,7 +295,7 @@ def test_a_stopped_machine_is_started_assessed_patched_and_stopped() -> None:
 
 def test_a_start_that_got_lost_is_sent_again() -> None:
     fleet = Fleet(
-        [KEY], {KEY: Script(looks=[scripted_fleet.NEEDS_START, scripted_fleet.NEEDS_START, scripted_fleet.READY])}
+        [KEY], {KEY: Script(preflights=[scripted_fleet.NEEDS_START, scripted_fleet.NEEDS_START, scripted_fleet.READY])}
     )
     run(fleet, start_stopped=True)
     assert fleet.outcomes[KEY] == ("patched", "ok")
@@ -298,11 +303,11 @@ def test_a_start_that_got_lost_is_sent_again() -> None:
 
 
 def test_a_machine_that_stays_stopped_is_not_started_for_ever() -> None:
-    """The activity gives up after a quarter of an hour; should it not, the orchestration does."""
-    has_skipped_machines = PowerResult(accepted=False, failure=ArmFailure(status=0, message="It is off still"))
+    """The activity fails after a quarter of an hour; should it not, the orchestration does."""
+    timed_out = PowerResult(accepted=False, failure=ArmFailure(status=0, message="It is off still"))
     taken = PowerResult(accepted=True, wait_seconds=30)
     script = Script(
-        looks=[scripted_fleet.NEEDS_START] * 5 + [scripted_fleet.STOPPED], starts=[taken] * 4 + [has_skipped_machines]
+        preflights=[scripted_fleet.NEEDS_START] * 5 + [scripted_fleet.STOPPED], starts=[taken] * 4 + [timed_out]
     )
     fleet = Fleet([KEY], {KEY: script})
     bench = run(fleet, start_stopped=True)
@@ -312,7 +317,7 @@ def test_a_machine_that_stays_stopped_is_not_started_for_ever() -> None:
     assert {call["since"] for call in bench.calls_of(contracts.START_MACHINE.name)} == {
         bench.calls_of(contracts.START_MACHINE.name)[0]["since"]
     }, "one change of power, however many calls"
-    fleet = Fleet([KEY], {KEY: Script(looks=[scripted_fleet.NEEDS_START] * 60 + [scripted_fleet.STOPPED])})
+    fleet = Fleet([KEY], {KEY: Script(preflights=[scripted_fleet.NEEDS_START] * 60 + [scripted_fleet.STOPPED])})
     run(fleet, start_stopped=True)
     assert fleet.power == [("start", KEY)] * 60 + [("stop", KEY)]
     assert fleet.outcomes[KEY] == ("skipped", "not_running")
@@ -322,7 +327,8 @@ def test_a_start_that_is_refused_for_a_passing_reason_is_asked_for_again() -> No
     busy = PowerResult(accepted=False, wait_seconds=30, failure=ArmFailure(status=409, code="OperationNotAllowed"))
     accepted = PowerResult(accepted=True, wait_seconds=30)
     script = Script(
-        looks=[scripted_fleet.NEEDS_START, scripted_fleet.NEEDS_START, scripted_fleet.READY], starts=[busy, accepted]
+        preflights=[scripted_fleet.NEEDS_START, scripted_fleet.NEEDS_START, scripted_fleet.READY],
+        starts=[busy, accepted],
     )
     fleet = Fleet([KEY], {KEY: script})
     run(fleet, start_stopped=True)
@@ -336,7 +342,7 @@ def test_a_run_that_is_stopped_meanwhile_starts_no_machine() -> None:
     canceled = scripted_fleet.STOPPED.model_copy(
         update={"preflight": Preflight(readiness=Readiness.SKIP, outcome=ended)}
     )
-    fleet = Fleet([KEY], {KEY: Script(looks=[scripted_fleet.NEEDS_START, canceled], starts=[busy])})
+    fleet = Fleet([KEY], {KEY: Script(preflights=[scripted_fleet.NEEDS_START, canceled], starts=[busy])})
     run(fleet, start_stopped=True)
     assert fleet.outcomes[KEY][0] == "canceled"
     assert fleet.power.count(("start", KEY)) == 1
@@ -345,7 +351,7 @@ def test_a_run_that_is_stopped_meanwhile_starts_no_machine() -> None:
 def test_a_stop_that_got_lost_or_is_refused_for_a_while_is_sent_again() -> None:
     lost = PowerResult(accepted=False, wait_seconds=30, failure=ArmFailure(status=0))
     script = Script(
-        looks=[scripted_fleet.NEEDS_START, scripted_fleet.READY], stops=[lost, lost, PowerResult(accepted=True)]
+        preflights=[scripted_fleet.NEEDS_START, scripted_fleet.READY], stops=[lost, lost, PowerResult(accepted=True)]
     )
     fleet = Fleet([KEY], {KEY: script})
     run(fleet, start_stopped=True)
@@ -355,12 +361,17 @@ def test_a_stop_that_got_lost_or_is_refused_for_a_while_is_sent_again() -> None:
 
 
 def test_a_machine_that_a_person_stops_while_it_boots_is_not_started_again() -> None:
-    """Once it was seen to boot, no look may ask for a start: the look of a stopped machine would."""
+    """Once it was seen to boot, no preflight may request a start: that of a stopped machine would."""
     fleet = Fleet(
         [KEY],
         {
             KEY: Script(
-                looks=[scripted_fleet.NEEDS_START, scripted_fleet.LOCKED, scripted_fleet.LOCKED, scripted_fleet.STOPPED]
+                preflights=[
+                    scripted_fleet.NEEDS_START,
+                    scripted_fleet.LOCKED,
+                    scripted_fleet.LOCKED,
+                    scripted_fleet.STOPPED,
+                ]
             )
         },
     )
@@ -377,22 +388,25 @@ def test_a_machine_that_a_person_stops_while_it_boots_is_not_started_again() -> 
 
 def test_a_machine_that_boots_for_long_is_waited_for() -> None:
     fleet = Fleet(
-        [KEY], {KEY: Script(looks=[scripted_fleet.NEEDS_START] + [scripted_fleet.LOCKED] * 20 + [scripted_fleet.READY])}
+        [KEY],
+        {KEY: Script(preflights=[scripted_fleet.NEEDS_START] + [scripted_fleet.LOCKED] * 20 + [scripted_fleet.READY])},
     )
     bench = run(fleet, start_stopped=True)
     assert fleet.outcomes[KEY] == ("patched", "ok")
     assert len(bench.calls_of(contracts.PREFLIGHT_MACHINE.name)) == 22
     fleet = Fleet(
-        [KEY], {KEY: Script(looks=[scripted_fleet.NEEDS_START] + [scripted_fleet.LOCKED] * 22 + [scripted_fleet.READY])}
+        [KEY],
+        {KEY: Script(preflights=[scripted_fleet.NEEDS_START] + [scripted_fleet.LOCKED] * 22 + [scripted_fleet.READY])},
     )
     run(fleet, start_stopped=True)
     assert fleet.outcomes[KEY] == ("skipped", "locked_by_run")
 
 
-def test_azure_says_why_a_machine_was_not_started() -> None:
+def test_the_refusal_of_a_start_is_in_the_outcome() -> None:
     locked = ArmFailure(status=403, code="AuthorizationFailed", message="no right to start")
     script = Script(
-        looks=[scripted_fleet.NEEDS_START, scripted_fleet.STOPPED], starts=[PowerResult(accepted=False, failure=locked)]
+        preflights=[scripted_fleet.NEEDS_START, scripted_fleet.STOPPED],
+        starts=[PowerResult(accepted=False, failure=locked)],
     )
     fleet = Fleet([KEY], {KEY: script})
     run(fleet, start_stopped=True)
@@ -400,8 +414,8 @@ def test_azure_says_why_a_machine_was_not_started() -> None:
     assert "no right to start" in fleet.recorded[KEY][0]["outcome"]["message"]
 
 
-def test_a_machine_that_never_comes_up_is_stopped_again() -> None:
-    fleet = Fleet([KEY], {KEY: Script(looks=[scripted_fleet.NEEDS_START, scripted_fleet.LOCKED])})
+def test_a_machine_that_never_gets_ready_is_stopped_again() -> None:
+    fleet = Fleet([KEY], {KEY: Script(preflights=[scripted_fleet.NEEDS_START, scripted_fleet.LOCKED])})
     run(fleet, start_stopped=True)
     assert fleet.outcomes[KEY][0] == "skipped"
     assert fleet.power == [("start", KEY), ("stop", KEY)]
@@ -412,7 +426,7 @@ def test_a_machine_that_still_installs_is_not_stopped() -> None:
         [KEY],
         {
             KEY: Script(
-                looks=[scripted_fleet.NEEDS_START, scripted_fleet.READY], install_polls=[scripted_fleet.CANCELED]
+                preflights=[scripted_fleet.NEEDS_START, scripted_fleet.READY], install_polls=[scripted_fleet.CANCELED]
             )
         },
     )
@@ -424,9 +438,9 @@ def test_a_machine_that_still_installs_is_not_stopped() -> None:
     )
 
 
-def test_a_machine_that_cannot_be_stopped_again_is_told() -> None:
+def test_a_machine_that_cannot_be_stopped_again_is_a_warning() -> None:
     refused = PowerResult(accepted=False, failure=ArmFailure(status=403, code="AuthorizationFailed"))
-    fleet = Fleet([KEY], {KEY: Script(looks=[scripted_fleet.NEEDS_START, scripted_fleet.READY], stops=[refused])})
+    fleet = Fleet([KEY], {KEY: Script(preflights=[scripted_fleet.NEEDS_START, scripted_fleet.READY], stops=[refused])})
     run(fleet, start_stopped=True)
     outcome = fleet.recorded[KEY][0]["outcome"]
     assert (outcome["outcome"], outcome["reason"]) == ("patched_with_warnings", "power_not_restored")
@@ -440,17 +454,17 @@ def test_a_stop_that_azure_may_still_carry_out_keeps_the_lock() -> None:
     taken = PowerResult(
         accepted=False, is_open=True, failure=ArmFailure(status=0, message="Azure took the call, and it still runs")
     )
-    fleet = Fleet([KEY], {KEY: Script(looks=[scripted_fleet.NEEDS_START, scripted_fleet.READY], stops=[taken])})
+    fleet = Fleet([KEY], {KEY: Script(preflights=[scripted_fleet.NEEDS_START, scripted_fleet.READY], stops=[taken])})
     run(fleet, start_stopped=True)
     assert fleet.outcomes[KEY] == ("patched_with_warnings", "power_not_restored")
     assert fleet.recorded[KEY][0]["keepLock"] is True
 
 
-def test_a_machine_that_is_put_back_keeps_its_lock_while_azure_may_still_stop_it() -> None:
+def test_a_requeued_machine_keeps_its_lock_while_azure_may_still_stop_it() -> None:
     taken = PowerResult(accepted=False, is_open=True, failure=ArmFailure(status=0, message="it still runs"))
     for stops, keeps in (([taken], True), ([PowerResult(accepted=True)], False)):
         script = Script(
-            looks=[scripted_fleet.NEEDS_START, scripted_fleet.READY],
+            preflights=[scripted_fleet.NEEDS_START, scripted_fleet.READY],
             install_starts=[scripted_fleet.REQUEUED],
             stops=stops,
         )
@@ -463,21 +477,27 @@ def test_a_machine_that_is_put_back_keeps_its_lock_while_azure_may_still_stop_it
 def test_a_stop_is_followed_until_the_machine_shows_it_within_bounds() -> None:
     in_progress = PowerResult(accepted=False, wait_seconds=30, is_open=True)
     stops = [in_progress] * 5 + [PowerResult(accepted=True)]
-    fleet = Fleet([KEY], {KEY: Script(looks=[scripted_fleet.NEEDS_START, scripted_fleet.READY], stops=stops)})
+    fleet = Fleet([KEY], {KEY: Script(preflights=[scripted_fleet.NEEDS_START, scripted_fleet.READY], stops=stops)})
     bench = run(fleet, start_stopped=True)
     assert fleet.outcomes[KEY] == ("patched", "ok")
     assert len({call["since"] for call in bench.calls_of(contracts.STOP_MACHINE.name)}) == 1
-    fleet = Fleet([KEY], {KEY: Script(looks=[scripted_fleet.NEEDS_START, scripted_fleet.READY], stops=[in_progress])})
+    fleet = Fleet(
+        [KEY], {KEY: Script(preflights=[scripted_fleet.NEEDS_START, scripted_fleet.READY], stops=[in_progress])}
+    )
     run(fleet, start_stopped=True)
     assert fleet.outcomes[KEY] == ("patched_with_warnings", "power_not_restored")
     assert fleet.power == [("start", KEY)] + [("stop", KEY)] * 60
     assert "the machine did not show it in time" in fleet.recorded[KEY][0]["outcome"]["message"]
 
 
-def test_an_outage_behind_the_installation_does_not_hide_how_that_went() -> None:
+def test_an_outage_after_the_installation_does_not_hide_its_result() -> None:
     fleet = Fleet(
         [KEY],
-        {KEY: Script(looks=[scripted_fleet.NEEDS_START, scripted_fleet.READY], breaks=contracts.STOP_MACHINE.name)},
+        {
+            KEY: Script(
+                preflights=[scripted_fleet.NEEDS_START, scripted_fleet.READY], breaks=contracts.STOP_MACHINE.name
+            )
+        },
     )
     run(fleet, start_stopped=True)
     outcome = fleet.recorded[KEY][0]["outcome"]
@@ -511,13 +531,15 @@ def test_an_outage_of_some_minutes_ends_no_machine(activity: str, monkeypatch: p
     assert fleet.outcomes[KEY] == ("patched", "ok")
 
 
-def test_an_answer_that_nobody_understands_is_recorded_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_result_of_an_activity_is_recorded_and_completes_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     fleet = Fleet([KEY])
     activities = fleet.activities() | {contracts.PREFLIGHT_MACHINE.name: lambda _: {"preflight": "none"}}
     monkeypatch.setattr(fleet, "activities", lambda: activities)
     run(fleet)
     assert fleet.outcomes[KEY] == ("unknown", "internal")
-    assert told(fleet).failed
+    assert completion(fleet).failed
 
 
 @pytest.mark.parametrize(
@@ -541,45 +563,45 @@ def test_when_even_the_record_fails_it_counts_as_a_failure() -> None:
     fleet = Fleet([KEY], {KEY: Script(breaks=contracts.RECORD_OUTCOME.name)})
     run(fleet)
     assert fleet.recorded == {}
-    assert told(fleet).failed
+    assert completion(fleet).failed
 
 
-# --- put back
+# --- requeued
 
 
-def test_a_machine_whose_turn_is_over_is_put_back_with_nothing_sent() -> None:
+def test_a_machine_without_a_permit_is_requeued_with_nothing_sent() -> None:
     fleet = Fleet([KEY], {KEY: Script(install_starts=[scripted_fleet.REQUEUED])})
     run(fleet)
-    assert told(fleet).requeued
-    assert not told(fleet).failed
+    assert completion(fleet).requeued
+    assert not completion(fleet).failed
     assert fleet.recorded == {}
     assert fleet.stages[KEY] is Stage.ASSESSED
     assert fleet.accepted == {(KEY, "assess"): 1}
 
 
-def test_a_machine_that_was_started_for_nothing_is_stopped_before_it_is_put_back() -> None:
+def test_a_machine_that_was_started_for_nothing_is_stopped_before_it_is_requeued() -> None:
     fleet = Fleet(
         [KEY],
         {
             KEY: Script(
-                looks=[scripted_fleet.NEEDS_START, scripted_fleet.READY], install_starts=[scripted_fleet.REQUEUED]
+                preflights=[scripted_fleet.NEEDS_START, scripted_fleet.READY], install_starts=[scripted_fleet.REQUEUED]
             )
         },
     )
     run(fleet, start_stopped=True)
-    assert told(fleet).requeued
+    assert completion(fleet).requeued
     assert fleet.power == [("start", KEY), ("stop", KEY)]
 
 
-def test_a_machine_that_an_earlier_turn_started_and_left_running_is_stopped_at_its_end() -> None:
+def test_a_machine_that_an_earlier_attempt_left_running_is_stopped_at_its_end() -> None:
     still_runs = scripted_fleet.READY.model_copy(update={"powered_on_by_run": True})
-    fleet = Fleet([KEY], {KEY: Script(looks=[still_runs])})
+    fleet = Fleet([KEY], {KEY: Script(preflights=[still_runs])})
     run(fleet, start_stopped=True)
     assert fleet.outcomes[KEY] == ("patched", "ok")
     assert fleet.power == [("stop", KEY)]
 
 
-# --- what the phase is told
+# --- completions for the phase
 
 
 @pytest.mark.parametrize(
@@ -588,14 +610,14 @@ def test_a_machine_that_an_earlier_turn_started_and_left_running_is_stopped_at_i
         (Script(), False),
         (Script(install_polls=[scripted_fleet.BROKEN]), True),
         (Script(install_polls=[scripted_fleet.LOST]), True),
-        (Script(looks=[scripted_fleet.STOPPED]), False),
+        (Script(preflights=[scripted_fleet.STOPPED]), False),
     ],
     ids=["patched", "failed", "lost", "skipped"],
 )
-def test_the_phase_is_told_whether_the_end_uses_the_error_budget(script: Script, failed: bool) -> None:
+def test_the_completion_says_whether_the_end_uses_the_error_budget(script: Script, failed: bool) -> None:
     fleet = Fleet([KEY], {KEY: script})
     run(fleet)
-    assert told(fleet).failed is failed
+    assert completion(fleet).failed is failed
 
 
 # --- health
@@ -607,7 +629,7 @@ def test_a_machine_that_became_unhealthy_has_failed_although_it_is_patched() -> 
     assert fleet.outcomes[KEY] == ("failed", "unhealthy")
     assert fleet.recorded[KEY][0]["installation"]["installed"] == 3
     assert "3 patches are installed" in fleet.recorded[KEY][0]["outcome"]["message"]
-    assert told(fleet).failed
+    assert completion(fleet).failed
     asked = fleet.calls_of(contracts.CHECK_HEALTH.name)
     assert [(call["moment"], call["lookedFor"]) for call in asked] == [("before", 0), ("after", 0), ("after", 30)]
 
@@ -620,7 +642,7 @@ def test_a_veto_before_the_installation_leaves_the_machine_alone() -> None:
     run(fleet, health=True)
     assert fleet.outcomes[KEY] == ("skipped", "alert_firing")
     assert (KEY, "install") not in fleet.accepted
-    assert not told(fleet).failed
+    assert not completion(fleet).failed
 
 
 @pytest.mark.parametrize("wait", ["health", "boot"])
@@ -632,7 +654,7 @@ def test_a_cancel_ends_a_wait_at_once_and_only_the_first(wait: str) -> None:
     ended = PreflightResult(preflight=Preflight(readiness=Readiness.SKIP, outcome=Outcome.canceled()))
     script = {
         "health": Script(health=[scripted_fleet.WELL, long, long, scripted_fleet.WELL]),
-        "boot": Script(looks=[scripted_fleet.NEEDS_START, busy, busy, busy, ended]),
+        "boot": Script(preflights=[scripted_fleet.NEEDS_START, busy, busy, busy, ended]),
     }[wait]
     fleet = Fleet([KEY], {KEY: script})
     awaited = contracts.CHECK_HEALTH.name if wait == "health" else contracts.PREFLIGHT_MACHINE.name
@@ -666,7 +688,7 @@ def test_a_failed_installation_stays_the_reason() -> None:
     assert fleet.outcomes[KEY] == ("failed", "patches_failed")
 
 
-def test_nobody_asks_for_health_that_no_policy_wants() -> None:
+def test_health_is_not_checked_unless_the_policy_has_it() -> None:
     fleet = Fleet([KEY])
     run(fleet)
     assert not fleet.calls_of(contracts.CHECK_HEALTH.name)
@@ -675,7 +697,7 @@ def test_nobody_asks_for_health_that_no_policy_wants() -> None:
 # --- restarts apart
 
 
-def test_a_machine_that_needs_a_restart_waits_for_its_turn() -> None:
+def test_a_machine_that_needs_a_restart_waits_for_the_restart_step() -> None:
     script = Script(install_polls=[scripted_fleet.NEEDS_REBOOT], verifications=[scripted_fleet.REBOOT_PENDING])
     fleet = Fleet([KEY], {KEY: script})
     run(fleet, reboot_apart=True)
@@ -718,12 +740,12 @@ def test_a_restarted_machine_is_patched_once_it_is_back() -> None:
             Script(restart=PowerResult(accepted=False, failure=ArmFailure(status=409, code="Conflict"))),
             ("reboot_required", "reboot_failed"),
         ),
-        (Script(looks=[scripted_fleet.STOPPED]), ("reboot_required", "reboot_pending")),
+        (Script(preflights=[scripted_fleet.STOPPED]), ("reboot_required", "reboot_pending")),
         (Script(health=[scripted_fleet.UNWELL]), ("failed", "unhealthy")),
     ],
     ids=["never back", "needs another", "refused", "stopped meanwhile", "unhealthy"],
 )
-def test_a_restart_that_did_not_work_is_said(script: Script, outcome: tuple[str, str]) -> None:
+def test_a_failed_restart_is_in_the_outcome(script: Script, outcome: tuple[str, str]) -> None:
     assert restarted(script).outcomes[KEY] == outcome
 
 
@@ -731,7 +753,7 @@ def test_a_restart_that_did_not_work_is_said(script: Script, outcome: tuple[str,
     ("failure", "said"),
     [(ArmFailure(status=409, code="Conflict"), "Conflict"), (None, "Azure did not say that it is done")],
 )
-def test_why_a_restart_did_not_work_is_said(failure: ArmFailure | None, said: str) -> None:
+def test_the_reason_of_a_failed_restart_is_in_the_outcome(failure: ArmFailure | None, said: str) -> None:
     fleet = restarted(Script(restart=PowerResult(accepted=False, failure=failure)))
     assert said in fleet.recorded[KEY][0]["outcome"]["message"]
 
@@ -743,9 +765,9 @@ def test_a_restart_that_azure_may_still_carry_out_keeps_the_lock(is_open: bool) 
     assert fleet.recorded[KEY][0]["keepLock"] is is_open
 
 
-def test_a_restart_that_may_not_be_sent_now_waits_for_its_turn() -> None:
+def test_a_restart_that_may_not_be_sent_now_is_requeued() -> None:
     fleet = restarted(Script(restart=PowerResult(accepted=False, requeued=True)))
-    assert told(fleet).requeued
+    assert completion(fleet).requeued
     assert fleet.recorded == {}
     assert fleet.stages[KEY] is Stage.INSTALLED
 
@@ -754,8 +776,8 @@ def test_a_stopped_run_restarts_nothing_and_leaves_the_end_to_its_close() -> Non
     stopped = scripted_fleet.READY.model_copy(
         update={"preflight": Preflight(readiness=Readiness.SKIP, outcome=Outcome.canceled())}
     )
-    fleet = restarted(Script(looks=[stopped]))
-    assert told(fleet).requeued
+    fleet = restarted(Script(preflights=[stopped]))
+    assert completion(fleet).requeued
     assert fleet.recorded == {}
     assert fleet.stages[KEY] is Stage.INSTALLED
     assert not fleet.power

@@ -134,12 +134,12 @@ class Azure:
         return {}
 
     def load_maintenance_run(self, _: Json) -> MaintenanceRunStatus:
-        heard = self.post_after is not None and self.now() >= self.at + self.post_after
+        has_post_event = self.post_after is not None and self.now() >= self.at + self.post_after
         return self.opened.model_copy(
             update={
                 "is_prepared": self.is_prepared,
                 "is_canceled": self.canceled,
-                "is_over": self.canceled or heard,
+                "is_over": self.canceled or has_post_event,
                 "has_results": self.has_results,
             }
         )
@@ -291,11 +291,11 @@ def test_what_was_started_is_stopped_again_and_nothing_else() -> None:
     assert parse_instant(before) is not None
 
 
-def test_nothing_is_started_unless_the_policy_says_so() -> None:
+def test_nothing_is_started_unless_the_policy_has_it() -> None:
     azure = Azure("a", "b", stopped=("b",), start_stopped=False, cancel_on_pre_failure=True)
     azure.run()
     assert azure.calls_of(contracts.START_MACHINE.name) == []
-    assert azure.prepared["b"] == "", "nobody asked for it: nothing has failed"
+    assert azure.prepared["b"] == "", "it was not requested: nothing has failed"
     assert not azure.canceled
     assert azure.running == {"a"}
 
@@ -388,16 +388,16 @@ def test_a_cancel_ends_the_waits_before_the_run(pages: list[MachinesPage]) -> No
     assert azure.prepared == {}
 
 
-def test_a_failed_step_cancels_the_scheduled_run_when_the_policy_says_so() -> None:
+def test_a_failed_step_cancels_the_scheduled_run_where_the_policy_has_it() -> None:
     azure = Azure("a", "b", stopped=("b",), hooks=True, cancel_on_pre_failure=True)
     azure.hooks["a"] = [HOOK_FAILED]
     azure.run()
     assert azure.canceled
     assert azure.prepared == {"a": "The snapshot failed.", "b": ""}
     assert state_of(azure) == "stopped"
-    assert azure.running == {"a"}, "the power is put back although nothing was patched"
+    assert azure.running == {"a"}, "power is restored although nothing was patched"
     assert azure.calls_of(contracts.IMPORT_RESULTS.name) == azure.calls_of(contracts.ASSESS_MACHINE.name) == []
-    assert azure.now() < azure.at + timedelta(minutes=30), "nobody waits for a post event then"
+    assert azure.now() < azure.at + timedelta(minutes=30), "no post event is waited for then"
 
 
 def test_otherwise_azure_patches_all_the_same() -> None:
@@ -408,7 +408,7 @@ def test_otherwise_azure_patches_all_the_same() -> None:
     assert state_of(azure) == "completed"
 
 
-def test_work_that_does_not_end_before_the_deadline_has_failed_and_the_cancellation_comes_in_time() -> None:
+def test_pre_maintenance_that_misses_its_deadline_has_failed_and_the_run_is_cancelled_in_time() -> None:
     azure = Azure("a", "b", stopped=("b",), hooks=True, cancel_on_pre_failure=True)
     azure.hooks["a"] = [HOOK_RUNS] * 40 + [HOOK_DONE]
     moments: list[datetime] = []
@@ -425,7 +425,7 @@ def test_work_that_does_not_end_before_the_deadline_has_failed_and_the_cancellat
     order = [name for name, _ in azure.calls]
     last_hook = max(index for index, name in enumerate(order) if name == contracts.TAKE_SNAPSHOT.name)
     assert order.index(contracts.STOP_MACHINE.name) > last_hook, (
-        "nothing is put back while anything is still being prepared"
+        "power is not restored while pre maintenance is in progress"
     )
     assert azure.running == {"a"}
 
@@ -516,7 +516,7 @@ def test_a_post_event_ends_the_wait() -> None:
     assert azure.now() < azure.at + timedelta(hours=1)
 
 
-def test_a_post_event_that_comes_first_begins_with_the_results() -> None:
+def test_a_post_event_that_arrives_first_begins_with_the_results() -> None:
     azure = Azure("a", "b")
     azure.post_after = timedelta(0)
     azure.run()
@@ -548,7 +548,7 @@ def test_a_stop_that_azure_may_still_carry_out_keeps_the_lock() -> None:
     assert len(azure.calls_of(contracts.STOP_MACHINE.name)) == 1
 
 
-def test_results_that_come_late_are_waited_for_and_those_that_never_come_are_not() -> None:
+def test_late_results_are_waited_for_for_a_bounded_time() -> None:
     azure = Azure("a")
     azure.copies = [ResultsPage(awaited=1), ResultsPage(cursor="x"), ResultsPage(awaited=1), ResultsPage()]
     azure.run()
@@ -561,7 +561,7 @@ def test_results_that_come_late_are_waited_for_and_those_that_never_come_are_not
 
 
 @pytest.mark.parametrize("in_progress", [1, 0])
-def test_a_post_event_before_its_time_stops_nobody_who_may_be_patched(in_progress: int) -> None:
+def test_an_early_post_event_stops_no_machine_that_may_be_patched(in_progress: int) -> None:
     """It may be forged, or of a run that has ended for others: machines without a result may still be patched.
 
     Not so when Update Manager has said that they failed: those never get a result.
@@ -582,7 +582,7 @@ def test_a_post_event_before_its_time_stops_nobody_who_may_be_patched(in_progres
     assert (stops[0] >= azure.opened.ends_at) == bool(in_progress)
 
 
-def test_results_that_cannot_be_read_keep_nobody_from_its_power() -> None:
+def test_unreadable_results_do_not_keep_power_from_being_restored() -> None:
     azure = Azure("a", stopped=("a",))
     azure.copies = [ResultsPage(failure="Forbidden.")]
     azure.run()

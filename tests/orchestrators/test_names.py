@@ -26,7 +26,7 @@ def test_the_longest_instance_id_fits() -> None:
             assert not set(instance) & set("/\\#?")
 
 
-def test_a_machine_that_was_put_back_in_every_window_of_a_run_still_fits() -> None:
+def test_a_machine_that_was_requeued_in_every_window_of_a_run_still_fits() -> None:
     run_id = RunId.of(datetime(2026, 11, 21, tzinfo=UTC), "a" * 32, "0" * 8).text
     instances = {instance_ids.machine(run_id, "patch", MACHINE.key, attempt) for attempt in range(1, 36)}
     assert len(instances) == 35

@@ -87,7 +87,7 @@ class Town:
         return {}
 
 
-def test_every_channel_is_told_once() -> None:
+def test_every_channel_gets_a_notification_once() -> None:
     town = Town(ops=[SENT], chat=[SENT])
     with town.bench() as bench:
         ended = bench.run(contracts.SEND_NOTIFICATIONS.name, NOTICE.to_wire())
@@ -100,7 +100,7 @@ def test_every_channel_is_told_once() -> None:
     assert (report["sent"], report["failed"]) == (["ops", "chat"], {})
 
 
-def test_nobody_to_tell_leaves_no_trace() -> None:
+def test_without_channels_nothing_is_recorded() -> None:
     town = Town()
     with town.bench() as bench:
         ended = bench.run(contracts.SEND_NOTIFICATIONS.name, NOTICE.to_wire())
@@ -120,7 +120,7 @@ def test_a_failure_that_may_pass_is_tried_again_and_others_do_not_wait_for_it() 
     assert sorted(ended.output["sent"]) == ["chat", "ops"]
 
 
-def test_the_wait_that_an_attempt_asks_for_is_kept() -> None:
+def test_the_retry_delay_of_an_attempt_is_kept() -> None:
     town = Town(ops=[SendResult(sent=False, wait_seconds=1800, failure="HTTP 429."), SENT])
     with town.bench() as bench:
         ended = bench.run(contracts.SEND_NOTIFICATIONS.name, NOTICE.to_wire())
@@ -131,7 +131,7 @@ def test_the_wait_that_an_attempt_asks_for_is_kept() -> None:
     assert timedelta(seconds=1799) < waited < timedelta(seconds=1830)
 
 
-def test_a_channel_that_is_throttled_loses_no_attempt_and_others_are_told() -> None:
+def test_a_throttled_channel_loses_no_attempt_and_delays_no_other() -> None:
     throttled = SendResult(sent=False, wait_seconds=30, counts_as_attempt=False, failure="HTTP 429.")
     town = Town(ops=[*[throttled] * 30, PASSING, SENT], chat=[SENT])
     with town.bench() as bench:
@@ -210,8 +210,8 @@ def test_an_announcement_outlives_the_execution_and_the_run_that_made_it() -> No
     with town.bench(announcing_run) as bench:
         ended = bench.run("announcing_run", 0)
         for event in ("started", "gate_closed", "ended"):
-            told = bench.wait(f"{RUN_ID}:notify:{event}:1")
-            assert told.output["sent"] == ["ops"]
+            ended = bench.wait(f"{RUN_ID}:notify:{event}:1")
+            assert ended.output["sent"] == ["ops"]
     assert (ended.status, ended.output) == (OrchestrationStatus.COMPLETED, "ended")
     facts = {attempt["notice"]["facts"]["event"]: attempt["notice"]["facts"] for attempt in town.attempts["ops"]}
     assert len(town.attempts["ops"]) == len(facts) == 3
@@ -221,7 +221,7 @@ def test_an_announcement_outlives_the_execution_and_the_run_that_made_it() -> No
 
 def failing_announcement(context: task.OrchestrationContext, _: Json) -> Generator[task.Task[Any], Any]:
     yield context.create_timer(timedelta(seconds=1))
-    raise Broken("nothing that people are told by may fail a run")
+    raise Broken("no notification may fail a run")
 
 
 def patient_run(context: task.OrchestrationContext, _: Any) -> Generator[task.Task[Any], Any, str]:
@@ -234,15 +234,15 @@ def test_a_run_does_not_notice_that_its_announcement_failed() -> None:
     orchestrators = {"patient_run": patient_run, contracts.SEND_NOTIFICATIONS.name: failing_announcement}
     with Workbench(orchestrators) as bench:
         ended = bench.run("patient_run")
-        told = bench.wait(f"{RUN_ID}:notify:started:1")
-    assert told.status is OrchestrationStatus.FAILED
+        sent = bench.wait(f"{RUN_ID}:notify:started:1")
+    assert sent.status is OrchestrationStatus.FAILED
     assert (ended.status, ended.output) == (OrchestrationStatus.COMPLETED, "ended")
 
 
 # --- the run itself
 
 
-def told_by(fleet: Fleet) -> list[Json]:
+def announced_by(fleet: Fleet) -> list[Json]:
     """Run the fleet to its end; the facts of everything that was announced, in the order of its announcement."""
     town = Town(ops=[SENT])
     orchestrators = [patch_run, patch_phase, patch_machine, await_operation, send_notifications]
@@ -256,16 +256,16 @@ def told_by(fleet: Fleet) -> list[Json]:
     return [notice.facts.to_wire() for notice in sorted(notices, key=lambda notice: notice.at)]
 
 
-def test_a_run_tells_its_start_and_its_end() -> None:
-    facts = told_by(Fleet(["a" * 24], announces=True))
+def test_a_run_announces_its_start_and_its_end() -> None:
+    facts = announced_by(Fleet(["a" * 24], announces=True))
     assert [fact["event"] for fact in facts] == ["started", "ended"]
 
 
-def test_a_run_that_nobody_listens_to_starts_nothing() -> None:
-    assert told_by(Fleet(["a" * 24])) == []
+def test_a_run_without_channels_starts_no_notification() -> None:
+    assert announced_by(Fleet(["a" * 24])) == []
 
 
-def test_a_run_tells_once_that_it_waits_for_its_next_window() -> None:
+def test_a_run_announces_once_that_it_waits_for_its_next_window() -> None:
     now = datetime.now(UTC)
     opens_at = now + timedelta(days=3)
     fleet = Fleet(["a" * 24], announces=True)
@@ -274,7 +274,7 @@ def test_a_run_tells_once_that_it_waits_for_its_next_window() -> None:
     )
     fleet.cutoffs = [Cutoff(at=now - timedelta(hours=1)), Cutoff(at=opens_at + timedelta(hours=2))]
     fleet.next_windows = [NextWindow(opens_at=opens_at, ends_at=opens_at + timedelta(hours=4))]
-    facts = told_by(fleet)
+    facts = announced_by(fleet)
     assert [fact["event"] for fact in facts] == ["started", "awaiting_window", "ended"]
     assert facts[1]["opensAt"] == format_instant(opens_at)
     assert set(fleet.outcomes.values()) == {("patched", "ok")}

@@ -71,7 +71,7 @@ def test_nothing_signed_passes_through_the_history() -> None:
     assert OperationReport.from_wire(ended.output).state is OperationState.ENDED
 
 
-def test_the_first_look_comes_when_the_end_is_near() -> None:
+def test_the_first_poll_is_near_the_expected_end() -> None:
     fleet = Fleet([KEY], {KEY: Script(install_polls=[INSTALLED])})
     with fleet.bench() as bench:
         ended = bench.run("await_operation", INPUT | {"waitSeconds": 600})
@@ -79,8 +79,8 @@ def test_the_first_look_comes_when_the_end_is_near() -> None:
     assert [type(event) for event in ended.history].count(TimerCreatedEvent) == 1
 
 
-def test_a_turn_that_was_given_is_waited_for_and_handed_in() -> None:
-    """Everybody waits for their turn: no number of waits ends a machine."""
+def test_a_reserved_time_is_waited_for_and_sent_along() -> None:
+    """Every request waits for its reserved time: no number of such waits ends a machine."""
     slots = [datetime(2026, 11, 21, hour, tzinfo=UTC) for hour in range(6)] * 12
     waits = [
         StartResult(state=StartState.WAIT, wait_seconds=20, counts_as_attempt=False, reserved_at=slot) for slot in slots
@@ -122,7 +122,7 @@ def test_when_the_retries_are_used_up_the_last_post_is_settled_and_nothing_more_
     assert recorded["keepLock"] is False
 
 
-def test_what_turns_out_to_be_ours_is_followed_even_then() -> None:
+def test_an_operation_that_proves_to_be_ours_is_followed_even_then() -> None:
     fleet, asked, _ = played(*[NOT_KNOWN] * 6, ACCEPTED)
     assert [call["isLast"] for call in asked] == [False] * 6 + [True]
     assert fleet.outcomes[KEY] == ("patched", "ok")
@@ -134,7 +134,7 @@ def test_the_lock_stays_when_something_may_run() -> None:
     assert recorded["keepLock"] is True
 
 
-def test_a_machine_that_tells_nothing_ends_as_unknown_with_its_lock() -> None:
+def test_a_machine_without_any_answer_ends_as_unknown_with_its_lock() -> None:
     fleet, asked, recorded = played(NOT_KNOWN)
     assert len(asked) == 12
     assert fleet.outcomes[KEY] == ("unknown", "operation_lost")
@@ -158,7 +158,7 @@ def test_each_attempt_is_followed_under_an_id_of_its_own() -> None:
     assert follower.name == "await_operation"
 
 
-def test_an_answer_that_has_the_result_needs_no_look() -> None:
+def test_an_answer_that_has_the_result_needs_no_poll() -> None:
     fleet = Fleet([KEY], {KEY: Script(install_starts=[StartResult(state=StartState.ACCEPTED, report=INSTALLED)])})
     with fleet.bench() as bench:
         bench.run("patch_machine", WORK)
@@ -166,11 +166,11 @@ def test_an_answer_that_has_the_result_needs_no_look() -> None:
     assert fleet.outcomes[KEY] == ("patched", "ok")
 
 
-def test_a_look_whose_turn_had_not_come_is_none() -> None:
+def test_a_poll_before_its_reserved_time_does_not_count() -> None:
     unread = NOT_YET.model_copy(update={"counts_as_attempt": False})
     unseen = Verified(is_ready=False, wait_seconds=5, counts_as_attempt=False)
     script = Script(
-        looks=[unread] * (2 * MAX_POLLS) + [READY], verifications=[unseen] * (2 * MAX_POLLS) + [READY_AGAIN]
+        preflights=[unread] * (2 * MAX_POLLS) + [READY], verifications=[unseen] * (2 * MAX_POLLS) + [READY_AGAIN]
     )
     fleet = Fleet([KEY], {KEY: script})
     with fleet.bench() as bench:

@@ -1,4 +1,4 @@
-"""change_patch_modes on the real engine, with virtual time: waves, looks, and what becomes of a wave that was lost."""
+"""change_patch_modes on the real engine, with virtual time: waves, polls, and what becomes of a wave that was lost."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Broken(Exception):
 
 
 class Machines:
-    """Machines that need so many looks each, so many at a time; the activity of ``broken`` ones fails so often."""
+    """Machines that need so many polls each, so many at a time; the activity of ``broken`` ones fails so often."""
 
-    def __init__(self, looks: dict[str, int], wave: int, broken: dict[str, int] | None = None) -> None:
-        self.left = dict(looks)
+    def __init__(self, polls: dict[str, int], wave: int, broken: dict[str, int] | None = None) -> None:
+        self.left = dict(polls)
         self.wave = wave
         self.broken = broken or {}
-        self.looks: Counter[str] = Counter()
+        self.polls: Counter[str] = Counter()
         self.waves: list[list[str]] = []
         self.numbers: list[int] = []
         self._lock = threading.Lock()
@@ -42,7 +42,7 @@ class Machines:
         ref = ChangeRef.from_wire(data)
         with self._lock:
             self.numbers.append(ref.wave)
-            keys = sorted(key for key, looks in self.left.items() if looks > 0)[: self.wave]
+            keys = sorted(key for key, polls in self.left.items() if polls > 0)[: self.wave]
             self.waves.append(keys)
             return NextChanges(machine_keys=keys).to_wire()
 
@@ -52,7 +52,7 @@ class Machines:
             if self.broken.get(key, 0) > 0:
                 self.broken[key] -= 1
                 raise Broken(key)
-            self.looks[key] += 1
+            self.polls[key] += 1
             self.left[key] -= 1
             return ChangeProgress(has_ended=self.left[key] <= 0, wait_seconds=30).to_wire()
 
@@ -68,7 +68,7 @@ def test_wave_after_wave_until_none_is_left() -> None:
     assert ended.status is OrchestrationStatus.COMPLETED
     assert [len(keys) for keys in machines.waves] == [3, 3, 1, 0]
     assert machines.numbers == [0, 1, 2, 3]
-    assert machines.looks == {f"{number:024x}": 1 + number % 3 for number in range(7)}
+    assert machines.polls == {f"{number:024x}": 1 + number % 3 for number in range(7)}
     # A history is one wave long, however large the fleet is.
     assert len(ended.history) < 12
 
@@ -84,12 +84,12 @@ def test_a_machine_that_takes_long_is_taken_again_in_the_next_wave() -> None:
     machines = Machines({key: 102}, wave=1)
     assert run(machines).status is OrchestrationStatus.COMPLETED
     assert machines.waves == [[key], [key], []]
-    assert machines.looks[key] == 102
+    assert machines.polls[key] == 102
 
 
 def test_a_wave_that_was_lost_is_made_up_for() -> None:
     lost, fine = "a" * 24, "b" * 24
-    # As often as an activity is tried before its orchestration gives up.
+    # As often as an activity is tried before its orchestration fails.
     machines = Machines({lost: 1, fine: 1}, wave=2, broken={lost: 12})
     assert run(machines).status is OrchestrationStatus.COMPLETED
     assert machines.waves == [[lost, fine], [lost], []]

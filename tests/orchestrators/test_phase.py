@@ -1,4 +1,4 @@
-"""patch_phase: it loses nobody, starts nobody twice, keeps apart what has to be, and stops when told."""
+"""patch_phase: it loses no machine, starts none twice, keeps the constraints, and stops on command."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from tests.support.scripted_fleet import RUN_ID, Broken, Fleet, Ring
 
 
 def two_lanes(count: int) -> Fleet:
-    """Machines that take turns in two regions."""
-    everybody = keys(count)
-    return Fleet(everybody, rings=[Ring("broad", [{"eastus": everybody[::2], "westus": everybody[1::2]}])])
+    """Machines of two regions, alternating."""
+    machines = keys(count)
+    return Fleet(machines, rings=[Ring("broad", [{"eastus": machines[::2], "westus": machines[1::2]}])])
 
 
 # --- the window ---------------------------------------------------------------------------------------------
@@ -51,7 +51,7 @@ def test_a_phase_without_machines_ends_at_once() -> None:
         assert bench.run("patch_phase", phase(floor.fleet)).output["started"] == 0
 
 
-def test_the_assess_step_knows_no_rule_but_its_own_limit() -> None:
+def test_the_assess_step_has_no_rule_but_its_own_limit() -> None:
     fleet = Fleet(keys(20), cap=1)
     floor = Floor(fleet)
     assess = Phase(
@@ -64,7 +64,7 @@ def test_the_assess_step_knows_no_rule_but_its_own_limit() -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_executions_lose_nobody_and_keep_the_history_small(seed: int) -> None:
+def test_executions_lose_no_machine_and_keep_the_history_small(seed: int) -> None:
     floor = Floor(Fleet(keys(90), cap=25), seed=seed)
     with floor.bench() as bench:
         ended = bench.run("patch_phase", phase(floor.fleet), timeout=60)
@@ -72,11 +72,11 @@ def test_executions_lose_nobody_and_keep_the_history_small(seed: int) -> None:
     assert ended.output["started"] == 90
     assert sorted(floor.started) == keys(90)
     assert floor.most <= 25
-    assert len(ended.history) < 20, "one beat, however long the phase was"
+    assert len(ended.history) < 20, "one tick, however long the phase was"
 
 
 @pytest.mark.parametrize("lanes", [1, 2])
-def test_machines_start_at_a_pace_and_not_all_at_once(lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_starts_per_tick_are_limited(lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     starts = 15
     monkeypatch.setattr(phase_module, "STARTS_IN_A_LANE", starts)
     count = 2 * starts * lanes + 10
@@ -87,22 +87,22 @@ def test_machines_start_at_a_pace_and_not_all_at_once(lanes: int, monkeypatch: p
         ended = bench.run("patch_phase", phase(fleet), timeout=120)
     assert ended.output["started"] == count
     first = min(floor.began.values())
-    beats = Counter(round((at - first).total_seconds() / 10) for at in floor.began.values())
-    assert [beats[beat] for beat in range(3)] == [starts * lanes, starts * lanes, 10]
+    ticks = Counter(round((at - first).total_seconds() / 10) for at in floor.began.values())
+    assert [ticks[tick] for tick in range(3)] == [starts * lanes, starts * lanes, 10]
 
 
-def test_all_pages_of_a_beat_share_its_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_pages_of_a_tick_share_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(phase_module, "PAGE", 4)
     monkeypatch.setattr(phase_module, "STARTS_IN_A_LANE", 6)
     floor = Floor(Fleet(keys(12), cap=12), seconds=lambda _: 600)
     with floor.bench() as bench:
         bench.run("patch_phase", phase(floor.fleet))
     first = min(floor.began.values())
-    beats = Counter(round((at - first).total_seconds() / 10) for at in floor.began.values())
-    assert beats == {0: 6, 1: 6}
+    ticks = Counter(round((at - first).total_seconds() / 10) for at in floor.began.values())
+    assert ticks == {0: 6, 1: 6}
 
 
-def test_one_start_on_each_beat_is_room_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limit_of_one_start_per_tick_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(phase_module, "STARTS_IN_A_LANE", 1)
     floor = Floor(Fleet(keys(4), cap=4), seconds=lambda _: 600)
     with floor.bench() as bench:
@@ -113,7 +113,7 @@ def test_one_start_on_each_beat_is_room_enough(monkeypatch: pytest.MonkeyPatch) 
     assert fetched <= 5
 
 
-def test_an_end_that_is_told_twice_counts_once() -> None:
+def test_a_completion_that_is_read_twice_counts_once() -> None:
     floor = Floor(Fleet(keys(20), cap=3), repeats=2)
     with floor.bench() as bench:
         assert bench.run("patch_phase", phase(floor.fleet)).output["ended"] == 20
@@ -122,15 +122,15 @@ def test_an_end_that_is_told_twice_counts_once() -> None:
 
 
 def test_the_end_of_an_earlier_start_is_not_taken_for_that_of_a_later_one() -> None:
-    """Endings of the last minute are told again, also when the machine has been started anew meanwhile."""
-    put_back, *others = keys(3)
-    floor = Floor(Fleet(keys(3), cap=3), left_once=[put_back], repeats=3, seconds=lambda _: 60)
+    """Completions of the last minute are read again, also when the machine was started anew meanwhile."""
+    requeued, *others = keys(3)
+    floor = Floor(Fleet(keys(3), cap=3), left_once=[requeued], repeats=3, seconds=lambda _: 60)
     with floor.bench() as bench:
         bench.run("patch_phase", phase(floor.fleet))
-    assert Counter(floor.started) == Counter([put_back, put_back, *others])
+    assert Counter(floor.started) == Counter([requeued, requeued, *others])
 
 
-def test_an_end_that_is_never_told_is_found_in_the_records() -> None:
+def test_a_lost_completion_is_found_in_the_records() -> None:
     floor = Floor(Fleet(keys(10), cap=2), silent=keys(10)[2:4])
     with floor.bench() as bench:
         assert bench.run("patch_phase", phase(floor.fleet)).output["started"] == 10
@@ -138,7 +138,7 @@ def test_an_end_that_is_never_told_is_found_in_the_records() -> None:
     assert sorted(floor.started) == keys(10)
 
 
-def test_machines_that_run_are_compared_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_machines_are_reconciled_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(phase_module, "RECONCILE_BATCH", 30)
     count = 30 + 15
     floor = Floor(Fleet(keys(count), cap=count), silent=keys(count), seconds=lambda _: 60)
@@ -149,7 +149,7 @@ def test_machines_that_run_are_compared_in_turns(monkeypatch: pytest.MonkeyPatch
     assert len(floor.started) == count
 
 
-def test_a_hundred_machines_are_compared_at_once() -> None:
+def test_a_hundred_machines_are_reconciled_at_once() -> None:
     floor = Floor(Fleet(keys(110), cap=110), silent=keys(110), seconds=lambda _: 60)
     with floor.bench() as bench:
         bench.run("patch_phase", phase(floor.fleet), timeout=60)
@@ -158,19 +158,19 @@ def test_a_hundred_machines_are_compared_at_once() -> None:
 
 
 def test_a_phase_leaves_no_timer_behind() -> None:
-    """A timer that nobody waits for keeps an instance of Durable Functions running until it fires."""
+    """A timer that is no longer awaited keeps an instance of Durable Functions running until it fires."""
     with Floor(Fleet([])).bench() as bench:
         ended = bench.run("patch_phase", phase(Fleet([])))
     assert not [event for event in ended.history if isinstance(event, TimerCreatedEvent)]
 
 
-def test_a_phase_looks_often_while_something_happens_and_seldom_when_nothing_does() -> None:
+def test_a_phase_polls_often_while_something_happens_and_seldom_when_nothing_does() -> None:
     fleet = Fleet(keys(2), cap=1)
     floor = Floor(fleet, seconds=lambda _: 1_800)
     with floor.bench() as bench:
         bench.run("patch_phase", phase(fleet))
-        looks = len(bench.calls_of(contracts.POLL_PHASE.name))
-    assert 2 * 60 <= looks <= 2 * 65, "one in each poll interval"
+        polls = len(bench.calls_of(contracts.POLL_PHASE.name))
+    assert 2 * 60 <= polls <= 2 * 65, "one in each poll interval"
     assert floor.began[keys(2)[1]] - floor.left[keys(2)[0]] < timedelta(seconds=31)
 
 
@@ -179,11 +179,11 @@ def test_a_paused_phase_sleeps_long() -> None:
     fleet.controls = fleet.controls.model_copy(update={"is_paused": True})
     with Floor(fleet).bench() as bench:
         bench.run("patch_phase", phase(fleet, closes_at=datetime.now(UTC) + timedelta(hours=10)))
-        assert len(bench.calls_of(contracts.POLL_PHASE.name)) <= 10 * 6 + 10, "an order wakes it"
+        assert len(bench.calls_of(contracts.POLL_PHASE.name)) <= 10 * 6 + 10, "a command wakes it"
 
 
-def test_a_machine_that_nobody_works_on_any_more_gets_another_turn() -> None:
-    """The word that it was put back got lost, or its orchestration was ended: no record tells of either."""
+def test_a_machine_without_an_orchestration_is_started_again() -> None:
+    """The completion that requeued it got lost, or its orchestration was ended: no record shows either."""
     gone, *others = keys(4)
     fleet = Fleet(keys(4), cap=2)
     floor = Floor(fleet, silent=[gone], left_once=[gone], seconds=lambda _: 60)
@@ -198,7 +198,7 @@ def test_a_machine_that_nobody_works_on_any_more_gets_another_turn() -> None:
     assert timedelta(minutes=30) <= floor.began[gone] - floor.left[others[-1]] < timedelta(minutes=60)
 
 
-def test_a_machine_that_works_long_and_is_locked_keeps_its_turn() -> None:
+def test_a_machine_that_is_locked_for_long_is_not_started_again() -> None:
     floor = Floor(Fleet(keys(2), cap=2), seconds=lambda _: 2 * 3_600)
     with floor.bench() as bench:
         bench.run("patch_phase", phase(floor.fleet))
@@ -209,7 +209,7 @@ def test_a_machine_that_works_long_and_is_locked_keeps_its_turn() -> None:
     "activity", [contracts.POLL_PHASE.name, contracts.LIST_PENDING_MACHINES.name, contracts.RECONCILE_MACHINES.name]
 )
 def test_a_phase_outlives_an_outage_of_the_records(activity: str) -> None:
-    """Its machines go on meanwhile; without the phase nobody would start the others, or hear of these."""
+    """Its machines go on meanwhile; without the phase the others would not start, and these would not complete."""
     fleet = Fleet(keys(4), cap=2)
     floor = Floor(fleet, seconds=lambda _: 1_000)
     failures = 0
@@ -227,7 +227,7 @@ def test_a_phase_outlives_an_outage_of_the_records(activity: str) -> None:
     assert sorted(floor.started) == keys(4)
 
 
-def test_a_machine_that_was_put_back_gets_a_second_turn() -> None:
+def test_a_requeued_machine_is_started_a_second_time() -> None:
     floor = Floor(Fleet(keys(6), cap=2), left_once=keys(6)[1:3])
     with floor.bench() as bench:
         bench.run("patch_phase", phase(floor.fleet))
@@ -236,18 +236,18 @@ def test_a_machine_that_was_put_back_gets_a_second_turn() -> None:
 
 
 def test_a_later_pass_uses_no_instance_of_an_earlier_one() -> None:
-    everybody = keys(6)
-    floor = Floor(Fleet(everybody, cap=2), left_once=everybody[1:3])
+    machines = keys(6)
+    floor = Floor(Fleet(machines, cap=2), left_once=machines[1:3])
     with floor.bench() as bench:
         # Behind a pass in which some machine was at its third attempt.
         end = bench.run("patch_phase", phase(floor.fleet, first_attempt=4, last_attempt=4)).output
-    numbered = {(key, attempt) for key in everybody for attempt in ((4, 5) if key in everybody[1:3] else (4,))}
+    numbered = {(key, attempt) for key in machines for attempt in ((4, 5) if key in machines[1:3] else (4,))}
     wanted = {instance_ids.machine(RUN_ID, Step.PATCH, key, attempt) for key, attempt in numbered}
     assert Counter(floor.instances) == Counter(wanted)
     assert end["lastAttempt"] == 5
 
 
-def test_a_machine_that_is_put_back_again_and_again_is_left_to_the_next_pass() -> None:
+def test_a_machine_that_is_requeued_again_and_again_is_left_to_the_next_pass() -> None:
     floor = Floor(Fleet(keys(3), cap=2), always_left=keys(3)[:1], seconds=lambda _: 60)
     with floor.bench() as bench:
         end = bench.run("patch_phase", phase(floor.fleet, first_attempt=3, last_attempt=3)).output
@@ -282,31 +282,31 @@ def test_zones_share_a_slot_and_never_mix() -> None:
     assert floor.most == 10
 
 
-def test_who_may_start_is_found_behind_those_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_free_machine_is_found_behind_waiting_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page of machines that one rule keeps back does not keep back the free machine behind them."""
     monkeypatch.setattr(phase_module, "MAX_FREE_WAITING", 40)
-    everybody = keys(40)
-    fleet = Fleet(everybody, cap=10)
-    fleet.permits = {key: [Permit("tag:cluster=a", 1)] for key in everybody[:-1]}
+    machines = keys(40)
+    fleet = Fleet(machines, cap=10)
+    fleet.permits = {key: [Permit("tag:cluster=a", 1)] for key in machines[:-1]}
     floor = Floor(fleet, seconds=lambda _: 1)
     with floor.bench() as bench:
         bench.run("patch_phase", phase(fleet), timeout=60)
-    assert floor.started.index(everybody[-1]) <= 1
+    assert floor.started.index(machines[-1]) <= 1
     assert floor.most == 2
 
 
 @pytest.mark.parametrize("rule", ["the run", "a cluster"])
 def test_no_further_page_is_read_while_enough_machines_wait_for_a_rule(rule: str) -> None:
-    everybody = keys(600)
-    fleet = Fleet(everybody, cap=2 if rule == "the run" else 100)
+    machines = keys(600)
+    fleet = Fleet(machines, cap=2 if rule == "the run" else 100)
     if rule == "a cluster":
-        fleet.permits = {key: [Permit("tag:cluster=a", 1)] for key in everybody}
+        fleet.permits = {key: [Permit("tag:cluster=a", 1)] for key in machines}
     floor = Floor(fleet, seconds=lambda _: 3_600)
     with floor.bench() as bench:
         end = bench.run("patch_phase", phase(fleet, closes_at=datetime.now(UTC) + timedelta(minutes=8))).output
         pages = bench.calls_of(contracts.LIST_PENDING_MACHINES.name)
-    # Machines of one beat begin in any order.
-    assert sorted(floor.started) == everybody[: 2 if rule == "the run" else 1]
+    # Machines of one tick begin in any order.
+    assert sorted(floor.started) == machines[: 2 if rule == "the run" else 1]
     assert [(page["cursor"], page["limit"], page["step"], page["firstAttempt"]) for page in pages] == [
         (None, 250, "patch", 1)
     ]
@@ -314,9 +314,9 @@ def test_no_further_page_is_read_while_enough_machines_wait_for_a_rule(rule: str
 
 
 def test_machines_that_a_gate_holds_hide_no_free_machine_behind_them() -> None:
-    everybody = keys(310)
-    east, west = everybody[:300], everybody[300:]
-    fleet = Fleet(everybody, rings=[Ring("broad", [{"eastus": east, "westus": west}])], cap=310)
+    machines = keys(310)
+    east, west = machines[:300], machines[300:]
+    fleet = Fleet(machines, rings=[Ring("broad", [{"eastus": east, "westus": west}])], cap=310)
     fleet.controls = fleet.controls.model_copy(update={"blocked_scopes": ["lane:broad/eastus"]})
     floor = Floor(fleet, seconds=lambda _: 60)
     with floor.bench() as bench:
@@ -335,7 +335,7 @@ def test_a_ramp_doubles() -> None:
     assert floor.most == 8
 
 
-def test_a_machine_that_was_put_back_is_no_step_of_a_ramp() -> None:
+def test_a_requeued_machine_is_no_step_of_a_ramp() -> None:
     floor = Floor(Fleet(keys(8), cap=8), always_left=keys(8)[:1], seconds=lambda _: 60)
     with floor.bench() as bench:
         end = bench.run("patch_phase", phase(floor.fleet, ramp=True)).output
@@ -359,19 +359,19 @@ def test_a_wave_waits_for_the_one_before_it_and_for_its_bake_time() -> None:
 # --- gates --------------------------------------------------------------------------------------------------
 
 
-def test_a_budget_of_a_lane_holds_that_lane_alone_until_somebody_resumes() -> None:
+def test_a_budget_of_a_lane_holds_that_lane_alone_until_it_is_resumed() -> None:
     fleet = two_lanes(40)
     fleet.cap = 4
     east = keys(40)[::2]
     floor = Floor(fleet, failing=east[:3], seconds=lambda _: 60)
     held_at: list[int] = []
 
-    def looked() -> None:
+    def polled() -> None:
         if fleet.controls.blocked_scopes and len(fleet.recorded) == len(floor.started) and not held_at:
             held_at.append(sum(key in floor.started for key in east))
             fleet.controls = fleet.controls.model_copy(update={"blocked_scopes": [], "resume_count": 1})
 
-    fleet.on_look = looked
+    fleet.on_poll = polled
     with floor.bench() as bench:
         end = bench.run("patch_phase", phase(fleet, error_budget=ErrorBudget(lane=2))).output
         gates = bench.calls_of(contracts.TRIP_ERROR_BUDGET.name)
@@ -388,11 +388,11 @@ def test_each_gate_that_closes_is_announced_once_also_after_a_resumption() -> No
     east, west = keys(40)[::2], keys(40)[1::2]
     floor = Floor(fleet, failing=[*east[:2], *west[:2], *east[-2:]], seconds=lambda _: 60)
 
-    def looked() -> None:
+    def polled() -> None:
         if len(fleet.controls.blocked_scopes) == 2 and len(fleet.recorded) == len(floor.started):
             fleet.controls = fleet.controls.model_copy(update={"blocked_scopes": [], "resume_count": 1})
 
-    fleet.on_look = looked
+    fleet.on_poll = polled
     with floor.bench() as bench:
         bench.run("patch_phase", phase(fleet, error_budget=ErrorBudget(lane=1), announces=True))
     assert {instance.rpartition(":")[2] for instance in floor.notices} == {"1", "2", "1001"}
@@ -434,18 +434,18 @@ def test_a_budget_that_is_not_used_up_stops_nothing(failures: int) -> None:
 
 
 def test_failures_in_a_wave_go_on_using_its_budget_in_the_next_window() -> None:
-    everybody = keys(6)
-    fleet = Fleet(everybody, cap=1)
-    floor = Floor(fleet, failing=[everybody[0], everybody[4]], seconds=lambda _: 600)
+    machines = keys(6)
+    fleet = Fleet(machines, cap=1)
+    floor = Floor(fleet, failing=[machines[0], machines[4]], seconds=lambda _: 600)
     budget = ErrorBudget(wave=1, on_exceeded=OnExceeded.END)
     with floor.bench() as bench:
         closes_at = datetime.now(UTC) + timedelta(minutes=25)
         first = bench.run("patch_phase", phase(fleet, error_budget=budget, closes_at=closes_at)).output
-        assert (first["hasRemaining"], first["stopReason"], set(floor.started)) == (True, "", set(everybody[:3]))
+        assert (first["hasRemaining"], first["stopReason"], set(floor.started)) == (True, "", set(machines[:3]))
         later = phase(fleet, error_budget=budget, failures=first["failures"], first_attempt=2, last_attempt=2)
         second = bench.run("patch_phase", later).output
     assert second["stopReason"]
-    assert set(floor.started) == set(everybody[:5])
+    assert set(floor.started) == set(machines[:5])
 
 
 def test_failures_of_earlier_phases_go_on_using_the_budget() -> None:
@@ -466,12 +466,12 @@ def test_a_budget_of_a_wave_holds_the_waves_behind_it_and_no_other_lane() -> Non
     floor = Floor(fleet, failing=east[-1:], seconds=lambda key: 300 if key == east[-1] else 60)
     held: list[str] = []
 
-    def look() -> None:
+    def polled() -> None:
         if fleet.controls.blocked_scopes and len(fleet.recorded) == len(floor.started):
             held.extend(key for key in keys(12) if key not in floor.started)
             fleet.controls = fleet.controls.model_copy(update={"blocked_scopes": [], "resume_count": 1})
 
-    fleet.on_look = look
+    fleet.on_poll = polled
     with floor.bench() as bench:
         bench.run("patch_phase", phase(fleet, error_budget=ErrorBudget(wave=0)))
         gates = bench.calls_of(contracts.TRIP_ERROR_BUDGET.name)
@@ -484,18 +484,18 @@ def test_a_budget_of_a_wave_holds_the_waves_behind_it_and_no_other_lane() -> Non
 def test_what_an_earlier_phase_left_held_is_held_here_as_well(scope: str) -> None:
     fleet = Fleet(keys(4))
     fleet.controls = fleet.controls.model_copy(update={"blocked_scopes": [scope]})
-    started_at_looks: list[int] = []
+    started_at_polls: list[int] = []
 
-    def looked() -> None:
-        started_at_looks.append(len(floor.started))
-        if len(started_at_looks) == 3:
+    def polled() -> None:
+        started_at_polls.append(len(floor.started))
+        if len(started_at_polls) == 3:
             fleet.controls = fleet.controls.model_copy(update={"blocked_scopes": [], "resume_count": 1})
 
     floor = Floor(fleet)
-    fleet.on_look = looked
+    fleet.on_poll = polled
     with floor.bench() as bench:
         bench.run("patch_phase", phase(fleet))
-    assert started_at_looks[:3] == [0, 0, 0]
+    assert started_at_polls[:3] == [0, 0, 0]
     assert sorted(floor.started) == keys(4)
 
 
@@ -541,12 +541,12 @@ def test_a_phase_that_is_woken_cancels_its_timer(monkeypatch: pytest.MonkeyPatch
     assert any(was_open)
 
 
-def test_a_cancel_is_passed_on_to_every_machine_that_runs_some_on_each_beat(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancel_is_passed_on_to_every_running_machine_some_on_each_tick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine may wait an hour for its health to settle; the wait ends with the cancel."""
     monkeypatch.setattr(phase_module, "MAX_CANCELS_PER_TICK", 2)
     fleet = Fleet(keys(7), cap=7)
     began: list[str] = []
-    told: dict[str, timedelta] = {}
+    canceled_after: dict[str, timedelta] = {}
 
     def patch_machine(context: task.OrchestrationContext, data: Any) -> Steps:
         cancel = context.wait_for_external_event(Signal.CANCEL)
@@ -569,20 +569,20 @@ def test_a_cancel_is_passed_on_to_every_machine_that_runs_some_on_each_beat(monk
 
     def end(data: list[Any]) -> None:
         fleet.tell(data[0], MachineEnded.from_wire(data[1]))
-        told[data[1]["key"]] = timedelta(seconds=data[2])
+        canceled_after[data[1]["key"]] = timedelta(seconds=data[2])
 
     orchestrators = {"patch_phase": patch_phase, "patch_machine": patch_machine}
     with Workbench(orchestrators, fleet.activities() | {"begin": begin, "end": end}) as bench:
         bench.run("patch_phase", phase(fleet), instance_id="phase")
-    assert sorted(told) == keys(7)
-    assert max(told.values()) < timedelta(minutes=5)
+    assert sorted(canceled_after) == keys(7)
+    assert max(canceled_after.values()) < timedelta(minutes=5)
 
 
-def test_a_pause_starts_nothing_until_somebody_resumes() -> None:
+def test_a_pause_starts_nothing_until_it_is_resumed() -> None:
     fleet = Fleet(keys(12), cap=2)
     paused_at: list[int] = []
 
-    def steer(**controls: Any) -> None:
+    def control(**controls: Any) -> None:
         fleet.controls = fleet.controls.model_copy(update=controls)
         bench.client.raise_orchestration_event("phase", Signal.CONTROL)
         time.sleep(0.3)
@@ -590,11 +590,11 @@ def test_a_pause_starts_nothing_until_somebody_resumes() -> None:
     def pause(key: str) -> None:
         if not paused_at:
             paused_at.append(len(floor.started))
-            steer(is_paused=True)
+            control(is_paused=True)
 
     started_while_paused: list[int] = []
 
-    def looked() -> None:
+    def polled() -> None:
         if not fleet.controls.is_paused:
             return
         started_while_paused.append(len(floor.started))
@@ -602,7 +602,7 @@ def test_a_pause_starts_nothing_until_somebody_resumes() -> None:
             fleet.controls = fleet.controls.model_copy(update={"is_paused": False, "resume_count": 1})
 
     floor = Floor(fleet, on_leave=pause)
-    fleet.on_look = looked
+    fleet.on_poll = polled
     with floor.bench() as bench:
         bench.run("patch_phase", phase(fleet), instance_id="phase")
     assert len(started_while_paused) >= 3
@@ -610,7 +610,7 @@ def test_a_pause_starts_nothing_until_somebody_resumes() -> None:
     assert sorted(floor.started) == keys(12)
 
 
-def test_a_machine_that_is_put_back_tells_of_a_pause_whose_event_was_lost() -> None:
+def test_a_requeued_machine_reveals_a_pause_whose_event_was_lost() -> None:
     fleet = Fleet(keys(4), cap=1)
     floor = Floor(fleet, left_once=keys(4)[:1])
     starts_while_paused: list[int] = []
@@ -621,13 +621,13 @@ def test_a_machine_that_is_put_back_tells_of_a_pause_whose_event_was_lost() -> N
             fleet.controls = fleet.controls.model_copy(update={"is_paused": True})
         return is_left
 
-    def looked() -> None:
+    def polled() -> None:
         if fleet.controls.is_paused:
             starts_while_paused.append(len(floor.started))
         if len(starts_while_paused) == 3:
             fleet.controls = fleet.controls.model_copy(update={"is_paused": False, "resume_count": 1})
 
-    fleet.on_look = looked
+    fleet.on_poll = polled
     with floor.bench(leave=leave) as bench:
         bench.run("patch_phase", phase(fleet))
     assert starts_while_paused == [1, 1, 1]
@@ -646,7 +646,7 @@ def test_nothing_starts_after_the_cutoff_and_the_rest_is_left() -> None:
     assert not floor.running
 
 
-def test_a_window_that_closed_on_nobody_leaves_nobody() -> None:
+def test_a_window_that_closes_without_machines_leaves_none() -> None:
     """Such as before the restarts of a ring in which no machine needs one: no further window is waited for."""
     fleet = Fleet(keys(3))
     fleet.recorded = {key: [{}] for key in keys(3)}

@@ -27,7 +27,7 @@ from tests.support.scripted_fleet import Fleet, Script
 KEY = "b" * 24
 FAILURE = ArmFailure(status=429, code="TooManyRequests", message="too many")
 OUTCOME = Outcome(outcome=OutcomeKind.FAILED, reason=Reason.THROTTLED, message="Azure is limiting requests. (HTTP 429)")
-LOOK = PreflightResult(
+PREFLIGHT = PreflightResult(
     preflight=Preflight(readiness=Readiness.WAIT, outcome=OUTCOME), wait_seconds=20, counts_as_attempt=False
 )
 SEEN = Verified(is_ready=False, wait_seconds=20, counts_as_attempt=False)
@@ -85,7 +85,11 @@ class Played:
 
 
 THIRTY: dict[str, tuple[Callable[[], Script], str, Step]] = {
-    "look": (lambda: Script(looks=[LOOK] * 30 + [scripted_fleet.READY]), contracts.PREFLIGHT_MACHINE.name, Step.PATCH),
+    "preflight": (
+        lambda: Script(preflights=[PREFLIGHT] * 30 + [scripted_fleet.READY]),
+        contracts.PREFLIGHT_MACHINE.name,
+        Step.PATCH,
+    ),
     "verify": (
         lambda: Script(verifications=[SEEN] * 30 + [scripted_fleet.READY_AGAIN]),
         contracts.VERIFY_MACHINE.name,
@@ -93,7 +97,9 @@ THIRTY: dict[str, tuple[Callable[[], Script], str, Step]] = {
     ),
     "health": (lambda: Script(health=[HEALTH] * 30 + [scripted_fleet.WELL]), contracts.CHECK_HEALTH.name, Step.PATCH),
     "start": (
-        lambda: Script(looks=[scripted_fleet.NEEDS_START] * 31 + [scripted_fleet.READY], starts=[POWER] * 30 + [TAKEN]),
+        lambda: Script(
+            preflights=[scripted_fleet.NEEDS_START] * 31 + [scripted_fleet.READY], starts=[POWER] * 30 + [TAKEN]
+        ),
         contracts.START_MACHINE.name,
         Step.PATCH,
     ),
@@ -103,7 +109,7 @@ THIRTY: dict[str, tuple[Callable[[], Script], str, Step]] = {
         Step.PATCH,
     ),
     "stop": (
-        lambda: Script(looks=[scripted_fleet.NEEDS_START, scripted_fleet.READY], stops=[POWER] * 30 + [DONE]),
+        lambda: Script(preflights=[scripted_fleet.NEEDS_START, scripted_fleet.READY], stops=[POWER] * 30 + [DONE]),
         contracts.STOP_MACHINE.name,
         Step.PATCH,
     ),
@@ -126,9 +132,14 @@ def test_thirty_times_throttled_and_then_done(where: str) -> None:
 
 
 FOR_EVER: dict[str, tuple[Callable[[], Script], str, tuple[str, str], str]] = {
-    "look": (lambda: Script(looks=[LOOK]), contracts.PREFLIGHT_MACHINE.name, ("failed", "throttled"), "HTTP 429"),
+    "preflight": (
+        lambda: Script(preflights=[PREFLIGHT]),
+        contracts.PREFLIGHT_MACHINE.name,
+        ("failed", "throttled"),
+        "HTTP 429",
+    ),
     "stop": (
-        lambda: Script(looks=[scripted_fleet.NEEDS_START, scripted_fleet.READY], stops=[POWER]),
+        lambda: Script(preflights=[scripted_fleet.NEEDS_START, scripted_fleet.READY], stops=[POWER]),
         contracts.STOP_MACHINE.name,
         ("patched_with_warnings", "power_not_restored"),
         "TooManyRequests",
@@ -137,7 +148,7 @@ FOR_EVER: dict[str, tuple[Callable[[], Script], str, tuple[str, str], str]] = {
 
 
 @pytest.mark.parametrize("where", FOR_EVER)
-def test_throttling_ends_in_a_day_and_says_so(where: str) -> None:
+def test_throttling_ends_in_a_day_and_is_the_reason(where: str) -> None:
     script, watched, outcome, said = FOR_EVER[where]
     played = Played(script(), watched)
     assert played.outcome == outcome
@@ -161,8 +172,8 @@ def test_a_start_that_is_throttled_for_a_day_is_settled_for_another_and_keeps_it
 
 def test_tries_that_count_are_counted_beside_those_that_do_not() -> None:
     locked = scripted_fleet.LOCKED
-    mixed = [LOOK, locked] * 5 + [LOOK, locked, scripted_fleet.READY]
-    played = Played(Script(looks=mixed), contracts.PREFLIGHT_MACHINE.name)
+    mixed = [PREFLIGHT, locked] * 5 + [PREFLIGHT, locked, scripted_fleet.READY]
+    played = Played(Script(preflights=mixed), contracts.PREFLIGHT_MACHINE.name)
     assert played.outcome == ("skipped", "locked_by_run")
     assert len(played.at) == 12
 
@@ -177,7 +188,7 @@ LONG = 780
         (Script(install_starts=[START.model_copy(update={"wait_seconds": LONG})] * 2 + [CANCELED_START]), "install"),
         (
             Script(
-                looks=[
+                preflights=[
                     scripted_fleet.NEEDS_START,
                     scripted_fleet.NEEDS_START,
                     scripted_fleet.NEEDS_START,
@@ -189,7 +200,7 @@ LONG = 780
         ),
         (
             Script(
-                looks=[scripted_fleet.NEEDS_START, scripted_fleet.READY],
+                preflights=[scripted_fleet.NEEDS_START, scripted_fleet.READY],
                 stops=[POWER.model_copy(update={"wait_seconds": LONG})] * 2 + [DONE],
             ),
             "stop",
@@ -214,10 +225,10 @@ def test_a_cancel_ends_the_wait_for_what_azure_throttles(script: Script, watched
     assert played.outcome == ended[watched]
 
 
-def test_a_cancel_ends_the_wait_for_a_look() -> None:
-    long = LOOK.model_copy(update={"wait_seconds": 780})
+def test_a_cancel_ends_the_wait_for_a_preflight() -> None:
+    long = PREFLIGHT.model_copy(update={"wait_seconds": 780})
     ended = PreflightResult(preflight=Preflight(readiness=Readiness.SKIP, outcome=Outcome.canceled()))
-    played = Played(Script(looks=[long, long, ended]), contracts.PREFLIGHT_MACHINE.name, cancel_at=2)
+    played = Played(Script(preflights=[long, long, ended]), contracts.PREFLIGHT_MACHINE.name, cancel_at=2)
     assert played.outcome == ("canceled", "canceled_by_user")
     assert 770 <= (played.at[1] - played.at[0]).total_seconds() <= 800
     assert (played.at[2] - played.at[1]).total_seconds() < 10
@@ -234,7 +245,7 @@ REQUEUED = PreflightResult(preflight=Preflight(readiness=Readiness.SKIP, outcome
     [(Step.ASSESS, "ready", False), (Step.PATCH, "ready", True), (Step.RESTART, "installed", True)],
 )
 def test_a_machine_that_is_left_waits_for_another_window(step: Step, stage: str, left: bool) -> None:
-    played = Played(Script(looks=[REQUEUED]), contracts.PREFLIGHT_MACHINE.name, step=step)
+    played = Played(Script(preflights=[REQUEUED]), contracts.PREFLIGHT_MACHINE.name, step=step)
     assert played.fleet.recorded == {}
     [released] = played.fleet.calls_of(contracts.RELEASE_MACHINE.name)
     assert (released["stage"], released["requeued"]) == (stage, left)
@@ -243,7 +254,7 @@ def test_a_machine_that_is_left_waits_for_another_window(step: Step, stage: str,
 
 def test_one_that_an_earlier_turn_started_is_stopped_meanwhile() -> None:
     ours = REQUEUED.model_copy(update={"powered_on_by_run": True})
-    played = Played(Script(looks=[ours]), contracts.PREFLIGHT_MACHINE.name)
+    played = Played(Script(preflights=[ours]), contracts.PREFLIGHT_MACHINE.name)
     assert played.fleet.recorded == {}
     assert played.fleet.power == [("stop", KEY)]
 
@@ -251,7 +262,7 @@ def test_one_that_an_earlier_turn_started_is_stopped_meanwhile() -> None:
 def test_a_start_that_was_throttled_to_the_end_is_left_too() -> None:
     has_skipped_machines = PowerResult(accepted=False, failure=FAILURE, requeued=True)
     script = Script(
-        looks=[scripted_fleet.NEEDS_START, scripted_fleet.NEEDS_START, scripted_fleet.STOPPED],
+        preflights=[scripted_fleet.NEEDS_START, scripted_fleet.NEEDS_START, scripted_fleet.STOPPED],
         starts=[POWER, has_skipped_machines],
     )
     played = Played(script, contracts.START_MACHINE.name)

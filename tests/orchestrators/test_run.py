@@ -118,7 +118,7 @@ def test_being_throttled_is_no_failure_of_the_discovery() -> None:
     assert set(fleet.outcomes.values()) == {("patched", "ok")}
 
 
-def test_failures_count_beside_throttling_and_a_page_forgets_them() -> None:
+def test_failures_count_beside_throttling_and_a_page_resets_them() -> None:
     fleet = Fleet([])
     failing = DiscoveryPage(wait_seconds=5, failure="The machines could not be listed.")
     page = DiscoveryPage(machines=0, cursor="2")
@@ -201,7 +201,7 @@ def test_a_run_whose_own_activity_fails_is_closed_as_failed() -> None:
 
 
 def test_a_run_that_lost_a_phase_is_left_to_the_watchdog() -> None:
-    """The machines of the phase may still be worked on: nobody may close the run over their heads."""
+    """The machines of the phase may still be in progress: the run must not be closed meanwhile."""
     fleet = Fleet(keys(2))
 
     def broken(_: Any) -> Any:
@@ -226,7 +226,7 @@ def test_random_fleets_end_with_one_outcome_each_and_one_installation_at_most(se
 
 def _random_script(source: random.Random) -> Script:
     return Script(
-        looks=[
+        preflights=[
             *source.choices([scripted_fleet.READY, scripted_fleet.LOCKED, scripted_fleet.STOPPED], [8, 1, 1], k=2),
             scripted_fleet.READY,
         ],
@@ -257,14 +257,14 @@ def _random_starts(source: random.Random) -> list[StartResult]:
 
 def two_rings(count: int, **fields: Any) -> tuple[Fleet, list[str], list[str]]:
     """A fleet with a canary ring of three machines and a broad ring of two phases."""
-    everybody = keys(count)
-    canary, broad = everybody[:3], everybody[3:]
+    machines = keys(count)
+    canary, broad = machines[:3], machines[3:]
     half = len(broad) // 2
     rings = [
         Ring("canary", [{"eastus": canary}]),
         Ring("broad", [{"eastus": broad[:half]}, {"westus": broad[half:]}]),
     ]
-    return Fleet(everybody, rings=rings, **fields), canary, broad
+    return Fleet(machines, rings=rings, **fields), canary, broad
 
 
 def took(ended: WorkflowResult) -> timedelta:
@@ -272,18 +272,18 @@ def took(ended: WorkflowResult) -> timedelta:
     return ended.history[-1].timestamp - ended.history[0].timestamp
 
 
-def steered(fleet: Fleet, when: Callable[[int], bool], then: Callable[[], None]) -> Callable[[Any], Any]:
-    """`get_run_controls` that lets a person speak when so many looks have been taken."""
-    looks = 0
+def at_reads_of_controls(fleet: Fleet, when: Callable[[int], bool], then: Callable[[], None]) -> Callable[[Any], Any]:
+    """`get_run_controls` that changes the controls before some of its calls, counted from 1."""
+    calls = 0
 
-    def look(_: Any) -> Any:
-        nonlocal looks
-        looks += 1
-        if when(looks):
+    def controls(_: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if when(calls):
             then()
         return fleet.controls.to_wire()
 
-    return look
+    return controls
 
 
 def test_rings_and_phases_go_one_after_the_other() -> None:
@@ -308,7 +308,7 @@ def test_a_ring_waits_for_its_approval_and_shows_it() -> None:
         fleet.controls = fleet.controls.model_copy(update={"decided": {"broad": True}})
 
     shown = "awaiting_approval"
-    waiting = steered(
+    waiting = at_reads_of_controls(
         fleet, lambda _: any(call["state"] == shown for call in fleet.calls_of(contracts.SET_RUN_STATE.name)), approve
     )
     assert run(fleet, **{contracts.GET_RUN_CONTROLS.name: waiting})["state"] == "completed"
@@ -318,21 +318,21 @@ def test_a_ring_waits_for_its_approval_and_shows_it() -> None:
     assert set(fleet.outcomes.values()) == {("patched", "ok")}
 
 
-@pytest.mark.parametrize("says_no", [True, False], ids=["rejected", "nobody answers"])
-def test_no_approval_means_no(says_no: bool) -> None:
+@pytest.mark.parametrize("is_rejected", [True, False], ids=["rejected", "no answer"])
+def test_a_run_without_approval_is_stopped(is_rejected: bool) -> None:
     fleet, canary, broad = two_rings(9)
     fleet.rings[1].approval_seconds = 3_600.0
-    if says_no:
+    if is_rejected:
         fleet.controls = fleet.controls.model_copy(update={"decided": {"broad": False}})
     closed = run(fleet)
     assert closed["state"] == "stopped"
-    assert ("was rejected" if says_no else "was not approved in time") in closed["reason"]
+    assert ("was rejected" if is_rejected else "was not approved in time") in closed["reason"]
     assert fleet.calls_of(contracts.STOP_RUN.name)[0]["reason"] == closed["reason"]
     assert {fleet.outcomes[key] for key in canary} == {("patched", "ok")}
     assert {fleet.outcomes[key] for key in broad} == {("skipped", "not_approved")}
 
 
-def test_an_approval_in_the_moment_of_the_deadline_counts() -> None:
+def test_an_approval_at_the_deadline_counts() -> None:
     fleet, _, _ = two_rings(5)
     fleet.rings[1].approval_seconds = 3_600.0
 
@@ -365,14 +365,14 @@ def test_a_gate_in_a_ring_holds_the_rings_behind_it_although_it_has_nothing_left
     fleet.scripts[canary[-1]].install_polls = [scripted_fleet.BROKEN]
     started_while_held: list[set[str]] = []
 
-    def look(_: Any) -> Any:
+    def controls(_: Any) -> Any:
         if fleet.controls.blocked_scopes:
             started_while_held.append(set(fleet.installed) & set(broad))
             if len(started_while_held) == 3:
                 fleet.controls = fleet.controls.model_copy(update={"blocked_scopes": [], "resume_count": 1})
         return fleet.controls.to_wire()
 
-    assert run(fleet, **{contracts.GET_RUN_CONTROLS.name: look})["state"] == "completed"
+    assert run(fleet, **{contracts.GET_RUN_CONTROLS.name: controls})["state"] == "completed"
     assert started_while_held == [set(), set(), set()]
     assert set(fleet.installed) == {*canary, *broad}
 
@@ -486,16 +486,16 @@ def test_a_policy_without_a_further_window_leaves_the_rest() -> None:
 WAITS = PlacesTaken(waits_for="the run other: both work on the availability set av", wait_seconds=30)
 
 
-def test_a_phase_waits_for_another_run_and_takes_its_turn() -> None:
+def test_a_phase_waits_for_another_run_and_then_starts() -> None:
     fleet, _, _ = two_rings(9)
-    fleet.turns = [PlacesTaken(), WAITS, WAITS, WAITS, PlacesTaken()]
+    fleet.reservations = [PlacesTaken(), WAITS, WAITS, WAITS, PlacesTaken()]
     taken_at: list[datetime] = []
     installed: list[int] = []
 
     def take(data: Any) -> Any:
         taken_at.append(bench.now())
         installed.append(len(fleet.installed))
-        return fleet.turns.pop(0).to_wire() if len(fleet.turns) > 1 else fleet.turns[0].to_wire()
+        return fleet.reservations.pop(0).to_wire() if len(fleet.reservations) > 1 else fleet.reservations[0].to_wire()
 
     with fleet.bench(**{contracts.TAKE_PLACES.name: take}) as bench:
         bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
@@ -505,7 +505,7 @@ def test_a_phase_waits_for_another_run_and_takes_its_turn() -> None:
     assert [(call["ringNumber"], call["phaseNumber"], call["turn"]) for call in asked] == [
         (0, 0, 1), (1, 0, 2), (1, 0, 2), (1, 0, 2), (1, 0, 2), (1, 1, 3)
     ]  # fmt: skip
-    assert installed == [0, 3, 3, 3, 3, 6], "nothing of the phase starts before its turn"
+    assert installed == [0, 3, 3, 3, 3, 6], "nothing of the phase starts before it has its permits"
     pauses = [(later - at).total_seconds() for at, later in itertools.pairwise(taken_at)][1:4]
     assert [least <= pause < least + 10 for least, pause in zip([30, 60, 120], pauses, strict=True)] == [True] * 3
     assert [call["turn"] for call in given] == [1, 3], "behind each ring"
@@ -516,18 +516,18 @@ def test_a_phase_waits_for_another_run_and_takes_its_turn() -> None:
 
 
 @pytest.mark.parametrize("between_phases", [False, True])
-def test_the_run_that_waits_is_told_when_its_turn_may_have_come(between_phases: bool) -> None:
-    """It would look again in minutes; the run before it wakes it."""
+def test_a_waiting_run_is_woken_when_permits_are_released(between_phases: bool) -> None:
+    """It would poll again in minutes; the run before it wakes it."""
     fleet = Fleet(keys(2))
     if between_phases:
-        fleet.turns = [PlacesTaken(freed=["other-run"])]
+        fleet.reservations = [PlacesTaken(freed=["other-run"])]
     else:
         fleet.waiting = ["other-run"]
-    heard: list[str] = []
+    events: list[str] = []
 
     def other(context: task.OrchestrationContext, _: Any) -> Any:
         yield context.wait_for_external_event(Signal.CONTROL)
-        heard.append("steer")
+        events.append("control")
 
     orchestrators = {
         "patch_run": patch_run, "patch_phase": patch_phase, "patch_machine": patch_machine,
@@ -537,10 +537,10 @@ def test_the_run_that_waits_is_told_when_its_turn_may_have_come(between_phases: 
         waiting = bench.start("other", None, instance_id="other-run")
         bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
         bench.wait(waiting)
-    assert heard
+    assert events
 
 
-def test_an_order_ends_the_wait_for_another_run_and_the_turn_is_asked_for_again() -> None:
+def test_a_command_ends_the_wait_for_another_run_and_permits_are_requested_again() -> None:
     fleet = Fleet(keys(2))
     long = WAITS.model_copy(update={"wait_seconds": 600})
     taken_at: list[datetime] = []
@@ -560,17 +560,17 @@ def test_an_order_ends_the_wait_for_another_run_and_the_turn_is_asked_for_again(
 
 
 @pytest.mark.parametrize("continues", [False, True])
-def test_a_run_whose_turn_never_comes_ends_with_its_window_and_says_for_which_run_it_waited(continues: bool) -> None:
+def test_a_run_that_never_gets_its_permits_ends_with_its_window_and_names_the_run_in_its_way(continues: bool) -> None:
     fleet = Fleet(keys(4))
     fleet.opened = fleet.opened.model_copy(update={"options": MachineOptions(mode=Mode.PATCH, continues=continues)})
-    fleet.turns = [WAITS.model_copy(update={"wait_seconds": 1_000})]
+    fleet.reservations = [WAITS.model_copy(update={"wait_seconds": 1_000})]
     closes_at = datetime.now(UTC) + timedelta(hours=3)
     fleet.cutoffs = [Cutoff(at=closes_at)]
     taken_at: list[datetime] = []
 
     def take(_: Any) -> Any:
         taken_at.append(bench.now())
-        return fleet.turns[0].to_wire()
+        return fleet.reservations[0].to_wire()
 
     with fleet.bench(**{contracts.TAKE_PLACES.name: take}) as bench:
         bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
@@ -591,12 +591,12 @@ def test_a_run_whose_turn_never_comes_ends_with_its_window_and_says_for_which_ru
 
 def test_a_cancel_ends_the_wait_for_another_run() -> None:
     fleet = Fleet(keys(2))
-    fleet.turns = [WAITS.model_copy(update={"wait_seconds": 600})]
+    fleet.reservations = [WAITS.model_copy(update={"wait_seconds": 600})]
 
     def canceled(data: Any) -> Any:
         bench.client.raise_orchestration_event(RUN_ID, Signal.CANCEL)
         time.sleep(0.3)
-        return fleet.turns[0].to_wire()
+        return fleet.reservations[0].to_wire()
 
     with fleet.bench(**{contracts.TAKE_PLACES.name: canceled}) as bench:
         ended = bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
@@ -663,7 +663,7 @@ def test_a_cancel_ends_every_wait(waits_for: str, asked_before: str) -> None:
 
 @pytest.mark.parametrize("waits_for", ["approval", "bake", "gate", "window"])
 def test_a_cancel_whose_event_got_lost_ends_every_wait_within_a_day(waits_for: str) -> None:
-    """The answer to a cancel is 202 whether or not the engine hears of it: the row has to be enough."""
+    """The answer to a cancel is 202 whether or not the event reaches the engine: the row has to be enough."""
     budget = ErrorBudget(ring=0) if waits_for == "gate" else ErrorBudget()
     fleet, canary, _ = two_rings(9, cap=1, error_budget=budget)
     far = datetime.now(UTC) + timedelta(days=20)
@@ -678,12 +678,12 @@ def test_a_cancel_whose_event_got_lost_ends_every_wait_within_a_day(waits_for: s
             fleet.opened = fleet.opened.model_copy(update={"options": MachineOptions(mode=Mode.PATCH, continues=True)})
             fleet.cutoffs = [Cutoff(at=datetime.now(UTC) + timedelta(minutes=12))]
             fleet.next_windows = [NextWindow(opens_at=far, ends_at=far + timedelta(hours=3))]
-    look = fleet.activities()[contracts.GET_RUN_CONTROLS.name]
+    controls = fleet.activities()[contracts.GET_RUN_CONTROLS.name]
 
     def canceled(data: Any) -> Any:
         if set(canary) <= set(fleet.recorded) or waits_for == "window":
             fleet.controls = fleet.controls.model_copy(update={"is_canceled": bool(fleet.installed)})
-        return look(data)
+        return controls(data)
 
     with fleet.bench(**{contracts.GET_RUN_CONTROLS.name: canceled}) as bench:
         ended = bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
@@ -693,7 +693,7 @@ def test_a_cancel_whose_event_got_lost_ends_every_wait_within_a_day(waits_for: s
 
 
 @pytest.mark.parametrize("continues", [True, False])
-def test_nobody_waits_for_a_machine_that_was_put_back_too_often(continues: bool) -> None:
+def test_a_machine_that_was_requeued_too_often_is_not_waited_for(continues: bool) -> None:
     fleet, canary, broad = two_rings(9)
     fleet.opened = fleet.opened.model_copy(update={"options": MachineOptions(mode=Mode.PATCH, continues=continues)})
     fleet.scripts[canary[0]].install_starts = [scripted_fleet.REQUEUED]
@@ -721,7 +721,7 @@ def test_a_run_is_closed_once_that_works_again(activity: str) -> None:
     assert run(fleet, **{activity: away})["state"] == "completed"
 
 
-def test_an_answer_that_nobody_understands_closes_the_run() -> None:
+def test_an_unreadable_result_of_an_activity_closes_the_run() -> None:
     fleet = Fleet(keys(2))
     closed = run(fleet, **{contracts.PLAN_RUN.name: lambda _: {"rings": "none"}})
     assert closed["state"] == "failed"

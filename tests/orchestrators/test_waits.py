@@ -16,15 +16,15 @@ from orchestrators.waits import Waits
 from patchwave.domain.workflow.contracts import Signal
 
 
-def four_waits(context: task.OrchestrationContext, hears: bool) -> Generator[task.Task[Any], Any]:
-    waits = Waits(context, context.wait_for_external_event(Signal.CANCEL) if hears else None)
+def four_waits(context: task.OrchestrationContext, with_cancel: bool) -> Generator[task.Task[Any], Any]:
+    waits = Waits(context, context.wait_for_external_event(Signal.CANCEL) if with_cancel else None)
     for number in range(4):
         yield context.call_activity("note", input=number)
         yield from waits.wait(600)
     yield context.call_activity("note", input=4)
 
 
-def seconds_between(cancel_at: int | None, *, hears: bool = True) -> list[float]:
+def seconds_between(cancel_at: int | None, *, with_cancel: bool = True) -> list[float]:
     at: list[datetime] = []
 
     def note(number: int) -> None:
@@ -35,7 +35,7 @@ def seconds_between(cancel_at: int | None, *, hears: bool = True) -> list[float]
             time.sleep(0.3)
 
     with Workbench([four_waits], {"note": note}) as bench:
-        bench.run("four_waits", hears, instance_id="waits")
+        bench.run("four_waits", with_cancel, instance_id="waits")
     return [(later - earlier).total_seconds() for earlier, later in pairwise(at)]
 
 
@@ -76,5 +76,5 @@ def test_without_a_cancel_each_lasts_as_long_as_was_asked_for() -> None:
     assert all(590 <= each <= 620 for each in seconds_between(None))
 
 
-def test_waits_that_hear_no_cancel_are_not_ended() -> None:
-    assert all(590 <= each <= 620 for each in seconds_between(1, hears=False))
+def test_waits_without_a_cancel_event_are_not_ended() -> None:
+    assert all(590 <= each <= 620 for each in seconds_between(1, with_cancel=False))

@@ -203,7 +203,7 @@ class Product:
             last = reply.text
             return reply.json() if reply.status_code == 200 and reply.json()["endedAt"] else None
 
-        # Each question has the app count the rows of the run: nobody asks for its end as often as for a moment.
+        # Each request has the app count the rows of the run: its end is polled less often than a short wait.
         run = wait_until(ended, timeout=timeout, what=lambda: f"run {run_id}: {last}", pause=0.2)
         assert sum(run["countsByOutcome"].values()) == run["machines"], run
         return run

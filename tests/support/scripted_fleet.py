@@ -120,7 +120,7 @@ class Broken(Exception):
 class Script:
     """How one machine behaves: each list is used up from the front, and its last entry stays."""
 
-    looks: list[PreflightResult] = field(default_factory=lambda: [READY])
+    preflights: list[PreflightResult] = field(default_factory=lambda: [READY])
     assess_starts: list[StartResult] = field(default_factory=lambda: [ACCEPTED])
     install_starts: list[StartResult] = field(default_factory=lambda: [ACCEPTED])
     assess_polls: list[OperationReport] = field(default_factory=lambda: [RUNNING, ASSESSED])
@@ -178,10 +178,10 @@ class Fleet:
         self.discoveries: list[DiscoveryPage] = [DiscoveryPage(machines=len(keys), selectors="tags env=prod")]
         self.checkpoints: list[Checkpoint] = [Checkpoint(is_planned=False)]
         self.controls = RunControls()
-        self.on_look: Callable[[], None] = lambda: None
+        self.on_poll: Callable[[], None] = lambda: None
         self.cutoffs: list[Cutoff] = [Cutoff()]
         self.next_windows: list[NextWindow] = [NextWindow()]
-        self.turns: list[PlacesTaken] = [PlacesTaken()]
+        self.reservations: list[PlacesTaken] = [PlacesTaken()]
         self.waiting: list[str] = []
         self.accepted: Counter[tuple[str, str]] = Counter()
         self.recorded: dict[str, list[Json]] = {}
@@ -238,7 +238,7 @@ class Fleet:
             contracts.GET_START_CUTOFF.name: lambda _: _next(self.cutoffs).to_wire(),
             contracts.FIND_NEXT_WINDOW.name: lambda _: _next(self.next_windows).to_wire(),
             contracts.ENTER_WINDOW.name: lambda _: {},
-            contracts.TAKE_PLACES.name: lambda _: _next(self.turns).to_wire(),
+            contracts.TAKE_PLACES.name: lambda _: _next(self.reservations).to_wire(),
             contracts.GIVE_PLACES_BACK.name: lambda _: PlacesGivenBack(waiting=self.waiting).to_wire(),
             contracts.PIN_RING.name: lambda _: {},
             contracts.POLL_PHASE.name: self._poll_phase,
@@ -309,7 +309,7 @@ class Fleet:
         self.completions.setdefault(phase, []).append(ended)
 
     def _poll_phase(self, data: Json) -> Json:
-        self.on_look()
+        self.on_poll()
         completions = self.completions.get(data["phase"], [])
         # The last of those that are known is told again, as the real one does with all that are recent.
         new = completions[max(0, int(data["since"] or 0) - 1) :]
@@ -344,14 +344,14 @@ class Fleet:
         return self.controls.to_wire()
 
     def _preflight(self, data: Json) -> Json:
-        look = _next(self._script(data).looks)
+        preflight = _next(self._script(data).preflights)
         assessment = self.assessments.get(data["machineKey"])
         installation = self.installations.get(data["machineKey"])
         learned = {
             "assessment": AssessmentSummary.from_wire(assessment) if assessment else None,
             "installation": InstallationSummary.from_wire(installation) if installation else None,
         }
-        return look.model_copy(update=learned).to_wire()
+        return preflight.model_copy(update=learned).to_wire()
 
     def _submit(self, data: Json, starts: list[StartResult]) -> Json:
         answer = _next(starts)

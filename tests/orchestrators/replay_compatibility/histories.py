@@ -1,7 +1,7 @@
 """Histories of orchestrations as the engine gave them, turn by turn, and their replay with today's code.
 
 A file holds one *execution* of an instance: what lies between two calls of continue-as-new. Its ``history`` is every
-event, in order; a turn saw those before ``past``, was given those from there up to ``upto``, and answered with
+event, in order; each turn saw those before ``past``, was given those from there up to ``upto``, and answered with
 ``actions``.
 """
 

@@ -38,7 +38,7 @@ from tests.support.scripted_fleet import RUN_ID, Fleet, Ring, Script
 _KEPT_EXECUTIONS = 3
 """Of an instance: the first, the second, and the last."""
 _TURN_SECONDS = 0.2
-"""An orchestration that has got an answer takes its turn in less."""
+"""An orchestration that has got an answer responds in less."""
 
 
 class Recorder:
@@ -112,12 +112,12 @@ def rollout(bench: Callable[..., Workbench]) -> None:
 
 
 def troubles(bench: Callable[..., Workbench]) -> None:
-    """Machines that are stopped, busy, throttled, put back, or fail; a budget ends the run."""
+    """Machines that are stopped, busy, throttled, requeued, or fail; a budget ends the run."""
     keys = _keys(6)
     fleet = Fleet(
         keys,
         {
-            keys[0]: Script(looks=[scripted_fleet.NEEDS_START, scripted_fleet.NEEDS_START, scripted_fleet.READY]),
+            keys[0]: Script(preflights=[scripted_fleet.NEEDS_START, scripted_fleet.NEEDS_START, scripted_fleet.READY]),
             keys[1]: Script(install_starts=[scripted_fleet.THROTTLED, scripted_fleet.BUSY, scripted_fleet.ACCEPTED]),
             keys[2]: Script(install_starts=[scripted_fleet.REQUEUED, scripted_fleet.ACCEPTED]),
             keys[3]: Script(
@@ -125,7 +125,7 @@ def troubles(bench: Callable[..., Workbench]) -> None:
                 verifications=[scripted_fleet.BOOTING, scripted_fleet.READY_AGAIN],
             ),
             keys[4]: Script(install_polls=[scripted_fleet.BROKEN]),
-            keys[5]: Script(looks=[scripted_fleet.LOCKED]),
+            keys[5]: Script(preflights=[scripted_fleet.LOCKED]),
         },
         cap=2,
         error_budget=ErrorBudget(run=0, on_exceeded=OnExceeded.END),
@@ -152,7 +152,7 @@ def windows(bench: Callable[..., Workbench]) -> None:
 def assessment(bench: Callable[..., Workbench]) -> None:
     """A run that only assesses, and is cancelled."""
     fleet = Fleet(_keys(2), mode=Mode.ASSESS)
-    fleet.on_look = lambda: setattr(
+    fleet.on_poll = lambda: setattr(
         fleet, "controls", RunControls(is_canceled=contracts.ASSESS_MACHINE.name in fleet.order)
     )
     with bench(fleet) as open_bench:

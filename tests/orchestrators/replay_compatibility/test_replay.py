@@ -1,4 +1,4 @@
-"""Runs that are under way when the app is deployed: recorded histories of every supported version, replayed now.
+"""Runs in progress when the app is deployed: recorded histories of every supported version, replayed now.
 
 When one of these fails, instances that are running could not go on: raise ``contracts.VERSION``, let
 ``context.version`` decide where the behaviour changed (or take the old version out of ``orchestrators.versioning``),
@@ -96,7 +96,7 @@ def test_an_instance_of_another_version_fails_before_it_does_anything(version: s
     assert not fleet.calls
 
 
-def test_an_instance_under_way_fails_when_its_version_is_supported_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_running_instance_fails_when_its_version_is_no_longer_supported(monkeypatch: pytest.MonkeyPatch) -> None:
     """A deployment under a running instance: its next turn fails at once, and its history grows no further."""
     path = next(path for path in FILES if path.name.startswith("rollout.run."))
     monkeypatch.setattr("orchestrators.versioning.SUPPORTED", frozenset({"2"}))
