@@ -51,7 +51,7 @@ async def preflight_machine(request: PreflightRequest) -> PreflightResult:
     outcome = terminal_outcome(context.run, context.machine)
     if outcome is not None:
         return _skip(outcome)
-    is_prepared_next = context.run.mode is Mode.ACCOMPANY and not context.machine.pre_tasks_done
+    is_prepared_next = context.run.mode is Mode.MAINTENANCE and not context.machine.pre_tasks_done
     held = await frozen(context) if is_prepared_next or context.machine.stage in _CHANGED_NEXT else None
     if held is not None:
         # Before anything changes the machine: a power-on, or a snapshot of its disk.
@@ -136,7 +136,7 @@ async def release_machine(request: ReleaseMachine) -> None:
         completion=completion_change(request.phase, ended),
         **installation,
     )
-    if not request.keep_lock:
+    if not request.keep_lease:
         await storage.leases.release(request.machine_key, request.run_id)
 
 
@@ -159,7 +159,7 @@ async def record_outcome(request: RecordOutcome) -> Recorded:
         installation=request.installation,
         patches=[],
         completion=completion,
-        release=not request.keep_lock,
+        release=not request.keep_lease,
     )
     return Recorded(failed=counts_as_failure(stored.outcome, stored.reason))
 

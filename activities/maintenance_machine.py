@@ -31,14 +31,14 @@ async def record_pre_result(request: PreResult) -> None:
     occurrence = occurrence_of(context.run)
     storage = open_storage()
     await storage.leases.acquire(context.machine.key, context.run.id, now(), occurrence.post_deadline + _LOCK_MARGIN)
-    is_ours = context.machine.powered_on_by_run and not request.not_started
-    seen: dict[str, Any] = {"power_state": Power.HIBERNATED.value} if request.hibernated else {}
+    is_ours = context.machine.powered_on_by_run and not request.start_refused
+    seen: dict[str, Any] = {"power_state": Power.HIBERNATED.value} if request.is_hibernated else {}
     await storage.machines.update(
         context.run.id,
         context.machine.key,
         context.machine.stage,
         pre_tasks_done=True,
-        pre_tasks_error=request.complaint,
+        pre_tasks_error=request.pre_tasks_error,
         powered_on_by_run=is_ours,
         powered_on=is_ours,
         **seen,
@@ -74,7 +74,7 @@ async def finalize_machine(request: FinalizeRequest) -> None:
     """Store the machine's final row; the first one counts."""
     context = await load_machine(request.run_id, request.machine_key)
     outcome = conclude(occurrence_of(context.run), context.machine)
-    message = " ".join([outcome.message, *request.complaints])
+    message = " ".join([outcome.message, *request.problems])
     left = NotRestored(request.not_restored) if request.not_restored else None
     await open_storage().results.record_outcome(
         context.run.id,
@@ -83,5 +83,5 @@ async def finalize_machine(request: FinalizeRequest) -> None:
         at=now(),
         installation=context.machine.installation,
         patches=[],
-        release=not request.keep_lock,
+        release=not request.keep_lease,
     )

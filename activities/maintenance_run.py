@@ -21,7 +21,7 @@ from patchwave.domain.maintenance.queries import machines_of_run
 from patchwave.domain.policy.scope import Scope
 from patchwave.domain.runs.commands import PATCHWAVE
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
-from patchwave.domain.runs.maintenance_results import MaintenanceUpdateRow, is_contradicted
+from patchwave.domain.runs.maintenance_results import MaintenanceUpdateRow, has_status_mismatch
 from patchwave.domain.runs.run import Run
 from patchwave.domain.workflow.maintenance_run import (
     SHARD,
@@ -263,13 +263,13 @@ async def summarize_maintenance_run(request: RunRef) -> MaintenanceSummary:
     """Count the machines that Update Manager reported as done and that are not."""
     run_id = request.run_id
     storage = open_storage()
-    wrong = [machine async for machine in storage.machines.scan(run_id) if is_contradicted(machine)]
+    wrong = [machine async for machine in storage.machines.scan(run_id) if has_status_mismatch(machine)]
     run = await storage.runs.update_occurrence(
-        run_id, lambda known: known.model_copy(update={"contradicted": len(wrong)})
+        run_id, lambda known: known.model_copy(update={"status_mismatches": len(wrong)})
     )
     if wrong:
         examples = [f"{each.name}: {each.outcome.value if each.outcome else ''}" for each in wrong[:_NAMED]]
         detail = {"machines": len(wrong), "examples": examples}
         at = occurrence_of(run).results_at or now()
-        await storage.audit.add(run_id, "update_manager_contradicted", by=PATCHWAVE, at=at, detail=detail)
-    return MaintenanceSummary(contradicted=len(wrong))
+        await storage.audit.add(run_id, "update_manager_status_mismatch", by=PATCHWAVE, at=at, detail=detail)
+    return MaintenanceSummary(status_mismatches=len(wrong))

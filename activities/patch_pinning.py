@@ -101,7 +101,7 @@ async def note_selection(intent: Intent, found: AssessmentSummary, patches: Sequ
         mode, policy = await frozen_policy(intent.run_id)
     except RecordMissing:
         return found
-    if mode is Mode.ACCOMPANY:
+    if mode is Mode.MAINTENANCE:
         # Update Manager's configuration decides what is installed.
         return found
     wanted = wanted_on(policy.install, os_type)

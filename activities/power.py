@@ -121,7 +121,7 @@ class _Change:
     async def go_on(self) -> PowerResult:
         """Send the request, wait for its operation, or end with a failure."""
         stored = await open_storage().at_most_once.get(self._request.run_id, self._request.machine_key, self._call)
-        last = stored if stored is not None and stored.turn == self._turn else None
+        last = stored if stored is not None and stored.change_id == self._change_id else None
         deadline = last.deadline_at if last is not None else self._request.since + _polls(MAX_CHANGE_POLLS)
         match next_step(self._shown, last, now(), deadline, _polls(SETTLES_IN_POLLS)):
             case Next.WAIT:
@@ -158,7 +158,7 @@ class _Change:
             machine_key=self._request.machine_key,
             call=self._call,
             token=uuid.uuid4().hex,
-            turn=self._turn,
+            change_id=self._change_id,
             created_at=now(),
             deadline_at=now() + _polls(MAX_CHANGE_POLLS) if last is None else last.deadline_at,
             failure=last.failure if last is not None else "",
@@ -205,7 +205,7 @@ class _Change:
         return PowerResult(accepted=False, wait_seconds=wait, failure=failure, is_open=True, counts_as_attempt=False)
 
     @property
-    def _turn(self) -> str:
+    def _change_id(self) -> str:
         return format_instant(self._request.since)
 
 

@@ -1,4 +1,4 @@
-"""take_places and give_places_back: concurrency groups that a phase reserves against other runs."""
+"""reserve_groups and release_groups: concurrency groups that a phase reserves against other runs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from activities.context import now, wait_seconds
 from patchwave.domain.planning.reservation import Reservation, ahead_of, behind, waits_for
 from patchwave.domain.runs.commands import PATCHWAVE
 from patchwave.domain.runs.run import RunState
-from patchwave.domain.workflow.run import GivePlacesBack, PlacesGivenBack, PlacesTaken, TakePlaces
+from patchwave.domain.workflow.run import GroupsReleased, GroupsReserved, ReleaseGroups, ReserveGroups
 from patchwave.storage import Storage, open_storage
 
 
-async def take_places(request: TakePlaces) -> PlacesTaken:
+async def reserve_groups(request: ReserveGroups) -> GroupsReserved:
     """Reserve the groups of a phase, and return which run holds them.
 
     Reservations of runs that have ended do not count.
@@ -19,7 +19,7 @@ async def take_places(request: TakePlaces) -> PlacesTaken:
     groups = await storage.reservations.get_groups(request.run_id, request.ring_number, request.phase_number)
     wanted = Reservation(
         run_id=request.run_id,
-        turn=request.turn,
+        sequence=request.sequence,
         phase=f"{request.ring_number}.{request.phase_number}",
         since=now(),
         groups=groups,
@@ -31,26 +31,26 @@ async def take_places(request: TakePlaces) -> PlacesTaken:
     own = own if own.groups is None else own.model_copy(update={"groups": groups})
     ahead = [each for each in ahead_of(own, others) if await _is_live(storage, each.run_id)]
     if not ahead:
-        return PlacesTaken(freed=freed)
+        return GroupsReserved(freed=freed)
     waiting = waits_for(own, ahead[0], len(ahead) - 1)
     await storage.runs.set_state(request.run_id, RunState.AWAITING_RUN, waiting)
-    if own.turn == request.turn and own.since == wanted.since:
+    if own.sequence == request.sequence and own.since == wanted.since:
         detail = {"for": [each.run_id for each in ahead], "why": waiting}
         await storage.audit.add(request.run_id, "run_waits", by=PATCHWAVE, at=own.since, detail=detail)
-    return PlacesTaken(waits_for=waiting, wait_seconds=wait_seconds(), freed=freed)
+    return GroupsReserved(waits_for=waiting, wait_seconds=wait_seconds(), freed=freed)
 
 
-async def give_places_back(request: GivePlacesBack) -> PlacesGivenBack:
+async def release_groups(request: ReleaseGroups) -> GroupsReleased:
     """Release the run's reservations; returns the runs that may wait for them."""
     storage = open_storage()
-    given = await storage.reservations.release(request.run_id, request.turn)
+    given = await storage.reservations.release(request.run_id, request.sequence)
     run = await storage.runs.get(request.run_id)
     if run is None or run.state.is_final:
         await storage.reservations.remove(request.run_id)
     if given is None:
-        return PlacesGivenBack()
+        return GroupsReleased()
     waiting = behind(given, await storage.reservations.list_all())
-    return PlacesGivenBack(waiting=[each.run_id for each in waiting])
+    return GroupsReleased(waiting=[each.run_id for each in waiting])
 
 
 async def _is_live(storage: Storage, run_id: str) -> bool:

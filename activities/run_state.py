@@ -49,6 +49,6 @@ async def stop_run(request: StopRun) -> RunControls:
 
 async def _note(run: Run, action: str, command: str, detail: Mapping[str, object]) -> None:
     """Audit a gate's action with its own time, so that a retry writes the same line."""
-    order = run.steered.get(command)
+    order = run.last_commands.get(command)
     if order is not None:
         await open_storage().audit.add(run.id, action, by=PATCHWAVE, at=order.at, detail=detail)

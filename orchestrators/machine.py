@@ -125,14 +125,14 @@ class _Machine:
                 # If it cannot be stopped now, ``powered_on_by_run`` stays set, and its next attempt stops it.
                 left = yield from self._put_power_back()
                 may_stop = left is not None and left.is_open
-                return (yield from self._release(Stage.ASSESSED, requeued=True, keep_lock=may_stop))
+                return (yield from self._release(Stage.ASSESSED, requeued=True, keep_lease=may_stop))
             return (yield from self._requeue(Stage.ASSESSED))
-        if is_ours_to_stop and end.keep_lock:
+        if is_ours_to_stop and end.keep_lease:
             end = end._replace(outcome=not_restored(end.outcome, LEFT_ON))
         elif is_ours_to_stop:
             left = yield from self._put_power_back()
             still_open = left is not None and left.is_open
-            end = end._replace(outcome=not_restored(end.outcome, left), keep_lock=still_open)
+            end = end._replace(outcome=not_restored(end.outcome, left), keep_lease=still_open)
         elif self._restarts_later(end, is_ours_to_stop=is_ours_to_stop):
             return (yield from self._release(Stage.INSTALLED, end))
         return (yield from self._record(end))
@@ -156,7 +156,7 @@ class _Machine:
         if failure is not None:
             why = failure.failure.text if failure.failure else "Azure did not say that it is done"
             outcome = outcome_rules.restart_failed(installed, why)
-            return (yield from self._record(MachineResult(outcome, installation, keep_lock=failure.is_open)))
+            return (yield from self._record(MachineResult(outcome, installation, keep_lease=failure.is_open)))
         seen = yield from self._watch(asked_at, MAX_BOOT_POLLS)
         end = MachineResult(outcome_rules.evaluate_restart(seen.is_ready, seen.reboot_pending, installed), installation)
         return (yield from self._record((yield from self._check_health_after(end))))
@@ -171,7 +171,7 @@ class _Machine:
             message=f"Patchwave itself failed on this machine: {error}"[:2_000],
         )
         try:
-            return (yield from self._record(MachineResult(outcome, keep_lock=True)))
+            return (yield from self._record(MachineResult(outcome, keep_lease=True)))
         except task.TaskFailedError:
             return MachineEnded(key=self._work.machine_key, attempt=self._work.attempt, failed=True)
 
@@ -198,10 +198,10 @@ class _Machine:
         end = yield from self._install(checked, assessment)
         if isinstance(end, Requeue):
             return end
-        if self._options.hooks and not end.keep_lock:
+        if self._options.hooks and not end.keep_lease:
             # After any result: the post script may undo what the pre script did.
-            complaint = yield from after_install(self._context, self._ref, self._waits, end.outcome.outcome)
-            end = _add(end, complaint)
+            problem = yield from after_install(self._context, self._ref, self._waits, end.outcome.outcome)
+            end = _add(end, problem)
         return (yield from self._check_health_after(end)) if end.installation is not None else end
 
     def _assess(self, checked: PreflightResult) -> Steps[AssessmentSummary | MachineResult | Requeue]:
@@ -343,13 +343,13 @@ class _Machine:
             phase=self._work.phase,
             attempt=self._work.attempt,
             installation=end.installation,
-            keep_lock=end.keep_lock,
+            keep_lease=end.keep_lease,
         )
         stored = yield from call(self._context, contracts.RECORD_OUTCOME, request)
         return MachineEnded(key=self._work.machine_key, attempt=self._work.attempt, failed=stored.failed)
 
     def _release(
-        self, stage: Stage, end: MachineResult | None = None, *, requeued: bool = False, keep_lock: bool = False
+        self, stage: Stage, end: MachineResult | None = None, *, requeued: bool = False, keep_lease: bool = False
     ) -> Steps[MachineEnded]:
         """Release a machine that stays in the run; it keeps its lease while a call is still open."""
         request = ReleaseMachine(
@@ -360,7 +360,7 @@ class _Machine:
             attempt=self._work.attempt,
             installation=end.installation if end else None,
             requeued=requeued,
-            keep_lock=keep_lock,
+            keep_lease=keep_lease,
         )
         yield from call(self._context, contracts.RELEASE_MACHINE, request)
         return MachineEnded(key=self._work.machine_key, attempt=self._work.attempt, requeued=requeued)

@@ -89,10 +89,10 @@ def maintain_machine(context: Context, work: MaintainMachine) -> Steps[None]:
         yield from machine.settle()
         return
     try:
-        complaint = yield from machine.prepare()
+        problem = yield from machine.prepare()
     except task.TaskFailedError as error:
-        complaint = f"Patchwave itself failed before the scheduled run: {error}"[:1_000]
-    yield from machine.note(complaint)
+        problem = f"Patchwave itself failed before the scheduled run: {error}"[:1_000]
+    yield from machine.note(problem)
 
 
 class _Machine:
@@ -124,16 +124,16 @@ class _Machine:
             if veto is not None and not isinstance(veto, Outcome):
                 return "The run was paused, so that nothing was done on the machine before the scheduled run."
             outcome = veto
-        return _complaint(outcome, self._work)
+        return _problem(outcome, self._work)
 
-    def note(self, complaint: str) -> Steps[None]:
+    def note(self, problem: str) -> Steps[None]:
         """Store how the pre phase ended."""
         prepared = PreResult(
             run_id=self._work.run_id,
             machine_key=self._work.machine_key,
-            complaint=complaint,
-            not_started=self._was_refused,
-            hibernated=self._is_hibernated,
+            pre_tasks_error=problem,
+            start_refused=self._was_refused,
+            is_hibernated=self._is_hibernated,
         )
         yield from call(self._context, contracts.RECORD_PRE_RESULT, prepared)
 
@@ -179,20 +179,20 @@ class _Machine:
 
     def settle(self) -> Steps[None]:
         """The post phase. The power state is restored whatever else failed."""
-        complaints: list[str] = []
+        problems: list[str] = []
         checked = yield from self._check_power()
         if checked.sign is PowerState.READY:
             if self._work.hooks:
-                complaints.append((yield from after_install(self._context, self._ref, self._waits)))
+                problems.append((yield from after_install(self._context, self._ref, self._waits)))
             if self._work.assess:
-                complaints.append((yield from self._assess(checked.assess_activity_id)))
+                problems.append((yield from self._assess(checked.assess_activity_id)))
         left = (yield from restore_power(self._context, self._ref, self._waits)) if checked.powered_on_by_run else None
         done = FinalizeRequest(
             run_id=self._work.run_id,
             machine_key=self._work.machine_key,
-            complaints=[complaint for complaint in complaints if complaint],
+            problems=[problem for problem in problems if problem],
             not_restored=left.sentence if left is not None else "",
-            keep_lock=left is not None and left.is_open,
+            keep_lease=left is not None and left.is_open,
         )
         yield from call(self._context, contracts.FINALIZE_MACHINE, done)
 
@@ -211,7 +211,7 @@ class _Machine:
             run_id=self._work.run_id,
             machine_key=self._work.machine_key,
             step=Step.ASSESS,
-            options=MachineOptions(mode=Mode.ACCOMPANY),
+            options=MachineOptions(mode=Mode.MAINTENANCE),
             phase="",
         )
         try:
@@ -234,7 +234,7 @@ class _Machine:
         return self._context.create_timer(timedelta(seconds=seconds))
 
 
-def _complaint(outcome: Outcome | None, work: MaintainMachine) -> str:
+def _problem(outcome: Outcome | None, work: MaintainMachine) -> str:
     """What failed before the run. A stopped machine that the policy does not start is no failure."""
     if outcome is None:
         return ""

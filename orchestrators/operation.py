@@ -37,7 +37,7 @@ class MachineResult(NamedTuple):
 
     outcome: Outcome
     installation: InstallationSummary | None = None
-    keep_lock: bool = False
+    keep_lease: bool = False
 
 
 class Requeue(NamedTuple):
@@ -87,13 +87,13 @@ def unfinished(kind: OperationKind, report: OperationReport) -> MachineResult:
         case OperationState.CANCELED if kind is OperationKind.ASSESS:
             return MachineResult(Outcome.canceled())
         case OperationState.CANCELED:
-            return MachineResult(outcome_rules.left_running(), keep_lock=True)
+            return MachineResult(outcome_rules.left_running(), keep_lease=True)
         case OperationState.DEADLINE:
-            return MachineResult(outcome_rules.past_deadline(), keep_lock=True)
+            return MachineResult(outcome_rules.past_deadline(), keep_lease=True)
         case OperationState.FAILED if report.failure is not None:
             return MachineResult(outcome_rules.failed(report.failure))
         case _:
-            return MachineResult(outcome_rules.lost(report.failure), keep_lock=True)
+            return MachineResult(outcome_rules.lost(report.failure), keep_lease=True)
 
 
 @implements(contracts.AWAIT_OPERATION)
@@ -149,7 +149,7 @@ def _submit(
         if started.state is StartState.REQUEUED:
             return Requeue()
         if started.state is StartState.ENDED and started.outcome is not None:
-            return MachineResult(started.outcome, keep_lock=started.may_run)
+            return MachineResult(started.outcome, keep_lease=started.may_run)
         request = request.model_copy(update={"reserved_at": started.reserved_at})
         if started.reserved_at is not None:
             yield from waits.wait(min(max(0.0, started.wait_seconds), MAX_RESERVATION_WAIT))
@@ -159,7 +159,7 @@ def _submit(
             if started.outcome is not None:
                 return MachineResult(started.outcome)
             if request.is_last:
-                return MachineResult(outcome_rules.unsettled(None), keep_lock=True)
+                return MachineResult(outcome_rules.unsettled(None), keep_lease=True)
             request = request.model_copy(update={"is_last": True})
             retries = RetryBudget(context, MAX_REFUSALS)
             pause = started.wait_seconds

@@ -40,10 +40,11 @@ from patchwave.domain.workflow.run import (
     CloseRun,
     Cutoff,
     DiscoveryRequest,
-    GivePlacesBack,
     HeartbeatRequest,
     OpenWindow,
     PlanSummary,
+    ReleaseGroups,
+    ReserveGroups,
     RingRef,
     RingSummary,
     RunInput,
@@ -54,7 +55,6 @@ from patchwave.domain.workflow.run import (
     SetRunState,
     StepRef,
     StopRun,
-    TakePlaces,
 )
 
 _LOG = logging.getLogger("patchwave.orchestrators")
@@ -71,7 +71,7 @@ MAX_WINDOWS = 30
 PASSES_PER_GENERATION = 1_000
 ATTEMPTS_PER_GENERATION = 300
 """More attempts than one generation makes: up to 9 in each of its windows."""
-TURNS_PER_GENERATION = 10_000
+RESERVATIONS_PER_GENERATION = 10_000
 """More reservations than one generation makes: one for each phase in each window."""
 MAX_WAIT_POLL = timedelta(minutes=15)
 """Longest sleep of a run that waits for another one, which normally wakes it."""
@@ -155,7 +155,7 @@ class _Run:
         # A generation never reuses the instance ids of an earlier one.
         self._passes = (generation - 1) * PASSES_PER_GENERATION
         self._attempts = (generation - 1) * ATTEMPTS_PER_GENERATION
-        self._turns = (generation - 1) * TURNS_PER_GENERATION
+        self._sequence = (generation - 1) * RESERVATIONS_PER_GENERATION
         self._has_reserved = generation > 1
         self._ramped = 0
         self._windows = 0
@@ -197,7 +197,7 @@ class _Run:
                     first = RingRef(run_id=self._run_id, ring=plan.rings[0].name)
                     yield from call(self._context, contracts.PIN_RING, first)
                 yield from self._take_ring(opened, plan, number, ring)
-                yield from self._give_places_back()
+                yield from self._release_groups()
                 if number != rings[-1][0]:
                     yield from self._await_release()
                     yield from self._bake(ring)
@@ -211,7 +211,7 @@ class _Run:
         yield from self._insist(contracts.CLOSE_RUN, close)
         # Waiting runs also poll, so a failure here does not block them: reservations of an ended run do not count.
         with suppress(task.TaskFailedError):
-            yield from self._give_places_back()
+            yield from self._release_groups()
         self._announce(Event.ENDED)
 
     # --- resuming
@@ -320,7 +320,7 @@ class _Run:
         controls = yield from self._controls()
         if ring.name not in controls.decided:
             # The previous generation may have died between two phases: no reservation is kept while a person decides.
-            yield from self._give_places_back()
+            yield from self._release_groups()
             shown = yield from self._show(RunState.AWAITING_APPROVAL, ring.name)
             # The previous generation may have announced a deadline: it stays valid.
             asked_at = shown.since or asked_at
@@ -369,7 +369,7 @@ class _Run:
         while True:
             cutoff = yield from self._cutoff(step)
             # If the window closes meanwhile, the phase starts nothing and reports remaining machines.
-            waited_for = yield from self._take_places(number, phase_number, cutoff.at)
+            waited_for = yield from self._reserve_groups(number, phase_number, cutoff.at)
             phase = self._phase_of_ring(opened, plan, number, ring, step, phase_number)
             own = {"ended": ended, "closes_at": cutoff.at, "first_attempt": attempt, "last_attempt": attempt}
             end = yield from self._phase(phase.model_copy(update=own))
@@ -384,7 +384,7 @@ class _Run:
             if not opened.options.continues:
                 why = f"while the run waited for {waited_for}" if waited_for else "before every machine was started"
                 raise _Ended(RunState.COMPLETED, f"The window closed {why}.", window_closed())
-            yield from self._give_places_back()
+            yield from self._release_groups()
             yield from self._await_next_window()
             attempt, ended = end.last_attempt + 1, end.ended
 
@@ -450,20 +450,22 @@ class _Run:
         request = StepRef(run_id=self._run_id, step=step)
         return (yield from call(self._context, contracts.GET_START_CUTOFF, request))
 
-    def _take_places(self, ring_number: int, phase_number: int, closes_at: datetime | None) -> Steps[str]:
+    def _reserve_groups(self, ring_number: int, phase_number: int, closes_at: datetime | None) -> Steps[str]:
         """Reserve the phase's concurrency groups; waits for other runs that hold them.
 
-        Empty when reserved, until `_give_places_back`. Else the run that holds them at the close of the window.
+        Empty when reserved, until `_release_groups`. Else the run that holds them at the close of the window.
 
         Raises:
             _Ended: the run was cancelled, or a gate ended it.
         """
-        self._turns += 1
+        self._sequence += 1
         self._has_reserved = True
-        request = TakePlaces(run_id=self._run_id, ring_number=ring_number, phase_number=phase_number, turn=self._turns)
+        request = ReserveGroups(
+            run_id=self._run_id, ring_number=ring_number, phase_number=phase_number, sequence=self._sequence
+        )
         polls = 0
         while True:
-            taken = yield from call(self._context, contracts.TAKE_PLACES, request)
+            taken = yield from call(self._context, contracts.RESERVE_GROUPS, request)
             self._wake_runs(taken.freed)
             if not taken.waits_for:
                 if polls:
@@ -474,19 +476,19 @@ class _Run:
                 yield from self._show(RunState.RUNNING)
                 return taken.waits_for
             if not polls:
-                self._announce(RunAwaited(waits_for=taken.waits_for), self._turns)
+                self._announce(RunAwaited(waits_for=taken.waits_for), self._sequence)
             until = now + min(timedelta(seconds=taken.wait_seconds) * 2 ** min(polls, 16), MAX_WAIT_POLL)
             if closes_at is not None:
                 until = min(until, closes_at + timedelta(seconds=1))
             yield from self._wake(until)
             polls += 1
 
-    def _give_places_back(self) -> Steps[None]:
+    def _release_groups(self) -> Steps[None]:
         """Release the run's reservations, and wake the runs that may wait for them."""
         if not self._has_reserved:
             return
-        request = GivePlacesBack(run_id=self._run_id, turn=self._turns)
-        given = yield from call(self._context, contracts.GIVE_PLACES_BACK, request)
+        request = ReleaseGroups(run_id=self._run_id, sequence=self._sequence)
+        given = yield from call(self._context, contracts.RELEASE_GROUPS, request)
         self._has_reserved = False
         self._wake_runs(given.waiting)
 

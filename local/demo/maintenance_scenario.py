@@ -199,8 +199,8 @@ class Report:
         for key in ("preEventAt", "preparedAt", "postEventAt", "resultsAt"):
             if not occurrence.get(key):
                 yield f"The run around the scheduled one has no {key}"
-        if occurrence.get("contradicted") != 1:
-            yield f"Update Manager is contradicted on {occurrence.get('contradicted')} machines, not on one"
+        if occurrence.get("statusMismatches") != 1:
+            yield f"Update Manager's status is wrong on {occurrence.get('statusMismatches')} machines, not on one"
         if self.run.get("state") != "completed":
             yield f"The run ended as {self.run.get('state')}: {self.run.get('reason', '')}"
 

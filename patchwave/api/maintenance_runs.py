@@ -23,12 +23,12 @@ from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary
 from patchwave.domain.core.principal import Role
 from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
 from patchwave.domain.runs.machine_record import MachineRecord
-from patchwave.domain.runs.maintenance_results import is_contradicted
+from patchwave.domain.runs.maintenance_results import has_status_mismatch
 from patchwave.domain.runs.run import Mode, Run, RunState
 from patchwave.storage import Storage, open_storage
 
-_CONTRADICTED = ParameterSpec(
-    "contradicted",
+_STATUS_MISMATCH = ParameterSpec(
+    "statusMismatch",
     {"type": "boolean"},
     "true: only machines that Update Manager called done and that are not; a page may then hold fewer, or none.",
 )
@@ -55,7 +55,7 @@ _RUNS = PageSpec("MaintenanceRuns", "occurrences", MaintenanceRun, "Some of them
 class MaintenanceRunMachine(Document):
     """A machine of a scheduled run: what was done before it, Update Manager's word, its result, and what it came to.
 
-    ``contradicted``: Update Manager called it done, and it is not.
+    ``status_mismatch``: Update Manager called it done, and it is not.
     """
 
     id: str
@@ -72,7 +72,7 @@ class MaintenanceRunMachine(Document):
     outcome: OutcomeKind | None
     reason: str
     message: str
-    contradicted: bool
+    status_mismatch: bool
 
 
 _MACHINES = PageSpec(
@@ -94,7 +94,7 @@ _MACHINES = PageSpec(
 async def list_maintenance_occurrences(req: func.HttpRequest) -> func.HttpResponse:
     """Scheduled runs that a policy accompanied, newest first, a page at a time."""
     limit, cursor = page_of(req)
-    page = await open_storage().runs.list_page(limit, cursor, Mode.ACCOMPANY)
+    page = await open_storage().runs.list_page(limit, cursor, Mode.MAINTENANCE)
     return _RUNS.respond([view for run in page.items if (view := _view(run))], page)
 
 
@@ -112,19 +112,19 @@ async def get_maintenance_occurrence(req: func.HttpRequest) -> func.HttpResponse
     "maintenance/occurrences/{runId}/machines",
     _MACHINES.response,
     role=Role.READER,
-    query=[_CONTRADICTED, *PAGED],
+    query=[_STATUS_MISMATCH, *PAGED],
     problems=INVALID_QUERY | NO_RUN,
 )
 async def list_maintenance_occurrence_machines(req: func.HttpRequest) -> func.HttpResponse:
     """The machines of a scheduled run with their results, a page at a time."""
     limit, cursor = page_of(req)
-    word = query_of(req, "contradicted") or "false"
+    word = query_of(req, "statusMismatch") or "false"
     if word not in ("true", "false"):
-        raise ApiProblem(400, "contradicted must be true or false.")
+        raise ApiProblem(400, "statusMismatch must be true or false.")
     storage = open_storage()
     run = await _find(storage, run_id_of(req))
     page = await storage.machines.list_page(run.id, outcome=None, limit=limit, cursor=cursor)
-    wanted = [machine for machine in page.items if word == "false" or is_contradicted(machine)]
+    wanted = [machine for machine in page.items if word == "false" or has_status_mismatch(machine)]
     return _MACHINES.respond([_machine(machine) for machine in wanted], page)
 
 
@@ -153,5 +153,5 @@ def _view(run: Run) -> Json | None:
 
 
 def _machine(machine: MachineRecord) -> Json:
-    fields = {name: getattr(machine, name) for name in MaintenanceRunMachine.model_fields if name != "contradicted"}
-    return MaintenanceRunMachine(**fields, contradicted=is_contradicted(machine)).to_wire()
+    fields = {name: getattr(machine, name) for name in MaintenanceRunMachine.model_fields if name != "status_mismatch"}
+    return MaintenanceRunMachine(**fields, status_mismatch=has_status_mismatch(machine)).to_wire()

@@ -178,7 +178,7 @@ async def _decide(
 
 async def _audit(storage: Storage, run: Run, command: str, action: str) -> None:
     """Audit the command in force with its own time: repetitions write the same entry."""
-    order = run.steered.get(command)
+    order = run.last_commands.get(command)
     if order is not None:
         detail = {"comment": order.why, "before": order.before.value, "after": order.after.value}
         await storage.audit.add(run.id, action, **order.who, at=order.at, detail=detail)
@@ -259,7 +259,7 @@ async def retry_machine(
     run, machine = await _find_machine(storage, req)
     if machine.outcome is None:
         raise ApiProblem(409, f"The machine is {machine.stage.value} in this run; it can be retried once it has ended.")
-    if run.mode is Mode.ACCOMPANY:
+    if run.mode is Mode.MAINTENANCE:
         raise ApiProblem(409, "Update Manager patched it, in a scheduled run; start a run of the policy instead.")
     if machine.reason == Reason.UNREADABLE_ID:
         raise ApiProblem(409, f"Nothing can be done with the machine. {machine.message}")

@@ -274,9 +274,9 @@ class ApiClient:
         """One of them, by the run around it."""
         return _document(self._send("GET", f"/api/maintenance/occurrences/{_segment(run_id)}"))
 
-    def maintenance_occurrence_machines(self, run_id: str, *, contradicted: bool = False) -> Iterator[Json]:
+    def maintenance_occurrence_machines(self, run_id: str, *, status_mismatch: bool = False) -> Iterator[Json]:
         """Its machines, or those that Update Manager called done and that are not."""
-        asked = _given(contradicted="true" if contradicted else "")
+        asked = _given(statusMismatch="true" if status_mismatch else "")
         return self._pages(f"/api/maintenance/occurrences/{_segment(run_id)}/machines", "machines", asked, None)
 
     def assignments(self, *, machine: str = "", configuration: str = "") -> Json:

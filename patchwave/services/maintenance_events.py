@@ -66,7 +66,7 @@ async def record_event(
         try:
             # A queued run may never have reached the engine.
             run = await start_run(
-                storage, client, chosen, run_id, trigger, mode=Mode.ACCOMPANY, maintenance=maintenance
+                storage, client, chosen, run_id, trigger, mode=Mode.MAINTENANCE, maintenance=maintenance
             )
         except Exception as error:
             _LOG.exception("The policy %s could not begin a maintenance run for %s.", policy.name, notice.id.text)

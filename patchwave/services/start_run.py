@@ -106,7 +106,7 @@ async def schedule_run(client: DurableClient, run: Run) -> None:
     Raises:
         EngineUnavailable: the durable engine did not accept it.
     """
-    orchestration = contracts.RUN_MAINTENANCE if run.mode is Mode.ACCOMPANY else contracts.PATCH_RUN
+    orchestration = contracts.RUN_MAINTENANCE if run.mode is Mode.MAINTENANCE else contracts.PATCH_RUN
     request = RunInput(run_id=run.id, generation=run.generation)
     await schedule_once(client, orchestration, request, run.id, "The run is stored, but could not be scheduled")
 

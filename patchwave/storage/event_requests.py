@@ -11,7 +11,7 @@ from patchwave.storage.engine.rows import Row
 from patchwave.storage.engine.store import Repository, Store
 from patchwave.storage.idempotency import IdempotencyRepository
 
-EVENT_REQUESTS = "asked"
+EVENT_REQUESTS = "eventRequests"
 """Partition in the table of claims; the row key is ``{policy}~{key of the request}``."""
 _TAKEN = "event"
 

@@ -51,11 +51,11 @@ class ReservationRepository(Repository):
             others = [_reservation(row) for row in known.values()]
             own = known.get(wanted.run_id)
             stored = None if own is None else _reservation(own)
-            if stored is not None and stored.turn >= wanted.turn:
+            if stored is not None and stored.sequence >= wanted.sequence:
                 return stored, others
             changes: list[Change] = []
             if stored is not None and stored.groups is not None and stored.phase == wanted.phase:
-                kept = stored.model_copy(update={"turn": wanted.turn})
+                kept = stored.model_copy(update={"sequence": wanted.sequence})
             else:
                 number = 1 if head is None else int(head.columns[_LAST]) + 1
                 kept = wanted.model_copy(update={"number": number})
@@ -82,7 +82,7 @@ class ReservationRepository(Repository):
         ring, _, phase = stored.phase.partition(".")
         return int(ring), int(phase)
 
-    async def release(self, run_id: str, turn: int) -> Reservation | None:
+    async def release(self, run_id: str, sequence: int) -> Reservation | None:
         """Release the run's reservation up to that turn; returns it, or ``None`` without one.
 
         The row stays, so that a late execution of that turn finds it released.
@@ -92,9 +92,9 @@ class ReservationRepository(Repository):
             if row is None:
                 return None
             stored = _reservation(row)
-            if stored.turn > turn or stored.groups is None:
+            if stored.sequence > sequence or stored.groups is None:
                 return None
-            given = stored.model_copy(update={"turn": turn, "groups": None})
+            given = stored.model_copy(update={"sequence": sequence, "groups": None})
             if await self._store.runs.replace(_PARTITION, run_id, pack(_stored(given)), row.etag):
                 return stored
         return None
@@ -120,4 +120,4 @@ def _stored(reservation: Reservation) -> dict[str, object]:
 def _reservation(row: Row) -> Reservation:
     found = try_read(_PARTITION, row, lambda row: unpack(Reservation, row.columns))
     # An unreadable reservation may have the same groups: it goes first until its run has ended.
-    return found or Reservation(run_id=row.key, turn=0, phase="", since=_LONG_AGO, groups=EVERYTHING)
+    return found or Reservation(run_id=row.key, sequence=0, phase="", since=_LONG_AGO, groups=EVERYTHING)

@@ -82,7 +82,7 @@ def test_a_scheduled_run_gets_one_maintenance_run_and_its_machines_keep_their_po
     )
     fire(product, configuration, minutes=60, duplicates=2, casing="camel", schema="CloudEvents")
     run = maintenance_run(product, "around")
-    assert (run["mode"], run["state"], run["machines"]) == ("accompany", "completed", 2)
+    assert (run["mode"], run["state"], run["machines"]) == ("maintenance", "completed", 2)
     assert sum(run["countsByOutcome"].values()) == 2
     found = rows(product, run["id"])
     assert found[running.lower()]["updateManagerStatus"] == "Succeeded"

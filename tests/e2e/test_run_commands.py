@@ -54,7 +54,7 @@ def test_a_cancel_stops_all_starts_at_once_while_many_are_in_flight(product: Pro
     assert run["countsByOutcome"]["canceled"] == len(ids) - started
     who = {"by": NAME, "byId": DEVELOPER, "proven": True}
     said = {"why": "wrong month", "at": "", "before": "running", "after": "running"}
-    assert run["steered"]["cancel"] | {"at": ""} == who | said
+    assert run["lastCommands"]["cancel"] | {"at": ""} == who | said
 
 
 def test_a_paused_run_starts_nothing_until_it_is_resumed(product: Product) -> None:
@@ -109,7 +109,7 @@ def test_a_used_up_budget_holds_until_the_run_is_resumed(product: Product) -> No
         lambda: (found := product.run(run_id))["state"] == "held" and found, what=lambda: str(product.run(run_id))
     )
     assert held["blockedScopes"] == ["run"]
-    assert "1 failed, 0 may" in held["steered"]["hold"]["why"]
+    assert "1 failed, 0 may" in held["lastCommands"]["hold"]["why"]
     time.sleep(0.5)
     assert installs(product, good) == 0
     order(product, run_id, "resume", comment="a known bug")

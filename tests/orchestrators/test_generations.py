@@ -167,9 +167,9 @@ class TestNextGeneration:
         fleet = planned(2, rings=rings)
         fleet.checkpoints = [Checkpoint(is_planned=True, ring=1)]
         self.follow(fleet)
-        [given] = fleet.calls_of(contracts.GIVE_PLACES_BACK.name)
-        assert given == {"runId": RUN_ID, "turn": 10_000}
-        asked = fleet.calls.index((contracts.GIVE_PLACES_BACK.name, given))
+        [given] = fleet.calls_of(contracts.RELEASE_GROUPS.name)
+        assert given == {"runId": RUN_ID, "sequence": 10_000}
+        asked = fleet.calls.index((contracts.RELEASE_GROUPS.name, given))
         shown = [number for number, (_, data) in enumerate(fleet.calls) if data.get("state") == "awaiting_approval"]
         assert asked < shown[0]
 

@@ -204,7 +204,7 @@ def test_a_post_without_a_known_answer_ends_unknown_and_keeps_the_lock() -> None
     fleet = Fleet([KEY], {KEY: Script(install_starts=[StartResult(state=StartState.WAIT, wait_seconds=30)])})
     run(fleet)
     assert fleet.outcomes[KEY] == ("unknown", "operation_lost")
-    assert fleet.recorded[KEY][0]["keepLock"] is True
+    assert fleet.recorded[KEY][0]["keepLease"] is True
 
 
 def test_a_stopped_run_starts_nothing() -> None:
@@ -222,7 +222,7 @@ def test_a_cancelled_assessment_is_no_installation_and_keeps_no_lock() -> None:
     assert fleet.recorded[KEY][0]["outcome"]["message"] == (
         "The run was cancelled before anything was installed on this machine."
     )
-    assert fleet.recorded[KEY][0]["keepLock"] is False
+    assert fleet.recorded[KEY][0]["keepLease"] is False
 
 
 def test_a_machine_is_stopped_again_when_its_assessment_is_cancelled() -> None:
@@ -239,7 +239,7 @@ def test_a_machine_is_stopped_again_when_its_assessment_is_cancelled() -> None:
 
 
 @pytest.mark.parametrize(
-    ("report", "outcome", "keeps_lock"),
+    ("report", "outcome", "keeps_lease"),
     [
         (scripted_fleet.PASSING, ("failed", "operation_failed"), False),
         (scripted_fleet.LOST, ("unknown", "operation_lost"), True),
@@ -249,13 +249,13 @@ def test_a_machine_is_stopped_again_when_its_assessment_is_cancelled() -> None:
     ids=lambda value: value.state.value if isinstance(value, OperationReport) else "",
 )
 def test_an_accepted_installation_is_never_posted_again(
-    report: OperationReport, outcome: tuple[str, str], keeps_lock: bool
+    report: OperationReport, outcome: tuple[str, str], keeps_lease: bool
 ) -> None:
     fleet = Fleet([KEY], {KEY: Script(install_polls=[scripted_fleet.RUNNING, report])})
     run(fleet)
     assert fleet.outcomes[KEY] == outcome
     assert fleet.accepted[KEY, "install"] == 1
-    assert fleet.recorded[KEY][0]["keepLock"] is keeps_lock
+    assert fleet.recorded[KEY][0]["keepLease"] is keeps_lease
 
 
 def test_a_rebooting_machine_is_waited_for() -> None:
@@ -447,7 +447,7 @@ def test_a_machine_that_cannot_be_stopped_again_is_a_warning() -> None:
     assert "3 patches are installed" in outcome["message"]
     assert "could not be stopped again" in outcome["message"]
     assert "AuthorizationFailed" in outcome["message"]
-    assert fleet.recorded[KEY][0]["keepLock"] is False
+    assert fleet.recorded[KEY][0]["keepLease"] is False
 
 
 def test_a_stop_that_azure_may_still_carry_out_keeps_the_lock() -> None:
@@ -457,7 +457,7 @@ def test_a_stop_that_azure_may_still_carry_out_keeps_the_lock() -> None:
     fleet = Fleet([KEY], {KEY: Script(preflights=[scripted_fleet.NEEDS_START, scripted_fleet.READY], stops=[taken])})
     run(fleet, start_stopped=True)
     assert fleet.outcomes[KEY] == ("patched_with_warnings", "power_not_restored")
-    assert fleet.recorded[KEY][0]["keepLock"] is True
+    assert fleet.recorded[KEY][0]["keepLease"] is True
 
 
 def test_a_requeued_machine_keeps_its_lock_while_azure_may_still_stop_it() -> None:
@@ -471,7 +471,7 @@ def test_a_requeued_machine_keeps_its_lock_while_azure_may_still_stop_it() -> No
         fleet = Fleet([KEY], {KEY: script})
         bench = run(fleet, start_stopped=True)
         [released] = bench.calls_of(contracts.RELEASE_MACHINE.name)
-        assert (released["requeued"], released["stage"], released["keepLock"]) == (True, "ready", keeps)
+        assert (released["requeued"], released["stage"], released["keepLease"]) == (True, "ready", keeps)
 
 
 def test_a_stop_is_followed_until_the_machine_shows_it_within_bounds() -> None:
@@ -504,7 +504,7 @@ def test_an_outage_after_the_installation_does_not_hide_its_result() -> None:
     assert (outcome["outcome"], outcome["reason"]) == ("patched_with_warnings", "power_not_restored")
     assert "3 patches are installed" in outcome["message"]
     assert "may not be stopped again" in outcome["message"]
-    assert fleet.recorded[KEY][0]["keepLock"] is True
+    assert fleet.recorded[KEY][0]["keepLease"] is True
 
 
 # --- what fails for a while, and what fails for good
@@ -555,7 +555,7 @@ def test_what_is_thrown_is_recorded_and_keeps_the_lock(step: Step, breaks: str, 
     fleet = Fleet([KEY], {KEY: Script(breaks=breaks)})
     run(fleet, step=step)
     assert fleet.outcomes[KEY] == outcome
-    assert fleet.recorded[KEY][0]["keepLock"] is True
+    assert fleet.recorded[KEY][0]["keepLease"] is True
     assert "the storage is away" in fleet.recorded[KEY][0]["outcome"]["message"]
 
 
@@ -762,7 +762,7 @@ def test_the_reason_of_a_failed_restart_is_in_the_outcome(failure: ArmFailure | 
 def test_a_restart_that_azure_may_still_carry_out_keeps_the_lock(is_open: bool) -> None:
     failure = ArmFailure(status=0, message="no answer")
     fleet = restarted(Script(restart=PowerResult(accepted=False, is_open=is_open, failure=failure)))
-    assert fleet.recorded[KEY][0]["keepLock"] is is_open
+    assert fleet.recorded[KEY][0]["keepLease"] is is_open
 
 
 def test_a_restart_that_may_not_be_sent_now_is_requeued() -> None:

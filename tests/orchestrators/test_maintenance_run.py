@@ -186,7 +186,7 @@ class Azure:
         return {"closed": 0}
 
     def summarize_maintenance_run(self, _: Json) -> Json:
-        return {"contradicted": 0}
+        return {"statusMismatches": 0}
 
     def close_run(self, data: Json) -> Json:
         self.closed.append(data)
@@ -225,8 +225,8 @@ class Azure:
         return HOOK_DONE
 
     def record_pre_result(self, data: Json) -> Json:
-        self.prepared[data["machineKey"]] = data["complaint"]
-        if data["notStarted"]:
+        self.prepared[data["machineKey"]] = data["preTasksError"]
+        if data["startRefused"]:
             self.ours.discard(data["machineKey"])
         return {}
 
@@ -242,7 +242,7 @@ class Azure:
         return OperationReport(state=OperationState.ENDED, assessment=AssessmentSummary(status="Succeeded"))
 
     def finalize_machine(self, data: Json) -> Json:
-        self.concluded[data["machineKey"]] = data["complaints"]
+        self.concluded[data["machineKey"]] = data["problems"]
         return {}
 
 
@@ -306,7 +306,7 @@ def test_a_hibernated_machine_is_left_alone_which_is_no_failure() -> None:
     azure.run()
     assert azure.keys_of(contracts.START_MACHINE.name) == []
     assert azure.prepared == {"a": "", "b": ""}
-    assert {data["machineKey"]: data["hibernated"] for data in azure.calls_of(contracts.RECORD_PRE_RESULT.name)} == {
+    assert {data["machineKey"]: data["isHibernated"] for data in azure.calls_of(contracts.RECORD_PRE_RESULT.name)} == {
         "a": True,
         "b": False,
     }
@@ -536,7 +536,7 @@ def test_a_stop_that_azure_refuses_is_asked_for_again() -> None:
     assert len(azure.calls_of(contracts.STOP_MACHINE.name)) == 60
     [concluded] = azure.calls_of(contracts.FINALIZE_MACHINE.name)
     assert "could not be stopped again: HTTP 409" in concluded["notRestored"]
-    assert concluded["keepLock"] is False
+    assert concluded["keepLease"] is False
 
 
 def test_a_stop_that_azure_may_still_carry_out_keeps_the_lock() -> None:
@@ -544,7 +544,7 @@ def test_a_stop_that_azure_may_still_carry_out_keeps_the_lock() -> None:
     azure.stops["a"] = [PowerResult(accepted=False, is_open=True, failure=NO)]
     azure.run()
     [concluded] = azure.calls_of(contracts.FINALIZE_MACHINE.name)
-    assert concluded["keepLock"] is True
+    assert concluded["keepLease"] is True
     assert len(azure.calls_of(contracts.STOP_MACHINE.name)) == 1
 
 

@@ -119,7 +119,7 @@ def test_when_the_retries_are_used_up_the_last_post_is_settled_and_nothing_more_
     fleet, asked, recorded = played(*[NOT_KNOWN] * 6, UNCOUNTED, NOT_OURS)
     assert [call["isLast"] for call in asked] == [False] * 6 + [True] * 2
     assert fleet.outcomes[KEY] == ("skipped", "operation_conflict")
-    assert recorded["keepLock"] is False
+    assert recorded["keepLease"] is False
 
 
 def test_an_operation_that_proves_to_be_ours_is_followed_even_then() -> None:
@@ -131,14 +131,14 @@ def test_an_operation_that_proves_to_be_ours_is_followed_even_then() -> None:
 def test_the_lock_stays_when_something_may_run() -> None:
     fleet, _, recorded = played(*[NOT_KNOWN] * 6, PERHAPS)
     assert fleet.outcomes[KEY] == ("unknown", "operation_lost")
-    assert recorded["keepLock"] is True
+    assert recorded["keepLease"] is True
 
 
 def test_a_machine_without_any_answer_ends_as_unknown_with_its_lock() -> None:
     fleet, asked, recorded = played(NOT_KNOWN)
     assert len(asked) == 12
     assert fleet.outcomes[KEY] == ("unknown", "operation_lost")
-    assert recorded["keepLock"] is True
+    assert recorded["keepLease"] is True
 
 
 def test_a_certain_refusal_ends_with_its_own_outcome_when_the_retries_are_used_up() -> None:
@@ -146,7 +146,7 @@ def test_a_certain_refusal_ends_with_its_own_outcome_when_the_retries_are_used_u
     assert len(asked) == 6
     assert not any(call["isLast"] for call in asked)
     assert fleet.outcomes[KEY] == ("skipped", "operation_conflict")
-    assert recorded["keepLock"] is False
+    assert recorded["keepLease"] is False
 
 
 def test_each_attempt_is_followed_under_an_id_of_its_own() -> None:

@@ -161,7 +161,7 @@ def test_throttling_ends_in_a_day_and_is_the_reason(where: str) -> None:
 def test_a_start_that_is_throttled_for_a_day_is_settled_for_another_and_keeps_its_lock() -> None:
     played = Played(Script(install_starts=[START]), contracts.INSTALL_PATCHES.name)
     assert played.outcome == ("unknown", "operation_lost")
-    assert played.fleet.recorded[KEY][0]["keepLock"] is True
+    assert played.fleet.recorded[KEY][0]["keepLease"] is True
     settling = [asked["isLast"] for asked in played.inputs].index(True)
     assert not any(asked["isLast"] for asked in played.inputs[:settling])
     assert 23 * 60 <= (played.at[settling - 1] - played.at[0]).total_seconds() / 60 <= 24 * 60 + 5

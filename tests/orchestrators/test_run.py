@@ -24,7 +24,7 @@ from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.contracts import Signal
 from patchwave.domain.workflow.machine import MachineOptions
 from patchwave.domain.workflow.operation import StartResult
-from patchwave.domain.workflow.run import Cutoff, DiscoveryPage, NextWindow, PlacesTaken, RunRef
+from patchwave.domain.workflow.run import Cutoff, DiscoveryPage, GroupsReserved, NextWindow, RunRef
 from tests.support import scripted_fleet
 from tests.support.scripted_fleet import RUN_ID, Fleet, Ring, Script
 
@@ -483,12 +483,12 @@ def test_a_policy_without_a_further_window_leaves_the_rest() -> None:
 # --- other runs
 
 
-WAITS = PlacesTaken(waits_for="the run other: both work on the availability set av", wait_seconds=30)
+WAITS = GroupsReserved(waits_for="the run other: both work on the availability set av", wait_seconds=30)
 
 
 def test_a_phase_waits_for_another_run_and_then_starts() -> None:
     fleet, _, _ = two_rings(9)
-    fleet.reservations = [PlacesTaken(), WAITS, WAITS, WAITS, PlacesTaken()]
+    fleet.reservations = [GroupsReserved(), WAITS, WAITS, WAITS, GroupsReserved()]
     taken_at: list[datetime] = []
     installed: list[int] = []
 
@@ -497,18 +497,18 @@ def test_a_phase_waits_for_another_run_and_then_starts() -> None:
         installed.append(len(fleet.installed))
         return fleet.reservations.pop(0).to_wire() if len(fleet.reservations) > 1 else fleet.reservations[0].to_wire()
 
-    with fleet.bench(**{contracts.TAKE_PLACES.name: take}) as bench:
+    with fleet.bench(**{contracts.RESERVE_GROUPS.name: take}) as bench:
         bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
-        asked = bench.calls_of(contracts.TAKE_PLACES.name)
-        given = bench.calls_of(contracts.GIVE_PLACES_BACK.name)
+        asked = bench.calls_of(contracts.RESERVE_GROUPS.name)
+        given = bench.calls_of(contracts.RELEASE_GROUPS.name)
     assert fleet.closed[0]["state"] == "completed"
-    assert [(call["ringNumber"], call["phaseNumber"], call["turn"]) for call in asked] == [
+    assert [(call["ringNumber"], call["phaseNumber"], call["sequence"]) for call in asked] == [
         (0, 0, 1), (1, 0, 2), (1, 0, 2), (1, 0, 2), (1, 0, 2), (1, 1, 3)
     ]  # fmt: skip
     assert installed == [0, 3, 3, 3, 3, 6], "nothing of the phase starts before it has its permits"
     pauses = [(later - at).total_seconds() for at, later in itertools.pairwise(taken_at)][1:4]
     assert [least <= pause < least + 10 for least, pause in zip([30, 60, 120], pauses, strict=True)] == [True] * 3
-    assert [call["turn"] for call in given] == [1, 3], "behind each ring"
+    assert [call["sequence"] for call in given] == [1, 3], "behind each ring"
     assert [call["runId"] for call in given] == [RUN_ID, RUN_ID]
     assert [(call["state"], call["waitingFor"]) for call in fleet.calls_of(contracts.SET_RUN_STATE.name)] == [
         ("running", "")
@@ -520,7 +520,7 @@ def test_a_waiting_run_is_woken_when_permits_are_released(between_phases: bool) 
     """It would poll again in minutes; the run before it wakes it."""
     fleet = Fleet(keys(2))
     if between_phases:
-        fleet.reservations = [PlacesTaken(freed=["other-run"])]
+        fleet.reservations = [GroupsReserved(freed=["other-run"])]
     else:
         fleet.waiting = ["other-run"]
     events: list[str] = []
@@ -551,9 +551,9 @@ def test_a_command_ends_the_wait_for_another_run_and_permits_are_requested_again
             bench.client.raise_orchestration_event(RUN_ID, Signal.CONTROL)
             time.sleep(0.3)
             return long.to_wire()
-        return PlacesTaken().to_wire()
+        return GroupsReserved().to_wire()
 
-    with fleet.bench(**{contracts.TAKE_PLACES.name: take}) as bench:
+    with fleet.bench(**{contracts.RESERVE_GROUPS.name: take}) as bench:
         bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
     assert (taken_at[1] - taken_at[0]).total_seconds() < 10
     assert fleet.closed[0]["state"] == "completed"
@@ -572,9 +572,9 @@ def test_a_run_that_never_gets_its_permits_ends_with_its_window_and_names_the_ru
         taken_at.append(bench.now())
         return fleet.reservations[0].to_wire()
 
-    with fleet.bench(**{contracts.TAKE_PLACES.name: take}) as bench:
+    with fleet.bench(**{contracts.RESERVE_GROUPS.name: take}) as bench:
         bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
-        given = bench.calls_of(contracts.GIVE_PLACES_BACK.name)
+        given = bench.calls_of(contracts.RELEASE_GROUPS.name)
     why = (
         "The policy has no further window for what is left."
         if continues
@@ -598,7 +598,7 @@ def test_a_cancel_ends_the_wait_for_another_run() -> None:
         time.sleep(0.3)
         return fleet.reservations[0].to_wire()
 
-    with fleet.bench(**{contracts.TAKE_PLACES.name: canceled}) as bench:
+    with fleet.bench(**{contracts.RESERVE_GROUPS.name: canceled}) as bench:
         ended = bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
     assert fleet.closed[0]["state"] == "canceled"
     assert took(ended) < timedelta(minutes=6)
@@ -611,14 +611,14 @@ def test_a_run_that_cannot_give_back_is_closed_all_the_same() -> None:
 
     fleet = Fleet(keys(2), rings=[Ring("all", [{"westeurope": keys(2)}])])
     fleet.cutoffs = [Cutoff(at=datetime.now(UTC) - timedelta(hours=1))]
-    closed = run(fleet, **{contracts.GIVE_PLACES_BACK.name: broken})
+    closed = run(fleet, **{contracts.RELEASE_GROUPS.name: broken})
     assert closed["reason"] == "The window closed before every machine was started."
 
 
 def test_an_assessment_waits_for_no_run() -> None:
     fleet = Fleet(keys(2), mode=Mode.ASSESS)
     run(fleet)
-    assert not {contracts.TAKE_PLACES.name, contracts.GIVE_PLACES_BACK.name} & set(fleet.order)
+    assert not {contracts.RESERVE_GROUPS.name, contracts.RELEASE_GROUPS.name} & set(fleet.order)
 
 
 # --- a cancel at every wait

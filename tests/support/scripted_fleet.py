@@ -40,10 +40,10 @@ from patchwave.domain.workflow.run import (
     Checkpoint,
     Cutoff,
     DiscoveryPage,
+    GroupsReleased,
+    GroupsReserved,
     NextWindow,
     PhaseSummary,
-    PlacesGivenBack,
-    PlacesTaken,
     PlanSummary,
     RingSummary,
     RunSettings,
@@ -181,7 +181,7 @@ class Fleet:
         self.on_poll: Callable[[], None] = lambda: None
         self.cutoffs: list[Cutoff] = [Cutoff()]
         self.next_windows: list[NextWindow] = [NextWindow()]
-        self.reservations: list[PlacesTaken] = [PlacesTaken()]
+        self.reservations: list[GroupsReserved] = [GroupsReserved()]
         self.waiting: list[str] = []
         self.accepted: Counter[tuple[str, str]] = Counter()
         self.recorded: dict[str, list[Json]] = {}
@@ -238,8 +238,8 @@ class Fleet:
             contracts.GET_START_CUTOFF.name: lambda _: _next(self.cutoffs).to_wire(),
             contracts.FIND_NEXT_WINDOW.name: lambda _: _next(self.next_windows).to_wire(),
             contracts.ENTER_WINDOW.name: lambda _: {},
-            contracts.TAKE_PLACES.name: lambda _: _next(self.reservations).to_wire(),
-            contracts.GIVE_PLACES_BACK.name: lambda _: PlacesGivenBack(waiting=self.waiting).to_wire(),
+            contracts.RESERVE_GROUPS.name: lambda _: _next(self.reservations).to_wire(),
+            contracts.RELEASE_GROUPS.name: lambda _: GroupsReleased(waiting=self.waiting).to_wire(),
             contracts.PIN_RING.name: lambda _: {},
             contracts.POLL_PHASE.name: self._poll_phase,
             contracts.LIST_PENDING_MACHINES.name: self._next_machines,

@@ -40,8 +40,8 @@ def show_occurrence(
     run: Annotated[
         str, typer.Argument(metavar="RUN", help=f"Id of the run around it, or '{NEWEST}' for the newest one.")
     ],
-    contradicted: Annotated[
-        bool, typer.Option("--contradicted", help="Only machines that Update Manager called done and that are not.")
+    status_mismatch: Annotated[
+        bool, typer.Option("--status-mismatch", help="Only machines that Update Manager called done and that are not.")
     ] = False,
     limit: LimitOption = None,
 ) -> None:
@@ -52,7 +52,7 @@ def show_occurrence(
             raise NotFoundError("No scheduled run was accompanied yet")
         run = str(newest["runId"])
     found = service.client.maintenance_occurrence(run)
-    found_machines = islice(service.client.maintenance_occurrence_machines(run, contradicted=contradicted), limit)
+    found_machines = islice(service.client.maintenance_occurrence_machines(run, status_mismatch=status_mismatch), limit)
     machines = sorted(found_machines, key=by_name)
     document = {"occurrence": found, "machines": machines}
     service.show(document, lambda _: Group(occurrence_facts(found), machines_table(machines)))
@@ -61,8 +61,8 @@ def show_occurrence(
 def occurrences_table(found: Iterable[Json]) -> RenderableType:
     """One line per scheduled run."""
     table = new_table(
-        "run", "configuration", "starts (UTC)", "state", "machines", "outcomes", "contradicted",
-        right=("machines", "contradicted"),
+        "run", "configuration", "starts (UTC)", "state", "machines", "outcomes", "status mismatch",
+        right=("machines", "status mismatch"),
     )  # fmt: skip
     for each in found:
         occurrence = part(each, "occurrence")
@@ -73,7 +73,7 @@ def occurrences_table(found: Iterable[Json]) -> RenderableType:
             Text(plain(each.get("state", ""))),
             str(each.get("machines", 0)),
             Text(in_words(each.get("countsByOutcome"))),
-            _alarming(occurrence.get("contradicted", 0)),
+            _alarming(occurrence.get("statusMismatches", 0)),
         )
     return table
 
@@ -98,7 +98,7 @@ def occurrence_facts(found: Json) -> RenderableType:
         "Azure's word": occurrence.get("status"),
         "results copied": moment(occurrence.get("resultsAt")),
         "outcomes": found.get("countsByOutcome"),
-        "called done and not": occurrence.get("contradicted") or "",
+        "called done and not": occurrence.get("statusMismatches") or "",
         "passed over": _passed_over(occurrence),
     }
     grid = new_grid()
@@ -117,7 +117,7 @@ def machines_table(machines: Iterable[Json]) -> RenderableType:
             _before(machine),
             Text(plain(machine.get("updateManagerStatus", ""))),
             str(part(machine, "installation").get("installed", "")),
-            Text(plain(machine.get("outcome") or ""), style="bold red" if machine.get("contradicted") else ""),
+            Text(plain(machine.get("outcome") or ""), style="bold red" if machine.get("statusMismatch") else ""),
             Text(plain(machine.get("message", ""))),
         )
     return table

@@ -105,8 +105,8 @@ def run_facts(run: Json) -> RenderableType:
     for ring, decision in part(run, "decisions").items():
         said = "approved" if decision.get("approved") else "rejected"
         grid.add_row(f"ring {plain(ring)}", ordered(said, decision, "comment"))
-    for order, steered in part(run, "steered").items():
-        grid.add_row(plain(order), ordered("", steered, "why"))
+    for order, last in part(run, "lastCommands").items():
+        grid.add_row(plain(order), ordered("", last, "why"))
     grid.add_row("machines", str(run.get("machines", 0)))
     return Group(grid, outcome_bars(run)) if run.get("countsByOutcome") else grid
 

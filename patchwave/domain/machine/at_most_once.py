@@ -36,7 +36,7 @@ class AtMostOnceRecord(Document):
     machine_key: str
     call: GuardedCall
     token: str
-    turn: str = ""
+    change_id: str = ""
     """Of a start or stop: of which change of power it is; that of an earlier one says nothing."""
     state: IntentState = IntentState.DECLARED
     created_at: UtcDatetime

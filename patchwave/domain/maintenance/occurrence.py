@@ -151,7 +151,7 @@ class MaintenanceOccurrence(Document):
     """Why it could not be cancelled."""
     results_at: UtcDatetime | None = None
     """When the results of all machines were copied, or their time was over."""
-    contradicted: int = 0
+    status_mismatches: int = 0
     """Machines that Update Manager called done and that are not."""
     passed_over: list[str] = Field(default_factory=list[str])
     """Ids in its rows that are those of no virtual machine, at most `MAX_PASSED_OVER`: nothing is done for them."""

@@ -28,13 +28,14 @@ class PlacedMachine(Document):
 
 
 def _pack(machines: Sequence[PlacedMachine]) -> dict[str, list[Any]]:
-    """Lanes, permits, and what else machines share, each once; then runs of machines as ``[traits, key, key, …]``.
+    """Lanes, permits, and what else machines share, each once; then each run of machines as
+    ``[index of its placement, key, key, …]``.
 
-    Traits are ``[lane, wave, wave size, attempt, permit, …]``. Neighbours in a plan mostly share all of them.
+    A placement is ``[lane, wave, wave size, attempt, permit, …]``. Neighbours in a plan mostly share all of them.
     """
     lanes = _numbered(machine.lane for machine in machines)
     permits = _numbered(permit for machine in machines for permit in machine.permits)
-    traits: dict[tuple[int, ...], int] = {}
+    placements: dict[tuple[int, ...], int] = {}
     runs: list[list[str | int]] = []
     for machine in machines:
         own = (
@@ -44,21 +45,21 @@ def _pack(machines: Sequence[PlacedMachine]) -> dict[str, list[Any]]:
             machine.attempt,
             *(permits[permit] for permit in machine.permits),
         )
-        number = traits.setdefault(own, len(traits))
+        number = placements.setdefault(own, len(placements))
         if not runs or runs[-1][0] != number:
             runs.append([number])
         runs[-1].append(machine.key)
-    return {"lanes": list(lanes), "places": list(permits), "traits": list(traits), "machines": runs}
+    return {"lanes": list(lanes), "permits": list(permits), "placements": list(placements), "machines": runs}
 
 
 def _unpack(given: object) -> object:
     if not isinstance(given, Mapping):
         return given
     packed = cast("Mapping[str, list[Any]]", given)
-    lanes, permits, traits = packed["lanes"], packed["places"], packed["traits"]
+    lanes, permits, placements = packed["lanes"], packed["permits"], packed["placements"]
     machines: list[PlacedMachine] = []
     for number, *keys in packed["machines"]:
-        lane, wave, wave_size, attempt, *own = traits[number]
+        lane, wave, wave_size, attempt, *own = placements[number]
         machines += [
             PlacedMachine(
                 key=key,

@@ -50,12 +50,12 @@ EVERYTHING = Groups(slots={SEVERAL: SEVERAL}, units=[SEVERAL])
 class Reservation(Document):
     """What a run reserves. ``groups`` is ``None`` once it was given back.
 
-    ``turn`` counts the reservations of the run, so that a late execution of an earlier one changes nothing; ``phase``
-    tells whether a new one is for the same phase; ``number`` is its permit among the reservations of all runs.
+    ``sequence`` counts the reservations of the run, so that a late execution of an earlier one changes nothing;
+    ``phase`` tells whether a new one is for the same phase; ``number`` is its position among those of all runs.
     """
 
     run_id: str
-    turn: int
+    sequence: int
     phase: str
     number: int = 0
     since: UtcDatetime

@@ -276,7 +276,7 @@ def _show(run: Run, state: RunState | None = None, waiting_for: str = "") -> Run
 
 def _changed(changed: Run, before: Run, command: str, order: Order) -> Run:
     made = AppliedCommand(**order.who, why=order.why, at=order.at, before=before.state, after=changed.state)
-    return changed.model_copy(update={"steered": {**before.steered, command: made}})
+    return changed.model_copy(update={"last_commands": {**before.last_commands, command: made}})
 
 
 # --- machines -----------------------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ def is_in_progress(machine: MachineRecord) -> bool:
     return machine.installation is None and word not in _DONE | _FAILED | _CANCELED | _NOT_RUNNING | _NOTHING
 
 
-def is_contradicted(machine: MachineRecord) -> bool:
+def has_status_mismatch(machine: MachineRecord) -> bool:
     """Whether Update Manager called the machine done, and it is not."""
     return (
         machine.update_manager_status.casefold() in _DONE

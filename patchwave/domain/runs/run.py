@@ -18,7 +18,7 @@ class Mode(StrEnum):
 
     ASSESS = "assess"
     PATCH = "patch"
-    ACCOMPANY = "accompany"
+    MAINTENANCE = "maintenance"
     """Azure patches them, in a scheduled run of Update Manager; the run does what is to be done before and after."""
 
 
@@ -163,7 +163,7 @@ class Run(Document):
     """By ring, when the run first waited for its approval: its deadline counts from there."""
     windows: int = 0
     """In how many further windows the run went on."""
-    steered: dict[str, AppliedCommand] = Field(default_factory=dict[str, AppliedCommand])
+    last_commands: dict[str, AppliedCommand] = Field(default_factory=dict[str, AppliedCommand])
     """By command (``pause``, ``resume``, ``cancel``; ``hold`` and ``stop`` of gates): the newest that changed it."""
     machines: int = 0
     counts_by_outcome: dict[str, int] = Field(default_factory=dict)

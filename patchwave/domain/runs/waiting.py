@@ -20,7 +20,7 @@ def waiting_for(run: Run, machine: MachineRecord, rings: Sequence[str], phase: t
         rings: the rings of the plan, in order.
         phase: the positions of the ring and the phase that the run is in, from 0; ``None`` between two.
     """
-    if machine.outcome is not None or machine.stage not in _WAITS or run.state.is_final or run.mode is Mode.ACCOMPANY:
+    if machine.outcome is not None or machine.stage not in _WAITS or run.state.is_final or run.mode is Mode.MAINTENANCE:
         return ""
     if run.cancel_requested_at is not None or run.stop_reason:
         return "the end of the run: nothing more starts in it"

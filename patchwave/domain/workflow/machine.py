@@ -142,7 +142,7 @@ class ReleaseMachine(Document):
     """The machine stays in the run, returns its lease, and completes its step of the phase.
 
     ``installation``: what was done, before its restart. ``requeued``: nothing was done, and the machine waits again.
-    ``keep_lock``: Azure may still carry out a call on it, so that the lease expires instead.
+    ``keep_lease``: Azure may still carry out a call on it, so that the lease expires instead.
     """
 
     run_id: str
@@ -152,7 +152,7 @@ class ReleaseMachine(Document):
     attempt: int = 1
     installation: InstallationSummary | None = None
     requeued: bool = False
-    keep_lock: bool = False
+    keep_lease: bool = False
 
 
 class Recorded(Document):
@@ -162,7 +162,7 @@ class Recorded(Document):
 
 
 class RecordOutcome(Document):
-    """The final row of a machine, and its completion. ``keep_lock``: something may still run in the guest."""
+    """The final row of a machine, and its completion. ``keep_lease``: something may still run in the guest."""
 
     run_id: str
     machine_key: str
@@ -170,4 +170,4 @@ class RecordOutcome(Document):
     phase: str
     attempt: int = 1
     installation: InstallationSummary | None = None
-    keep_lock: bool = False
+    keep_lease: bool = False

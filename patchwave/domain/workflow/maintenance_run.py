@@ -143,16 +143,16 @@ class MaintainMachine(Document):
 
 
 class PreResult(Document):
-    """How the work before ended on a machine; ``complaint`` is empty when all is well.
+    """How the work before ended on a machine; ``pre_tasks_error`` is empty when all is well.
 
-    ``not_started``: Azure refused to start it, so that it is not ours to stop. ``hibernated``: it was left alone.
+    ``start_refused``: Azure refused to start it, so that it is not ours to stop. ``is_hibernated``: it was left alone.
     """
 
     run_id: str
     machine_key: str
-    complaint: str = ""
-    not_started: bool = False
-    hibernated: bool = False
+    pre_tasks_error: str = ""
+    start_refused: bool = False
+    is_hibernated: bool = False
 
 
 class PreSummary(Document):
@@ -173,7 +173,7 @@ class CancelResult(Document):
 class MaintenanceSummary(Document):
     """How many machines Update Manager called done that are not."""
 
-    contradicted: int
+    status_mismatches: int
 
 
 class PowerState(StrEnum):
@@ -197,13 +197,13 @@ class PowerCheck(Document):
 
 
 class FinalizeRequest(Document):
-    """Give the machine its outcome; ``complaints`` are sentences about what else did not go well.
+    """Give the machine its outcome; ``problems`` are sentences about what else did not go well.
 
-    ``not_restored``: why it was not put back as it was. ``keep_lock``: Azure may still do so, so the lock expires.
+    ``not_restored``: why it was not put back as it was. ``keep_lease``: Azure may still do so, so the lock expires.
     """
 
     run_id: str
     machine_key: str
-    complaints: list[str] = Field(default_factory=list[str])
+    problems: list[str] = Field(default_factory=list[str])
     not_restored: str = ""
-    keep_lock: bool = False
+    keep_lease: bool = False

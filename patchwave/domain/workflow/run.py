@@ -199,17 +199,17 @@ class StopRun(Document):
     unless_approved: str = ""
 
 
-class TakePlaces(Document):
-    """Reserve what the machines of a phase have to be kept apart in; ``turn`` counts the reservations of the run."""
+class ReserveGroups(Document):
+    """Reserve the concurrency groups of a phase; ``sequence`` counts the reservations of the run."""
 
     run_id: str
     ring_number: int
     phase_number: int
-    turn: int
+    sequence: int
 
 
-class PlacesTaken(Document):
-    """Whether it is the phase's turn: ``waits_for`` is empty, or says in words which run it waits for.
+class GroupsReserved(Document):
+    """``waits_for`` says in words which run holds the groups, and is empty when they are reserved.
 
     ``freed``: the runs that may have waited for the phase before this one.
     """
@@ -219,14 +219,14 @@ class PlacesTaken(Document):
     freed: list[str] = Field(default_factory=list[str])
 
 
-class GivePlacesBack(Document):
-    """Give back what the run has reserved up to that turn."""
+class ReleaseGroups(Document):
+    """Release what the run has reserved up to that sequence number."""
 
     run_id: str
-    turn: int
+    sequence: int
 
 
-class PlacesGivenBack(Document):
+class GroupsReleased(Document):
     """The runs that may have waited for what was given back."""
 
     waiting: list[str] = Field(default_factory=list[str])

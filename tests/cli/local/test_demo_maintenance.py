@@ -61,7 +61,7 @@ def report() -> Report:
     power = {machine["id"]: machine["simulation"].get("power", "running") for machine in fleet()}
     times = dict.fromkeys(("preEventAt", "preparedAt", "postEventAt", "resultsAt"), "2026-11-21T15:00:00.000Z")
     return Report(
-        run={"state": "completed", "occurrence": times | {"contradicted": 1}},
+        run={"state": "completed", "occurrence": times | {"statusMismatches": 1}},
         machines=rows,
         patches={each["id"]: [INSTALLED] for each in rows if each["installation"]},
         occurrence={"machines": {each["id"].lower(): {} for each in rows}},
@@ -110,7 +110,7 @@ def _machine(one: str, **changes: object) -> Callable[[Report], None]:
 SPOILED: list[tuple[Callable[[Report], object], str]] = [
     (lambda made: made.deliveries.pop(), "post event did not reach"),
     (lambda made: made.run["occurrence"].update(resultsAt=None), "no resultsAt"),
-    (lambda made: made.run["occurrence"].update(contradicted=0), "contradicted on 0"),
+    (lambda made: made.run["occurrence"].update(statusMismatches=0), "status is wrong on 0"),
     (lambda made: made.run.update(state="failed"), "ended as failed"),
     (lambda made: made.power["during"].update({STOPPED: "deallocated"}), "when the scheduled run began"),
     (lambda made: made.power["after"].update({STOPPED: "running"}), "another power state"),

@@ -29,7 +29,7 @@ OCCURRENCE: dict[str, Any] = {
         "preEventAt": None,
         "postEventAt": "2026-11-21T04:10:00.000Z",
         "status": "Succeeded",
-        "contradicted": 1,
+        "statusMismatches": 1,
         "passedOver": ["arc-1", "arc-2"],
     },
 }
@@ -43,7 +43,7 @@ def machine(name: str, outcome: str, **changes: Any) -> dict[str, Any]:
         "preTasksError": "",
         "updateManagerStatus": "Succeeded",
     }
-    return machine_document(name, outcome) | own | {"contradicted": outcome == "failed"} | changes
+    return machine_document(name, outcome) | own | {"statusMismatch": outcome == "failed"} | changes
 
 
 MACHINES = [
@@ -75,15 +75,17 @@ def test_one_is_shown_with_its_machines(patchwave: Patchwave, service: Service) 
     first, second = (line for line in result.output.splitlines() if line.startswith("web-"))
     assert "started, snapshot" in first
     assert "failed" in second
-    assert service.asked("GET", f"/api/maintenance/occurrences/{RUN}/machines")[0]["query"].get("contradicted") is None
+    assert (
+        service.asked("GET", f"/api/maintenance/occurrences/{RUN}/machines")[0]["query"].get("statusMismatch") is None
+    )
 
 
 def test_only_what_is_contradicted(patchwave: Patchwave, service: Service) -> None:
     service.answers = [JSONResponse(OCCURRENCE), JSONResponse({"machines": MACHINES[1:], "cursor": None})]
-    result = patchwave("maintenance", "occurrences", "show", RUN, "--contradicted", "-o", "json")
+    result = patchwave("maintenance", "occurrences", "show", RUN, "--status-mismatch", "-o", "json")
     assert result.document == {"occurrence": OCCURRENCE, "machines": MACHINES[1:]}
     [asked] = service.asked("GET", f"/api/maintenance/occurrences/{RUN}/machines")
-    assert asked["query"]["contradicted"] == "true"
+    assert asked["query"]["statusMismatch"] == "true"
 
 
 def test_none_yet(patchwave: Patchwave, service: Service) -> None:

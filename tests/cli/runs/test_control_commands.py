@@ -235,7 +235,7 @@ class TestWhatAPersonSees:
                 RUN,
                 "paused",
                 waitingFor="lane:broad/westeurope",
-                steered={"pause": order},
+                lastCommands={"pause": order},
                 decisions={"broad": decision},
             )
         ]

@@ -52,14 +52,14 @@ async def test_an_end_keeps_what_was_installed_and_tells_its_phase(
 
 
 async def test_an_end_may_keep_its_lock(storage: Storage, locked: MachineRecord) -> None:
-    request = RecordOutcome(run_id=RUN, machine_key=locked.key, outcome=FAILED, phase=PHASE, attempt=1, keep_lock=True)
+    request = RecordOutcome(run_id=RUN, machine_key=locked.key, outcome=FAILED, phase=PHASE, attempt=1, keep_lease=True)
     await record_outcome(request)
     assert await storage.leases.held([locked.key], RUN, NOW) == {locked.key}
 
 
-@pytest.mark.parametrize("keep_lock", [False, True])
+@pytest.mark.parametrize("keep_lease", [False, True])
 async def test_a_machine_that_waits_for_its_next_step_keeps_what_was_installed(
-    storage: Storage, locked: MachineRecord, keep_lock: bool
+    storage: Storage, locked: MachineRecord, keep_lease: bool
 ) -> None:
     request = ReleaseMachine(
         run_id=RUN,
@@ -69,10 +69,10 @@ async def test_a_machine_that_waits_for_its_next_step_keeps_what_was_installed(
         attempt=3,
         installation=DONE,
         requeued=True,
-        keep_lock=keep_lock,
+        keep_lease=keep_lease,
     )
     await release_machine(request)
     found = await kept(storage, locked)
     assert (found.stage, found.installation, found.outcome) == (Stage.INSTALLED, DONE, None)
     assert (await look()).ended == [MachineEnded(key=locked.key, attempt=3, requeued=True)]
-    assert await storage.leases.held([locked.key], RUN, NOW) == ({locked.key} if keep_lock else set())
+    assert await storage.leases.held([locked.key], RUN, NOW) == ({locked.key} if keep_lease else set())

@@ -91,7 +91,7 @@ async def begin(storage: Storage, count: int) -> None:
     run = Run(
         id=RUN,
         policy="weekly",
-        mode=Mode.ACCOMPANY,
+        mode=Mode.MAINTENANCE,
         state=RunState.RUNNING,
         trigger=Trigger(kind=TriggerKind.EVENT_GRID),
         created_at=NOW,

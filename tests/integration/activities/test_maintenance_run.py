@@ -101,7 +101,7 @@ async def accompanied(storage: Storage, fired: Json, **policy: Any) -> str:
     run = Run(
         id=scheduled.id.run_id("weekly").text,
         policy="weekly",
-        mode=Mode.ACCOMPANY,
+        mode=Mode.MAINTENANCE,
         state=RunState.QUEUED,
         trigger=Trigger(kind=TriggerKind.EVENT_GRID),
         created_at=datetime.now(UTC),
@@ -155,8 +155,8 @@ async def look(run_id: str, machine: MachineRecord) -> PreflightResult:
     return await preflight_machine(request)
 
 
-async def prepared(run_id: str, machine: MachineRecord, complaint: str = "", *, not_started: bool = False) -> None:
-    done = PreResult(run_id=run_id, machine_key=machine.key, complaint=complaint, not_started=not_started)
+async def prepared(run_id: str, machine: MachineRecord, problem: str = "", *, start_refused: bool = False) -> None:
+    done = PreResult(run_id=run_id, machine_key=machine.key, pre_tasks_error=problem, start_refused=start_refused)
     await record_pre_result(done)
 
 
@@ -259,7 +259,7 @@ async def test_a_machine_that_somebody_else_started_is_not_ours(
     assert (await start_machine(change(run_id, running))).accepted
     assert not (await row(storage, run_id, running)).powered_on_by_run
     await start_machine(change(run_id, stopped))
-    await prepared(run_id, stopped, "Azure refused.", not_started=True)
+    await prepared(run_id, stopped, "Azure refused.", start_refused=True)
     assert not (await row(storage, run_id, stopped)).powered_on_by_run
 
 
@@ -376,11 +376,11 @@ async def test_results_become_ours_with_their_patches_and_contradictions_are_cou
         patches = await storage.results.list_patches(run_id, machine.key)
         assert len(patches) == (machine.installation.installed if machine.installation else 0)
         assert {patch.state for patch in patches} <= {"Installed"}
-        await finalize_machine(FinalizeRequest(run_id=run_id, machine_key=machine.key, complaints=["And so on."]))
+        await finalize_machine(FinalizeRequest(run_id=run_id, machine_key=machine.key, problems=["And so on."]))
     kinds = sorted([machine.outcome or "" async for machine in storage.machines.scan(run_id)])
     assert kinds == ["patched", "patched", "skipped"]
     assert "And so on." in (await row(storage, run_id, machines[0])).message
-    assert (await summarize_maintenance_run(RunRef(run_id=run_id))).contradicted == 0
+    assert (await summarize_maintenance_run(RunRef(run_id=run_id))).status_mismatches == 0
 
 
 async def test_a_machine_that_was_not_put_back_is_told_and_keeps_its_lock(
@@ -393,9 +393,9 @@ async def test_a_machine_that_was_not_put_back_is_told_and_keeps_its_lock(
     concluding = FinalizeRequest(
         run_id=run_id,
         machine_key=machine.key,
-        complaints=["The script failed."],
+        problems=["The script failed."],
         not_restored="It could not be stopped again: HTTP 409.",
-        keep_lock=True,
+        keep_lease=True,
     )
     await finalize_machine(concluding)
     ended = await row(storage, run_id, machine)
@@ -414,7 +414,7 @@ async def test_a_hibernated_machine_is_told_and_was_not_started(
     seen = (await look(run_id, machine)).preflight
     assert seen.outcome is not None
     assert seen.outcome.reason.value == "hibernated"
-    done = PreResult(run_id=run_id, machine_key=machine.key, hibernated=True)
+    done = PreResult(run_id=run_id, machine_key=machine.key, is_hibernated=True)
     await record_pre_result(done)
     assert (await check_machine_power(ref(run_id, machine))).sign is PowerState.OFF
     await finalize_machine(FinalizeRequest(run_id=run_id, machine_key=machine.key))

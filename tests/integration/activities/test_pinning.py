@@ -350,7 +350,7 @@ async def test_what_cannot_be_judged_is_left_as_it_is(storage: Storage, monkeypa
 async def test_a_scheduled_run_installs_by_its_configuration_and_not_by_a_policy(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await begin(storage, mode=Mode.ACCOMPANY, pinRings=False)
+    await begin(storage, mode=Mode.MAINTENANCE, pinRings=False)
     assert (await assess(storage, monkeypatch, "Linux", OTHER)).selection is None
 
 

@@ -1,4 +1,4 @@
-"""take_places and give_places_back on real storage: which run waits for which, and what ends the wait."""
+"""reserve_groups and release_groups on real storage: which run waits for which, and what ends the wait."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from datetime import timedelta
 
 import pytest
 
-from activities.reservations import give_places_back, take_places
+from activities.reservations import release_groups, reserve_groups
 from patchwave.domain.core.command import Order
 from patchwave.domain.planning.admission import Permit
 from patchwave.domain.planning.plan import Makespan, Plan
 from patchwave.domain.planning.reservation import Groups, Reservation, groups_of
 from patchwave.domain.planning.topology import Topology
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
-from patchwave.domain.workflow.run import GivePlacesBack, PlacesTaken, PlanSummary, TakePlaces
+from patchwave.domain.workflow.run import GroupsReserved, PlanSummary, ReleaseGroups, ReserveGroups
 from patchwave.storage import Storage
 from tests.support.factories import NOW
 
@@ -33,14 +33,14 @@ async def begin(storage: Storage, run_id: str, groups: Groups, state: RunState =
     await storage.plans.save(run_id, plan, [], PlanSummary(), groups={(0, 0): groups})
 
 
-async def take(run_id: str, turn: int = 1, phase: int = 0) -> PlacesTaken:
-    request = TakePlaces(run_id=run_id, ring_number=0, phase_number=phase, turn=turn)
-    return await take_places(request)
+async def take(run_id: str, sequence: int = 1, phase: int = 0) -> GroupsReserved:
+    request = ReserveGroups(run_id=run_id, ring_number=0, phase_number=phase, sequence=sequence)
+    return await reserve_groups(request)
 
 
-async def give(run_id: str, turn: int = 1) -> list[str]:
-    request = GivePlacesBack(run_id=run_id, turn=turn)
-    return (await give_places_back(request)).waiting
+async def give(run_id: str, sequence: int = 1) -> list[str]:
+    request = ReleaseGroups(run_id=run_id, sequence=sequence)
+    return (await release_groups(request)).waiting
 
 
 async def shown(storage: Storage, run_id: str) -> tuple[RunState, str]:
@@ -89,7 +89,7 @@ async def test_a_run_that_has_ended_keeps_no_other_waiting(storage: Storage, end
         await take(U0)
         await storage.runs.close(U0, RunState.FAILED, "It died.", NOW)
     else:
-        await storage.reservations.reserve(Reservation(run_id=U0, turn=1, phase="0.0", since=NOW, groups=AV))
+        await storage.reservations.reserve(Reservation(run_id=U0, sequence=1, phase="0.0", since=NOW, groups=AV))
     assert (await take(U1)).waits_for == ""
     assert [each.run_id for each in await storage.reservations.list_all()] == [U1]
 
@@ -125,9 +125,9 @@ async def test_the_next_phase_frees_what_the_one_before_it_kept(storage: Storage
     assert (await take(U0)).freed == []
     await take(U1)
     await take(NE)
-    again = await take(U0, turn=2)
+    again = await take(U0, sequence=2)
     assert (again.waits_for, again.freed) == ("", []), "the same phase in the next window keeps its turn"
-    following = await take(U0, turn=3, phase=1)
+    following = await take(U0, sequence=3, phase=1)
     assert sorted(following.freed) == [U1, NE]
-    assert (await take(U0, turn=3, phase=1)).freed == []
+    assert (await take(U0, sequence=3, phase=1)).freed == []
     assert (await take(U1)).waits_for == ""

@@ -249,7 +249,7 @@ async def test_a_change_of_power_that_takes_long_is_looked_at_less_often(
     await prepare(storage, monkeypatch, shown("running"), BROKEN, powered_on_by_run=True)
     monkeypatch.setattr(power, "now", lambda: NOW)
     guard = AtMostOnceRecord(
-        run_id=RUN_ID, machine_key=KEY, call=GuardedCall.STOP, token="t", turn=format_instant(CHANGE.since),
+        run_id=RUN_ID, machine_key=KEY, call=GuardedCall.STOP, token="t", change_id=format_instant(CHANGE.since),
         created_at=NOW - timedelta(minutes=minutes), deadline_at=NOW + timedelta(minutes=5),
         state=IntentState.ACCEPTED, async_url="https://a.example/op",
     )  # fmt: skip

@@ -21,7 +21,7 @@ NO_PERSON = ("api", "", False)
 APPROVED_POLICY = {**POLICY, "rings": [{"name": "all", "approval": {}}]}
 
 SAID = {"reason": "maintenance", "by": "ana@example.org"}
-STEERED = {"comment": "maintenance", "by": "ana@example.org"}
+SAID = {"comment": "maintenance", "by": "ana@example.org"}
 SCHEDULE = {"recurrence": "RRULE:FREQ=DAILY", "startDate": "2099-01-01", "time": "02:30", "timeZone": "UTC"}
 FREEZE = {"from": "2026-12-20", "to": "2027-01-03", "timeZone": "Europe/Berlin", "reason": "closing"}
 
@@ -37,7 +37,7 @@ async def every_order(storage: Storage, headers: dict[str, str], *, typed: bool)
     engine = Engine()
     query = SAID if typed else {"reason": "maintenance"}
     said: Any = SAID if typed else {"reason": "maintenance"}
-    steered: Any = STEERED if typed else {}
+    said: Any = SAID if typed else {}
 
     async def ask(function: object, body: object = b"", *, client: Engine | None = None, **route: str) -> Answer:
         answer = await call(function, body=body, headers=headers, query=query, engine=client, **route)
@@ -61,12 +61,12 @@ async def every_order(storage: Storage, headers: dict[str, str], *, typed: bool)
     await storage.machines.add(RUN, [machine(1, ring="all"), machine(2, ring="all")])
     engine.instances[RUN] = ("patch_run", {})
     await end_machine(storage)
-    await send(run_commands.pause_run, steered, runId=RUN)
-    await send(run_commands.resume_run, steered, runId=RUN)
-    await send(run_commands.approve_ring, {"ring": "all", **steered}, runId=RUN)
-    await ask(run_commands.skip_machine, steered, runId=RUN, machineKey=machine(2).key)
-    await send(run_commands.retry_machine, steered, runId=RUN, machineKey=machine(1).key)
-    await send(run_commands.cancel_run, steered, runId=RUN)
+    await send(run_commands.pause_run, said, runId=RUN)
+    await send(run_commands.resume_run, said, runId=RUN)
+    await send(run_commands.approve_ring, {"ring": "all", **said}, runId=RUN)
+    await ask(run_commands.skip_machine, said, runId=RUN, machineKey=machine(2).key)
+    await send(run_commands.retry_machine, said, runId=RUN, machineKey=machine(1).key)
+    await send(run_commands.cancel_run, said, runId=RUN)
     await ask(policies.delete_policy, name="monthly")
     subjects = {
         "monthly": (

@@ -71,8 +71,8 @@ async def test_a_pause_is_written_told_and_audited_once(live: Storage, engine: E
     assert first.json == second.json
     assert (first.json["state"], first.json["pausedFromState"]) == ("paused", "running")
     shown = await call(runs.get_run, runId=RUN)
-    assert shown.json["steered"]["pause"]["by"] == "ana@example.org"
-    assert shown.json["steered"]["pause"]["why"] == "the disks are full"
+    assert shown.json["lastCommands"]["pause"]["by"] == "ana@example.org"
+    assert shown.json["lastCommands"]["pause"]["why"] == "the disks are full"
     assert engine.events == [(RUN, "control"), (RUN, "control")]
     [line] = await lines(live)
     assert (line["action"], line["by"]) == ("run_paused", "ana@example.org")
@@ -181,8 +181,8 @@ async def test_a_wrong_body_is_refused_with_every_path(
 async def test_whoever_is_signed_in_cannot_be_somebody_else(live: Storage, engine: Engine) -> None:
     await call(run_commands.pause_run, body={"by": "root"}, headers=ANA, engine=engine, runId=RUN)
     await give(engine, "resume", {"by": "ben\n\x1b[31m"})
-    steered = (await stored(live)).steered
-    assert (steered["pause"].by, steered["resume"].by) == ("ana@example.org", "ben[31m (claimed)")
+    last = (await stored(live)).last_commands
+    assert (last["pause"].by, last["resume"].by) == ("ana@example.org", "ben[31m (claimed)")
 
 
 class TestCancel:

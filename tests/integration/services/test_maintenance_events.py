@@ -50,7 +50,7 @@ async def test_one_run_whatever_the_order_of_events(storage: Storage, engine: En
     assert name == "run_maintenance"
     run = await storage.runs.get(run_id)
     assert run is not None
-    assert (run.mode, run.state, run.trigger.detail) == (Mode.ACCOMPANY, RunState.QUEUED, ID)
+    assert (run.mode, run.state, run.trigger.detail) == (Mode.MAINTENANCE, RunState.QUEUED, ID)
     assert run.maintenance is not None
     assert run.maintenance.pre_event_at is not None
     assert run.maintenance.post_event_at is not None

@@ -17,15 +17,15 @@ RUN_ID = "20261121T000000Z-monthly"
 AV = groups_of([Permit("set:s/rg/av", 1)], ["westeurope"], Topology.of([("westeurope", "northeurope")]))
 
 
-def wanted(run_id: str, turn: int = 1, phase: str = "0.0", groups: Groups = AV) -> Reservation:
-    return Reservation(run_id=run_id, turn=turn, phase=phase, since=NOW, groups=groups)
+def wanted(run_id: str, sequence: int = 1, phase: str = "0.0", groups: Groups = AV) -> Reservation:
+    return Reservation(run_id=run_id, sequence=sequence, phase=phase, since=NOW, groups=groups)
 
 
 async def test_a_reservation_comes_back_as_it_was_without_names(storage: Storage) -> None:
-    kept, others = await storage.reservations.reserve(wanted("a", turn=7, phase="1.2"))
+    kept, others = await storage.reservations.reserve(wanted("a", sequence=7, phase="1.2"))
     assert (kept.number, others) == (1, [])
     (stored,) = await storage.reservations.list_all()
-    assert (stored.run_id, stored.turn, stored.phase, stored.number, stored.since) == ("a", 7, "1.2", 1, NOW)
+    assert (stored.run_id, stored.sequence, stored.phase, stored.number, stored.since) == ("a", 7, "1.2", 1, NOW)
     assert stored.groups is not None
     assert (stored.groups.slots, stored.groups.units) == ({"pair:northeurope+westeurope": "westeurope"}, AV.units)
     assert stored.groups.names == {}
@@ -49,28 +49,28 @@ async def test_the_same_turn_again_finds_its_reservation(storage: Storage) -> No
 async def test_the_next_phase_queues_behind_and_the_same_one_keeps_its_number(storage: Storage) -> None:
     await storage.reservations.reserve(wanted("a"))
     await storage.reservations.reserve(wanted("b"))
-    same, _ = await storage.reservations.reserve(wanted("a", turn=2))
-    assert (same.number, same.turn) == (1, 2)
-    following, _ = await storage.reservations.reserve(wanted("a", turn=3, phase="0.1"))
+    same, _ = await storage.reservations.reserve(wanted("a", sequence=2))
+    assert (same.number, same.sequence) == (1, 2)
+    following, _ = await storage.reservations.reserve(wanted("a", sequence=3, phase="0.1"))
     assert following.number == 3
 
 
 async def test_what_was_given_back_is_not_reserved_by_a_late_execution(storage: Storage) -> None:
-    await storage.reservations.reserve(wanted("a", turn=2))
+    await storage.reservations.reserve(wanted("a", sequence=2))
     given = await storage.reservations.release("a", 2)
     assert given is not None
     assert given.groups is not None
-    late, _ = await storage.reservations.reserve(wanted("a", turn=2))
+    late, _ = await storage.reservations.reserve(wanted("a", sequence=2))
     assert late.groups is None
     assert await storage.reservations.release("a", 2) is None, "once is enough"
     other, others = await storage.reservations.reserve(wanted("b"))
     assert ahead_of(other, others) == []
-    anew, _ = await storage.reservations.reserve(wanted("a", turn=3))
+    anew, _ = await storage.reservations.reserve(wanted("a", sequence=3))
     assert (anew.number, anew.groups is not None) == (3, True)
 
 
 async def test_an_earlier_turn_gives_nothing_back_that_a_later_one_reserved(storage: Storage) -> None:
-    await storage.reservations.reserve(wanted("a", turn=5))
+    await storage.reservations.reserve(wanted("a", sequence=5))
     assert await storage.reservations.release("a", 4) is None
     assert await storage.reservations.release("nobody", 4) is None
     (stored,) = await storage.reservations.list_all()
@@ -122,7 +122,7 @@ async def test_a_reservation_that_cannot_be_read_is_ahead_of_all_until_it_is_rep
     )
     assert await storage.reservations.get_phase("a") is None
     # Its own run replaces it, behind the other.
-    own, others = await storage.reservations.reserve(wanted("a", turn=2))
+    own, others = await storage.reservations.reserve(wanted("a", sequence=2))
     assert [each.run_id for each in ahead_of(own, others)] == ["b"]
 
 

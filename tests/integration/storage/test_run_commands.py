@@ -65,7 +65,7 @@ async def test_many_orders_at_once_all_count_and_of_equal_ones_the_first(live: S
     assert stored.cancel_requested_at == NOW
     assert stored.blocked_scopes == ["ring:broad"]
     # A pause and an approval that lost against the cancel were refused: both are whole, or not there.
-    assert (stored.paused_at is not None) == ("pause" in stored.steered)
+    assert (stored.paused_at is not None) == ("pause" in stored.last_commands)
 
 
 async def test_of_contrary_decisions_at_once_one_stands(live: Storage) -> None:
@@ -101,7 +101,7 @@ async def test_gates_and_states_are_shown_and_the_end_takes_them_away(live: Stor
 
 async def test_what_people_write_is_kept_without_secrets(live: Storage) -> None:
     paused = await live.runs.pause(RUN, order(why="\0 Bearer abcdefghijkl, https://example.org/?code=SECRET"))
-    assert paused.steered["pause"].why == "\ufffd Bearer ***, https://example.org/?***"
+    assert paused.last_commands["pause"].why == "\ufffd Bearer ***, https://example.org/?***"
 
 
 async def test_orders_to_a_run_that_is_not_there(storage: Storage) -> None:

@@ -90,9 +90,9 @@ def outcome_of(report: OperationReport) -> Outcome:
     return unfinished(OperationKind.INSTALL, report).outcome
 
 
-async def record(key: str, outcome: Outcome, *, keep_lock: bool = False) -> None:
+async def record(key: str, outcome: Outcome, *, keep_lease: bool = False) -> None:
     """One execution of ``record_outcome``."""
-    request = RecordOutcome(run_id=RUN_ID, machine_key=key, phase="patch", outcome=outcome, keep_lock=keep_lock)
+    request = RecordOutcome(run_id=RUN_ID, machine_key=key, phase="patch", outcome=outcome, keep_lease=keep_lease)
     await record_outcome(request)
 
 

@@ -143,7 +143,7 @@ async def test_f23_a_late_word_of_an_abandoned_attempt_changes_nothing(storage: 
     # Everything that may still arrive: the installation, a poll with its result, another outcome.
     assert (await install(key)).state is StartState.ACCEPTED
     assert (await poll(key)).state is OperationState.ENDED
-    await record(key, ELSE, keep_lock=True)
+    await record(key, ELSE, keep_lease=True)
     after = await storage.machines.get(RUN_ID, key)
     assert before
     assert after

@@ -26,7 +26,9 @@ PAIRED = Topology.of([("westeurope", "northeurope"), ("westus3", "eastus"), ("ea
 
 
 def reservation(number: int, groups: Groups | None, run_id: str = "") -> Reservation:
-    return Reservation(run_id=run_id or f"run-{number}", turn=1, phase="0.0", number=number, since=NOW, groups=groups)
+    return Reservation(
+        run_id=run_id or f"run-{number}", sequence=1, phase="0.0", number=number, since=NOW, groups=groups
+    )
 
 
 def of(*permits: Permit, regions: tuple[str, ...] = ()) -> Groups:

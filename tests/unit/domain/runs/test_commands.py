@@ -76,7 +76,7 @@ class TestPauseAndResume:
     def test_a_pause_shows_at_once_and_says_who_and_why(self) -> None:
         paused = commands.pause(run(), ANA)
         assert (paused.state, paused.paused_at) == (RunState.PAUSED, NOW)
-        said = paused.steered["pause"]
+        said = paused.last_commands["pause"]
         assert (said.by, said.why, said.before, said.after) == (
             "ana", "the disks are full", RunState.RUNNING, RunState.PAUSED,
         )  # fmt: skip
@@ -135,7 +135,7 @@ class TestCancel:
     def test_the_first_cancel_stays(self) -> None:
         canceled = commands.cancel(run(), ANA)
         assert canceled.cancel_requested_at == NOW
-        assert canceled.steered["cancel"].why == "the disks are full"
+        assert canceled.last_commands["cancel"].why == "the disks are full"
         assert commands.cancel(canceled, BEN) == canceled
         ended = commands.close(canceled, RunState.CANCELED, "", LATER)
         assert commands.cancel(ended, BEN) == ended
@@ -214,8 +214,8 @@ class TestGates:
         assert (held.state, held.blocked_scopes) == (RunState.HELD, ["lane:broad/westeurope"])
         assert held.waiting_for == "lane:broad/westeurope"
         assert commands.controls(held).blocked_scopes == held.blocked_scopes
-        assert (held.steered["hold"].by, held.steered["hold"].after) == ("patchwave", RunState.HELD)
-        assert "westeurope in the ring broad is used up: 3 failed, 2 may" in held.steered["hold"].why
+        assert (held.last_commands["hold"].by, held.last_commands["hold"].after) == ("patchwave", RunState.HELD)
+        assert "westeurope in the ring broad is used up: 3 failed, 2 may" in held.last_commands["hold"].why
         resumed = commands.resume(held, BEN)
         assert (resumed.state, resumed.blocked_scopes, resumed.resume_count) == (RunState.RUNNING, [], 1)
         assert resumed.waiting_for == ""

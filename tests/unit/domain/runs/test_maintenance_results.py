@@ -20,7 +20,7 @@ from patchwave.domain.runs.maintenance_results import (
     MaintenanceUpdateRow,
     awaits_result,
     conclude,
-    is_contradicted,
+    has_status_mismatch,
     is_in_progress,
     read_patch,
 )
@@ -94,7 +94,7 @@ def test_each_word_has_its_outcome(fields: Json, kind: str, reason: str) -> None
     assert (outcome.outcome.value, outcome.reason.value) == (kind, reason)
     ended = machine(**fields, outcome=outcome.outcome)
     says_done = fields.get("update_manager_status") == "Succeeded"
-    assert is_contradicted(ended) == (says_done and outcome.outcome.needs_person)
+    assert has_status_mismatch(ended) == (says_done and outcome.outcome.needs_person)
 
 
 def test_a_cancelled_run_says_whose_fault_it_was() -> None:

@@ -44,7 +44,7 @@ BUDGET = "the run to be resumed or cancelled: the error budget of "
         ({}, {"stage": Stage.RESTARTING}, (1, 1), ""),
         ({}, {"stage": Stage.DONE, "outcome": OutcomeKind.PATCHED}, (1, 1), ""),
         ({"state": RunState.COMPLETED}, {}, None, ""),
-        ({"mode": Mode.ACCOMPANY}, {}, None, ""),
+        ({"mode": Mode.MAINTENANCE}, {}, None, ""),
         ({"cancel_requested_at": NOW}, {}, (1, 1), "the end of the run: nothing more starts in it"),
         ({"stop_reason": "Enough."}, {}, (1, 1), "the end of the run: nothing more starts in it"),
         ({"state": RunState.PAUSED}, {}, (1, 1), "the run, which is paused, to be resumed"),
