@@ -90,7 +90,7 @@ def test_no_channels(text: str) -> None:
         "SECRET",
     ],
 )
-def test_a_mistake_is_told_without_the_values(channel: object) -> None:
+def test_a_mistake_is_listed_without_the_values(channel: object) -> None:
     with pytest.raises(ChannelsError) as caught:
         parse_channels(json.dumps([TEAMS, channel]))
     assert "[1]" in str(caught.value)

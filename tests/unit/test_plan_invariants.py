@@ -128,7 +128,7 @@ def test_one_machine_is_never_patched_twice_at_once() -> None:
     assert judge([make_machine(0)], [(0, 0, 10), (0, 9, 20)]) == ["vm0: was patched twice at the same time"]
 
 
-def test_a_machine_of_another_run_is_told() -> None:
+def test_a_machine_of_another_run_is_a_violation() -> None:
     assert broken_rules([("f" * 24, 0, 1)], [make_machine(0)], make_policy(), PAIRS) == [
         f"{'f' * 24} was patched and is no machine of the run"
     ]

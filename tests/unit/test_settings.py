@@ -169,9 +169,7 @@ def test_a_refusal_does_not_show_the_other_values(monkeypatch: pytest.MonkeyPatc
         ("HEALTH_KEY", "s" * 31),
     ],
 )
-def test_a_secret_that_everybody_can_know_or_guess_is_refused(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str
-) -> None:
+def test_a_known_or_guessable_secret_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     with pytest.raises(ValidationError) as caught:
         read(monkeypatch, **{name: value})
     assert [error["loc"] for error in caught.value.errors()] == [(name.lower(),)]

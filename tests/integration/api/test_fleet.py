@@ -51,7 +51,7 @@ async def test_the_counts_add_up_and_a_filter_leaves_them_alone(azure: httpx.Asy
     assert counts["mistakes"] == 3
 
 
-async def test_what_azure_leaves_out_is_patched_by_nobody(azure: httpx.AsyncClient):
+async def test_what_azure_leaves_out_is_unpatched(azure: httpx.AsyncClient):
     [machine] = (await modes(machine=machine_id("noble")))["machines"]
     assert (machine["scenario"], machine["patchedBy"]) == (4, "none")
     assert "not in the table of supported images" in machine["sentence"]

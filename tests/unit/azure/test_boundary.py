@@ -120,7 +120,7 @@ def test_a_machine_outside_stays_in_the_list_with_the_reason() -> None:
     assert odd.problem_reason is Reason.UNREADABLE_ID
 
 
-def test_a_request_that_was_kept_back_is_told_apart_from_a_lost_one() -> None:
+def test_a_request_outside_of_the_boundary_is_forbidden() -> None:
     assert OutsideBoundary.__name__ == OUTSIDE_BOUNDARY
     verdict = classify(ArmFailure(status=0, code=OUTSIDE_BOUNDARY, message="no"))
     assert (verdict.kind, verdict.reason) == (ErrorClass.FORBIDDEN, Reason.OUTSIDE_BOUNDARY)

@@ -151,7 +151,7 @@ TABLE = [
         "busy",
         "operation_conflict",
     ),
-    (409, refusal("SomethingNew", "A sentence that nobody has seen."), "busy", "operation_conflict"),
+    (409, refusal("SomethingNew", "An unknown sentence."), "busy", "operation_conflict"),
     (409, "", "busy", "operation_conflict"),
     # Throttling, with and without the wrapper
     (
@@ -409,7 +409,7 @@ TABLE = [
         for body in ("", "<html>Bad gateway</html>", refusal("InternalServerError", "x"))
     ],
     # The unknown is never retried for ever, nor called success
-    (200, failure_in_operation("SomethingNew", "A sentence that nobody has seen."), "failed", "operation_failed"),
+    (200, failure_in_operation("SomethingNew", "An unknown sentence."), "failed", "operation_failed"),
     (400, "", "failed", "operation_failed"),
     (418, "teapot", "failed", "operation_failed"),
 ]
@@ -488,7 +488,7 @@ def test_the_policy_assignment_is_named(body: str) -> None:
         (None, "the assignment has"),
     ],
 )
-def test_a_policy_is_named_as_far_as_it_is_told(info: object, named: str) -> None:
+def test_a_policy_is_named_as_far_as_it_is_known(info: object, named: str) -> None:
     body = refusal("RequestDisallowedByPolicy", "Denied.", additionalInfo=[{"type": "PolicyViolation", "info": info}])
     assert named in classify(read_failure(403, body)).sentence
 
@@ -498,7 +498,7 @@ def test_a_policy_that_the_message_names_without_its_id() -> None:
     assert "the assignment 'Only this' has" in classify(read_failure(403, body)).sentence
 
 
-# --- everything that Azure tells is kept
+# --- every detail of Azure is kept
 
 DEEP = {
     "code": "OperationNotAllowed",
@@ -586,7 +586,7 @@ def test_depth_and_number_of_details_are_bounded() -> None:
     assert [part.code for part in bounded.details] == ["7", "6", "5", "4", "3"]
 
 
-def test_a_failure_without_a_status_says_only_what_it_knows() -> None:
+def test_a_failure_without_a_status_has_only_known_facts() -> None:
     assert ArmFailure(status=0, code="ServerDisconnectedError", message="gone").text == "ServerDisconnectedError: gone"
     assert ArmFailure(status=0, message="gone").text == "gone"
     assert ArmFailure(status=503).text == "HTTP 503"
@@ -679,7 +679,7 @@ def test_point_30_any_409_that_names_no_state_is_busy(code: str, retry_after: fl
     assert failure.retry_after == retry_after
 
 
-def test_point_31_an_operation_that_a_newer_one_stopped_is_told_as_superseded() -> None:
+def test_point_31_an_operation_that_a_newer_one_stopped_is_superseded() -> None:
     error = {
         "code": "1",
         "message": "1 error/s reported.",
@@ -693,7 +693,7 @@ def test_point_31_an_operation_that_a_newer_one_stopped_is_told_as_superseded() 
     assert classify(failure_of_error(200, error)).reason is Reason.SUPERSEDED
 
 
-def test_point_34_missing_and_forbidden_cannot_be_told_apart_and_the_sentence_says_both() -> None:
+def test_point_34_missing_and_forbidden_are_indistinguishable_and_the_sentence_has_both() -> None:
     body = refusal("AuthorizationFailed", "The client 'x' does not have authorization to perform action 'y'.")
     verdict = classify(read_failure(403, body))
     assert verdict.kind is ErrorClass.FORBIDDEN
@@ -980,5 +980,5 @@ def test_each_status_has_its_sentence(status: int, sentence: str) -> None:
         (ArmFailure(status=0), False),
     ],
 )
-def test_what_only_says_to_come_later_is_no_attempt(failure: ArmFailure, expected: bool) -> None:
+def test_failures_that_are_throttling(failure: ArmFailure, expected: bool) -> None:
     assert is_throttling(failure) is expected

@@ -222,7 +222,7 @@ def test_a_url_may_be_as_long_as_a_request_line() -> None:
         (f"{MANAGER}{PATH}#x", "fragment"),
     ],
 )
-def test_the_log_says_why_a_url_is_not_followed(url: str, why: str) -> None:
+def test_the_log_has_the_reason_why_a_url_is_not_followed(url: str, why: str) -> None:
     with pytest.raises(UnsafeUrl, match=why):
         check_operation_url(url, MANAGER, SUBSCRIPTION)
 
@@ -249,7 +249,7 @@ def test_a_201_of_the_operation_is_read_as_a_200_is() -> None:
     assert read_operation(201, "").state is PollState.RUNNING
 
 
-def test_how_long_it_took_is_told_when_both_ends_are() -> None:
+def test_the_duration_is_known_when_both_ends_are() -> None:
     body = {
         "startTime": "2026-11-21T02:00:00.5Z",
         "endTime": "2026-11-21T02:03:10Z",

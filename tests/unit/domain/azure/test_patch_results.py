@@ -113,7 +113,7 @@ def test_point_19_patches_behind_ubuntu_pro_are_not_counted_as_installable() -> 
     ]
 
 
-def test_point_20_counts_are_trusted_over_a_list_that_was_cut() -> None:
+def test_point_20_counts_win_over_a_list_that_was_cut() -> None:
     truncated = {
         "code": "1",
         "message": "1 error/s reported.",

@@ -56,7 +56,7 @@ def work(
     *,
     others: Iterable[float] = (),
     latency: float = 0.5,
-    tells: bool = True,
+    shows_level: bool = True,
     change: Callable[[Azure, float], None] = lambda _azure, _now: None,
     until: float = math.inf,
 ) -> None:
@@ -98,9 +98,9 @@ def work(
         else:
             accepted, level, retry_after = answers.pop(key)
             if accepted:
-                limiter.answered(now, level if tells else None)
+                limiter.answered(now, level if shows_level else None)
             else:
-                limiter.refused(now, retry_after, level if tells else None)
+                limiter.refused(now, retry_after, level if shows_level else None)
                 at(now, "book", who)
 
 
@@ -179,7 +179,7 @@ def test_headers_that_cannot_be_read_say_nothing(headers: dict[str, str]) -> Non
     is_of_one_machine(headers)
 
 
-def test_a_limit_of_one_machine_stops_nobody_else() -> None:
+def test_a_limit_of_one_machine_stops_no_other_request() -> None:
     name = "x-ms-ratelimit-remaining-resource"
     total, own = "Microsoft.Compute/LowCostGetSubscriptionMaximum;", "Microsoft.Compute/LowCostGetResource;"
     assert is_of_one_machine({name: f"{own}0,{total}120"})
@@ -219,7 +219,7 @@ def test_what_is_asked_now_and_then_does_not_wait() -> None:
 
 def test_without_a_header_it_keeps_to_its_own_count() -> None:
     azure = Azure(PATCHES.refill, PATCHES.burst)
-    work(azure, [RateLimiter(PATCHES)], 1_500, tells=False)
+    work(azure, [RateLimiter(PATCHES)], 1_500, shows_level=False)
     assert not azure.refused
     assert azure.taken[-1] <= 1.15 * (1_500 - 450) / PATCHES.refill
 
@@ -237,7 +237,7 @@ def test_workers_share_a_bucket_without_a_word_to_each_other(workers: int) -> No
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_who_looks_at_the_fleet_leaves_a_part_of_the_queries_to_runs(workers: int) -> None:
+def test_views_of_the_fleet_leave_a_part_of_the_queries_to_runs(workers: int) -> None:
     """300 pages for callers, and a query of a run every second: no query is refused, and none of a run waits."""
     assert (QUERIES.refill, QUERIES.burst, QUERIES.floor) == (3, 15, 7.5)
     azure = Azure(QUERIES.refill, QUERIES.burst)
@@ -258,7 +258,7 @@ def test_others_take_half_the_refill_and_are_never_refused() -> None:
     assert (len(late) - 1) / (late[-1] - late[0]) == pytest.approx(PATCHES.refill / 2, rel=0.05)
 
 
-def test_beside_somebody_who_takes_everything_it_does_not_starve() -> None:
+def test_it_does_not_starve_beside_a_client_that_takes_everything() -> None:
     azure = Azure(PATCHES.refill, PATCHES.burst)
     theirs = [second / (PATCHES.refill * 1.5) for second in range(40_000)]
     work(azure, [RateLimiter(PATCHES)], 1_000, others=theirs, until=6_000)
@@ -266,9 +266,9 @@ def test_beside_somebody_who_takes_everything_it_does_not_starve() -> None:
     assert in_window(azure.refused, 1.0) <= 1, "nothing is sent before Retry-After"
 
 
-@pytest.mark.parametrize(("burst", "tells"), [(600, True), (150, True), (50, True), (600, False)])
-def test_a_bucket_that_shrinks_for_ten_minutes(burst: int, tells: bool) -> None:
-    """F7: the pace follows; few are refused, and nobody waits much longer than the bucket makes them."""
+@pytest.mark.parametrize(("burst", "shows_level"), [(600, True), (150, True), (50, True), (600, False)])
+def test_a_bucket_that_shrinks_for_ten_minutes(burst: int, shows_level: bool) -> None:
+    """F7: the pace follows; few are refused, and none waits much longer than the bucket takes."""
     azure = Azure(PATCHES.refill, PATCHES.burst)
 
     def change(bucket: Azure, now: float) -> None:
@@ -276,8 +276,8 @@ def test_a_bucket_that_shrinks_for_ten_minutes(burst: int, tells: bool) -> None:
         bucket.refill = 50 / 60 if shrunk else PATCHES.refill
         bucket.burst = burst if shrunk else PATCHES.burst
 
-    work(azure, [RateLimiter(PATCHES)], 2_000, change=change, tells=tells)
-    assert len(azure.refused) <= 0.01 * len(azure.taken) or not tells
+    work(azure, [RateLimiter(PATCHES)], 2_000, change=change, shows_level=shows_level)
+    assert len(azure.refused) <= 0.01 * len(azure.taken) or not shows_level
     assert len(azure.refused) <= 0.05 * len(azure.taken)
     # 600 + 60 s and then ten minutes at 50, the rest at 200.
     bound = 660 + (2_000 - 600 - 200 - 500) / PATCHES.refill
@@ -332,7 +332,7 @@ def test_slots_of_machines_that_ended_are_given_to_others() -> None:
     for _ in range(800):
         limiter.reserve(0.0)
     assert limiter.next_reservation(0) > 90
-    # Nobody came.
+    # None was used.
     assert limiter.next_reservation(1_000) == 1_000
 
 
@@ -357,11 +357,11 @@ def test_a_stall_makes_no_clump_of_a_steady_pace() -> None:
 
 
 def test_a_busy_process_keeps_its_pace() -> None:
-    """It looks at its clock thirty times a second, and finds that several turns have passed."""
+    """It reads its clock thirty times a second, when several reserved times have passed."""
     fast = Limit(READS.refill * 10, READS.burst, READS.fastest * 10)
     limiter, left = RateLimiter(fast), 0
-    for look in range(150):
-        now = 100 + look / 30
+    for check in range(150):
+        now = 100 + check / 30
         while limiter.ready_at(now) <= now:
             limiter.sent(now)
             left += 1

@@ -130,7 +130,7 @@ def test_words(text: str, expected: NthWeekday) -> None:
         ("DTSTART:20260101T000000\nRRULE:FREQ=DAILY", "FREQ"),
     ],
 )
-def test_a_wrong_recurrence_says_what_to_write(text: str, hint: str) -> None:
+def test_errors_of_a_recurrence_say_what_to_write(text: str, hint: str) -> None:
     with pytest.raises(ValueError) as refused:
         parse_recurrence(text)
     assert hint in str(refused.value)
@@ -497,7 +497,7 @@ def test_a_schedule_survives_the_wire() -> None:
     assert Schedule.from_wire(plan.to_wire()) == plan
 
 
-def test_what_a_window_leaves_over_is_skipped_unless_the_policy_says_otherwise() -> None:
+def test_what_a_window_leaves_over_is_skipped_by_default() -> None:
     given = {"recurrence": "second Tuesday", "time": "02:30", "timeZone": "UTC", "window": "PT4H"}
     assert not Schedule.model_validate(given).continue_in_next_window
     assert Schedule.model_validate(given | {"continueInNextWindow": True}).continue_in_next_window

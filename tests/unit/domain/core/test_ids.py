@@ -239,5 +239,5 @@ def test_what_is_no_run_id_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "a" * 23, "a" * 25, "A" * 24, "g" * 24, "a" * 24 + "\n", "'" * 24])
-def test_what_is_no_machine_key_is_told(text: str) -> None:
+def test_an_invalid_machine_key_is_refused(text: str) -> None:
     assert not is_machine_key(text)

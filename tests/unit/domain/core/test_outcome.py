@@ -27,7 +27,7 @@ def test_the_words_are_those_of_the_vocabulary() -> None:
     assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", reason.value) for reason in Reason)
 
 
-def test_what_a_person_has_to_look_at() -> None:
+def test_outcomes_that_need_a_person() -> None:
     quiet = {kind.value for kind in OutcomeKind if not kind.needs_person}
     assert quiet == {"patched", "nothing_to_install", "assessed", "canceled"}
 

@@ -57,7 +57,7 @@ def test_the_header_does_not_choose_which_claim_holds_roles() -> None:
     assert read_principal(header(("groups", "operator"), role_typ="groups"), TENANT).roles == frozenset()
 
 
-def test_whoever_may_do_anything_may_look_and_nothing_else_follows() -> None:
+def test_every_role_implies_reader_and_author_implies_operator() -> None:
     allowed = {role: {each for each in Role if Principal(id=ANA, roles=frozenset({role})).may(each)} for role in Role}
     assert allowed == {
         Role.READER: {Role.READER},

@@ -51,6 +51,6 @@ def test_a_display_name_is_the_same_region():
     assert region_name("West US 3") == "westus3"
 
 
-def test_the_simulator_knows_no_other_pairs():
+def test_the_simulator_has_no_other_pairs():
     simulated = {region.name: region.pair for region in REGIONS.values() if region.pair}
     assert simulated == {region: KNOWN_PAIRS.get(region) for region in simulated}

@@ -63,7 +63,7 @@ def test_a_signature_holds_no_longer(late: int) -> None:
 @pytest.mark.parametrize(
     ("header", "why"), [("", "has no signature"), ("t=1", "malformed"), ("v2=" + "0" * 64, "malfo")]
 )
-def test_what_is_no_signature_is_told_from_a_wrong_one(header: str, why: str) -> None:
+def test_a_malformed_signature_differs_from_a_wrong_one(header: str, why: str) -> None:
     with pytest.raises(SignatureRefused, match=why):
         verify(header, CALL, ["s"], NOW)
 

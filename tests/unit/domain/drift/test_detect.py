@@ -59,10 +59,10 @@ def assessed(ago: timedelta = HOUR, **missing: int) -> dict[str, LastAssessment]
     return {machine_id().lower(): LastAssessment(NOW - ago, missing)}
 
 
-# --- who patches -------------------------------------------------------------------------------------------------
+# --- patch ownership ---------------------------------------------------------------------------------------------
 
 
-def test_a_machine_set_to_schedules_without_one_is_patched_by_nobody() -> None:
+def test_a_machine_set_to_schedules_without_one_is_unpatched() -> None:
     finding = only(found(facts(machine(bypass=True))))
     assert finding.kind is FindingKind.UNPATCHED
     assert finding.subject == machine_id()
@@ -70,7 +70,7 @@ def test_a_machine_set_to_schedules_without_one_is_patched_by_nobody() -> None:
     assert finding.fix == f"patchwave fleet set-mode --machine {machine_id()} --mode AutomaticByPlatform --no-bypass"
 
 
-def test_a_manual_machine_is_patched_by_nobody() -> None:
+def test_a_manual_machine_is_unpatched() -> None:
     windows = machine(mode=PatchMode.MANUAL, os_type=OsType.WINDOWS, enable_automatic_updates=False)
     finding = only(found(facts(windows)))
     assert finding.kind is FindingKind.UNPATCHED
@@ -98,7 +98,7 @@ def test_a_schedule_on_a_machine_without_the_flag_patches_nothing() -> None:
     assert finding.fix.endswith("--mode AutomaticByPlatform --bypass")
 
 
-def test_a_schedule_that_has_ended_leaves_its_machines_to_nobody() -> None:
+def test_a_schedule_that_has_ended_leaves_its_machines_unpatched() -> None:
     ended = configuration(expires="2026-06-01 00:00")
     findings = found(facts(machine(bypass=True), configurations=[ended], assignments=[assigned()]))
     assert [each.kind for each in findings] == [FindingKind.UNPATCHED, FindingKind.SCHEDULE_ENDED]
@@ -122,7 +122,7 @@ def test_a_hotpatched_machine_cannot_follow_its_schedule_so_azure_has_it() -> No
     assert finding.fix == f"patchwave maintenance assignment delete {assigned().id}"
 
 
-def test_automatic_patching_that_leaves_the_machine_out_is_nobody() -> None:
+def test_a_machine_that_automatic_patching_leaves_out_is_unpatched() -> None:
     finding = only(found(facts(machine(image=CUSTOM_IMAGE))))
     assert finding.kind is FindingKind.UNPATCHED
     assert "Its image is custom" in finding.evidence
@@ -172,7 +172,7 @@ def test_a_machine_that_no_ring_of_a_policy_takes_is_not_patched_by_it() -> None
     assert finding.subject == machine_id("web-02")
 
 
-def test_what_a_linux_image_brings_is_no_promise() -> None:
+def test_updates_of_a_linux_image_are_os_managed() -> None:
     finding = only(found(facts(machine(mode=PatchMode.IMAGE_DEFAULT))))
     assert finding.kind is FindingKind.OS_MANAGED
     assert "unattended-upgrades" in finding.evidence
@@ -228,7 +228,7 @@ def test_a_hotpatched_machine_keeps_its_safety_checks_and_leaves_the_policy() ->
     assert fix.startswith("patchwave policy show monthly")
 
 
-def test_a_schedule_that_fails_beside_somebody_who_patches_has_no_effect() -> None:
+def test_a_schedule_that_fails_beside_automatic_patching_has_no_effect() -> None:
     windows = machine(mode=PatchMode.AUTOMATIC_BY_OS, os_type=OsType.WINDOWS)
     finding = only(found(facts(windows, configurations=[configuration()], assignments=[assigned()])))
     assert finding.kind is FindingKind.INEFFECTIVE_SCHEDULE
@@ -289,7 +289,7 @@ def test_out_of_a_dynamic_scope_the_other_schedule_moves() -> None:
     assert "2026-11-22 00:00" in fix
 
 
-def test_a_schedule_that_has_ended_is_found_once_and_says_how_many_it_leaves() -> None:
+def test_a_schedule_that_has_ended_is_found_once_and_counts_its_machines() -> None:
     ended = configuration(expires="2026-06-01 00:00")
     finding = only(found(facts(configurations=[ended])))
     assert finding.kind is FindingKind.SCHEDULE_ENDED
@@ -315,7 +315,7 @@ def test_configurations_of_other_scopes_are_not_of_guests() -> None:
     assert report(fleet).configurations == 0
 
 
-def test_a_window_that_nobody_can_read_is_said_and_not_guessed() -> None:
+def test_an_unreadable_window_is_noted_and_not_guessed() -> None:
     odd = configuration(recur="Fortnight")
     fleet = facts(machine(bypass=True), configurations=[odd], assignments=[assigned()])
     assert found(fleet) == []
@@ -423,7 +423,7 @@ def test_what_a_schedule_called_done_and_is_not() -> None:
     ],
     ids=["assessed before", "of no interest", "not done", "never assessed", "not wanted"],
 )
-def test_what_says_nothing_against_a_schedule(change: dict[str, object]) -> None:
+def test_a_schedule_without_a_finding(change: dict[str, object]) -> None:
     fleet = facts(
         machine(bypass=True),
         configurations=[configuration()],
@@ -466,7 +466,7 @@ _MODES = {
 
 @st.composite
 def fleets(draw: st.DrawFn) -> DriftInputs:
-    """Small fleets of everything that the doctor looks at."""
+    """Small fleets of everything that the doctor examines."""
     machines: list[FleetMachine] = []
     for number in range(draw(st.integers(0, 4))):
         os_type = draw(st.sampled_from(OsType))
@@ -539,20 +539,20 @@ def test_each_finding_has_a_subject_evidence_and_a_command_and_is_counted(fleet:
 
 @settings(max_examples=25, deadline=None)
 @given(fleets())
-def test_a_machine_has_one_answer_to_who_patches_it(fleet: DriftInputs) -> None:
-    who = (
+def test_a_machine_has_one_finding_about_patch_ownership(fleet: DriftInputs) -> None:
+    ownership = (
         FindingKind.UNPATCHED,
         FindingKind.OS_MANAGED,
         FindingKind.MULTIPLE_PATCHERS,
         FindingKind.INEFFECTIVE_SCHEDULE,
     )
-    subjects = [each.subject for each in report(fleet).findings if each.kind in who]
+    subjects = [each.subject for each in report(fleet).findings if each.kind in ownership]
     assert len(subjects) == len(set(subjects))
 
 
 @settings(max_examples=25, deadline=None)
 @given(fleets())
-def test_a_policy_over_everything_leaves_no_machine_to_nobody(fleet: DriftInputs) -> None:
+def test_a_policy_over_everything_leaves_no_machine_unpatched(fleet: DriftInputs) -> None:
     covered = replace(fleet, policies=[*fleet.policies, policy("everything")])
     kinds = {each.kind for each in report(covered).findings}
     assert not kinds & {FindingKind.UNPATCHED, FindingKind.OS_MANAGED}

@@ -101,7 +101,7 @@ def test_the_query_of_a_full_scope() -> None:
     assert lines[-1] == "| order by id asc"
 
 
-def test_no_subscription_asks_all_that_the_identity_can_read() -> None:
+def test_without_subscriptions_all_that_the_identity_can_read_are_queried() -> None:
     [query] = build_queries(Scope.model_validate({"locations": ["westeurope"]}))
     assert query.subscriptions == ()
 

@@ -69,7 +69,7 @@ def test_every_obstacle_is_named() -> None:
 
 
 @pytest.mark.parametrize("agent", ["", "Unknown", "2", "2.x", "1.2.3.4.5.6"])
-def test_what_azure_does_not_tell_is_unknown_and_no_obstacle(agent: str) -> None:
+def test_what_azure_does_not_report_is_unknown_and_no_obstacle(agent: str) -> None:
     found = evaluate(LINUX, image="", agent_version=agent)
     assert found.is_eligible
     assert found.unknown == ("agentVersion", "image")

@@ -74,7 +74,7 @@ def test_a_system_is_read_by_its_own_configuration() -> None:
     assert not machine.settings.provision_vm_agent
 
 
-def test_a_machine_that_says_nothing_has_the_defaults() -> None:
+def test_a_machine_without_settings_has_the_defaults() -> None:
     [machine] = read(resource("vm-1", "Linux") | {"properties": {"storageProfile": {"osDisk": {"osType": "Linux"}}}})
     assert machine.settings is not None
     assert machine.settings.patch_mode is PatchMode.IMAGE_DEFAULT

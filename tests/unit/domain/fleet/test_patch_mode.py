@@ -95,14 +95,14 @@ def test_schedules_that_have_ended_patch_nothing() -> None:
     assert "old" in patching.sentence
 
 
-def test_what_azure_leaves_out_is_patched_by_nobody() -> None:
+def test_what_azure_leaves_out_is_unpatched() -> None:
     patching = patch_ownership(linux(), unsupported="its image is custom.")
     assert (patching.scenario, patching.patcher) == (4, PatchSource.NONE)
     assert patching.sentence.endswith("its image is custom.")
 
 
 def test_an_unknown_mode_is_not_called_patched() -> None:
-    settings = PatchSettings.read("Linux", {"patchSettings": {"patchMode": "AutomaticBySomebody"}})
+    settings = PatchSettings.read("Linux", {"patchSettings": {"patchMode": "AutomaticByMagic"}})
     assert settings is not None
     assert patch_ownership(settings, [NIGHTLY]).patcher is PatchSource.UNKNOWN
 
@@ -110,7 +110,7 @@ def test_an_unknown_mode_is_not_called_patched() -> None:
 # --- reading ---------------------------------------------------------------------------------------------------
 
 
-def test_everything_that_azure_says_is_read() -> None:
+def test_every_setting_of_azure_is_read() -> None:
     settings = PatchSettings.read(
         "windows",
         {

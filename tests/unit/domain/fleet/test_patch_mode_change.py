@@ -98,7 +98,7 @@ def order(by: str, after: timedelta = timedelta(0), why: str = "") -> Order:
         ({"tags": {"patchwave-hold": "no"}}, None, ""),
     ],
 )
-def test_what_the_plan_says_of_a_machine(row: dict[str, Any], end: ChangeEnd | None, said: str) -> None:
+def test_the_plan_of_a_machine(row: dict[str, Any], end: ChangeEnd | None, said: str) -> None:
     planned = plan_machine(shown(**row), WANTED, NOW)
     assert planned.end is end
     assert said in planned.message
@@ -138,7 +138,7 @@ def test_a_stop_before_the_start_is_the_end() -> None:
         start(stopped, order("ann"))
 
 
-def test_a_stop_under_way_lets_what_was_taken_end() -> None:
+def test_a_stop_in_progress_lets_accepted_changes_end() -> None:
     running = start(change(), order("ann"))
     stopping = stop(running, order("ben", why="wrong tag"))
     assert (stopping.state, stopping.is_stopping) == (ChangeState.RUNNING, True)
@@ -167,7 +167,7 @@ def test_failures_end_a_change_at_its_limit(failed: int, ends: bool) -> None:
         (machine(begun=timedelta(0)), NEW, ChangeEnd.UNCHANGED, False),
         (machine(begun=timedelta(0)), MachineState(None), ChangeEnd.REFUSED, False),
         (machine(begun=timedelta(0)), MachineState(BEFORE, is_updating=True), None, False),
-        # Asked for, and nobody knows whether Azure took it.
+        # Requested, and it is unknown whether Azure accepted it.
         (machine(begun=SETTLES, asked=SETTLES), OLD, None, True),
         (machine(begun=SETTLES, asked=SETTLES), NEW, ChangeEnd.CHANGED, False),
         # Taken.
@@ -187,7 +187,7 @@ def test_what_to_do_with_a_machine(known: MachineChange, state: MachineState, en
     assert bool(decision.message) == (end is not None)
 
 
-def test_a_change_whose_answer_says_nothing_is_not_sent_again_before_it_would_show() -> None:
+def test_a_change_without_a_clear_answer_is_not_sent_again_before_it_would_show() -> None:
     """Azure may have taken it; only a sure refusal is followed by another request at once."""
     just_asked = machine(begun=SETTLES, asked=SETTLES - timedelta(seconds=1))
     assert decide(just_asked, WANTED, OLD, NOW, SETTLES) == ChangeStep()
@@ -205,7 +205,7 @@ def test_an_open_answer_that_stays_open_ends_as_unknown() -> None:
         assert after_failure(machine(begun=SETTLES), failure, NOW, is_open=True) == ChangeStep()
 
 
-def test_why_azure_did_not_carry_it_out_is_said() -> None:
+def test_the_reason_why_azure_did_not_carry_it_out_is_kept() -> None:
     known = machine(begun=SETTLES, asked=SETTLES, accepted=True)
     decision = decide(known, WANTED, MachineState(BEFORE, trouble="InternalError: no luck"), NOW, SETTLES)
     assert "InternalError: no luck" in decision.message

@@ -76,7 +76,7 @@ HEALTHY, UNHEALTHY, UNKNOWN, ABSENT = (
         (view(vm_health="initializing"), "vmHealth", UNKNOWN),
     ],
 )
-def test_what_the_machine_says(machine: MachineView, sign: str, state: SignalState) -> None:
+def test_health_of_the_machine(machine: MachineView, sign: str, state: SignalState) -> None:
     signal = read_signals(machine, NOW)[sign]
     assert signal.state is state
     assert bool(signal.detail) is (state in (UNHEALTHY, UNKNOWN)), "a sentence unless all is well"
@@ -106,7 +106,7 @@ def test_answers_of_resource_health(properties: dict[str, Any] | None, state: Si
     assert signal.detail.endswith(".") is (state is not HEALTHY)
 
 
-def test_resource_health_that_cannot_be_asked_says_nothing() -> None:
+def test_unavailable_resource_health_is_no_finding() -> None:
     signal = evaluate_availability(ArmFailure(status=403, code="AuthorizationFailed", message="no right"))
     assert signal.state is UNKNOWN
     assert "AuthorizationFailed" in signal.detail

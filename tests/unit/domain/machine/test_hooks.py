@@ -31,7 +31,7 @@ def policy(**hooks: Any) -> Policy:
     return parse_policy(document | ({"hooks": hooks} if hooks else {}))
 
 
-def test_a_policy_without_hooks_wants_none() -> None:
+def test_a_policy_without_hooks_has_none() -> None:
     assert not policy().hooks.is_wanted
     assert policy(snapshot={}).hooks.is_wanted
     assert policy(after={"windows": "exit 0"}).hooks.is_wanted
@@ -69,7 +69,7 @@ def test_a_script_is_a_text_or_a_list_of_lines() -> None:
         ({"during": {}}, "hooks.during"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_path(hooks: dict[str, Any], path: str) -> None:
+def test_mistakes_are_listed_with_their_path(hooks: dict[str, Any], path: str) -> None:
     with pytest.raises(PolicyError) as refused:
         policy(**hooks)
     assert path in [problem.path for problem in refused.value.errors]

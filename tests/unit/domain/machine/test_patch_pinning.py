@@ -1,4 +1,4 @@
-"""Ring pinning and approval delay: both only ever take away, and nobody installs what nobody can name."""
+"""Ring pinning and approval delay: both only ever take away, and nothing without a name is installed."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_windows_patches_that_are_all_too_young_wait() -> None:
     chosen(choose_windows(WINDOWS, assessed(kb(5_000_001, days=2), kb(5_000_003, days=None)), pin=None, delay=WEEK))
 
 
-def test_one_patch_and_one_day_are_said_in_the_singular() -> None:
+def test_one_patch_and_one_day_are_in_the_singular() -> None:
     one = assessed(kb(5_000_001, days=0))
     young = refused(choose_windows(WINDOWS, one, pin=None, delay=Delay(1, NOW)))
     assert "All that is pending is younger than 1 day." in young.message
@@ -359,7 +359,7 @@ def test_pinned_packages_that_no_selected_patch_needs_are_not_asked_for() -> Non
     assert len(chosen(choose_packages(LINUX, cut_list, pin=pin))) == 2
 
 
-def test_windows_asks_only_for_numbers_that_the_policy_selects() -> None:
+def test_windows_requests_only_numbers_that_the_policy_selects() -> None:
     pin = pin_of(OsType.WINDOWS, kb(5_000_001), kb(5_000_002))
     updates = kb(5_000_001, classifications=["Updates"])
     outcome = refused(choose_windows(WINDOWS, assessed(updates), pin=pin, delay=None))

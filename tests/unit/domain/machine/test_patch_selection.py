@@ -268,7 +268,7 @@ def test_patches_behind_ubuntu_pro_are_no_reason_to_install() -> None:
     assert unselected.behind_subscription == 0
 
 
-def test_a_pending_reboot_is_said_when_nothing_is_selected() -> None:
+def test_a_pending_reboot_is_reported_when_nothing_is_selected() -> None:
     found = judged(linux("Security"), summary(other=1, reboot_pending=True), package())
     outcome = nothing_to_install(found)
     assert outcome
@@ -281,7 +281,7 @@ def test_a_pending_reboot_is_said_when_nothing_is_selected() -> None:
     assert empty.message == "Nothing is left to install, but a reboot is pending: restart the machine."
 
 
-def test_an_assessment_says_how_much_of_it_the_policy_selects() -> None:
+def test_an_assessment_counts_what_the_policy_selects() -> None:
     found = judged(linux("Security"), summary(critical=1, other=2), package("a", "1", "Security"), package(), package())
     assert assessed(found).message == "Pending patches: 1 critical and security, 2 other; the policy selects 1."
     assert assessed(summary(critical=1)).message == "Pending patches: 1 critical and security, 0 other."

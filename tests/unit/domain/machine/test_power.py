@@ -78,13 +78,13 @@ def test_an_operation_behind_a_bare_location_is_followed_too() -> None:
 
 @pytest.mark.parametrize("state", list(IntentState))
 @pytest.mark.parametrize("shown", [Power.RUNNING, Power.CHANGING, Power.UNKNOWN, Power.STOPPED])
-def test_a_change_is_given_up_in_bounded_time(shown: Power, state: IntentState) -> None:
+def test_a_change_fails_in_bounded_time(shown: Power, state: IntentState) -> None:
     last = call(state, SETTLES)
     assert next_step(shown, last, DEADLINE - timedelta(seconds=1), DEADLINE, SETTLES) is not Next.FAIL
     assert next_step(shown, last, DEADLINE, DEADLINE, SETTLES) is Next.FAIL
 
 
-def test_one_that_was_never_asked_for_is_not_given_up_for_being_late() -> None:
+def test_a_change_that_was_never_sent_does_not_fail_for_being_late() -> None:
     """The storage may have been away for long since the change began."""
     assert next_step(Power.RUNNING, None, DEADLINE, DEADLINE, SETTLES) is Next.SEND
     assert next_step(Power.CHANGING, None, DEADLINE, DEADLINE, SETTLES) is Next.FAIL
@@ -94,7 +94,7 @@ def test_one_that_was_never_asked_for_is_not_given_up_for_being_late() -> None:
     ("stored", "before"),
     [("stopped", Power.STOPPED), ("deallocated", Power.DEALLOCATED), ("", Power.DEALLOCATED), ("x", Power.DEALLOCATED)],
 )
-def test_what_a_machine_is_put_back_to(stored: str, before: Power) -> None:
+def test_the_power_state_that_is_restored(stored: str, before: Power) -> None:
     assert power_before(stored) is before
 
 
@@ -151,7 +151,7 @@ def test_why_a_machine_was_not_stopped(failure: ArmFailure | None, reason: str, 
     assert told == (f"It was started for this and could not be stopped again: {reason}", is_open)
 
 
-def test_a_refusal_for_good_says_what_to_do() -> None:
+def test_a_final_refusal_names_the_missing_role() -> None:
     denied = ArmFailure(status=403, code="AuthorizationFailed", message="no right to deallocate")
     told = not_stopped(denied, is_open=False)
     assert "grant it the patching role" in told.sentence
@@ -180,7 +180,7 @@ def test_why_a_machine_was_not_started(failure: ArmFailure | None, reason: Reaso
         assert failure.message.rstrip(".") in told.message
 
 
-def test_another_reason_of_the_look_stays() -> None:
+def test_another_reason_of_the_preflight_stays() -> None:
     held = Outcome.skipped(Reason.HOLD_TAG, "It is held.")
     assert not_started(held, ArmFailure(status=403)) == held
 

@@ -16,7 +16,7 @@ from patchwave.domain.machine.preflight import Readiness, evaluate
 from tests.support.azure_bodies import READY_AGENT, UNKNOWN_AGENT, machine
 
 
-def look(body: dict[str, Any], *, start_stopped: bool = False) -> tuple[Readiness, Reason | None]:
+def judge(body: dict[str, Any], *, start_stopped: bool = False) -> tuple[Readiness, Reason | None]:
     found = evaluate(MachineView.read(body), start_stopped=start_stopped)
     assert found.outcome is None or found.outcome.outcome is OutcomeKind.SKIPPED
     assert (found.outcome is None) == (found.readiness in (Readiness.READY, Readiness.NEEDS_START))
@@ -51,18 +51,18 @@ WAIT_POWER = (Readiness.WAIT, Reason.NOT_RUNNING)
 def test_point_36_power_and_agent_decide_together(
     body: dict[str, Any], expected: tuple[Readiness, Reason | None]
 ) -> None:
-    assert look(body) == expected
+    assert judge(body) == expected
 
 
 @pytest.mark.parametrize("power", ["stopped", "deallocated"])
-def test_a_stopped_machine_is_started_only_when_the_policy_says_so(power: str) -> None:
-    assert look(machine(power), start_stopped=True) == (Readiness.NEEDS_START, None)
-    assert look(machine(power), start_stopped=False) == (Readiness.SKIP, Reason.NOT_RUNNING)
+def test_a_stopped_machine_is_started_only_where_the_policy_has_it(power: str) -> None:
+    assert judge(machine(power), start_stopped=True) == (Readiness.NEEDS_START, None)
+    assert judge(machine(power), start_stopped=False) == (Readiness.SKIP, Reason.NOT_RUNNING)
 
 
 @pytest.mark.parametrize("power", ["running", "", "starting", "hibernated"])
 def test_only_a_stopped_machine_is_started(power: str) -> None:
-    assert look(machine(power), start_stopped=True)[0] is not Readiness.NEEDS_START
+    assert judge(machine(power), start_stopped=True)[0] is not Readiness.NEEDS_START
 
 
 def hibernated(power: str, word: str = "HibernationState/Hibernated") -> dict[str, Any]:
@@ -75,7 +75,7 @@ def hibernated(power: str, word: str = "HibernationState/Hibernated") -> dict[st
 @pytest.mark.parametrize("word", ["HibernationState/Hibernated", "hibernationstate/hibernated"])
 def test_a_hibernated_machine_is_left_alone(start_stopped: bool, word: str) -> None:
     body = hibernated("deallocated", word)
-    assert look(body, start_stopped=start_stopped) == (Readiness.SKIP, Reason.HIBERNATED)
+    assert judge(body, start_stopped=start_stopped) == (Readiness.SKIP, Reason.HIBERNATED)
     assert MachineView.read(body).power is Power.HIBERNATED
 
 
@@ -83,9 +83,9 @@ def test_a_machine_that_has_resumed_is_not_hibernated() -> None:
     """Azure may leave the word behind."""
     body = hibernated("running")
     body["properties"]["instanceView"]["vmAgent"] = READY_AGENT
-    assert look(body) == (Readiness.READY, None)
-    assert look(hibernated("deallocating")) == WAIT_POWER
-    assert look(hibernated("deallocated", "HibernationState/Unknown"), start_stopped=True)[0] is Readiness.NEEDS_START
+    assert judge(body) == (Readiness.READY, None)
+    assert judge(hibernated("deallocating")) == WAIT_POWER
+    assert judge(hibernated("deallocated", "HibernationState/Unknown"), start_stopped=True)[0] is Readiness.NEEDS_START
 
 
 @pytest.mark.parametrize("value", ["ticket 4711", "true", "1", "yes"])
@@ -93,14 +93,14 @@ def test_a_machine_that_has_resumed_is_not_hibernated() -> None:
 def test_a_hold_tag_keeps_the_machine_out_and_its_value_is_the_reason(name: str, value: str) -> None:
     for power in ("running", "stopped"):
         body = machine(power) | {"tags": {"env": "prod", name: value}}
-        assert look(body, start_stopped=True) == (Readiness.SKIP, Reason.HOLD_TAG)
+        assert judge(body, start_stopped=True) == (Readiness.SKIP, Reason.HOLD_TAG)
         found = evaluate(MachineView.read(body), start_stopped=True)
         assert found.outcome is not None
         assert value in found.outcome.message
 
 
 @pytest.mark.parametrize("value", ["", " ", "false", "No", "0", "OFF"])
-def test_a_hold_tag_that_says_no_holds_nothing(value: str) -> None:
+def test_a_hold_tag_with_a_negative_value_holds_nothing(value: str) -> None:
     assert hold_reason({"patchwave-hold": value}) is None
     assert hold_reason({"hold": "yes"}) is None
 
@@ -156,7 +156,7 @@ def test_a_machine_without_the_health_extension_has_no_word(health: object) -> N
     "body", [{}, {"properties": {}}, {"properties": {"instanceView": None}}, {"properties": {"instanceView": {}}}]
 )
 @pytest.mark.parametrize("start_stopped", [True, False])
-def test_a_machine_without_an_instance_view_says_nothing(body: dict[str, Any], start_stopped: bool) -> None:
+def test_a_machine_without_an_instance_view_has_no_known_state(body: dict[str, Any], start_stopped: bool) -> None:
     view = MachineView.read(body)
     assert view.power is Power.UNKNOWN
     assert view.is_agent_ready is False
@@ -170,7 +170,7 @@ def test_a_machine_without_an_instance_view_says_nothing(body: dict[str, Any], s
     assert found.outcome.message == ("Azure does not tell the power state of the machine; is it still created?")
 
 
-def test_an_instance_view_without_its_parts_says_nothing_of_them() -> None:
+def test_missing_parts_of_an_instance_view_are_unknown() -> None:
     view = MachineView.read({"properties": {"instanceView": {"statuses": [{"code": "PowerState/running"}]}}})
     assert view.power is Power.RUNNING
     assert (view.last_assessment, view.last_installation, view.is_agent_ready) == (None, None, False)

@@ -146,7 +146,7 @@ def test_windows_has_an_entry_for_each_stream() -> None:
 @pytest.mark.parametrize(
     "result", [{}, {"value": None}, {"value": [{"message": None}, "odd"]}, linux_result("This is a sample script")]
 )
-def test_without_the_last_line_nobody_knows(result: dict[str, Any]) -> None:
+def test_without_the_last_line_the_exit_code_is_unknown(result: dict[str, Any]) -> None:
     assert read_script_end(result).exit_code is None
 
 

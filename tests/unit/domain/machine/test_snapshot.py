@@ -1,4 +1,4 @@
-"""Snapshots: names that follow from run and machine, what is ours, and how a machine is put back."""
+"""Snapshots: names that follow from run and machine, what is ours, and how a machine is restored."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_case_of_the_machine_id_does_not_make_a_second_snapshot() -> None:
     assert first.text.lower() == second.text.lower()
 
 
-def test_runs_and_machines_are_told_apart() -> None:
+def test_runs_and_machines_have_different_names() -> None:
     found = {snapshot_of(run, machine(name), None).name for run in (RUN_ID, RUN_ID + "-2") for name in ("a", "b")}
     assert len(found) == 4
 

@@ -64,7 +64,7 @@ def test_an_event_without_its_data_is_read_from_its_id() -> None:
 
 @pytest.mark.parametrize("kind", [EventKind.BEFORE_MAINTENANCE, EventKind.AFTER_MAINTENANCE])
 @pytest.mark.parametrize("word", ["eventType", "type"])
-def test_events_of_both_schemas_tell_of_the_scheduled_run(kind: EventKind, word: str) -> None:
+def test_events_of_both_schemas_have_the_scheduled_run(kind: EventKind, word: str) -> None:
     event = read_event({"id": ID, word: kind.value, "data": DATA})
     assert event is not None
     assert event.occurrence == notice()
@@ -101,8 +101,8 @@ def test_events_have_their_time(minutes: int, is_timely: bool) -> None:
 
 
 @given(st.integers(-120, 300), st.integers(0, 240))
-def test_deadlines_are_in_order(heard_before: int, length: int) -> None:
-    now = START - timedelta(minutes=heard_before)
+def test_deadlines_are_in_order(minutes_before: int, length: int) -> None:
+    now = START - timedelta(minutes=minutes_before)
     known = from_first_event(scheduled(timedelta(minutes=length)), TIMEOUTS, now)
     assert known.pre_deadline < known.cancel_deadline <= known.starts_at <= known.ends_at < known.post_deadline
     assert known.pre_deadline <= max(now, START - timedelta(minutes=40)) + TIMEOUTS.prepare
@@ -119,15 +119,16 @@ def test_a_policy_names_configurations_without_case_and_each_once() -> None:
 
 
 def test_before_the_start_all_times_are_corrected() -> None:
-    heard = START - timedelta(minutes=38)
-    known = from_first_event(scheduled(), TIMEOUTS, heard).model_copy(update={"pre_event_at": heard, "status": "kept"})
+    received = START - timedelta(minutes=38)
+    known = from_first_event(scheduled(), TIMEOUTS, received)
+    known = known.model_copy(update={"pre_event_at": received, "status": "kept"})
     later = ScheduledRun(OccurrenceId.parse(ID), START + timedelta(minutes=5), START + timedelta(hours=3))
     now = known.corrected(later, TIMEOUTS, START - timedelta(minutes=20))
     assert (now.starts_at, now.ends_at) == (later.starts_at, later.ends_at)
     assert now.pre_deadline == START - timedelta(minutes=15), "from 40 minutes before the start that it has now"
     assert now.cancel_deadline == later.starts_at - timedelta(minutes=10)
     assert now.post_deadline == later.ends_at + timedelta(hours=1)
-    assert (now.pre_event_at, now.status) == (heard, "kept")
+    assert (now.pre_event_at, now.status) == (received, "kept")
     assert known.corrected(scheduled(), TIMEOUTS, START - timedelta(minutes=20)) is known
 
 

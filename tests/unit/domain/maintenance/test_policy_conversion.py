@@ -93,12 +93,12 @@ def subscription(number: int = 0) -> str:
     return f"/subscriptions/{SUBSCRIPTIONS[number]}"
 
 
-def moved_in(*assignments: Assignment, **properties: Any) -> ImportResult:
+def imported(*assignments: Assignment, **properties: Any) -> ImportResult:
     return policies_of(configuration(**properties), assignments)
 
 
-def paths(moved: ImportResult) -> list[str]:
-    return [problem.path for problem in moved.problems]
+def paths(result: ImportResult) -> list[str]:
+    return [problem.path for problem in result.problems]
 
 
 # --- in: every field --------------------------------------------------------------------------------------------
@@ -122,16 +122,16 @@ def test_every_field_is_carried_or_has_its_sentence() -> None:
         "tagSettings": {"tags": {"env": ["test"]}, "filterOperator": "Any"},
     }
     scope = assigned(subscription(), criteria)
-    moved = policies_of(configuration(), [scope])
-    assert not moved.problems
-    assert all(field.becomes or field.message for field in moved.fields)
-    told = {field.path for field in moved.fields}
-    assert set(leaves(configuration().to_wire())) <= told
-    assert {f"assignments[{scope.id}].filter.{key}" for key in criteria} <= told
+    result = policies_of(configuration(), [scope])
+    assert not result.problems
+    assert all(field.becomes or field.message for field in result.fields)
+    named = {field.path for field in result.fields}
+    assert set(leaves(configuration().to_wire())) <= named
+    assert {f"assignments[{scope.id}].filter.{key}" for key in criteria} <= named
 
 
 def test_a_configuration_becomes_a_policy() -> None:
-    (policy,) = moved_in(assigned(machine_id(1)), assigned(machine_id(2))).policies
+    (policy,) = imported(assigned(machine_id(1)), assigned(machine_id(2))).policies
     document = policy.to_wire()
     assert policy.name == "web-servers-monthly"
     assert policy.description == f"Moved from {IDENTITY}"
@@ -216,14 +216,14 @@ def test_names_of_configurations_become_names_of_policies(text: str, name: str) 
     ],
 )
 def test_what_a_policy_cannot_say_has_its_sentence(properties: dict[str, Any], path: str, sentence: str) -> None:
-    moved = moved_in(assigned(machine_id(1)), **properties)
-    (problem,) = moved.problems
+    result = imported(assigned(machine_id(1)), **properties)
+    (problem,) = result.problems
     assert (problem.path, sentence in problem.message) == (path, True)
 
 
-def test_what_else_can_be_said_is_said_all_the_same() -> None:
+def test_other_fields_are_converted_all_the_same() -> None:
     window = BODY["properties"]["maintenanceWindow"] | {"recurEvery": "6Hours"}
-    (policy,) = moved_in(assigned(machine_id(1)), maintenanceWindow=window).policies
+    (policy,) = imported(assigned(machine_id(1)), maintenanceWindow=window).policies
     assert policy.schedule is None
     assert policy.install.windows.kb_numbers_to_include == ["KB4512508"]
 
@@ -231,10 +231,10 @@ def test_what_else_can_be_said_is_said_all_the_same() -> None:
 def test_a_system_for_which_nothing_is_selected_is_left_out() -> None:
     patches = {"windowsParameters": {"classificationsToInclude": ["Security"]}, "linuxParameters": {}}
     linux = assigned(subscription(), {"osTypes": ["Linux"]})
-    moved = moved_in(assigned(machine_id(1)), assigned(subscription(1)), linux, installPatches=patches)
-    assert not moved.problems
-    assert [policy.scope.os_types for policy in moved.policies] == [("Windows",), ("Windows",)]
-    (field,) = [field for field in moved.fields if field.path.startswith(f"assignments[{linux.id}]")]
+    result = imported(assigned(machine_id(1)), assigned(subscription(1)), linux, installPatches=patches)
+    assert not result.problems
+    assert [policy.scope.os_types for policy in result.policies] == [("Windows",), ("Windows",)]
+    (field,) = [field for field in result.fields if field.path.startswith(f"assignments[{linux.id}]")]
     assert "installs nothing on these systems" in field.message
 
 
@@ -243,36 +243,36 @@ def test_a_system_for_which_nothing_is_selected_is_left_out() -> None:
 
 def test_one_filter_over_subscriptions_is_one_scope() -> None:
     criteria = {"locations": ["westeurope"], "tagSettings": {"tags": {"env": ["test"]}}}
-    moved = moved_in(assigned(subscription(0), criteria), assigned(subscription(1), criteria))
-    (policy,) = moved.policies
+    result = imported(assigned(subscription(0), criteria), assigned(subscription(1), criteria))
+    (policy,) = result.policies
     assert policy.scope.subscriptions == SUBSCRIPTIONS
 
 
 def test_a_scope_inside_another_adds_nothing() -> None:
-    moved = moved_in(assigned(subscription(), {"locations": ["westeurope"]}), assigned(subscription()))
-    (policy,) = moved.policies
+    result = imported(assigned(subscription(), {"locations": ["westeurope"]}), assigned(subscription()))
+    (policy,) = result.policies
     assert not policy.scope.locations
 
 
 def test_selections_that_no_scope_holds_are_several_policies() -> None:
-    moved = moved_in(
+    result = imported(
         assigned(machine_id(1)),
         assigned(subscription(0), {"locations": ["westeurope"]}),
         assigned(subscription(1), {"locations": ["northeurope"]}),
     )
-    assert [policy.name for policy in moved.policies] == [
+    assert [policy.name for policy in result.policies] == [
         "web-servers-monthly",
         "web-servers-monthly-2",
         "web-servers-monthly-3",
     ]
-    assert not moved.problems
-    assert "one policy for each" in moved.fields[-1].message
+    assert not result.problems
+    assert "one policy for each" in result.fields[-1].message
 
 
 def test_named_machines_are_spread_over_policies_that_can_be_stored() -> None:
-    moved = policies_of(configuration(), [assigned(machine_id(number)) for number in range(MAX_NAMED + 1)], "x" * 32)
-    assert [policy.name for policy in moved.policies] == ["x" * 32, "x" * 30 + "-2"]
-    assert [len(policy.scope.machine_ids) for policy in moved.policies] == [MAX_NAMED, 1]
+    result = policies_of(configuration(), [assigned(machine_id(number)) for number in range(MAX_NAMED + 1)], "x" * 32)
+    assert [policy.name for policy in result.policies] == ["x" * 32, "x" * 30 + "-2"]
+    assert [len(policy.scope.machine_ids) for policy in result.policies] == [MAX_NAMED, 1]
 
 
 @pytest.mark.parametrize(
@@ -290,19 +290,19 @@ def test_named_machines_are_spread_over_policies_that_can_be_stored() -> None:
 def test_assignments_that_no_scope_can_hold_have_their_sentence(
     resource_id: str, criteria: dict[str, Any] | None, sentence: str
 ) -> None:
-    moved = moved_in(assigned(resource_id, criteria), assigned(machine_id(1)))
-    (problem,) = moved.problems
+    result = imported(assigned(resource_id, criteria), assigned(machine_id(1)))
+    (problem,) = result.problems
     assert sentence in problem.message
-    assert len(moved.policies) == 1
+    assert len(result.policies) == 1
 
 
 def test_scopes_of_other_kinds_of_machines_cost_nothing() -> None:
-    moved = moved_in(assigned(subscription(), {"resourceTypes": ["microsoft.hybridcompute/machines"]}))
-    assert (moved.policies, moved.problems) == ([], [])
+    result = imported(assigned(subscription(), {"resourceTypes": ["microsoft.hybridcompute/machines"]}))
+    assert (result.policies, result.problems) == ([], [])
 
 
 def test_without_assignments_there_is_no_scope() -> None:
-    assert paths(moved_in()) == ["assignments"]
+    assert paths(imported()) == ["assignments"]
 
 
 # --- both ways --------------------------------------------------------------------------------------------------
@@ -387,12 +387,12 @@ sections = st.sampled_from(
 def test_a_round_trip_keeps_machines_moments_and_patches(assignments: list[Assignment], kept: tuple[str, ...]) -> None:
     patches = BODY["properties"]["installPatches"]
     given = configuration(installPatches={"rebootSetting": "Never"} | {name: patches[name] for name in kept})
-    moved = policies_of(given, assignments)
-    if not moved.problems:
-        assert patched_by_policies(moved.policies) == patched_by_schedule(assignments, given)
-    enabled = [policy.model_copy(update={"enabled": True}) for policy in moved.policies]
+    result = policies_of(given, assignments)
+    if not result.problems:
+        assert patched_by_policies(result.policies) == patched_by_schedule(assignments, given)
+    enabled = [policy.model_copy(update={"enabled": True}) for policy in result.policies]
     back = [configuration_of(policy, IDENTITY, "westeurope", NOW) for policy in enabled]
-    for policy, each in zip(moved.policies, back, strict=True):
+    for policy, each in zip(result.policies, back, strict=True):
         made = each.configuration
         assert not check_configuration(made, NOW)
         assert patched_by_schedule(each.assignments, made) == patched_by_policies([policy])
@@ -530,7 +530,7 @@ def test_what_patches_what_and_when_cannot_be_given_up(document: dict[str, Any],
     assert path in refused(document, path)
 
 
-def test_every_reason_is_told_at_once() -> None:
+def test_every_reason_is_listed_at_once() -> None:
     document = {"enabled": False, "ramp": True, "scope": {"tags": TAGS}, "schedule": SCHEDULE | {"window": "PT5H"}}
     expected = {"enabled", "ramp", "scope.subscriptions", "schedule.window", "install.maximumDuration"}
     assert set(refused(document)) == expected
@@ -571,8 +571,6 @@ def test_named_machines_are_assigned_one_by_one() -> None:
         ({"machineIds": [machine_id(1)]}, False),
     ],
 )
-def test_a_policy_for_a_whole_subscription_says_so_of_its_assignments(
-    scope: dict[str, Any], all_machines: bool
-) -> None:
+def test_assignments_of_a_whole_subscription_are_marked(scope: dict[str, Any], all_machines: bool) -> None:
     made = configuration_of(parse_policy(PLAIN | {"scope": scope}), IDENTITY, "westeurope", NOW)
     assert made.all_machines is all_machines

@@ -125,7 +125,7 @@ rates = st.one_of(
 
 
 @given(rates)
-def test_a_rate_is_what_its_text_says(rate: RecurEvery) -> None:
+def test_a_rate_is_parsed_from_its_text(rate: RecurEvery) -> None:
     assert RecurEvery.parse(str(rate)) == rate
     assert RecurEvery.parse(str(rate).upper()) == rate
 

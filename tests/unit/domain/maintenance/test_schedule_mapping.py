@@ -90,7 +90,7 @@ def windows(draw: st.DrawFn) -> MaintenanceWindow:
 
 @settings(max_examples=40)
 @given(windows(), st.integers(-400, 2000))
-def test_what_is_moved_in_runs_at_the_same_moments(given: MaintenanceWindow, days: int) -> None:
+def test_an_imported_schedule_runs_at_the_same_moments(given: MaintenanceWindow, days: int) -> None:
     try:
         made = schedule_of(given)
     except ValidationError:
@@ -186,7 +186,7 @@ def test_a_schedule_whose_first_run_the_clock_skips_is_refused_until_that_day_is
     assert after.start_date_time == "2027-04-04 02:30"
 
 
-def test_every_problem_of_a_schedule_is_told_at_once() -> None:
+def test_every_problem_of_a_schedule_is_listed_at_once() -> None:
     given = schedule("second Tuesday + 9 days", timeZone="Etc/GMT-5", window="PT4H")
     with pytest.raises(NotConvertible) as caught:
         window_of(given, NOW)

@@ -24,7 +24,7 @@ def test_coming_runs_have_names_that_azure_takes_and_a_last_moment() -> None:
     assert parse_run(correlation) == first.starts_at
 
 
-def test_a_cancelled_run_stays_in_its_place_and_says_so() -> None:
+def test_a_cancelled_run_stays_in_its_place_as_cancelled() -> None:
     runs = coming_runs(configuration(), THEN, 3, CUTOFF, {"20210821194800"})
     assert [(run.run, run.canceled) for run in runs] == [
         ("20210820194800", False),

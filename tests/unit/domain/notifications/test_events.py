@@ -153,7 +153,7 @@ def test_an_end_that_is_good() -> None:
 
 
 @pytest.mark.parametrize(("state", "needs_person"), [("completed", 1), ("stopped", 0), ("failed", 0), ("canceled", 0)])
-def test_an_end_that_somebody_should_look_at(state: str, needs_person: int) -> None:
+def test_an_end_that_needs_attention(state: str, needs_person: int) -> None:
     assert message(RunEnded(state=state, needs_person=needs_person)).tone is Tone.ATTENTION
 
 
@@ -167,7 +167,7 @@ def test_an_end_names_some_machines_and_counts_the_others() -> None:
 
 
 @pytest.mark.parametrize("facts", ALL, ids=lambda facts: facts.event.value)
-def test_facts_that_nobody_knows_are_left_out(facts: Facts) -> None:
+def test_unknown_facts_are_left_out(facts: Facts) -> None:
     told = message(facts)
     assert told.title.startswith("monthly: ")
     assert all(label and text for label, text in told.facts)
@@ -217,7 +217,7 @@ def policy_with(notifications: object) -> Notifications:
     return parse_policy(document).notifications
 
 
-def test_nobody_is_told_unless_the_policy_says_so() -> None:
+def test_nothing_is_sent_unless_the_policy_has_it() -> None:
     assert not policy_with({}).is_wanted
     assert not policy_with({"events": ["ended"]}).is_wanted
     assert not policy_with({"channels": ["ops"], "events": []}).is_wanted
@@ -241,7 +241,7 @@ def test_channels_of_an_event() -> None:
         ({"channel": "ops"}, "notifications.channel"),
     ],
 )
-def test_a_mistake_is_told_with_its_place(notifications: object, path: str) -> None:
+def test_a_mistake_is_listed_with_its_path(notifications: object, path: str) -> None:
     with pytest.raises(PolicyError) as caught:
         policy_with(notifications)
     assert path in [problem.path for problem in caught.value.errors]

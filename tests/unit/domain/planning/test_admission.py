@@ -57,7 +57,7 @@ def draw_fleet(random: Random, size: int, waves: int) -> list[Candidate]:
 
 
 @given(seed=st.integers(0, 10**9), size=st.integers(1, 50), waves=st.sampled_from([0, 4]))
-def test_no_group_is_overfull_and_nobody_waits_who_could_start(seed: int, size: int, waves: int) -> None:
+def test_no_group_is_overfull_and_no_machine_waits_that_could_start(seed: int, size: int, waves: int) -> None:
     random = Random(seed)
     fleet = draw_fleet(random, size, waves)
     admission = Admission(wave_barrier=bool(waves))
@@ -153,7 +153,7 @@ def test_a_held_lane_does_not_hold_the_others() -> None:
     assert [each.key for each in admission.start()] == ["b"]
 
 
-def test_the_last_of_a_wave_is_told() -> None:
+def test_the_last_of_a_wave_completes_it() -> None:
     admission = Admission(wave_barrier=True)
     admission.add([Candidate("a", "west", 1), Candidate("b", "west", 1), Candidate("c", "west", 2)])
     assert [each.key for each in admission.start()] == ["a", "b"]

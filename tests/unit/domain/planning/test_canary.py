@@ -72,7 +72,7 @@ def notes(of: Policy, *machines: PlannerMachine) -> list[str]:
         ("Linux", "ciq:rocky:9", "Linux/dnf"),
         ("Linux", "SUSE:sles-15-sp5:gen2", "Linux/zypper"),
         ("Linux", "MicrosoftCBLMariner:cbl-mariner:cbl-mariner-2", "Linux/tdnf"),
-        ("Linux", "somebody:appliance:1", "Linux"),
+        ("Linux", "contoso:appliance:1", "Linux"),
         ("Linux", f"{GROUP}/providers/Microsoft.Compute/images/golden", "Linux"),
         ("Linux", "", "Linux"),
         ("", UBUNTU, ""),
@@ -101,7 +101,7 @@ def test_kinds_of_machines(os_type: str, image: str, kind: str) -> None:
         ("Windows", set[str](), True),
     ],
 )
-def test_who_may_be_pinned(kind: str, canary: set[str], may: bool) -> None:
+def test_kinds_of_images_that_can_be_pinned(kind: str, canary: set[str], may: bool) -> None:
     assert can_be_pinned(kind, canary) is may
 
 
@@ -146,7 +146,7 @@ def test_a_plan_names_what_the_first_ring_misses_and_what_is_done_then(choice: s
     assert notes(policy(pinRings=False), *fleet) == []
 
 
-def test_a_percentage_that_misses_an_image_is_said() -> None:
+def test_a_percentage_that_misses_an_image_is_noted() -> None:
     fleet = [machine(1, ring="canary"), machine(2, image=NOBLE), machine(3, image=NOBLE), machine(4)]
     assert notes(policy(), *fleet) == [
         "Ring canary has no machine of these images of later rings, which get only what has the same KB numbers or"

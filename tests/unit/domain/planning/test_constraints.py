@@ -88,7 +88,7 @@ def test_a_region_counts_its_own_machines() -> None:
     assert (found[0][0], found[10][0]) == (Permit("region:westeurope", 2), Permit("region:eastus", 1))
 
 
-def test_rules_that_hold_nobody_have_no_words() -> None:
+def test_rules_that_hold_no_machine_have_no_text() -> None:
     machines = [make_machine(0, tags={"cluster": "c1"}), *av_set(1, first=1)]
     constraints = ConcurrencyConstraints(machines, machines, make_policy(mutuallyExclusiveTag="cluster"), Topology())
     for machine in machines:

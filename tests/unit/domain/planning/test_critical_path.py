@@ -1,4 +1,4 @@
-"""Longest chains first, and the bound below which no order can be."""
+"""Critical path first, and the bound below which no order can be."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_order_is_of_the_jobs_and_not_of_the_list(seed: int, size: int) -> N
     assert critical_path_first(jobs) == ordered
 
 
-def test_who_has_most_behind_goes_first() -> None:
+def test_the_machine_with_most_work_behind_it_goes_first() -> None:
     chain = [job(f"c{number}", 10, Permit("cluster", 1)) for number in range(4)]
     long = job("long", 35)
     short = [job(f"s{number}", 5) for number in range(3)]
@@ -103,7 +103,7 @@ def test_zones_go_in_their_order_whatever_their_work() -> None:
         ([job("a", 10, zone("1"), Permit("c", 1)), job("b", 9, zone("1"), Permit("c", 1)), job("c", 1, zone("2"))], 20),
     ],
 )
-def test_the_bound_is_the_longest_chain_or_the_work(jobs: list[Job], seconds: float) -> None:
+def test_the_bound_is_the_critical_path_or_the_work(jobs: list[Job], seconds: float) -> None:
     assert lower_bound(jobs) == seconds
 
 

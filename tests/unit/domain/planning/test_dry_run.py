@@ -1,4 +1,4 @@
-"""Drafts: which machines a policy is for, what is known of them, and what nobody found."""
+"""Drafts: which machines a policy is for, what is known of them, and ids that do not exist."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_machine_whose_id_cannot_be_read_is_left_out_with_the_reason():
     assert "patch it by other means" in plan.excluded[0].detail
 
 
-def test_ids_that_nobody_found_are_left_out():
+def test_ids_that_do_not_exist_are_left_out():
     ids = [f"{GROUP}/virtualMachines/{name}" for name in ("here", "GONE", "excluded")]
     plan = draft(found("HERE"), scope={"machineIds": ids, "exclude": {"machineIds": [ids[2]]}})
     assert names(plan) == ["HERE"]

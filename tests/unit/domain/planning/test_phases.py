@@ -67,7 +67,7 @@ def test_the_policy_fixes_the_order_and_the_rest_follows() -> None:
     assert made.notes == []
 
 
-def test_a_pair_that_the_policy_puts_together_is_parted_and_said() -> None:
+def test_a_pair_that_the_policy_puts_together_is_parted_and_noted() -> None:
     made = phases_of({"westeurope": 5, "northeurope": 1}, [["westeurope", "northeurope"]])
     assert made.regions == [["northeurope"], ["westeurope"]]
     assert made.why["westeurope"] == "phase 2: westeurope is paired with northeurope"
@@ -95,7 +95,7 @@ def test_regions_without_a_pair_go_where_they_cost_the_least() -> None:
     assert by_number.bound == 240.0
 
 
-def test_of_three_phases_each_says_what_it_waits_for() -> None:
+def test_each_of_three_phases_has_what_it_waits_for() -> None:
     """Brazil Southeast names Brazil South, which names South Central US, which is paired with North Central US."""
     machines = {"northcentralus": 1, "southcentralus": 2, "brazilsouth": 3, "brazilsoutheast": 4, "uksouth": 9}
     seconds = {"northcentralus": 90.0, "southcentralus": 1.0, "brazilsouth": 1.0, "brazilsoutheast": 90.0}

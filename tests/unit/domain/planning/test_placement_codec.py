@@ -34,10 +34,10 @@ machines = st.lists(
 
 
 @given(machines)
-def test_what_is_packed_comes_back(roster: list[PlacedMachine]) -> None:
-    wire = json.loads(ADAPTER.dump_json(roster))
-    assert ADAPTER.validate_python(wire) == roster
-    assert ADAPTER.validate_python(roster) == roster
+def test_placements_round_trip(machines: list[PlacedMachine]) -> None:
+    wire = json.loads(ADAPTER.dump_json(machines))
+    assert ADAPTER.validate_python(wire) == machines
+    assert ADAPTER.validate_python(machines) == machines
 
 
 def place(number: int, *, is_clustered: bool, is_in_set: bool) -> PlacedMachine:
@@ -64,6 +64,6 @@ def test_what_a_phase_carries_fits_into_a_payload_when_a_third_of_its_machines_h
 
 
 def test_neighbours_that_share_everything_cost_their_keys() -> None:
-    roster = [place(number, is_clustered=False, is_in_set=False) for number in range(0, 12 * 3_000, 36)]
-    assert len({machine.lane for machine in roster}) == 1
-    assert len(ADAPTER.dump_json(roster)) < 32 * len(roster)
+    machines = [place(number, is_clustered=False, is_in_set=False) for number in range(0, 12 * 3_000, 36)]
+    assert len({machine.lane for machine in machines}) == 1
+    assert len(ADAPTER.dump_json(machines)) < 32 * len(machines)

@@ -42,7 +42,7 @@ def test_each_kind_of_change():
     assert [added.id for added in diff.added] == ["f", "h"]
     assert diff.removed == ["e"]
     assert [left_out.id for left_out in diff.excluded] == ["d"]
-    assert [(moved.id, moved.before.wave, moved.after.wave) for moved in diff.moved] == [("b", 1, 2)]
+    assert [(each.id, each.before.wave, each.after.wave) for each in diff.moved] == [("b", 1, 2)]
     assert [(late.id, late.before, late.after) for late in diff.retimed] == [("c", 0, 600)]
 
 

@@ -59,7 +59,7 @@ def test_no_plan_breaks_a_rule(machines: list[PlannerMachine], policy: Policy, t
 def test_no_run_of_a_plan_breaks_a_rule_however_long_its_machines_take(
     machines: list[PlannerMachine], policy: Policy, topology: Topology, seed: int
 ) -> None:
-    """The stored order and permits, phase after phase, with durations that nobody predicted."""
+    """The stored order and permits, phase after phase, with other durations than predicted."""
     random = Random(seed)
     at, ended = 0.0, Counter[int]()
     observed: list[Interval] = []
@@ -151,7 +151,7 @@ def test_plans_are_documents_in_order_of_time(
     assert result.plan.makespan.predicted_seconds == max((each.predicted_end for each in result.placements), default=0)
 
 
-def test_a_fleet_of_nobody_has_a_plan() -> None:
+def test_an_empty_fleet_has_a_plan() -> None:
     result = make_plan([], make_policy(rings=[{"name": "canary", "percent": 5}, {"name": "rest"}]), PAIRS)
     assert (result.placements, result.excluded) == ([], {})
     assert result.plan.makespan.predicted_seconds == result.plan.makespan.lower_bound_seconds == 0
@@ -162,7 +162,7 @@ def test_a_fleet_of_nobody_has_a_plan() -> None:
     assert result.plan.notes[0] == "Ring canary has nothing to do: it selects no machine, or all of them are left out."
 
 
-def test_a_limit_of_a_tag_that_nobody_has_is_told() -> None:
+def test_a_limit_of_a_missing_tag_is_noted() -> None:
     machines = [make_machine(number, tags={"Cluster": "sql", "app": ""}) for number in range(3)]
     limits = {"tags": [{"tag": "app", "maxConcurrent": 1}, {"tag": "tier", "maxConcurrent": 1}]}
     assert make_plan(machines, make_policy(mutuallyExclusiveTag="cluster", limits=limits), PAIRS).plan.notes == [
@@ -174,7 +174,7 @@ def test_a_limit_of_a_tag_that_nobody_has_is_told() -> None:
 
 
 @pytest.mark.parametrize(("goes_on", "rest"), [(True, "goes on in the next one"), (False, "is skipped")])
-def test_a_plan_longer_than_the_window_says_so(goes_on: bool, rest: str) -> None:
+def test_a_plan_longer_than_the_window_has_a_note(goes_on: bool, rest: str) -> None:
     machines = [make_machine(number, predicted_seconds=3_600.0) for number in range(3)]
     schedule = {"recurrence": "last Friday", "time": "22:00", "timeZone": "UTC", "continueInNextWindow": goes_on}
     short, enough = (
@@ -238,7 +238,7 @@ def test_one_patch_is_work_and_none_is_not() -> None:
     assert result.excluded[machines[1].key].detail == "The latest assessment found no patch to install."
 
 
-def test_a_plan_says_where_each_machine_stands_and_when() -> None:
+def test_a_plan_has_ring_phase_and_time_of_each_machine() -> None:
     """Every field of a placement, of two rings with a bake time, two phases and two waves."""
     machines = [
         make_machine(0, tags={"ring": "canary"}, predicted_seconds=600.0),

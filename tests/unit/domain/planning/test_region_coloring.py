@@ -181,7 +181,7 @@ def test_a_limit_binds_in_a_phase_without_the_longest_region() -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(seed=st.integers(0, 10**9), size=st.integers(9, 10))
-def test_of_more_regions_no_colouring_beats_the_bound(seed: int, size: int) -> None:
+def test_no_colouring_of_more_regions_is_below_the_bound(seed: int, size: int) -> None:
     loads, conflicts = draw(Random(seed), size)
     made = colour(loads, conflicts)
     assert made.bound <= least_of(loads, conflicts) <= made.found[0].seconds

@@ -99,7 +99,7 @@ def test_phases_are_kept_apart_exactly_when_two_of_their_machines_are(
 
 
 @given(st.lists(st.tuples(MACHINES, st.booleans()), min_size=1, max_size=6))
-def test_those_that_have_their_turn_never_meet_and_one_always_has_it(
+def test_reserved_phases_never_conflict_and_one_is_always_reserved(
     phases: list[tuple[list[list[Permit]], bool]],
 ) -> None:
     reserved = [

@@ -1,4 +1,4 @@
-"""The timeline of a phase follows the admission: nobody waits whom no rule holds."""
+"""The timeline of a phase follows the admission: no machine waits unless a rule holds it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_next_starts_when_its_own_predecessor_ends() -> None:
     assert timeline(jobs, at=100) == {"a1": (100, 110), "b": (100, 150), "a2": (110, 120), "a3": (120, 130)}
 
 
-def test_it_says_which_group_held_a_machine() -> None:
+def test_it_names_the_group_that_held_a_machine() -> None:
     jobs = [job("a", 10, Permit("c", 1)), job("b", 10), job("c", 10), job("d", 5, Permit("c", 1))]
     slices = draw_timeline(jobs, dict.fromkeys("abcd", 1))
     assert slices == {
@@ -52,11 +52,11 @@ def test_a_lane_bakes_between_its_waves_and_not_after_the_last() -> None:
     assert found == {"a": (0, 10), "b": (0, 10), "c": (110, 120), "d": (110, 135)}
 
 
-def test_a_ramp_counts_who_has_ended_before() -> None:
+def test_a_ramp_counts_machines_that_ended_before() -> None:
     jobs = [Job(f"m{number}", "west", 10, (Permit(RUN_GROUP, 8),)) for number in range(4)]
     assert timeline(jobs, ramp=True) == {"m0": (0, 10), "m1": (10, 20), "m2": (10, 20), "m3": (20, 30)}
     assert {start for start, _ in timeline(jobs, ramp=True, ended=3).values()} == {0}
 
 
-def test_nobody_takes_no_time() -> None:
+def test_a_phase_without_machines_takes_no_time() -> None:
     assert draw_timeline([], {}) == {}

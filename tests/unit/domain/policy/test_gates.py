@@ -26,7 +26,7 @@ def test_a_deadline_that_is_too_short_or_too_long(within: str) -> None:
         Approval.from_wire({"within": within})
 
 
-def test_an_approval_waits_a_day_and_takes_anybody_unless_it_says_so() -> None:
+def test_an_approval_waits_a_day_and_takes_any_approver_by_default() -> None:
     assert Approval.from_wire({}).within == timedelta(hours=24)
     assert Approval.from_wire({}).require_second_person is False
     assert Approval.from_wire({"requireSecondPerson": True}).require_second_person is True
@@ -34,7 +34,7 @@ def test_an_approval_waits_a_day_and_takes_anybody_unless_it_says_so() -> None:
     assert (schema["default"], schema["examples"]) == ("PT24H", ["PT24H"])
 
 
-def test_a_budget_holds_and_has_no_limit_unless_it_says_so() -> None:
+def test_a_budget_holds_and_has_no_limit_by_default() -> None:
     assert ErrorBudget.from_wire({}).to_wire() == {
         "wave": None, "lane": None, "ring": None, "run": None, "onExceeded": "hold"
     }  # fmt: skip
@@ -81,7 +81,7 @@ def test_the_failure_behind_the_budget_uses_it_up_and_each_one_after_it() -> Non
     assert ledger.failures == Counter(dict.fromkeys(SCOPES.values(), 3))
 
 
-def test_what_a_person_has_accepted_is_forgiven_and_the_next_failure_is_not() -> None:
+def test_accepted_failures_are_forgiven_and_the_next_one_is_not() -> None:
     ledger = BudgetLedger(ErrorBudget(ring=0), {})
     assert ledger.count(SCOPES) == {"ring": "ring:r"}
     ledger.forgive()

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from patchwave.domain.policy.install import Install
 
 
-def test_what_is_installed_when_a_policy_says_nothing() -> None:
+def test_what_is_installed_by_default() -> None:
     wire = Install().to_wire()
     assert wire["windows"]["classificationsToInclude"] == ["Critical", "Security"]
     assert wire["linux"]["classificationsToInclude"] == ["Critical", "Security"]
@@ -78,7 +78,7 @@ def test_seconds_are_kept_in_the_policy() -> None:
     assert (wire["maximumDuration"], wire["minimumDuration"]) == ("PT45M30S", "PT20M59S")
 
 
-def test_the_schema_tells_editors_the_form_of_a_duration() -> None:
+def test_the_schema_has_the_form_of_a_duration_for_editors() -> None:
     properties = Install.model_json_schema(by_alias=True)["properties"]
     for name in ("maximumDuration", "minimumDuration"):
         assert properties[name]["pattern"] == r"^[Pp][Tt](?=[0-9])([0-9]{1,4}[Hh])?([0-9]{1,5}[Mm])?([0-9]{1,6}[Ss])?$"

@@ -80,7 +80,7 @@ WIDER: dict[str, tuple[dict[str, Any], str]] = {
     "later starts": ({"install": {"maximumDuration": "PT30M"}}, "install.maximumDuration"),
     "a larger budget": ({"errorBudget": {"run": "20%"}}, "errorBudget.run"),
     "stopped machines": ({"startStopped": True}, "startStopped"),
-    "nobody is told": ({"notifications": {"channels": []}}, "notifications"),
+    "no notifications": ({"notifications": {"channels": []}}, "notifications"),
     "another description": ({"description": "harmless"}, "description"),
 }  # fmt: skip
 
@@ -127,7 +127,7 @@ def test_what_may_make_a_run_do_more_is_named(overrides: dict[str, Any], path: s
         ({"health": {"enabled": False}}, {"health.enabled": "does not narrow the policy"}),
     ],
 )
-def test_why_a_value_does_not_narrow_is_told(overrides: dict[str, Any], reasons: dict[str, str]) -> None:
+def test_the_reason_why_a_value_does_not_narrow_is_given(overrides: dict[str, Any], reasons: dict[str, str]) -> None:
     given = FULL | {"description": "50%", "install": FULL["install"] | {"approvalDelayDays": 7}}
     assert widened(parse_policy(given), apply_overrides(given, overrides)) == reasons
 

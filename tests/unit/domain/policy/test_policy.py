@@ -56,7 +56,7 @@ def test_defaults() -> None:
     assert wire["events"] == {"newMachine": False, "beforeMaintenance": False, "afterMaintenance": False}
 
 
-def test_the_example_is_valid_and_means_what_it_says() -> None:
+def test_the_example_is_valid_and_has_its_documented_meaning() -> None:
     policy = parse_policy(monthly())
     assert policy.name == "monthly"
     assert policy.schedule is not None
@@ -483,7 +483,7 @@ def test_errors_of_rings_window_and_fields_come_together() -> None:
             "maxConcurrent": 0,
             "rings": [
                 {"name": "canary", "percent": 500},
-                {"name": "canary", "after": "nobody"},
+                {"name": "canary", "after": "missing"},
                 {"name": "rest", "after": "canary"},
             ],
             "schedule": TIMED | {"time": "25:00", "window": "PT30M"},
@@ -500,7 +500,7 @@ def test_errors_of_rings_window_and_fields_come_together() -> None:
     ]
 
 
-@pytest.mark.parametrize("wrong", [{"name": "Canary!"}, {"after": 5}, {"after": "nobody"}, {"name": "rest"}])
+@pytest.mark.parametrize("wrong", [{"name": "Canary!"}, {"after": 5}, {"after": "missing"}, {"name": "rest"}])
 def test_a_wrong_name_or_place_of_a_ring_hides_nothing_of_the_others(wrong: dict[str, Any]) -> None:
     """Whether a ring can take machines of the scope does not depend on the order."""
     outside = "/subscriptions/99999999-2222-4333-8444-555555555555/resourceGroups/rg/providers/Microsoft.Compute"

@@ -137,7 +137,7 @@ def test_two_limits_for_one_tag() -> None:
     }
 
 
-def test_everything_that_is_wrong_is_told_at_once() -> None:
+def test_every_mistake_is_listed_at_once() -> None:
     found = problems(rings=[REST, CANARY, CANARY], phases=[[]], limits={"tags": [{"tag": "a", "maxConcurrent": 1}] * 2})
     assert set(found) == {"rings[1]", "rings[2].name", "phases[0]", "limits.tags[1].tag"}
 

@@ -57,7 +57,7 @@ def test_bad_selectors_are_refused_at_the_door(selector: str, value: str) -> Non
 
 
 @pytest.mark.parametrize("tags", [{}, {"values": {}}, {"values": {"env": []}}, {"values": {" ": ["x"]}}])
-def test_a_tag_filter_that_asks_for_nothing_is_refused(tags: dict[str, object]) -> None:
+def test_an_empty_tag_filter_is_refused(tags: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Scope.model_validate({"tags": tags})
 

@@ -44,7 +44,7 @@ def machine(stage: Stage, outcome: OutcomeKind | None = None, **values: object) 
         (Stage.DONE, None, None),
     ],
 )
-def test_who_was_worked_on(stage: Stage, unlocked: Step | None, locked: Step | None) -> None:
+def test_machines_that_were_in_progress(stage: Stage, unlocked: Step | None, locked: Step | None) -> None:
     """With the lock of the run, hooks may have run and the power may have been changed."""
     assert step_in_progress(machine(stage), is_locked=False) is unlocked
     assert step_in_progress(machine(stage), is_locked=True) is locked

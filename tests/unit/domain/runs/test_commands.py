@@ -73,7 +73,7 @@ def placed(**changes: Any) -> MachineRecord:
 
 
 class TestPauseAndResume:
-    def test_a_pause_shows_at_once_and_says_who_and_why(self) -> None:
+    def test_a_pause_shows_at_once_with_actor_and_reason(self) -> None:
         paused = commands.pause(run(), ANA)
         assert (paused.state, paused.paused_at) == (RunState.PAUSED, NOW)
         said = paused.last_commands["pause"]
@@ -103,7 +103,7 @@ class TestPauseAndResume:
         resumed = commands.resume(commands.pause(run(), ANA), BEN)
         assert commands.resume(resumed, ANA) == resumed
 
-    def test_what_the_run_comes_to_under_a_pause_shows_when_it_is_over(self) -> None:
+    def test_progress_under_a_pause_shows_once_it_is_resumed(self) -> None:
         paused = commands.pause(run(RunState.QUEUED), ANA)
         started = commands.start(paused, LATER)
         assert (started.state, started.paused_from_state, started.started_at) == (
@@ -159,7 +159,7 @@ class TestDecisions:
         assert (decision.approved, decision.by, decision.comment, decision.at) == (True, "ana", ANA.why, NOW)
         assert commands.controls(approved).decided == {"early": True}
 
-    def test_a_ring_may_be_decided_before_its_turn(self) -> None:
+    def test_a_ring_may_be_decided_in_advance(self) -> None:
         waits = commands.show(run(), RunState.AWAITING_APPROVAL, "early")
         rejected = reject(waits, "broad")
         assert (rejected.state, rejected.waiting_for) == (RunState.AWAITING_APPROVAL, "early")
@@ -189,7 +189,7 @@ class TestDecisions:
         with pytest.raises(InvalidTransition, match="name the ring"):
             commands.ring_in_question(run())
 
-    @pytest.mark.parametrize("ring", ["canary", "nobody", ""])
+    @pytest.mark.parametrize("ring", ["canary", "missing", ""])
     def test_a_ring_that_needs_no_approval_is_refused(self, ring: str) -> None:
         with pytest.raises(InvalidTransition, match="no ring"):
             approve(run(), ring)
@@ -209,7 +209,7 @@ class TestDecisions:
 
 
 class TestGates:
-    def test_a_gate_holds_its_scope_until_somebody_resumes(self) -> None:
+    def test_a_gate_holds_its_scope_until_it_is_resumed(self) -> None:
         held = commands.trip_error_budget(run(), gate(), NOW)
         assert (held.state, held.blocked_scopes) == (RunState.HELD, ["lane:broad/westeurope"])
         assert held.waiting_for == "lane:broad/westeurope"
@@ -254,7 +254,7 @@ class TestGates:
         assert commands.stop(stopped, "another reason", LATER) == stopped
         assert commands.controls(stopped).stop_reason == stopped.stop_reason
 
-    def test_a_ring_that_was_approved_first_is_not_stopped_for_want_of_an_approval(self) -> None:
+    def test_an_approval_in_time_wins_over_its_deadline(self) -> None:
         asked = run(RunState.AWAITING_APPROVAL, waiting_for="broad")
         assert commands.stop(asked, "late", LATER, unless_approved="broad").stop_reason == "late"
         assert commands.stop(reject(asked, "broad"), "no", LATER, unless_approved="broad").stop_reason == "no"
@@ -321,7 +321,7 @@ class TestTheTurnOfAMachine:
             assert commands.terminal_outcome(state, one) == result.outcome
 
     def test_nothing_starts_in_a_run_that_has_ended(self) -> None:
-        """It was closed because it failed itself, and the machine's orchestration has not heard of that."""
+        """It was closed because it failed itself, and the machine's orchestration has not received that."""
         result = start_blocker(commands.close(approved_run(), RunState.FAILED, "-", LATER), placed())
         assert result is not None
         assert result.outcome is not None
@@ -348,7 +348,7 @@ class TestTheTurnOfAMachine:
             assert start_blocker(state, free) is None
         assert start_blocker(state.model_copy(update={"mode": Mode.ASSESS}), placed()) is None
 
-    def test_its_outcome_says_who_and_why(self) -> None:
+    def test_its_outcome_has_actor_and_reason(self) -> None:
         assert commands.skipped(ANA).message == "Skipped by ana: the disks are full"
         assert commands.skipped(Order(by="ana", at=NOW)).message == "Skipped by ana."
         assert commands.not_started("The ring x stops.").message == "Not started: the ring x stops."
@@ -422,7 +422,7 @@ def test_whatever_is_ordered_the_run_shows_what_keeps_it_and_an_order_twice_is_o
         ({"stop_reason": "3 of 3."}, "A gate ends the run; it cannot be {} any more. 3 of 3."),
     ],
 )
-def test_a_run_that_is_about_to_end_says_why_an_order_comes_too_late(changes: dict[str, Any], why: str) -> None:
+def test_a_command_to_a_run_that_is_about_to_end_is_refused_with_the_reason(changes: dict[str, Any], why: str) -> None:
     state = run().model_copy(update=changes)
     orders: list[tuple[str, Callable[[], Run]]] = [
         ("paused", lambda: commands.pause(state, ANA)),

@@ -97,7 +97,7 @@ def test_each_word_has_its_outcome(fields: Json, kind: str, reason: str) -> None
     assert has_status_mismatch(ended) == (says_done and outcome.outcome.needs_person)
 
 
-def test_a_cancelled_run_says_whose_fault_it_was() -> None:
+def test_of_a_cancelled_run_only_the_machine_that_failed_is_skipped() -> None:
     canceled = occurrence(canceled_at=START - timedelta(minutes=20))
     guilty = conclude(canceled, machine(pre_tasks_error="The snapshot failed."))
     assert (guilty.outcome, guilty.reason) == (OutcomeKind.SKIPPED, Reason.HOOK_FAILED)
@@ -107,7 +107,7 @@ def test_a_cancelled_run_says_whose_fault_it_was() -> None:
     assert raced.outcome is OutcomeKind.PATCHED, "what was installed was installed"
 
 
-def test_what_failed_before_is_told_with_the_outcome_and_what_azure_reports_too() -> None:
+def test_earlier_failures_and_reports_of_azure_are_in_the_outcome() -> None:
     bad = InstallationSummary(status="Failed", failed=1)
     told = conclude(
         occurrence(),
@@ -203,7 +203,7 @@ def test_a_failure_that_is_only_ubuntu_pro_is_a_warning_of_a_scheduled_run_too()
     assert plain.outcome is OutcomeKind.FAILED
 
 
-def test_what_was_reported_is_said_once() -> None:
+def test_an_error_that_azure_reports_too_is_named_once() -> None:
     error = ReportedError(code="PACKAGE_MANAGER_FAILURE", message="exit code 100")
     kept = InstallationSummary(status="Failed", failed=1, errors=[error])
     outcome = conclude(

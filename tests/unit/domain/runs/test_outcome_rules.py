@@ -295,7 +295,7 @@ def test_a_machine_is_patched_when_it_came_back_without_a_pending_reboot(
     assert judged.message.startswith("3 patches are installed")
 
 
-def test_a_restart_that_did_not_happen_uses_the_budgets_and_says_why() -> None:
+def test_a_failed_restart_uses_the_budgets_and_has_the_reason() -> None:
     judged = outcome_rules.restart_failed(3, "HTTP 403 AuthorizationFailed")
     assert (judged.outcome, judged.reason) == (OutcomeKind.REBOOT_REQUIRED, Reason.REBOOT_FAILED)
     assert "AuthorizationFailed" in judged.message
@@ -310,11 +310,11 @@ def test_a_restart_that_did_not_happen_uses_the_budgets_and_says_why() -> None:
         (1, 2, "1 patch failed; 2 patches are installed."),
     ],
 )
-def test_counts_are_said_as_people_say_them(failed: int, done: int, sentence: str) -> None:
+def test_counts_are_in_plain_english(failed: int, done: int, sentence: str) -> None:
     assert installed(installedPatchCount=done, failedPatchCount=failed, error=None).message == sentence
 
 
-def test_what_is_left_of_one_patch_is_said_in_the_singular() -> None:
+def test_one_remaining_patch_is_in_the_singular() -> None:
     pending = installed(installedPatchCount=1, pendingPatchCount=1, failedPatchCount=0, error=None)
     assert pending.message == "1 patch is installed, 1 is pending."
     unpaid = installed(installedPatchCount=2, failedPatchCount=0, error=None, needs_subscription=1)
@@ -520,9 +520,7 @@ def test_what_a_run_leaves_over_is_judged_by_its_stage(stage: str, kind: str, re
         ),
     ],
 )
-def test_ends_are_said_in_a_sentence_that_a_person_can_act_on(
-    outcome: Outcome, kind: str, reason: str, message: str
-) -> None:
+def test_ends_have_a_sentence_that_a_person_can_act_on(outcome: Outcome, kind: str, reason: str, message: str) -> None:
     assert (outcome.outcome.value, outcome.reason.value, outcome.message) == (kind, reason, message)
 
 
@@ -604,7 +602,7 @@ def test_ends_are_said_in_a_sentence_that_a_person_can_act_on(
         ({"rebootStatus": "Required"}, False, "patched", "ok", "3 patches are installed."),
     ],
 )
-def test_installations_are_said_to_the_letter(
+def test_messages_of_installations(
     fields: dict[str, Any], reboot_pending: bool | None, kind: str, reason: str, message: str | None
 ) -> None:
     outcome = installed(reboot_pending=reboot_pending, **fields)
@@ -612,7 +610,7 @@ def test_installations_are_said_to_the_letter(
     assert message is None or outcome.message == message
 
 
-def test_a_bad_assessment_is_said_to_the_letter() -> None:
+def test_message_of_a_bad_assessment() -> None:
     failure = {"code": "1", "message": "m", "details": [{"code": "PACKAGE_MANAGER_FAILURE", "message": "code 100"}]}
     bad = outcome_rules.evaluate_assessment(AssessResult.model_validate(assessment(status="Failed", error=failure)))
     assert bad

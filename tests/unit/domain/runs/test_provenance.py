@@ -42,7 +42,7 @@ def test_a_retry_that_changes_nothing_more_keeps_the_digest_of_the_overrides() -
     assert again.origin.followed_digest == policy_digest(changed.policy)
 
 
-def test_what_is_told_has_digest_scope_author_and_the_scripts() -> None:
+def test_provenance_has_digest_scope_author_and_the_scripts() -> None:
     long = "echo " + "x" * MAX_SHOWN_SCRIPT
     hooks = {"before": {"linux": long, "windows": "exit 0"}, "after": {"linux": "true"}}
     chosen = written(parse_policy(SMALLEST | {"hooks": hooks}), author="ana", author_id=ANA)

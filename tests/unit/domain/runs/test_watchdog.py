@@ -54,7 +54,7 @@ def test_a_silent_run_is_woken_and_then_ended(silence: timedelta, action: Recove
     assert decide(a_run(heartbeat_deadline=NOW - silence), Observation(EngineStatus.LIVE), NOW) is action
 
 
-def test_a_turn_of_its_own_is_a_sign_of_life() -> None:
+def test_an_execution_of_its_own_counts_as_heartbeat() -> None:
     assert (
         decide(a_run(), Observation(EngineStatus.LIVE, turned_at=NOW - HEARTBEAT_TIMEOUT), NOW)
         is RecoveryAction.NOTHING
@@ -71,7 +71,7 @@ def test_a_dead_run_goes_on_when_nothing_of_it_is_left(sign: EngineStatus) -> No
     assert decide(a_run(), Observation(sign), NOW) is RecoveryAction.CONTINUE
 
 
-def test_a_run_that_somebody_ended_is_stopped_first() -> None:
+def test_a_run_that_was_terminated_is_stopped_first() -> None:
     seen = Observation(EngineStatus.TERMINATED)
     assert decide(a_run(), seen, NOW) is RecoveryAction.STOP
     assert decide(a_run(stop_reason="ended"), seen, NOW) is RecoveryAction.CONTINUE
@@ -93,7 +93,7 @@ def test_a_run_that_is_done_and_was_never_closed_is_closed() -> None:
     assert decide(a_run(), Observation(EngineStatus.COMPLETED), NOW) is RecoveryAction.CLOSE
 
 
-def test_whoever_created_a_run_may_be_about_to_start_it() -> None:
+def test_a_fresh_run_may_be_about_to_start() -> None:
     fresh = a_run(state=RunState.QUEUED, created_at=NOW - STARTING + MINUTE, heartbeat_deadline=None)
     assert decide(fresh, Observation(EngineStatus.MISSING), NOW) is RecoveryAction.NOTHING
     assert decide(fresh, Observation(EngineStatus.MISSING), NOW + 2 * MINUTE) is RecoveryAction.CONTINUE
@@ -128,13 +128,13 @@ def test_a_machine_is_stuck_when_nothing_happens_for_long() -> None:
     assert is_stuck(NOW - STUCK_AFTER - MINUTE, NOW, 30)
 
 
-def test_where_operations_are_looked_at_rarely_that_takes_longer() -> None:
-    """Ten minutes between two polls: the longest wait for the next look is over three hours."""
+def test_where_operations_are_polled_rarely_that_takes_longer() -> None:
+    """Ten minutes between two polls: the longest wait for the next poll is over three hours."""
     assert not is_stuck(NOW - timedelta(hours=9), NOW, 600)
     assert is_stuck(NOW - timedelta(hours=11), NOW, 600)
 
 
-# --- the times, as they are promised in docs/explanation/reliability.md and ADR 19
+# --- the times of docs/explanation/reliability.md and ADR 19
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_run_is_woken_for_half_an_hour(silence: float, action: RecoveryAction)
         (3_601, RecoveryAction.END),
     ],
 )
-def test_a_turn_is_good_for_half_an_hour(turned: float, action: RecoveryAction) -> None:
+def test_an_execution_counts_for_half_an_hour(turned: float, action: RecoveryAction) -> None:
     seen = Observation(EngineStatus.LIVE, turned_at=NOW - timedelta(seconds=turned))
     assert decide(a_run(heartbeat_deadline=None), seen, NOW) is action
     assert decide(a_run(heartbeat_deadline=NOW + MINUTE), seen, NOW) is RecoveryAction.NOTHING, (
@@ -206,5 +206,5 @@ def test_a_machine_is_stuck_after_an_hour_or_sixty_polls(poll: float, seconds: f
     assert is_stuck(NOW - timedelta(seconds=seconds), NOW, poll) is stuck
 
 
-def test_a_sign_of_life_is_good_for_half_an_hour() -> None:
+def test_a_heartbeat_counts_for_half_an_hour() -> None:
     assert heartbeat_deadline(NOW) == NOW + timedelta(minutes=30)

@@ -73,7 +73,7 @@ def test_every_request_is_in_a_run_in_the_end(burst: list[tuple[int, int, bool]]
             waiting = [request for request in waiting if request not in served]
 
 
-def test_what_comes_after_a_run_was_made_waits_for_the_next() -> None:
+def test_requests_after_the_creation_of_a_run_wait_for_the_next() -> None:
     snapshot = policy_for(POLICY, [asked(1)]).to_wire()
     created = NOON + timedelta(seconds=5)
     later = asked(3, created + timedelta(seconds=1), whole=True)

@@ -88,7 +88,7 @@ def test_a_freeze_of_whole_policies_holds_every_machine() -> None:
     assert active_freeze([freeze()], "monthly", {"app": "mail"}, utc(2026, 12, 24)) is not None
 
 
-def test_of_several_the_one_that_ends_last_is_told() -> None:
+def test_of_several_the_one_that_ends_last_is_named() -> None:
     short, long = freeze("short", to="2026-12-27T00:00:00Z"), freeze("long")
     assert active_freeze([short, long], "monthly", {}, utc(2026, 12, 24)) is long
     assert active_freeze([long, short], "monthly", {}, utc(2026, 12, 24)) is long
@@ -126,11 +126,11 @@ def test_no_moment_is_both(seconds: int) -> None:
         ({"name": "other"}, "name", "the name in the address"),
     ],
 )
-def test_a_wrong_freeze_is_told_what_to_write(change: dict[str, Any], path: str, hint: str) -> None:
+def test_errors_of_a_freeze_say_what_to_write(change: dict[str, Any], path: str, hint: str) -> None:
     assert hint in problems(TIMES | change)[path]
 
 
-def test_every_error_is_told_at_once() -> None:
+def test_every_error_is_listed_at_once() -> None:
     assert set(problems({"name": "other", "from": "?", "colour": "red"})) == {"name", "from", "to", "reason", "colour"}
     assert set(problems([])) == {"$"}
     assert set(problems(TIMES, name="Year End")) == {"name"}

@@ -27,7 +27,7 @@ def test_a_policy_without_orders_is_free() -> None:
     assert ScheduleOverrides.from_wire(free.to_wire()) == free
 
 
-def test_whoever_pauses_first_counts() -> None:
+def test_the_first_pause_counts() -> None:
     paused = ScheduleOverrides().paused(pause("ann"))
     assert paused.paused(pause("bob")) is paused
     assert paused.pause == pause("ann")
@@ -44,7 +44,7 @@ def test_an_occurrence_is_skipped_once_and_by_its_very_moment() -> None:
     assert skipping.unskipping(NOW + DAY) == skipping
 
 
-def test_old_orders_are_forgotten_with_the_next_one() -> None:
+def test_old_commands_are_removed_with_the_next_one() -> None:
     old = ScheduleOverrides().skipping(skip(NOW), forget_before=NOW)
     assert old.skipping(skip(NOW + 9 * DAY), forget_before=NOW).skips == [skip(NOW), skip(NOW + 9 * DAY)]
     assert old.skipping(skip(NOW + 9 * DAY), forget_before=NOW + DAY).skips == [skip(NOW + 9 * DAY)]
@@ -67,7 +67,7 @@ def test_windows_between_the_mark_and_the_end_belong_to_the_run(
     assert WindowReservation(run_id=RUN, since=NOW, ended_at=ended_at).holds(opening) is holds
 
 
-def test_a_run_goes_on_since_the_first_time_that_it_said_so() -> None:
+def test_a_carry_over_counts_from_its_first_request() -> None:
     carrying = ScheduleOverrides().carrying(RUN, NOW, forget_before=NOW - DAY)
     assert carrying.carrying(RUN, NOW + DAY, forget_before=NOW) is carrying
     assert carrying.carry_over_of(RUN) == WindowReservation(run_id=RUN, since=NOW)
@@ -93,7 +93,7 @@ def test_the_end_of_a_run_that_did_not_go_on_changes_nothing() -> None:
     assert ended.carried(RUN, NOW + 2 * DAY) is ended
 
 
-def test_runs_that_ended_long_ago_are_forgotten() -> None:
+def test_runs_that_ended_long_ago_are_removed() -> None:
     ended = ScheduleOverrides().carrying(RUN, NOW, forget_before=NOW).carried(RUN, NOW + DAY)
     assert len(ended.carrying(OTHER, NOW + 2 * DAY, forget_before=NOW).carry_overs) == 2
     assert [each.run_id for each in ended.carrying(OTHER, NOW + 9 * DAY, forget_before=NOW + 2 * DAY).carry_overs] == [

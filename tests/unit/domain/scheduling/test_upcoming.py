@@ -105,7 +105,7 @@ class TestDecide:
     def test_a_freeze_that_ended_inside_the_window_has_cost_it(self) -> None:
         assert not decide(policy(), FREE, FROZEN, occurrence(FIRST), now=FIRST + 2 * HOUR).will_run
 
-    def test_frozen_machines_are_told_of_and_keep_nobody_else(self) -> None:
+    def test_frozen_machines_are_noted_and_hold_no_other(self) -> None:
         some = [freeze(FIRST, FIRST + HOUR, name, tags={"values": {"app": ["shop"]}}) for name in ("shop", "bar")]
         verdict = decide(policy(), FREE, some, occurrence(FIRST))
         assert (verdict.decision, verdict.why) == (
@@ -117,7 +117,7 @@ class TestDecide:
         assert decide(policy(), FREE, [freeze(FIRST, SECOND, policies=["weekly"])], occurrence(FIRST)).will_run
 
 
-class TestAgenda:
+class TestListUpcoming:
     def test_what_will_not_run_is_listed_with_its_reason(self) -> None:
         planned = list_upcoming(policy(), SKIPPING, [freeze(SECOND, SECOND + HOUR)], NOW, 3)
         assert [(each.at, each.will_run, each.decision) for each in planned] == [
@@ -154,7 +154,7 @@ class TestAgenda:
         assert list_upcoming(parse_policy({"scope": {"locations": ["westeurope"]}}, name="x"), FREE, [], NOW, 12) == []
 
     @given(st.integers(0, 400), st.integers(1, 6))
-    def test_the_list_says_what_the_timer_does(self, days: int, count: int) -> None:
+    def test_the_list_agrees_with_the_timer(self, days: int, count: int) -> None:
         after = NOW + days * DAY
         freezes = [freeze(SECOND, SECOND + 40 * DAY)]
         schedule = policy().schedule
@@ -181,7 +181,7 @@ class TestNextRunWindow:
     def test_the_one_that_is_open_now(self, late: timedelta) -> None:
         assert self.opening(SECOND + late) == SECOND
 
-    def test_a_freeze_that_cannot_be_read_tells_of_now_alone(self) -> None:
+    def test_an_unreadable_freeze_is_for_now_alone(self) -> None:
         damaged = [DamagedFreeze.of("closing")]
         found = next_run_window(policy(), CARRYING, damaged, self.AFTER_FIRST, FIRST + HOUR)
         assert found == occurrence(SECOND)
@@ -210,7 +210,7 @@ class TestNextRunWindow:
         assert self.opening(FIRST + 4 * HOUR, CARRYING.skipping(skip(SECOND), forget_before=NOW)) == THIRD
         assert self.opening(SECOND + HOUR, CARRYING, freeze(SECOND + MINUTE, SECOND + DAY)) == THIRD
 
-    def test_a_pause_only_tells_of_now(self) -> None:
+    def test_a_pause_is_for_now_alone(self) -> None:
         paused = CARRYING.paused(PAUSE)
         assert self.opening(FIRST + 4 * HOUR, paused) == SECOND
         assert self.opening(SECOND, paused) == THIRD
