@@ -127,7 +127,7 @@ async def _note_passed_over(storage: Storage, run: Run, rows: Sequence[Json]) ->
     noted = await storage.runs.update_occurrence(run.id, lambda known: known.passing_over(ids))
     passed_over = occurrence_of(noted).passed_over
     detail = {"machines": len(passed_over), "examples": passed_over[:_NAMED]}
-    await storage.audit.add(run.id, "machines_passed_over", by=PATCHWAVE, at=now(), detail=detail)
+    await storage.audit.add(run.id, "machines_passed_over", actor=PATCHWAVE, at=now(), detail=detail)
 
 
 async def _keep_words(storage: Storage, run: Run, updates: dict[str, MaintenanceUpdateRow]) -> None:
@@ -204,7 +204,7 @@ async def finish_pre_phase(request: PrePhaseEnd) -> PreSummary:
         "examples": [f"{each.name}: {each.pre_tasks_error or 'not ready in time'}" for each in failed[:_NAMED]],
     }
     await storage.audit.add(
-        run_id, "occurrence_prepared", by=PATCHWAVE, at=occurrence_of(run).prepared_at or at, detail=detail
+        run_id, "occurrence_prepared", actor=PATCHWAVE, at=occurrence_of(run).prepared_at or at, detail=detail
     )
     await storage.runs.set_state(run_id, run.state, "the scheduled run of Update Manager")
     return PreSummary(machines=len(machines), failed=len(failed))
@@ -232,7 +232,7 @@ async def cancel_occurrence(request: RunRef) -> CancelResult:
     if failure is None:
         await storage.runs.update_occurrence(run_id, lambda known: known.model_copy(update={"canceled_at": at}))
         detail = {"occurrence": occurrence.id, "failed": occurrence.pre_failures}
-        await storage.audit.add(run_id, "occurrence_canceled", by=PATCHWAVE, at=at, detail=detail)
+        await storage.audit.add(run_id, "occurrence_canceled", actor=PATCHWAVE, at=at, detail=detail)
         return CancelResult(canceled=True)
     wait = wait_seconds(failure.retry_after)
     is_passing = classify(failure).kind in (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER)
@@ -242,7 +242,7 @@ async def cancel_occurrence(request: RunRef) -> CancelResult:
         run_id, lambda known: known.model_copy(update={"cancel_failure": failure.text})
     )
     detail = {"occurrence": occurrence.id, "failure": failure.text}
-    await storage.audit.add(run_id, "occurrence_not_canceled", by=PATCHWAVE, at=at, detail=detail)
+    await storage.audit.add(run_id, "occurrence_not_canceled", actor=PATCHWAVE, at=at, detail=detail)
     return CancelResult(failure=failure)
 
 
@@ -271,5 +271,5 @@ async def summarize_maintenance_run(request: RunRef) -> MaintenanceSummary:
         examples = [f"{each.name}: {each.outcome.value if each.outcome else ''}" for each in wrong[:_NAMED]]
         detail = {"machines": len(wrong), "examples": examples}
         at = occurrence_of(run).results_at or now()
-        await storage.audit.add(run_id, "update_manager_status_mismatch", by=PATCHWAVE, at=at, detail=detail)
+        await storage.audit.add(run_id, "update_manager_status_mismatch", actor=PATCHWAVE, at=at, detail=detail)
     return MaintenanceSummary(status_mismatches=len(wrong))

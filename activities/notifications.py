@@ -83,7 +83,7 @@ async def record_delivery(report: NoticeReport) -> None:
     await open_storage().audit.add(
         report.run_id,
         "notification_failed" if report.failed else "notified",
-        by="patchwave",
+        actor="patchwave",
         at=report.at,
         detail={
             "event": report.event.value,
@@ -144,7 +144,7 @@ async def _complete(facts: Facts, run: Run, policy: Policy) -> Facts:
             return RunStarted(
                 mode=facts.mode or run.mode.value,
                 trigger=facts.trigger or run.trigger.kind.value,
-                started_by=facts.started_by or run.trigger.by,
+                started_by=facts.started_by or run.trigger.actor,
                 machines=run.machines if facts.machines is None else facts.machines,
             )
         case ApprovalNeeded():

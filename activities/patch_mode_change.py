@@ -55,7 +55,7 @@ async def next_patch_mode_wave(request: ChangeRef) -> NextChanges:
     closed = {"state": state, "ended_at": at, "counts_by_end": ends, "message": why or ""}
     await storage.patch_mode_changes.close(change_id, lambda found: found.model_copy(update=closed))
     await storage.audit.add(
-        change_id, "mode_change_ended", by="patchwave", at=at, detail={"state": state, "ends": ends}
+        change_id, "mode_change_ended", actor="patchwave", at=at, detail={"state": state, "ends": ends}
     )
     return NextChanges()
 

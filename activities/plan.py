@@ -53,7 +53,7 @@ async def _plan(storage: Storage, run_id: str) -> PlanSummary:
     left_out = {key: one.outcome for key, one in result.excluded.items() if key not in ended}
     await _record(storage, run_id, left_out)
     planned = _in_short(result.plan, policy)
-    await storage.audit.add(run_id, "planned", by="patchwave", at=now(), detail=_counts(result.plan))
+    await storage.audit.add(run_id, "planned", actor="patchwave", at=now(), detail=_counts(result.plan))
     placed = [_placed(one) for one in result.placements]
     groups = _groups(result, topology)
     return await storage.plans.save(run_id, result.plan, placed, planned, seconds, groups)

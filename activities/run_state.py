@@ -51,4 +51,4 @@ async def _note(run: Run, action: str, command: str, detail: Mapping[str, object
     """Audit a gate's action with its own time, so that a retry writes the same line."""
     order = run.last_commands.get(command)
     if order is not None:
-        await open_storage().audit.add(run.id, action, by=PATCHWAVE, at=order.at, detail=detail)
+        await open_storage().audit.add(run.id, action, actor=PATCHWAVE, at=order.at, detail=detail)

@@ -19,8 +19,8 @@ class AuditLine(Document):
 
     at: UtcDatetime
     action: str
-    by: str
-    by_id: str
+    actor: str
+    actor_id: str
     """Object id of the signed-in principal; empty without sign-in."""
     proven: bool
     """Whether the platform verified the name; an unverified one ends with "(claimed)"."""

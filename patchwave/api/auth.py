@@ -89,7 +89,7 @@ def signed_in(headers: Mapping[str, str]) -> Signed | None:
     if principal is not None:
         object_id = principal.id
     name = headers.get(NAME_HEADER) or object_id
-    return Signed(by=_shown(name), by_id=_shown(object_id), proven=True) if name else None
+    return Signed(actor=_shown(name), actor_id=_shown(object_id), proven=True) if name else None
 
 
 def caller_named(headers: Mapping[str, str], claimed: str = "") -> Signed:
@@ -98,7 +98,7 @@ def caller_named(headers: Mapping[str, str], claimed: str = "") -> Signed:
     if found is not None:
         return found
     name = _shown(claimed)
-    return Signed(by=f"{name}{CLAIMED}" if name else "api")
+    return Signed(actor=f"{name}{CLAIMED}" if name else "api")
 
 
 def _shown(name: str) -> str:

@@ -17,7 +17,7 @@ from patchwave.api.endpoint import (
 )
 from patchwave.api.http import caller_of, json_response, query_of, read_json, route_of
 from patchwave.api.problems import no_such
-from patchwave.api.requests import BY, ORDER_QUERY, read_order
+from patchwave.api.requests import ACTOR, ORDER_QUERY, read_order
 from patchwave.domain.core.documents import Document, Json
 from patchwave.domain.core.ids import ADHOC_POLICY, is_policy_name
 from patchwave.domain.core.principal import Role
@@ -69,7 +69,7 @@ async def get_freeze(req: func.HttpRequest) -> func.HttpResponse:
     ResponseSpec(201, Freeze, as_given=True),
     role=Role.OPERATOR,
     body=RequestBody(NamedFreeze, {"year-end": _EXAMPLE}),
-    query=[BY],
+    query=[ACTOR],
     problems={400: "The name or the freeze is not valid; every error at once."},
 )
 async def put_freeze(req: func.HttpRequest) -> func.HttpResponse:
@@ -77,7 +77,9 @@ async def put_freeze(req: func.HttpRequest) -> func.HttpResponse:
     freeze = parse_freeze(read_json(req), name=route_of(req, "name"))
     storage = open_storage()
     await _check_policies(storage, freeze)
-    is_new = await storage.freezes.put(freeze, **caller_of(req, claimed=query_of(req, "by")).who, at=datetime.now(UTC))
+    is_new = await storage.freezes.put(
+        freeze, **caller_of(req, claimed=query_of(req, "actor")).who, at=datetime.now(UTC)
+    )
     return json_response(freeze.to_wire(), status=201 if is_new else 200)
 
 

@@ -28,7 +28,7 @@ from patchwave.api.problems import (
     invalid_query,
     no_such,
 )
-from patchwave.api.requests import BY, ORDER_QUERY, read_order
+from patchwave.api.requests import ACTOR, ORDER_QUERY, read_order
 from patchwave.azure.maintenance import open_maintenance
 from patchwave.azure.resource_graph import QueryRefused, open_resource_graph
 from patchwave.domain.azure.errors import ArmFailure
@@ -164,7 +164,7 @@ async def list_assignments(req: func.HttpRequest) -> func.HttpResponse:
     ResponseSpec(200, AssignedSchedule, as_given=True),
     role=Role.AUTHOR,
     body=RequestBody(AssignmentRequest, _EXAMPLES),
-    query=[BY],
+    query=[ACTOR],
     problems=AZURE_PROBLEMS
     | BOUNDARY_PROBLEMS
     | {
@@ -198,8 +198,8 @@ async def put_assignment(req: func.HttpRequest, body: AssignmentRequest) -> func
     made = await open_maintenance().assign(wanted)
     if isinstance(made, ArmFailure):
         raise azure_problem(made, "machine, resource group or subscription")
-    by = caller_of(req, claimed=query_of(req, "by"))
-    await _note(storage, "assignment_written", made, by, now)
+    actor = caller_of(req, claimed=query_of(req, "actor"))
+    await _note(storage, "assignment_written", made, actor, now)
     view = _assigned(made, configuration, now)
     if matching == 0:
         view.notes.append("No machine matches now.")
@@ -400,7 +400,7 @@ async def _remove(storage: Storage, assignment: Assignment, order: Order) -> boo
 
 
 async def _note(
-    storage: Storage, action: str, assignment: Assignment, by: Signed, at: datetime, reason: str = ""
+    storage: Storage, action: str, assignment: Assignment, actor: Signed, at: datetime, reason: str = ""
 ) -> None:
     identity = assignment.configuration_id
     if identity is None:
@@ -410,7 +410,7 @@ async def _note(
         detail["filter"] = assignment.filter.to_wire()
     if reason:
         detail["reason"] = reason
-    await storage.audit.add(audit_subject_of(identity), action, **by.who, at=at, detail=detail)
+    await storage.audit.add(audit_subject_of(identity), action, **actor.who, at=at, detail=detail)
 
 
 @asynccontextmanager

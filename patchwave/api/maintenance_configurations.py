@@ -32,7 +32,7 @@ from patchwave.api.problems import (
     invalid_query,
     no_such,
 )
-from patchwave.api.requests import BY, ORDER_QUERY, read_order
+from patchwave.api.requests import ACTOR, ORDER_QUERY, read_order
 from patchwave.azure.maintenance import open_maintenance
 from patchwave.azure.resource_graph import QueryRefused, open_resource_graph
 from patchwave.domain.azure.errors import ArmFailure
@@ -171,7 +171,7 @@ async def get_configuration(req: func.HttpRequest) -> func.HttpResponse:
     ResponseSpec(201, ConfigurationView, as_given=True),
     role=Role.AUTHOR,
     body=RequestBody(MaintenanceConfiguration, {"second-tuesday": _EXAMPLE}),
-    query=[BY],
+    query=[ACTOR],
     headers=[_ONLY_CREATE],
     problems=CONFIGURATION_PROBLEMS
     | BOUNDARY_PROBLEMS
@@ -199,7 +199,7 @@ async def put_configuration(req: func.HttpRequest) -> func.HttpResponse:
     ResponseSpec(200, ConfigurationView, as_given=True),
     role=Role.AUTHOR,
     body=RequestBody(Json, {"shorter": _CHANGE}),
-    query=[BY],
+    query=[ACTOR],
     problems=CONFIGURATION_PROBLEMS | BOUNDARY_PROBLEMS,
 )
 async def change_configuration(req: func.HttpRequest) -> func.HttpResponse:
@@ -312,9 +312,9 @@ async def _write(
     if isinstance(made, ArmFailure):
         # A PUT also needs the location.
         raise azure_problem(made, "resource group" if made.status == 404 else WHAT)
-    by = caller_of(request, claimed=query_of(request, "by"))
+    actor = caller_of(request, claimed=query_of(request, "actor"))
     await storage.audit.add(
-        audit_subject_of(identity), "configuration_written", **by.who, at=now, detail=wanted.to_azure()
+        audit_subject_of(identity), "configuration_written", **actor.who, at=now, detail=wanted.to_azure()
     )
     if existing is None:
         return json_response(_view(made, now).to_wire(), status=201)

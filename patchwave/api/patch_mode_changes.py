@@ -89,7 +89,7 @@ class ChangeRequest(WantedSettings):
         description="The change ends once so many machines have failed.",
     )
     reason: Annotated[str, Field(max_length=MAX_REASON)] = Field(default="", description="Why, for people.")
-    by: Annotated[str, Field(max_length=200)] = Field(
+    actor: Annotated[str, Field(max_length=200)] = Field(
         default="", description="Who asks, where the platform does not know who calls."
     )
 
@@ -135,7 +135,7 @@ async def plan_mode_change(req: func.HttpRequest, body: ChangeRequest) -> func.H
     for machine in machines:
         if machine.end is not None:
             ends[machine.end] = ends.get(machine.end, 0) + 1
-    order = Order(**caller_of(req, claimed=body.by).who, why=body.reason, at=at)
+    order = Order(**caller_of(req, claimed=body.actor).who, why=body.reason, at=at)
     change = ModeChange(
         id=change_id(at, secrets.token_hex(4)),
         state=ChangeState.PLANNED,

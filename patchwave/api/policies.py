@@ -114,8 +114,8 @@ async def put_policy(req: func.HttpRequest) -> func.HttpResponse:
         if_match=header_of(req, "if-match"),
         if_none_match=none_match is not None,
         at=at,
-        author=said.by,
-        author_id=said.by_id,
+        author=said.actor,
+        author_id=said.actor_id,
         digest=policy_digest(policy),
     )
     is_new = stored.version == 1 and not stored.is_unchanged
@@ -126,7 +126,7 @@ async def put_policy(req: func.HttpRequest) -> func.HttpResponse:
             detail |= changes_in_words(stored.replaced, stored.document)
         await storage.audit.add(name, "policy_written", **said.who, at=at, detail=detail)
     elif not await _is_audited(storage, stored):
-        wrote = Signed(by=stored.author or said.by, by_id=stored.author_id, proven=bool(stored.author_id))
+        wrote = Signed(actor=stored.author or said.actor, actor_id=stored.author_id, proven=bool(stored.author_id))
         await storage.audit.add(name, "policy_written", **wrote.who, at=stored.updated_at, detail=detail)
     return json_response(stored.document, status=201 if is_new else 200, headers={"ETag": stored.etag})
 

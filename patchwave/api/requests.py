@@ -39,7 +39,7 @@ class AuditReason(Document):
     """Who asks for it, and why."""
 
     reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_REASON)]
-    by: CallerName = ""
+    actor: CallerName = ""
 
 
 type InlinePolicy = Annotated[Policy, SchemaTweaks(optional=("name",))]
@@ -78,10 +78,10 @@ IDEMPOTENCY_KEY = ParameterSpec(
 )
 
 ORDER = RequestBody(
-    AuditReason, {"said": {"reason": "The data centre moves.", "by": "ana@example.org"}}, required=False
+    AuditReason, {"said": {"reason": "The data centre moves.", "actor": "ana@example.org"}}, required=False
 )
-BY = ParameterSpec(
-    "by", {"type": "string", "maxLength": _MAX_NAME}, "Who asks, where the platform does not know who calls."
+ACTOR = ParameterSpec(
+    "actor", {"type": "string", "maxLength": _MAX_NAME}, "Who asks, where the platform does not know who calls."
 )
 ORDER_QUERY = (
     ParameterSpec(
@@ -89,34 +89,34 @@ ORDER_QUERY = (
         {"type": "string", "minLength": 1, "maxLength": MAX_REASON},
         "Why, for people; needed unless the body has it.",
     ),
-    BY,
+    ACTOR,
 )
 
 
 SAID_QUERY = (
     ParameterSpec("reason", {"type": "string", "maxLength": MAX_REASON}, "Why, for people and the audit log."),
-    BY,
+    ACTOR,
 )
 
 
 def read_said(request: func.HttpRequest, at: datetime) -> Order:
-    """``reason`` and ``by`` of the query, both optional.
+    """``reason`` and ``actor`` of the query, both optional.
 
     Raises:
         ApiProblem: 400 when one is too long or has unprintable characters.
     """
-    reason, name = query_of(request, "reason").strip(), query_of(request, "by").strip()
-    for path, text, longest in (("reason", reason, MAX_REASON), ("by", name, _MAX_NAME)):
+    reason, name = query_of(request, "reason").strip(), query_of(request, "actor").strip()
+    for path, text, longest in (("reason", reason, MAX_REASON), ("actor", name, _MAX_NAME)):
         if len(text) > longest or not text.isprintable():
             raise invalid_query(path, f"must have at most {longest} printable characters")
     return Order(**caller_of(request, claimed=name).who, why=reason, at=at)
 
 
 def read_order(request: func.HttpRequest, at: datetime) -> Order:
-    """``reason`` and ``by`` from the body or, without one, from the query.
+    """``reason`` and ``actor`` from the body or, without one, from the query.
 
-    The reason is required: users see it wherever nothing runs. ``by`` is unverified, and only counts where the platform
-    does not identify the caller.
+    The reason is required: users see it wherever nothing runs. ``actor`` is unverified, and only counts where the
+    platform does not identify the caller.
 
     Raises:
         ApiProblem: 400 when the reason is missing or too long, or the body is invalid.
@@ -124,7 +124,7 @@ def read_order(request: func.HttpRequest, at: datetime) -> Order:
     if read_body(request):
         return order_of(request, read_model(request, AuditReason), at)
     try:
-        given = AuditReason.from_wire({name: query_of(request, name) for name in ("reason", "by")})
+        given = AuditReason.from_wire({name: query_of(request, name) for name in ("reason", "actor")})
     except ValidationError as error:
         raise invalid_body(*explain(error, AuditReason)) from None
     return order_of(request, given, at)
@@ -132,7 +132,7 @@ def read_order(request: func.HttpRequest, at: datetime) -> Order:
 
 def order_of(request: func.HttpRequest, given: AuditReason, at: datetime) -> Order:
     """The command of the caller."""
-    return Order(**caller_of(request, claimed=given.by).who, why=given.reason, at=at)
+    return Order(**caller_of(request, claimed=given.actor).who, why=given.reason, at=at)
 
 
 # --- the scope of a read of the fleet -----------------------------------------------------------------------

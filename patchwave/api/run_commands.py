@@ -61,7 +61,7 @@ class RunCommandBody(Document):
     """What may be said with an order to a run or one of its machines."""
 
     comment: _Comment = ""
-    by: _Comment = ""
+    actor: _Comment = ""
 
 
 class RingCommandBody(RunCommandBody):
@@ -70,7 +70,7 @@ class RingCommandBody(RunCommandBody):
     ring: _Comment = ""
 
 
-_SAID = {"comment": "The database team asked for it.", "by": "ana@example.org"}
+_SAID = {"comment": "The database team asked for it.", "actor": "ana@example.org"}
 _ORDER = RequestBody(RunCommandBody, {"said": _SAID}, required=False)
 _RING_ORDER = RequestBody(RingCommandBody, {"said": _SAID}, required=False)
 _ACCEPTED = ResponseSpec(202, ListedRun, headers=(LOCATION, RETRY_AFTER))
@@ -340,4 +340,4 @@ async def _find_machine(storage: Storage, req: func.HttpRequest) -> tuple[Run, M
 
 
 def _command(req: func.HttpRequest, body: RunCommandBody) -> Order:
-    return Order(**caller_of(req, claimed=body.by).who, why=body.comment, at=datetime.now(UTC))
+    return Order(**caller_of(req, claimed=body.actor).who, why=body.comment, at=datetime.now(UTC))

@@ -110,8 +110,8 @@ async def start_run(req: func.HttpRequest, client: df.DurableFunctionsClient, bo
         storage,
         body.policy,
         body.overrides,
-        by=said.by,
-        by_id=said.by_id,
+        actor=said.actor,
+        actor_id=said.actor_id,
         may_author=may_author(req.headers),
         installs=body.mode is Mode.PATCH,
     )
@@ -119,7 +119,7 @@ async def start_run(req: func.HttpRequest, client: df.DurableFunctionsClient, bo
     key = header_of(req, "idempotency-key")
     if key:
         # The platform's identity if present. Function keys do not identify callers, so the request's name counts.
-        caller = ("id", said.by_id) if said.by_id else ("name", said.by)
+        caller = ("id", said.actor_id) if said.actor_id else ("name", said.actor)
         scope = (*caller, name_for_keys(body.policy))
         run_id = await claimed_run_id(storage, "idempotency-key", key, run_id, body.as_sent(), scope=scope)
     trigger = Trigger(kind=TriggerKind.HTTP, **said.who, detail=said.why)

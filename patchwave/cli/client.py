@@ -66,10 +66,10 @@ class ApiClient:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def start_run(self, request: Json, idempotency_key: str = "", *, reason: str = "", by: str = "") -> Json:
+    def start_run(self, request: Json, idempotency_key: str = "", *, reason: str = "", actor: str = "") -> Json:
         """Start a run and return its document; a repeated key, or a run that is live already, gives the first run."""
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        said = _given(reason=reason, by=by)
+        said = _given(reason=reason, actor=actor)
         response = self._send("POST", "/api/runs", json=request, headers=headers, params=said)
         run_id = urlsplit(_header(response, "Location")).path.rstrip("/").rpartition("/")[2]
         return self.run(run_id) if run_id else _document(response)
@@ -86,15 +86,15 @@ class ApiClient:
         """All runs, in the order of their ids, newest first, read as far as they are looked at."""
         return self._pages("/api/runs", "runs", {}, None)
 
-    def send_run_command(self, run_id: str, order: str, comment: str, by: str, ring: str = "") -> Json:
+    def send_run_command(self, run_id: str, order: str, comment: str, actor: str, ring: str = "") -> Json:
         """Give a run an order (pause, resume, cancel, approve, reject); what the service says of the run then."""
-        body = _given(comment=comment, by=by, ring=ring)
+        body = _given(comment=comment, actor=actor, ring=ring)
         return _document(self._send("POST", f"/api/runs/{_segment(run_id)}/{order}", json=body))
 
-    def send_machine_command(self, run_id: str, machine_key: str, order: str, comment: str, by: str) -> Json:
+    def send_machine_command(self, run_id: str, machine_key: str, order: str, comment: str, actor: str) -> Json:
         """Skip a machine (its row), or retry it (the new run)."""
         path = f"/api/runs/{_segment(run_id)}/machines/{_segment(machine_key)}/{order}"
-        return _document(self._send("POST", path, json=_given(comment=comment, by=by)))
+        return _document(self._send("POST", path, json=_given(comment=comment, actor=actor)))
 
     def run_audit(self, run_id: str, limit: int | None = None) -> Iterator[Json]:
         """Who ordered what in a run and what its gates did, oldest first."""
@@ -145,15 +145,15 @@ class ApiClient:
         return _document(response), _header(response, "ETag")
 
     def put_policy(
-        self, name: str, policy: Json, etag: str = "", *, reason: str = "", by: str = ""
+        self, name: str, policy: Json, etag: str = "", *, reason: str = "", actor: str = ""
     ) -> tuple[Json, bool]:
         """Create a policy (no ETag) or change the one that has this ETag; the policy, and whether it is new."""
         condition = {"If-Match": etag} if etag else {"If-None-Match": "*"}
-        said = _given(reason=reason, by=by)
+        said = _given(reason=reason, actor=actor)
         response = self._send("PUT", f"/api/policies/{_segment(name)}", json=policy, headers=condition, params=said)
         return (_document(response) if response.content else policy), response.status_code == 201
 
-    def apply_policy(self, name: str, policy: Json, *, reason: str = "", by: str = "") -> tuple[Json, bool]:
+    def apply_policy(self, name: str, policy: Json, *, reason: str = "", actor: str = "") -> tuple[Json, bool]:
         """Create a policy or change it from the version that is there now; the policy, and whether it is new.
 
         With the ETag, a concurrent change is refused instead of lost.
@@ -162,12 +162,12 @@ class ApiClient:
             _, etag = self.policy(name)
         except NotFoundError:
             etag = ""
-        return self.put_policy(name, policy, etag, reason=reason, by=by)
+        return self.put_policy(name, policy, etag, reason=reason, actor=actor)
 
-    def delete_policy(self, name: str, etag: str, *, reason: str = "", by: str = "") -> None:
+    def delete_policy(self, name: str, etag: str, *, reason: str = "", actor: str = "") -> None:
         """Delete the policy that has this ETag; runs that it started go on with their own copy."""
         condition = {"If-Match": etag} if etag else {}
-        said = _given(reason=reason, by=by)
+        said = _given(reason=reason, actor=actor)
         self._send("DELETE", f"/api/policies/{_segment(name)}", headers=condition, params=said)
 
     def import_policy(self, configuration: str, name: str) -> Json:
@@ -186,15 +186,15 @@ class ApiClient:
             self._send("GET", f"/api/policies/{_segment(policy)}/occurrences", params={"count": str(count)})
         )
 
-    def order(self, policy: str, what: str, reason: str, by: str) -> Json:
+    def order(self, policy: str, what: str, reason: str, actor: str) -> Json:
         """Order ``pause``, ``resume``, ``skip-next`` or ``run-now`` of a policy: its orders, or the run, afterwards."""
         return _document(
-            self._send("POST", f"/api/policies/{_segment(policy)}/{what}", json={"reason": reason, "by": by})
+            self._send("POST", f"/api/policies/{_segment(policy)}/{what}", json={"reason": reason, "actor": actor})
         )
 
-    def unskip_next(self, policy: str, reason: str, by: str) -> Json:
+    def unskip_next(self, policy: str, reason: str, actor: str) -> Json:
         """Take back that the next occurrence of a policy is skipped; its orders afterwards."""
-        parameters = {"reason": reason, "by": by}
+        parameters = {"reason": reason, "actor": actor}
         return _document(self._send("DELETE", f"/api/policies/{_segment(policy)}/skip-next", params=parameters))
 
     def policy_audit(self, name: str, limit: int | None = None) -> Iterator[Json]:
@@ -209,14 +209,14 @@ class ApiClient:
         """Every freeze."""
         return items(_document(self._send("GET", "/api/freezes")), "freezes")
 
-    def put_freeze(self, name: str, freeze: Json, by: str) -> tuple[Json, bool]:
+    def put_freeze(self, name: str, freeze: Json, actor: str) -> tuple[Json, bool]:
         """Create or replace a freeze; the freeze, and whether it is new."""
-        response = self._send("PUT", f"/api/freezes/{_segment(name)}", json=freeze, params={"by": by})
+        response = self._send("PUT", f"/api/freezes/{_segment(name)}", json=freeze, params={"actor": actor})
         return _document(response), response.status_code == 201
 
-    def delete_freeze(self, name: str, reason: str, by: str) -> None:
+    def delete_freeze(self, name: str, reason: str, actor: str) -> None:
         """Delete a freeze."""
-        self._send("DELETE", f"/api/freezes/{_segment(name)}", params={"reason": reason, "by": by})
+        self._send("DELETE", f"/api/freezes/{_segment(name)}", params={"reason": reason, "actor": actor})
 
     def configurations(self, subscription: str = "", group: str = "") -> Iterator[Json]:
         """Maintenance configurations and what comes of each, of one subscription (and group) or of all."""
@@ -234,7 +234,7 @@ class ApiClient:
         return _document(self._send("GET", _configuration_path(name)))
 
     def put_configuration(
-        self, name: str, configuration: Json, by: str, *, only_create: bool = False
+        self, name: str, configuration: Json, actor: str, *, only_create: bool = False
     ) -> tuple[Json, bool]:
         """Create a maintenance configuration or, unless only that is asked for, replace the one that is there.
 
@@ -242,24 +242,24 @@ class ApiClient:
         """
         headers = {"If-None-Match": "*"} if only_create else {}
         path = _configuration_path(name)
-        response = self._send("PUT", path, json=configuration, params=_given(by=by), headers=headers)
+        response = self._send("PUT", path, json=configuration, params=_given(actor=actor), headers=headers)
         return _document(response), response.status_code == 201
 
-    def change_configuration(self, name: str, change: Json, by: str) -> Json:
+    def change_configuration(self, name: str, change: Json, actor: str) -> Json:
         """Apply a merge patch to a maintenance configuration."""
-        return _document(self._send("PATCH", _configuration_path(name), json=change, params=_given(by=by)))
+        return _document(self._send("PATCH", _configuration_path(name), json=change, params=_given(actor=actor)))
 
-    def delete_configuration(self, name: str, reason: str, by: str) -> None:
+    def delete_configuration(self, name: str, reason: str, actor: str) -> None:
         """Delete a maintenance configuration."""
-        self._send("DELETE", _configuration_path(name), params={"reason": reason, "by": by})
+        self._send("DELETE", _configuration_path(name), params={"reason": reason, "actor": actor})
 
     def coming_runs(self, name: str, count: int) -> Json:
         """When a maintenance configuration runs next."""
         return _document(self._send("GET", f"{_configuration_path(name)}/runs", params={"count": str(count)}))
 
-    def cancel_scheduled_run(self, name: str, run: str, reason: str, by: str) -> Json:
+    def cancel_scheduled_run(self, name: str, run: str, reason: str, actor: str) -> Json:
         """Cancel one coming run of a maintenance configuration, the next one unless it is named."""
-        body = {"reason": reason, "by": by}
+        body = {"reason": reason, "actor": actor}
         return _document(self._send("POST", f"{_configuration_path(name)}/cancel", json=body, params=_given(run=run)))
 
     def configuration_audit(self, name: str, limit: int | None = None) -> Iterator[Json]:
@@ -284,22 +284,27 @@ class ApiClient:
         asked = _given(machine=machine, configuration=_configuration_id(configuration) if configuration else "")
         return _document(self._send("GET", "/api/maintenance/assignments", params=asked, timeout_seconds=PLAN_SECONDS))
 
-    def assign(self, configuration: str, request: Json, by: str) -> Json:
+    def assign(self, configuration: str, request: Json, actor: str) -> Json:
         """Assign a maintenance configuration to a machine or a dynamic scope."""
         body = {"configurationId": _configuration_id(configuration), **request}
         path = "/api/maintenance/assignments"
-        return _document(self._send("PUT", path, json=body, params=_given(by=by), timeout_seconds=PLAN_SECONDS))
+        return _document(self._send("PUT", path, json=body, params=_given(actor=actor), timeout_seconds=PLAN_SECONDS))
 
-    def unassign(self, configuration: str, machine: str, reason: str, by: str) -> Json:
+    def unassign(self, configuration: str, machine: str, reason: str, actor: str) -> Json:
         """Remove a machine from a maintenance configuration."""
-        asked = {"configuration": _configuration_id(configuration), "machine": machine, "reason": reason, "by": by}
+        asked = {
+            "configuration": _configuration_id(configuration),
+            "machine": machine,
+            "reason": reason,
+            "actor": actor,
+        }
         return _document(
             self._send("DELETE", "/api/maintenance/assignments", params=asked, timeout_seconds=PLAN_SECONDS)
         )
 
-    def delete_assignment(self, assignment: str, reason: str, by: str) -> Json:
+    def delete_assignment(self, assignment: str, reason: str, actor: str) -> Json:
         """Remove one assignment of a machine or a dynamic scope."""
-        asked = {"assignment": assignment, "reason": reason, "by": by}
+        asked = {"assignment": assignment, "reason": reason, "actor": actor}
         return _document(
             self._send("DELETE", "/api/maintenance/assignments", params=asked, timeout_seconds=PLAN_SECONDS)
         )
@@ -316,10 +321,10 @@ class ApiClient:
         """Plan a change of patch modes; nothing is changed."""
         return _document(self._send("POST", "/api/fleet/mode-changes", json=request, timeout_seconds=PLAN_SECONDS))
 
-    def order_mode_change(self, change_id: str, what: str, reason: str, by: str) -> Json:
+    def order_mode_change(self, change_id: str, what: str, reason: str, actor: str) -> Json:
         """``start`` or ``stop`` a change of patch modes; the change afterwards."""
         path = f"/api/fleet/mode-changes/{_segment(change_id)}/{what}"
-        return _document(self._send("POST", path, json={"reason": reason, "by": by}))
+        return _document(self._send("POST", path, json={"reason": reason, "actor": actor}))
 
     def mode_change(self, change_id: str) -> Json:
         """One change of patch modes."""

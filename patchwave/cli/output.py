@@ -41,10 +41,10 @@ def _login_name() -> str:
         return ""
 
 
-ByOption = Annotated[
+ActorOption = Annotated[
     str,
     typer.Option(
-        "--by",
+        "--actor",
         default_factory=_login_name,
         show_default="your login name",
         help="Who asks, where the service does not know it.",

@@ -69,7 +69,7 @@ def new_grid() -> Table:
 
 def ordered(what: str, order: Json, why: str) -> Text:
     """A command: its actor, time and reason."""
-    line = Text(" ".join(filter(None, (what, f"by {plain(order.get('by', ''))}", moment(order.get("at"))))))
+    line = Text(" ".join(filter(None, (what, f"by {plain(order.get('actor', ''))}", moment(order.get("at"))))))
     if order.get(why):
         line.append(f": {plain(order[why])}")
     return line
@@ -121,12 +121,12 @@ def instant(text: object) -> datetime | None:
 
 def audit_table(lines: Iterable[Json]) -> RenderableType:
     """One line per entry of an audit log."""
-    table = new_table("at", "action", "by", "detail")
+    table = new_table("at", "action", "actor", "detail")
     for line in lines:
         table.add_row(
             moment(line.get("at")),
             Text(plain(line.get("action", ""))),
-            Text(plain(line.get("by", ""))),
+            Text(plain(line.get("actor", ""))),
             Text(in_words(line.get("detail")), overflow="fold"),
         )
     return table

@@ -60,7 +60,7 @@ async def start_requested(
     started: list[Run] = []
     if run is None or run.state is RunState.QUEUED:
         first = min(requests, key=lambda request: (request.at, request.key))
-        trigger = Trigger(kind=TriggerKind.EVENT_GRID, by=first.kind, detail=first.event_id)
+        trigger = Trigger(kind=TriggerKind.EVENT_GRID, actor=first.kind, detail=first.event_id)
         narrowed = chosen.changed(policy_for(policy, requests))
         run = await start_run(storage, client, narrowed, run_id, trigger, mode=Mode.ASSESS)
         started.append(run)

@@ -144,7 +144,7 @@ async def read_policies(storage: Storage) -> tuple[list[FleetPolicy], list[str]]
             notes.append(f"The policy {stored.name} is not valid any more and was not judged: {error}.")
             continue
         pause = (await storage.overrides.get(policy.name)).pause
-        policies.append(FleetPolicy(policy, f"is paused by {pause.by}: {pause.reason}" if pause else ""))
+        policies.append(FleetPolicy(policy, f"is paused by {pause.actor}: {pause.reason}" if pause else ""))
     return policies, notes
 
 

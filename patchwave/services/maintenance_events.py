@@ -62,7 +62,7 @@ async def record_event(
         if known is not None and known.state is not RunState.QUEUED:
             continue
         maintenance = _apply(from_first_event(scheduled, timeouts, at), event, at)
-        trigger = Trigger(kind=TriggerKind.EVENT_GRID, by=event.kind.value, detail=event.id)
+        trigger = Trigger(kind=TriggerKind.EVENT_GRID, actor=event.kind.value, detail=event.id)
         try:
             # A queued run may never have reached the engine.
             run = await start_run(
@@ -109,7 +109,7 @@ async def _note(
     times = noted.maintenance or run.maintenance
     if (times.starts_at, times.ends_at) != (run.maintenance.starts_at, run.maintenance.ends_at):
         detail |= {"startsAt": format_instant(times.starts_at), "endsAt": format_instant(times.ends_at)}
-    await storage.audit.add(run.id, "maintenance_event", by="azure", at=at, detail=detail)
+    await storage.audit.add(run.id, "maintenance_event", actor="azure", at=at, detail=detail)
     if event.kind is EventKind.AFTER_MAINTENANCE:
         try:
             await client.raise_orchestration_event(run.id, Signal.POST_MAINTENANCE)

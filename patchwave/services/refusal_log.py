@@ -47,8 +47,8 @@ async def note_refused(
     ``policy`` comes from the URL; the entry only has it if it is stored.
     """
     try:
-        caller = identify() or Signed(by="unknown")
-        _LOG.info("Refused (%d): %s of %s: %s", status, function, caller.by_id or "unknown", why)
+        caller = identify() or Signed(actor="unknown")
+        _LOG.info("Refused (%d): %s of %s: %s", status, function, caller.actor_id or "unknown", why)
         async with asyncio.timeout(_TIMEOUT_SECONDS):
             storage = open_storage()
             is_stored = is_policy_name(policy) and await storage.policies.get(policy) is not None
@@ -62,10 +62,10 @@ async def _write(storage: Storage, function: str, caller: Signed, status: int, w
     written = _WRITTEN.get(storage)
     if written is None or written.at != hour:
         written = _WRITTEN[storage] = _Hour(hour)
-    line = (function, caller.by, caller.by_id, str(status), why, policy)
+    line = (function, caller.actor, caller.actor_id, str(status), why, policy)
     if line not in written.lines and len(written.lines) >= MAX_LINES:
-        function, caller, why, policy = "", Signed(by="others"), "more callers than are kept one by one", ""
-        line = (function, caller.by, caller.by_id, str(status), why, policy)
+        function, caller, why, policy = "", Signed(actor="others"), "more callers than are kept one by one", ""
+        line = (function, caller.actor, caller.actor_id, str(status), why, policy)
     if line in written.lines:
         return
     # Set before the write, so that an unreachable storage is tried once.

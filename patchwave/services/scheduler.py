@@ -63,7 +63,7 @@ async def _note_missed(storage: Storage, stored: StoredPolicy, since: datetime, 
             why = f"the timer did not run between {since:%Y-%m-%d %H:%M} and {now:%Y-%m-%d %H:%M} UTC"
             detail = {"decision": "missed", "why": why}
             await storage.audit.add(
-                policy.name, "occurrence_not_started", by="timer", at=occurrence.at_utc, detail=detail
+                policy.name, "occurrence_not_started", actor="timer", at=occurrence.at_utc, detail=detail
             )
 
 
@@ -92,7 +92,7 @@ async def _note_failure(storage: Storage, policy: str, error: Exception, now: da
     why = str(error)[:500] if expected else f"Patchwave failed ({type(error).__name__}); its log has the reason."
     hour = now.replace(minute=0, second=0, microsecond=0)
     try:
-        await storage.audit.add(policy, "scheduled_start_failed", by="timer", at=hour, detail={"error": why})
+        await storage.audit.add(policy, "scheduled_start_failed", actor="timer", at=hour, detail={"error": why})
     except Exception:
         _LOG.exception("The audit log of the policy %s could not be written.", policy)
 
@@ -116,7 +116,7 @@ async def _start_if_due(
         if await storage.runs.get(run_id.text) is None:
             await _note_reason(storage, policy.name, occurrence, verdict)
         return None
-    trigger = Trigger(kind=TriggerKind.TIMER, by="timer", detail=f"version {stored.version}")
+    trigger = Trigger(kind=TriggerKind.TIMER, actor="timer", detail=f"version {stored.version}")
     return await start_run(storage, client, chosen, run_id, trigger, occurrence=occurrence)
 
 
@@ -146,4 +146,4 @@ async def _current_controls(
 async def _note_reason(storage: Storage, policy: str, occurrence: Occurrence, verdict: ScheduleVerdict) -> None:
     """One audit entry per reason and occurrence, with the occurrence's time, so that repetitions are equal."""
     detail = {"decision": verdict.decision.value, "why": verdict.why}
-    await storage.audit.add(policy, "occurrence_not_started", by="timer", at=occurrence.at_utc, detail=detail)
+    await storage.audit.add(policy, "occurrence_not_started", actor="timer", at=occurrence.at_utc, detail=detail)

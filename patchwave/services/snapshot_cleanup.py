@@ -85,5 +85,5 @@ async def _delete(storage: Storage, disks: Snapshots, snapshot: SnapshotId, now:
     if not submission.accepted:
         return submission.failure or ArmFailure(status=0, message="Azure gave no answer")
     detail = {"snapshot": snapshot.text, "machine": tags[MACHINE_TAG]}
-    await storage.audit.add(run_id, "snapshot_deleted", by="cleanup", at=now, detail=detail)
+    await storage.audit.add(run_id, "snapshot_deleted", actor="cleanup", at=now, detail=detail)
     return True

@@ -213,15 +213,15 @@ async def requested_policy(
     policy: str | Json,
     overrides: Json | None,
     *,
-    by: str = "",
-    by_id: str = "",
+    actor: str = "",
+    actor_id: str = "",
     may_author: bool = True,
     installs: bool = True,
 ) -> WrittenPolicy:
     """The policy of a request, by name or as a document, merged with ``overrides`` (a merge patch).
 
-    ``by`` and ``by_id`` are the author of an inline policy. ``may_author``: whether the caller may start an inline
-    policy, or overrides that widen a stored one.
+    ``actor`` and ``actor_id`` are the author of an inline policy. ``may_author``: whether the caller may start an
+    inline policy, or overrides that widen a stored one.
 
     Raises:
         NotFound: there is no policy of this name.
@@ -236,14 +236,14 @@ async def requested_policy(
         raise NotPermitted("You may start stored policies only: give the name of one.")
     else:
         # In a thread, like all validation of requests: it may have 256 KB.
-        chosen = await asyncio.to_thread(_inline_policy, policy, by, by_id)
+        chosen = await asyncio.to_thread(_inline_policy, policy, actor, actor_id)
     if overrides is None:
         return chosen
     return await asyncio.to_thread(_overridden, chosen, overrides, may_author=may_author, installs=installs)
 
 
-def _inline_policy(document: dict[str, Any], by: str, by_id: str) -> WrittenPolicy:
-    return written(check_permitted(parse_inline_policy(document)), author=by, author_id=by_id)
+def _inline_policy(document: dict[str, Any], actor: str, actor_id: str) -> WrittenPolicy:
+    return written(check_permitted(parse_inline_policy(document)), author=actor, author_id=actor_id)
 
 
 def _overridden(chosen: WrittenPolicy, overrides: object, *, may_author: bool, installs: bool) -> WrittenPolicy:

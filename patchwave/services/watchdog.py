@@ -168,7 +168,7 @@ async def _supervise(watch: Watch, run: Run) -> list[RecoveryAction]:
                 return done
             case RecoveryAction.STOP:
                 run = await storage.runs.stop(run.id, _TERMINATED, now)
-                await storage.audit.add(run.id, "run_stopped", by=PATCHWAVE, at=now, detail={"reason": _TERMINATED})
+                await storage.audit.add(run.id, "run_stopped", actor=PATCHWAVE, at=now, detail={"reason": _TERMINATED})
             case RecoveryAction.END:
                 await _end(engine, own, others)
                 await asyncio.sleep(watch.pause)
@@ -210,7 +210,7 @@ async def _continue(watch: Watch, run: Run, sign: EngineStatus) -> None:
     if begun.generation != run.generation + 1 or begun.state.is_final:
         return
     detail = {"generation": begun.generation, "found": sign.value, "version": contracts.VERSION}
-    await watch.storage.audit.add(run.id, "run_recovered", by=PATCHWAVE, at=watch.now, detail=detail)
+    await watch.storage.audit.add(run.id, "run_recovered", actor=PATCHWAVE, at=watch.now, detail=detail)
     await schedule_run(watch.engine, begun)
 
 
@@ -251,7 +251,7 @@ async def _requeue(watch: Watch, run: Run, machine: OrchestrationState, phases: 
     ended = MachineEnded(key=work.machine_key, attempt=work.attempt, requeued=True)
     await watch.storage.completions.record(run.id, completion_change(work.phase, ended))
     detail = {"machine": work.machine_key, "step": work.step.value, "found": machine.runtime_status.name.lower()}
-    await watch.storage.audit.add(run.id, "machine_requeued", by=PATCHWAVE, at=at, detail=detail)
+    await watch.storage.audit.add(run.id, "machine_requeued", actor=PATCHWAVE, at=at, detail=detail)
 
 
 async def _instances_of(engine: WatchedEngine, run_id: str) -> list[OrchestrationState]:

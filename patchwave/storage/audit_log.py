@@ -26,19 +26,19 @@ class AuditRepository(Repository):
         subject: str,
         action: str,
         *,
-        by: str,
-        by_id: str = "",
+        actor: str,
+        actor_id: str = "",
         proven: bool = False,
         at: datetime,
         detail: Mapping[str, object] = _NOTHING,
     ) -> None:
         """Add an entry. The same entry with the same time is written once.
 
-        ``by``, ``by_id`` and ``proven`` are those of `patchwave.domain.core.principal.Signed`.
+        ``actor``, ``actor_id`` and ``proven`` are those of `patchwave.domain.core.principal.Signed`.
 
         Query strings and tokens are removed from texts; callers must not pass secrets all the same.
         """
-        columns = pack({"at": at, "action": action, "by": by, "byId": by_id, "proven": proven})
+        columns = pack({"at": at, "action": action, "actor": actor, "actorId": actor_id, "proven": proven})
         put_text(columns, "detail", json.dumps(_cleaned(detail), ensure_ascii=False, default=str))
         content = json.dumps(columns, ensure_ascii=False, sort_keys=True).encode("utf-8", "replace")
         key = f"{format_instant(at)}~{hashlib.sha256(content).hexdigest()[:12]}"
@@ -72,9 +72,9 @@ def _cleaned(value: Any) -> Any:
 
 
 def _line(row: Row) -> dict[str, Any]:
-    line = {name: row.columns[name] for name in ("at", "action", "by")}
+    line = {name: row.columns[name] for name in ("at", "action", "actor")}
     # Entries from before both fields existed have neither.
-    line |= {"byId": row.columns.get("byId", ""), "proven": bool(row.columns.get("proven", False))}
+    line |= {"actorId": row.columns.get("actorId", ""), "proven": bool(row.columns.get("proven", False))}
     if row.columns.get("detailTruncated"):
         return line | {"detail": row.columns["detail"]}
     return line | {"detail": get_json(row.columns, "detail")}

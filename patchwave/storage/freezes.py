@@ -47,7 +47,7 @@ class FreezeRepository(Repository):
             row = await self._store.policies.get(_PARTITION, freeze.name)
             if row is not None and _freeze(row) == freeze:
                 # The first writer may have died before its audit entry.
-                wrote = unpack(Signed, row.columns) if "by" in row.columns else signed
+                wrote = unpack(Signed, row.columns) if "actor" in row.columns else signed
                 await self._audit_write(freeze, wrote, parse_instant(row.columns.get("at")) or at)
                 return False
             if row is None:

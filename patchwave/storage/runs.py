@@ -163,7 +163,7 @@ class RunRepository(Repository):
         ended_at = run.ended_at or run.created_at
         await self._overrides.end_carry_over(run.policy, run.id, ended_at)
         detail = {"state": run.state.value, "reason": run.reason, "countsByOutcome": run.counts_by_outcome}
-        await self._audit.add(run.id, "run_ended", by="patchwave", at=ended_at, detail=detail)
+        await self._audit.add(run.id, "run_ended", actor="patchwave", at=ended_at, detail=detail)
         await self._live_runs.remove(run.id)
 
     async def get_listed(self, run_id: str) -> Run | None:
@@ -326,7 +326,7 @@ class RunRepository(Repository):
 
 def clean_order(order: Order) -> Order:
     """The command with a reason that may be stored: users paste addresses and headers."""
-    return order.model_copy(update={"by": clean(order.by), "why": clean(order.why)})
+    return order.model_copy(update={"actor": clean(order.actor), "why": clean(order.why)})
 
 
 def _is_fresh(run: Run, now: datetime) -> bool:

@@ -106,7 +106,7 @@ class ScheduleOverrideRepository(Repository):
         )
         if is_changed:
             await self._audit.add(
-                policy, "run_deferred_to_next_window", by="patchwave", at=at, detail={"runId": run_id}
+                policy, "run_deferred_to_next_window", actor="patchwave", at=at, detail={"runId": run_id}
             )
         return controls
 
@@ -114,7 +114,7 @@ class ScheduleOverrideRepository(Repository):
         """The deferred run has ended: later windows are free again."""
         controls, is_changed = await self._change(policy, lambda known: known.carried(run_id, at))
         if is_changed:
-            await self._audit.add(policy, "carry_over_ended", by="patchwave", at=at, detail={"runId": run_id})
+            await self._audit.add(policy, "carry_over_ended", actor="patchwave", at=at, detail={"runId": run_id})
         return controls
 
     async def _change(
@@ -144,4 +144,4 @@ def _read(row: Row) -> ScheduleOverrides:
         # A damaged row may be a pause. A resume replaces the row.
         _LOG.exception("The orders of the policy %s cannot be read: it counts as paused.", row.key)
         reason = "the stored orders of this policy cannot be read; resume it to start anew, and repeat skips"
-        return ScheduleOverrides(pause=Pause(by="patchwave", reason=reason, at=_LONG_AGO))
+        return ScheduleOverrides(pause=Pause(actor="patchwave", reason=reason, at=_LONG_AGO))

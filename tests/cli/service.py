@@ -40,7 +40,7 @@ def run_document(run_id: str, state: str = "completed", **changes: Any) -> Json:
         "mode": "patch",
         "state": state,
         "reason": "",
-        "trigger": {"kind": "http", "by": "key:default", "detail": ""},
+        "trigger": {"kind": "http", "actor": "key:default", "detail": ""},
         "createdAt": "2026-11-10T19:00:00.000Z",
         "startedAt": "2026-11-10T19:00:01.000Z",
         "endedAt": "2026-11-10T20:02:04.000Z" if state in ("completed", "failed", "canceled", "empty") else None,
@@ -131,7 +131,7 @@ class Service:
                         retry = run_document(f"{run_id}-retry", "queued")
                         rules = {"policySnapshot": {"scope": {"subscriptions": ["s-1"]}}}
                         self.runs[retry["id"]] = [retry | rules, run_document(retry["id"])]
-                        skipped = {**row, "skipCommand": {"by": "ana", "why": "being rebuilt", "at": MOMENT}}
+                        skipped = {**row, "skipCommand": {"actor": "ana", "why": "being rebuilt", "at": MOMENT}}
                         return JSONResponse(skipped if order == "skip" else retry, status_code=202)
             case "GET", ["runs", run_id, "audit"] if run_id in self.runs:
                 return self._page(request, "audit", self.audit)

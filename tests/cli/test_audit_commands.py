@@ -8,9 +8,9 @@ from tests.cli.conftest import Patchwave
 from tests.cli.service import Service
 
 
-def line(by: str, function: str, status: int, why: str) -> dict[str, object]:
+def line(actor: str, function: str, status: int, why: str) -> dict[str, object]:
     detail = {"function": function, "status": status, "why": why}
-    return {"at": "2026-12-01T10:00:00.000Z", "action": "call_refused", "by": by, "byId": "", "detail": detail}
+    return {"at": "2026-12-01T10:00:00.000Z", "action": "call_refused", "actor": actor, "actorId": "", "detail": detail}
 
 
 def test_refused_calls_are_read_page_by_page(patchwave: Patchwave, service: Service) -> None:
@@ -31,8 +31,8 @@ def test_a_name_that_was_typed_is_shown_as_claimed(patchwave: Patchwave, service
     paused = {
         "at": "2026-12-01T10:00:00.000Z",
         "action": "policy_paused",
-        "by": "ana (claimed)",
-        "byId": "",
+        "actor": "ana (claimed)",
+        "actorId": "",
         "proven": False,
         "detail": {"reason": "closing"},
     }

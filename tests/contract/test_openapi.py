@@ -105,7 +105,7 @@ def a_change() -> ModeChange:
         scope=Scope(),
         max_concurrent=1,
         max_failures=1,
-        planned=Order(by="ana", at=datetime.now(UTC)),
+        planned=Order(actor="ana", at=datetime.now(UTC)),
     )
 
 

@@ -26,7 +26,7 @@ def test_a_run_with_unreachable_channels_ends_as_any_other(product: Product) -> 
         lambda: {"started", "ended"} <= notices(product, run_id).keys(), what=lambda: str(notices(product, run_id))
     )
     for line in notices(product, run_id).values():
-        assert (line["action"], line["by"]) == ("notification_failed", "patchwave")
+        assert (line["action"], line["actor"]) == ("notification_failed", "patchwave")
         assert line["detail"]["sent"] == []
         assert line["detail"]["failed"] == {
             "hub": "The address must not be called: it is this machine itself. Given up after 1 attempt.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.support.product import Json, Product, wait_until
 
-WHY = {"reason": "tested", "by": "ann"}
+WHY = {"reason": "tested", "actor": "ann"}
 
 
 def ask(product: Product, method: str, path: str, status: int, body: Json | None = None) -> Json:

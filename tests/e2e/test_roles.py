@@ -49,7 +49,7 @@ def test_cleo_writes_a_policy_ana_starts_it_and_ben_approves(guarded: Product) -
     narrowed = {"policy": "guarded", "overrides": {"install": {"rebootSetting": "Never"}}}
     started = api.post("/api/runs", json=narrowed, headers=ana)
     assert started.status_code == 202, started.text
-    assert (started.json()["trigger"]["by"], started.json()["trigger"]["byId"]) == ("ana@example.org", ANA)
+    assert (started.json()["trigger"]["actor"], started.json()["trigger"]["actorId"]) == ("ana@example.org", ANA)
     path = f"/api/runs/{started.json()['id']}"
     assert [api.post(f"{path}/pause", headers=who).status_code for who in (ben, ana)] == [403, 202]
     wrote = api.post(f"{path}/approve", json={"ring": "all"}, headers=cleo)
@@ -57,12 +57,12 @@ def test_cleo_writes_a_policy_ana_starts_it_and_ben_approves(guarded: Product) -
     own = api.post(f"{path}/approve", json={"ring": "all"}, headers=ana)
     assert (own.status_code, "another person" in own.json()["detail"]) == (403, True)
     assert api.post(f"{path}/approve", json={"ring": "all"}, headers=ben).status_code == 202
-    assert api.get(path, headers=ben).json()["decisions"]["all"]["byId"] == BEN
+    assert api.get(path, headers=ben).json()["decisions"]["all"]["actorId"] == BEN
     assert api.get("/api/health").status_code == 200
     started_by, *_ = api.get(f"{path}/audit", headers=ben).json()["audit"]
-    assert (started_by["by"], started_by["byId"], started_by["proven"]) == ("ana@example.org", ANA, True)
+    assert (started_by["actor"], started_by["actorId"], started_by["proven"]) == ("ana@example.org", ANA, True)
     refused = api.get("/api/audit/refused?limit=100", headers=ben).json()["audit"]
-    traced = {(line["byId"], line["detail"]["function"], line["detail"]["status"]) for line in refused}
+    traced = {(line["actorId"], line["detail"]["function"], line["detail"]["status"]) for line in refused}
     assert traced == {
         ("", "start_run", 401),
         (ANA, "put_policy", 403),

@@ -16,7 +16,7 @@ LONG = {"installMinutes": 15}
 
 def order(product: Product, run_id: str, what: str, status: int = 202, **body: str) -> Json:
     """Give an order by name; the answer."""
-    reply = product.api.post(f"/api/runs/{run_id}/{what}", json={"by": "ana", **body})
+    reply = product.api.post(f"/api/runs/{run_id}/{what}", json={"actor": "ana", **body})
     assert reply.status_code == status, reply.text
     return reply.json()
 
@@ -52,7 +52,7 @@ def test_a_cancel_stops_all_starts_at_once_while_many_are_in_flight(product: Pro
     assert started - at_answer <= 12
     assert started < len(ids)
     assert run["countsByOutcome"]["canceled"] == len(ids) - started
-    who = {"by": NAME, "byId": DEVELOPER, "proven": True}
+    who = {"actor": NAME, "actorId": DEVELOPER, "proven": True}
     said = {"why": "wrong month", "at": "", "before": "running", "after": "running"}
     assert run["lastCommands"]["cancel"] | {"at": ""} == who | said
 
@@ -139,7 +139,7 @@ def test_a_machine_is_skipped_and_then_retried(product: Product) -> None:
     order(product, run_id, f"machines/{rows[busy.lower()]['key']}/skip", status=409)
     path = f"machines/{rows[last.lower()]['key']}"
     order(product, run_id, f"{path}/retry", status=409)
-    assert order(product, run_id, f"{path}/skip", comment="being rebuilt")["skipCommand"]["by"] == NAME
+    assert order(product, run_id, f"{path}/skip", comment="being rebuilt")["skipCommand"]["actor"] == NAME
     run = product.wait(run_id)
     assert run["countsByOutcome"] == {"patched": 2, "skipped": 1}
     row = product.machines(run_id)[last.lower()]

@@ -8,7 +8,7 @@ from typing import Any
 from local.functions_host.http.sign_in import NAME
 from tests.support.product import Json, Product
 
-WHY = {"reason": "tested", "by": "ann"}
+WHY = {"reason": "tested", "actor": "ann"}
 DATES = {
     "recurrence": "2099-01-05, 2099-02-05",
     "time": "20:00",
@@ -32,7 +32,7 @@ def freeze(product: Product, name: str, policy: str, **more: Any) -> None:
     now = datetime.now(UTC)
     bounds = {"from": (now - timedelta(days=1)).isoformat(), "to": (now + timedelta(days=1)).isoformat()}
     document = bounds | {"reason": "closing", "policies": [policy]} | more
-    order(product, "PUT", f"freezes/{name}", 201, json=document, params={"by": "ann"})
+    order(product, "PUT", f"freezes/{name}", 201, json=document, params={"actor": "ann"})
 
 
 def test_overrides_are_shown_among_the_upcoming_windows(product: Product) -> None:
@@ -56,7 +56,7 @@ def test_overrides_are_shown_among_the_upcoming_windows(product: Product) -> Non
         "policy_resumed",
         "occurrence_skip_removed",
     ]
-    assert {line["by"] for line in lines[1:]} == {NAME}
+    assert {line["actor"] for line in lines[1:]} == {NAME}
 
 
 def test_frozen_machines_are_left_alone_and_the_rest_is_patched(product: Product) -> None:

@@ -39,8 +39,8 @@ def machine(number: int, **changes: Any) -> MachineRecord:
     return MachineRecord(**{**fields, **changes})
 
 
-def order(by: str = "ana", why: str = "", at: datetime = NOW) -> Order:
-    return Order(by=by, why=why, at=at)
+def order(actor: str = "ana", why: str = "", at: datetime = NOW) -> Order:
+    return Order(actor=actor, why=why, at=at)
 
 
 def intent(run_id: str, number: int = 1, **changes: Any) -> Intent:
@@ -63,7 +63,7 @@ def run(at: datetime = NOW, **changes: Any) -> Run:
         "policy": "monthly",
         "mode": Mode.PATCH,
         "state": RunState.QUEUED,
-        "trigger": Trigger(kind=TriggerKind.TIMER, by="timer", detail="second Tuesday"),
+        "trigger": Trigger(kind=TriggerKind.TIMER, actor="timer", detail="second Tuesday"),
         "created_at": at,
         "policy_snapshot": {"name": "monthly", "scope": {"tags": {"Ring": "ä😀"}}},
     }

@@ -37,7 +37,7 @@ async def prepare(
             policy="monthly",
             mode=Mode.PATCH,
             state=RunState.RUNNING,
-            trigger=Trigger(kind=TriggerKind.HTTP, by="ada@example.com"),
+            trigger=Trigger(kind=TriggerKind.HTTP, actor="ada@example.com"),
             created_at=AT,
             window_end=window_end,
             policy_snapshot=policy,

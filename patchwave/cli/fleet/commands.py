@@ -15,7 +15,7 @@ import typer
 from patchwave.cli.errors import ExitCode
 from patchwave.cli.fleet.views import change_view, changes_table, eligibility_view, modes_view
 from patchwave.cli.json_fields import Json, counts
-from patchwave.cli.output import SAID_NOTHING, ByOption, LimitOption, ReasonOption
+from patchwave.cli.output import SAID_NOTHING, ActorOption, LimitOption, ReasonOption
 from patchwave.cli.policies.schedule_commands import tag_values
 from patchwave.cli.rendering import audit_table
 from patchwave.cli.service import Service, command
@@ -75,7 +75,7 @@ def show_eligibility(
 @command(fleet, "set-mode")
 def set_mode(
     service: Service,
-    by: ByOption,
+    actor: ActorOption,
     mode: Annotated[
         str, typer.Option("--mode", help="AutomaticByPlatform, AutomaticByOS, Manual or ImageDefault.")
     ] = "",
@@ -119,14 +119,14 @@ def set_mode(
     if tag:
         scope["tags"] = {"values": tag_values(tag)}
     settings: Json = {"patchMode": mode or None, "assessmentMode": assessment_mode or None, "bypass": bypass}
-    limits: Json = {"maxConcurrent": max_concurrent, "maxFailures": max_failures, "reason": reason, "by": by}
+    limits: Json = {"maxConcurrent": max_concurrent, "maxFailures": max_failures, "reason": reason, "actor": actor}
     change = service.client.plan_mode_change({"scope": scope, **settings, **limits})
     name = str(change.get("id", ""))
     is_asked = not (service.prints_json or yes) and bool(change.get("toChange")) and sys.stdin.isatty()
     if is_asked:
         service.show(change, lambda _: change_view(change, service.client.mode_change_machines(name)))
     if change.get("toChange") and (yes or (is_asked and typer.confirm("Carry it out?"))):
-        change = service.client.order_mode_change(name, "start", reason, by)
+        change = service.client.order_mode_change(name, "start", reason, actor)
         change = _wait(service.client, name) if wait else change
     shown = [] if service.prints_json else list(service.client.mode_change_machines(name))
     service.show(change, lambda _: change_view(change, shown))
@@ -159,21 +159,23 @@ def show_change(
 def start_change(
     service: Service,
     name: ChangeArgument,
-    by: ByOption,
+    actor: ActorOption,
     reason: ReasonOption = SAID_NOTHING,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")] = False,
 ) -> None:
     """Carry out a change that was planned; a repeated call resumes one whose worker was lost."""
-    change = service.client.order_mode_change(name, "start", reason, by)
+    change = service.client.order_mode_change(name, "start", reason, actor)
     change = _wait(service.client, name) if wait else change
     service.show(change, change_view)
     _exit(change)
 
 
 @command(changes, "stop")
-def stop_change(service: Service, name: ChangeArgument, by: ByOption, reason: ReasonOption = SAID_NOTHING) -> None:
+def stop_change(
+    service: Service, name: ChangeArgument, actor: ActorOption, reason: ReasonOption = SAID_NOTHING
+) -> None:
     """Ask Azure for nothing more; what it has taken is followed to its end."""
-    change = service.client.order_mode_change(name, "stop", reason, by)
+    change = service.client.order_mode_change(name, "stop", reason, actor)
     service.show(change, change_view)
 
 

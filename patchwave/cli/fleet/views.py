@@ -108,14 +108,14 @@ def change_view(change: Json, machines: Iterable[Json] = ()) -> RenderableType:
 
 def changes_table(changes: Iterable[Json]) -> RenderableType:
     """One line for each change."""
-    table = new_table("change", "state", "planned", "by", "machines", "ended", right=["machines"])
+    table = new_table("change", "state", "planned", "actor", "machines", "ended", right=["machines"])
     for change in changes:
         planned = part(change, "planned")
         table.add_row(
             Text(plain(change.get("id", ""))),
             Text(plain(change.get("state", ""))),
             moment(planned.get("at")),
-            Text(plain(planned.get("by", ""))),
+            Text(plain(planned.get("actor", ""))),
             str(change.get("machines", 0)),
             Text(facts_in_words(part(change, "countsByEnd"))),
         )

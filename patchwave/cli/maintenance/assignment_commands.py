@@ -9,7 +9,7 @@ import typer
 from patchwave.cli.json_fields import Json
 from patchwave.cli.maintenance.configuration_commands import ConfigurationArgument, maintenance
 from patchwave.cli.maintenance.views import assigned_line, assignments_table, removed_lines
-from patchwave.cli.output import SAID_NOTHING, ByOption, ReasonOption, print_json
+from patchwave.cli.output import SAID_NOTHING, ActorOption, ReasonOption, print_json
 from patchwave.cli.policies.schedule_commands import tag_values
 from patchwave.cli.service import Service, command
 
@@ -27,7 +27,7 @@ def assign(
         str,
         typer.Argument(metavar="RESOURCE", help="ARM id of a machine, or of a subscription or group to look in."),
     ],
-    by: ByOption,
+    actor: ActorOption,
     name: Annotated[str, typer.Option("--name", help="Name of the assignment; made of the configuration's.")] = "",
     assignment_location: Annotated[str, typer.Option("--assignment-location", help="Region of the assignment.")] = "",
     all_machines: Annotated[
@@ -57,7 +57,7 @@ def assign(
         request["filter"] = criteria
     if all_machines:
         request["allMachines"] = True
-    found = service.client.assign(configuration, request, by)
+    found = service.client.assign(configuration, request, actor)
     service.show(found, assigned_line)
 
 
@@ -66,11 +66,11 @@ def unassign(
     service: Service,
     configuration: ConfigurationArgument,
     machine: MachineArgument,
-    by: ByOption,
+    actor: ActorOption,
     reason: ReasonOption = SAID_NOTHING,
 ) -> None:
     """Remove a machine from a configuration, under whatever names it is assigned to it."""
-    found = service.client.unassign(configuration, machine, reason, by)
+    found = service.client.unassign(configuration, machine, reason, actor)
     _show_removed(service, found)
 
 
@@ -91,11 +91,11 @@ def list_assignments(
 def delete_assignment(
     service: Service,
     assignment: Annotated[str, typer.Argument(metavar="ASSIGNMENT", help="ARM id of the assignment.")],
-    by: ByOption,
+    actor: ActorOption,
     reason: ReasonOption = SAID_NOTHING,
 ) -> None:
     """Remove one assignment, of a machine (which may be gone) or of a dynamic scope."""
-    found = service.client.delete_assignment(assignment, reason, by)
+    found = service.client.delete_assignment(assignment, reason, actor)
     _show_removed(service, found)
 
 

@@ -11,7 +11,7 @@ from rich.console import Group
 
 from patchwave.cli.json_fields import Json, part
 from patchwave.cli.maintenance.views import canceled_line, configuration_view, configurations_table, runs_view
-from patchwave.cli.output import SAID_NOTHING, ByOption, LimitOption, ReasonOption, plain
+from patchwave.cli.output import SAID_NOTHING, ActorOption, LimitOption, ReasonOption, plain
 from patchwave.cli.policies.schedule_commands import tag_values
 from patchwave.cli.policy_files import merge_patch, read_object
 from patchwave.cli.rendering import audit_table
@@ -90,12 +90,12 @@ def apply(
     service: Service,
     name: ConfigurationArgument,
     file: Annotated[Path, typer.Option("--file", "-f", help="Azure's own body (JSON or YAML; - is standard input).")],
-    by: ByOption,
+    actor: ActorOption,
 ) -> None:
     """Create a configuration from a file, or replace the one that is there; the output says which."""
     given = sys.stdin.read() if str(file) == "-" else None
     document = read_object(file, given, "a maintenance configuration: an object with location and properties")
-    _store(service, name, document, by, only_create=False)
+    _store(service, name, document, actor, only_create=False)
 
 
 @command(configurations, "create")
@@ -106,7 +106,7 @@ def create(
     start: StartOption,
     time_zone: ZoneOption,
     recur_every: EveryOption,
-    by: ByOption,
+    actor: ActorOption,
     duration: DurationOption = "03:55",
     expiration: ExpirationOption = "",
     visibility: VisibilityOption = "Custom",
@@ -154,7 +154,7 @@ def create(
             ),
         ),
     }
-    _store(service, name, document, by, only_create=True)
+    _store(service, name, document, actor, only_create=True)
 
 
 @command(configurations, "change")
@@ -169,17 +169,19 @@ def change(
             help="Such as properties.maintenanceWindow.duration=03:00; null takes away; repeatable.",
         ),
     ],
-    by: ByOption,
+    actor: ActorOption,
 ) -> None:
     """Change properties of a configuration; what is not named stays."""
-    found = service.client.change_configuration(name, merge_patch(changes), by)
+    found = service.client.change_configuration(name, merge_patch(changes), actor)
     service.show(found, configuration_view)
 
 
 @command(configurations, "delete", has_output=False)
-def delete(service: Service, name: ConfigurationArgument, by: ByOption, reason: ReasonOption = SAID_NOTHING) -> None:
+def delete(
+    service: Service, name: ConfigurationArgument, actor: ActorOption, reason: ReasonOption = SAID_NOTHING
+) -> None:
     """Delete a configuration; its machines are not patched by schedule any more."""
-    service.client.delete_configuration(name, reason, by)
+    service.client.delete_configuration(name, reason, actor)
     typer.echo(f"configuration {name} deleted")
 
 
@@ -199,13 +201,13 @@ def cancel(
     service: Service,
     name: ConfigurationArgument,
     reason: ReasonOption,
-    by: ByOption,
+    actor: ActorOption,
     run: Annotated[
         str, typer.Option("--run", help="Name of the run, of `runs` or an event; the next by default.")
     ] = "",
 ) -> None:
     """Cancel one coming run for all of its machines; it cannot be taken back, and later runs stay."""
-    found = service.client.cancel_scheduled_run(name, run, reason, by)
+    found = service.client.cancel_scheduled_run(name, run, reason, actor)
     service.show(found, lambda _: canceled_line(name, found))
 
 
@@ -216,8 +218,8 @@ def audit(service: Service, name: ConfigurationArgument, limit: LimitOption = No
     service.show(found, audit_table)
 
 
-def _store(service: Service, name: str, document: Json, by: str, *, only_create: bool) -> None:
-    found, is_new = service.client.put_configuration(name, document, by, only_create=only_create)
+def _store(service: Service, name: str, document: Json, actor: str, *, only_create: bool) -> None:
+    found, is_new = service.client.put_configuration(name, document, actor, only_create=only_create)
     stored = f"configuration {plain(part(found, 'configuration').get('name', name))}"
     service.show(found, lambda _: Group(f"{stored} {'created' if is_new else 'replaced'}", configuration_view(found)))
 

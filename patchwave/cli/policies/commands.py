@@ -12,7 +12,7 @@ import typer
 from patchwave.cli.errors import Detail, RefusedError
 from patchwave.cli.json_fields import Json
 from patchwave.cli.output import (
-    ByOption,
+    ActorOption,
     OutputFormat,
     OutputOption,
     ReasonOption,
@@ -35,13 +35,13 @@ NameArgument = Annotated[str, typer.Argument(metavar="POLICY", help="Name of the
 
 
 @command(policies, "apply")
-def apply(service: Service, file: FileOption, by: ByOption, reason: ReasonOption = "") -> None:
+def apply(service: Service, file: FileOption, actor: ActorOption, reason: ReasonOption = "") -> None:
     """Create or change the policy in a file, under the name that it holds."""
     document = _read(file)
     name = document.get("name")
     if not isinstance(name, str) or not name:
         raise RefusedError(f"{file} is no valid policy", (Detail("name", "is missing"),))
-    stored, created = service.client.apply_policy(name, document, reason=reason, by=by)
+    stored, created = service.client.apply_policy(name, document, reason=reason, actor=actor)
     service.show(stored, lambda _: f"policy {name} {'created' if created else 'changed'}")
 
 
@@ -65,10 +65,10 @@ def show_policy(service: Service, name: NameArgument) -> None:
 
 
 @command(policies, "delete", has_output=False)
-def delete(service: Service, name: NameArgument, by: ByOption, reason: ReasonOption = "") -> None:
+def delete(service: Service, name: NameArgument, actor: ActorOption, reason: ReasonOption = "") -> None:
     """Delete a policy; runs that it started go on."""
     _, etag = service.client.policy(name)
-    service.client.delete_policy(name, etag, reason=reason, by=by)
+    service.client.delete_policy(name, etag, reason=reason, actor=actor)
     typer.echo(f"policy {name} deleted")
 
 

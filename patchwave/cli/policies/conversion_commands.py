@@ -9,7 +9,7 @@ from rich.console import RenderableType
 
 from patchwave.cli.errors import Detail, ExitCode, NotFoundError, RefusedError
 from patchwave.cli.json_fields import Json, items, part
-from patchwave.cli.output import ByOption, open_console, plain, print_json
+from patchwave.cli.output import ActorOption, open_console, plain, print_json
 from patchwave.cli.policies.commands import policies
 from patchwave.cli.policy_files import policy_text
 from patchwave.cli.rendering import in_words, new_table
@@ -81,7 +81,7 @@ def export_policy(
     name: Annotated[str, typer.Argument(metavar="POLICY", help="Name of the policy.")],
     configuration: ToOption,
     location: LocationOption,
-    by: ByOption,
+    actor: ActorOption,
     allow_loss: AllowLossOption = None,
     apply: Annotated[bool, typer.Option("--apply", help="Create the configuration and its assignments.")] = False,
 ) -> None:
@@ -93,9 +93,11 @@ def export_policy(
     body, assignments = _body(part(moved, "configuration")), items(moved, "assignments")
     if apply:
         _check_free(service.client, configuration)
-        service.client.put_configuration(configuration, body, by, only_create=True)
+        service.client.put_configuration(configuration, body, actor, only_create=True)
         for each in assignments:
-            service.client.assign(configuration, _assignment(each, all_machines=moved.get("allMachines") is True), by)
+            service.client.assign(
+                configuration, _assignment(each, all_machines=moved.get("allMachines") is True), actor
+            )
     if service.prints_json:
         print_json(moved)
     elif apply:

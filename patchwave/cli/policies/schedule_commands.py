@@ -11,7 +11,7 @@ import typer
 
 from patchwave.cli.errors import RefusedError
 from patchwave.cli.json_fields import Json
-from patchwave.cli.output import ByOption, LimitOption, ReasonOption
+from patchwave.cli.output import ActorOption, LimitOption, ReasonOption
 from patchwave.cli.policies.commands import NameArgument, policies
 from patchwave.cli.policies.views import freezes_table, occurrences_view, orders_line
 from patchwave.cli.rendering import audit_table
@@ -36,16 +36,16 @@ def show_schedule(
 
 
 @command(policies, "pause")
-def pause(service: Service, name: NameArgument, reason: ReasonOption, by: ByOption) -> None:
+def pause(service: Service, name: NameArgument, reason: ReasonOption, actor: ActorOption) -> None:
     """Start nothing by the schedule until the policy is resumed; runs that are under way go on."""
-    found = service.client.order(name, "pause", reason, by)
+    found = service.client.order(name, "pause", reason, actor)
     service.show(found, orders_line)
 
 
 @command(policies, "resume")
-def resume(service: Service, name: NameArgument, reason: ReasonOption, by: ByOption) -> None:
+def resume(service: Service, name: NameArgument, reason: ReasonOption, actor: ActorOption) -> None:
     """End a pause; an occurrence whose window is still open starts within minutes."""
-    found = service.client.order(name, "resume", reason, by)
+    found = service.client.order(name, "resume", reason, actor)
     service.show(found, orders_line)
 
 
@@ -54,20 +54,22 @@ def skip_next(
     service: Service,
     name: NameArgument,
     reason: ReasonOption,
-    by: ByOption,
+    actor: ActorOption,
     undo: Annotated[bool, typer.Option("--undo", help="Take it back.")] = False,
 ) -> None:
     """Leave out the next occurrence; giving the order twice leaves out one."""
     found = (
-        service.client.unskip_next(name, reason, by) if undo else service.client.order(name, "skip-next", reason, by)
+        service.client.unskip_next(name, reason, actor)
+        if undo
+        else service.client.order(name, "skip-next", reason, actor)
     )
     service.show(found, orders_line)
 
 
 @command(policies, "run-now")
-def run_now(service: Service, name: NameArgument, reason: ReasonOption, by: ByOption) -> None:
+def run_now(service: Service, name: NameArgument, reason: ReasonOption, actor: ActorOption) -> None:
     """Run the policy now, in a window as long as its schedule's; while that run lasts, the order means that run."""
-    found = service.client.run(service.client.order(name, "run-now", reason, by)["id"])
+    found = service.client.run(service.client.order(name, "run-now", reason, actor)["id"])
     service.show(found, run_facts)
 
 
@@ -94,7 +96,7 @@ def put_freeze(
     start: Annotated[str, typer.Option("--from", help="First frozen day, or a time such as 2026-12-20T18:00:00Z.")],
     end: Annotated[str, typer.Option("--to", help="Last frozen day, or the time at which it ends.")],
     reason: ReasonOption,
-    by: ByOption,
+    actor: ActorOption,
     zone: Annotated[str, typer.Option("--zone", help="Time zone of days, such as Europe/Berlin.")] = "",
     policy: Annotated[
         list[str] | None, typer.Option("--policy", help="Only this policy; repeatable. All of them by default.")
@@ -109,14 +111,14 @@ def put_freeze(
     document: Json = {"from": start, "to": end, "reason": reason, "timeZone": zone, "policies": policy or []}
     if tag:
         document["tags"] = {"match": "any" if match_any else "all", "values": tag_values(tag)}
-    stored, is_new = service.client.put_freeze(name, document, by)
+    stored, is_new = service.client.put_freeze(name, document, actor)
     service.show(stored, lambda _: f"freeze {name} {'created' if is_new else 'stored'}")
 
 
 @command(freezes, "delete", has_output=False)
-def delete_freeze(service: Service, name: FreezeArgument, reason: ReasonOption, by: ByOption) -> None:
+def delete_freeze(service: Service, name: FreezeArgument, reason: ReasonOption, actor: ActorOption) -> None:
     """Delete a freeze; machines that it kept out of a run stay out of that run."""
-    service.client.delete_freeze(name, reason, by)
+    service.client.delete_freeze(name, reason, actor)
     typer.echo(f"freeze {name} deleted")
 
 

@@ -48,7 +48,7 @@ def occurrences_view(calendar: Json) -> RenderableType:
         title.append("  disabled", style="yellow")
     pause = part(calendar, "pause")
     if pause:
-        title.append(f"  paused by {plain(pause.get('by', ''))}: {plain(pause.get('reason', ''))}", style="yellow")
+        title.append(f"  paused by {plain(pause.get('actor', ''))}: {plain(pause.get('reason', ''))}", style="yellow")
     if not items(calendar, "occurrences"):
         return Group(title, Text("nothing is scheduled", style="bright_black"))
     return Group(title, table)
@@ -58,9 +58,9 @@ def orders_line(controls: Json) -> str:
     """What holds a policy back at present, in one line."""
     name = plain(controls.get("policy", ""))
     pause = part(controls, "pause")
-    said = [f"paused by {plain(pause.get('by', ''))}: {plain(pause.get('reason', ''))}"] if pause else []
+    said = [f"paused by {plain(pause.get('actor', ''))}: {plain(pause.get('reason', ''))}"] if pause else []
     said += [
-        f"skips {_short(skip.get('occurrence'))} UTC, by {plain(skip.get('by', ''))}: {plain(skip.get('reason', ''))}"
+        f"skips {_short(skip.get('occurrence'))} UTC, by {plain(skip.get('actor'))}: {plain(skip.get('reason'))}"
         for skip in items(controls, "skips")
     ]
     return f"policy {name}: {'; '.join(said) or 'follows its schedule'}"

@@ -18,7 +18,7 @@ import typer
 
 from patchwave.cli.errors import ExitCode, NotFoundError, RefusedError
 from patchwave.cli.json_fields import Json, by_name, part
-from patchwave.cli.output import ByOption, LimitOption, ReasonOption, open_console, plain, print_json
+from patchwave.cli.output import ActorOption, LimitOption, ReasonOption, open_console, plain, print_json
 from patchwave.cli.policy_files import merge_patch, read_policy
 from patchwave.cli.rendering import instant, number_of
 from patchwave.cli.runs.machine_views import NEEDS_PERSON, machine_facts, machines_table
@@ -81,7 +81,7 @@ class Mode(StrEnum):
 @command(runs, "start")
 def start(
     service: Service,
-    by: ByOption,
+    actor: ActorOption,
     policy: Annotated[str, typer.Argument(metavar="[POLICY]", help="Name of a policy that the service knows.")] = "",
     file: Annotated[
         Path | None,
@@ -105,7 +105,7 @@ def start(
         request["policy"] = read_policy(file, sys.stdin.read() if str(file) == "-" else None)
     if overrides:
         request["overrides"] = merge_patch(overrides)
-    run = service.client.start_run(request, idempotency_key, reason=reason, by=by)
+    run = service.client.start_run(request, idempotency_key, reason=reason, actor=actor)
     if wait:
         follow(service, run["id"], interval)
     service.show(run, run_facts)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from patchwave.cli.json_fields import Json
-from patchwave.cli.output import ByOption, LimitOption
+from patchwave.cli.output import ActorOption, LimitOption
 from patchwave.cli.plans.commands import AllOption, PlanOutput, show_plan
 from patchwave.cli.rendering import audit_table
 from patchwave.cli.runs.commands import (
@@ -43,10 +43,10 @@ _DECISIONS = {
 
 def _add_control(name: str, text: str) -> None:
     def control(
-        service: Service, run: RunArgument, by: ByOption, comment: CommentOption = "", policy: PolicyOption = ""
+        service: Service, run: RunArgument, actor: ActorOption, comment: CommentOption = "", policy: PolicyOption = ""
     ) -> None:
         run_id = resolve(service.client, run, policy, Wanted.LIVE)
-        service.show(service.client.send_run_command(run_id, name, comment, by), run_facts)
+        service.show(service.client.send_run_command(run_id, name, comment, actor), run_facts)
 
     command(runs, name, text)(control)
 
@@ -55,7 +55,7 @@ def _add_decision(name: str, text: str) -> None:
     def decide(
         service: Service,
         run: RunArgument,
-        by: ByOption,
+        actor: ActorOption,
         ring: RingOption = "",
         comment: CommentOption = "",
         policy: PolicyOption = "",
@@ -63,7 +63,7 @@ def _add_decision(name: str, text: str) -> None:
         run_id = resolve(service.client, run, policy, Wanted.LIVE)
         asked = service.client.run(run_id)
         # Named, so that a repetition of the request cannot decide the ring after it.
-        decided = service.client.send_run_command(run_id, name, comment, by, ring or _awaited_ring(asked))
+        decided = service.client.send_run_command(run_id, name, comment, actor, ring or _awaited_ring(asked))
         service.show(decided | {"policySnapshot": asked.get("policySnapshot")}, run_facts)
 
     command(runs, name, text)(decide)
@@ -80,14 +80,14 @@ def skip(
     service: Service,
     run: RunArgument,
     machine: MachineArgument,
-    by: ByOption,
+    actor: ActorOption,
     comment: CommentOption = "",
     policy: PolicyOption = "",
 ) -> None:
     """Leave a machine out of a run; too late once its installation has begun."""
     run_id = resolve(service.client, run, policy, Wanted.LIVE)
     key = machine_key(service.client, run_id, machine)
-    service.show(service.client.send_machine_command(run_id, key, "skip", comment, by), machine_facts)
+    service.show(service.client.send_machine_command(run_id, key, "skip", comment, actor), machine_facts)
 
 
 @command(runs, "retry")
@@ -95,7 +95,7 @@ def retry(
     service: Service,
     run: RunArgument,
     machine: MachineArgument,
-    by: ByOption,
+    actor: ActorOption,
     comment: CommentOption = "",
     wait: Annotated[bool, typer.Option("--wait", help="Follow the new run until it ends.")] = False,
     interval: IntervalOption = 2.0,
@@ -104,7 +104,7 @@ def retry(
     """Patch a machine that has ended once more, in a run of its own by the same policy; given twice it is one run."""
     run_id = resolve(service.client, run, policy, Wanted.ENDED)
     key = machine_key(service.client, run_id, machine)
-    new_run = service.client.send_machine_command(run_id, key, "retry", comment, by)["id"]
+    new_run = service.client.send_machine_command(run_id, key, "retry", comment, actor)["id"]
     if wait:
         follow(service, new_run, interval)
     # The response is without the policy, of which a person is shown scope and scripts.

@@ -79,7 +79,7 @@ def run_facts(run: Json) -> RenderableType:
     """One run: what it is, who started it, when, and how its machines ended."""
     grid = new_grid()
     trigger = part(run, "trigger")
-    by = " ".join(plain(trigger[key]) for key in ("kind", "by", "detail") if trigger.get(key))
+    actor = " ".join(plain(trigger[key]) for key in ("kind", "actor", "detail") if trigger.get(key))
     grid.add_row("run", Text(plain(run.get("id", "")), style="bold"))
     grid.add_row("policy", Text(f"{plain(run.get('policy', ''))}, mode {plain(run.get('mode', ''))}"))
     for label, text in rules_of(run).items():
@@ -88,7 +88,7 @@ def run_facts(run: Json) -> RenderableType:
     for label, key in (("reason", "reason"), ("waiting for", "waitingFor")):
         if run.get(key):
             grid.add_row(label, Text(plain(run[key])))
-    grid.add_row("started by", Text(by))
+    grid.add_row("started by", Text(actor))
     for label, key in (
         ("created", "createdAt"),
         ("started", "startedAt"),

@@ -50,26 +50,26 @@ CLAIMED = " (claimed)"
 class Signature(TypedDict):
     """The fields of `Signed`, as arguments."""
 
-    by: str
-    by_id: NotRequired[str]
+    actor: str
+    actor_id: NotRequired[str]
     proven: NotRequired[bool]
 
 
 class Signed(Document):
-    """Who did something. ``by_id`` is the object id of the principal, empty where none was signed in.
+    """Who did something. ``actor_id`` is the object id of the principal, empty where none was signed in.
 
     ``proven``: the platform names them. Not proven are a name that the caller typed, which ends with `CLAIMED`, and the
     names of the app's own parts, such as ``timer``, which no caller can take since theirs end otherwise.
     """
 
-    by: str
-    by_id: str = ""
+    actor: str
+    actor_id: str = ""
     proven: bool = False
 
     @property
     def who(self) -> Signature:
         """The same, as arguments."""
-        return Signature(by=self.by, by_id=self.by_id, proven=self.proven)
+        return Signature(actor=self.actor, actor_id=self.actor_id, proven=self.proven)
 
 
 class InvalidPrincipal(ValueError):

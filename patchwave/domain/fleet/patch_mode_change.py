@@ -226,7 +226,7 @@ def why_to_end(change: ModeChange, failed: int) -> str | None:
     """Why no further machine may be begun: a sentence; ``None`` when the next wave may."""
     if change.stopped is not None:
         why = f": {change.stopped.why}" if change.stopped.why else ""
-        return f"Stopped by {change.stopped.by}{why}."
+        return f"Stopped by {change.stopped.actor}{why}."
     if failed >= change.max_failures:
         return f"{failed} machines failed, and the change was to end at {change.max_failures}."
     return None

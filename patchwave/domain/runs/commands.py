@@ -96,7 +96,7 @@ def decide(run: Run, ring: str, order: Order, *, approved: bool) -> Run:
         said = "approved" if decision.approved else "rejected"
         hint = " Cancel the run to stop it." if decision.approved else ""
         raise InvalidTransition(
-            f"The ring {ring} was {said} by {decision.by} at {format_instant(decision.at)}, which stands.{hint}"
+            f"The ring {ring} was {said} by {decision.actor} at {format_instant(decision.at)}, which stands.{hint}"
         )
     _check_goes_on(run, "approved" if approved else "rejected")
     approval = _approvals(run).get(ring)
@@ -149,23 +149,23 @@ def _check_is_other(run: Run, order: Order) -> None:
     Timers, webhooks and events start runs without a person; the policy still has its author.
     """
     author = run.policy_origin.author_id if run.policy_origin else ""
-    if not order.by_id:
+    if not order.actor_id:
         raise SelfApproval("A second person has to approve this ring: sign in.")
     if not author:
         raise SelfApproval("A second person has to approve this ring, and it is not known who wrote the policy.")
-    if order.by_id == author:
+    if order.actor_id == author:
         raise SelfApproval("You wrote the policy of this run; it wants another person to approve.")
     starters = starter_ids(run.trigger)
     if "" in starters:
         raise SelfApproval("A second person has to approve this ring, and it is not known who started the run.")
-    if order.by_id in starters:
+    if order.actor_id in starters:
         raise SelfApproval("You started this run, or one that it retries; its policy wants another person to approve.")
 
 
 def starter_ids(trigger: Trigger) -> list[str]:
     """Object ids of those who started a run and the runs that it retries; empty where one is not known."""
-    is_started_by_person = trigger.kind is TriggerKind.HTTP or bool(trigger.by_id)
-    return [*trigger.earlier_ids, *([trigger.by_id] if is_started_by_person else [])]
+    is_started_by_person = trigger.kind is TriggerKind.HTTP or bool(trigger.actor_id)
+    return [*trigger.earlier_ids, *([trigger.actor_id] if is_started_by_person else [])]
 
 
 def _check_goes_on(run: Run, what: str) -> None:
@@ -217,7 +217,7 @@ def trip_error_budget(run: Run, gate: ErrorBudgetExceeded, at: datetime) -> Run:
     if gate.scope in run.blocked_scopes:
         return run
     held = run.model_copy(update={"blocked_scopes": [*run.blocked_scopes, gate.scope]})
-    return _changed(_show(held), run, "hold", Order(by=PATCHWAVE, why=reason, at=at))
+    return _changed(_show(held), run, "hold", Order(actor=PATCHWAVE, why=reason, at=at))
 
 
 def stop(run: Run, reason: str, at: datetime, *, unless_approved: str = "") -> Run:
@@ -226,7 +226,7 @@ def stop(run: Run, reason: str, at: datetime, *, unless_approved: str = "") -> R
     if run.state.is_final or run.stop_reason or (decision is not None and decision.approved):
         return run
     stopped = run.model_copy(update={"stop_reason": reason, "stopped_at": at})
-    return _changed(_show(stopped, RunState.RUNNING), run, "stop", Order(by=PATCHWAVE, why=reason, at=at))
+    return _changed(_show(stopped, RunState.RUNNING), run, "stop", Order(actor=PATCHWAVE, why=reason, at=at))
 
 
 def close(run: Run, state: RunState, reason: str, at: datetime) -> Run:
@@ -302,7 +302,7 @@ def skip(machine: MachineRecord, intent: Intent | None, order: Order) -> Machine
 def skipped(order: Order) -> Outcome:
     """The outcome of a machine that a person skipped."""
     why = f": {order.why}" if order.why else "."
-    return Outcome.skipped(Reason.SKIPPED_BY_PERSON, f"Skipped by {order.by}{why}")
+    return Outcome.skipped(Reason.SKIPPED_BY_PERSON, f"Skipped by {order.actor}{why}")
 
 
 def not_started(stop_reason: str) -> Outcome:

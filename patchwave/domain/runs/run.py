@@ -95,8 +95,8 @@ class Trigger(Document):
     """Who or what started a run; kept for the audit log."""
 
     kind: TriggerKind
-    by: str = ""
-    by_id: str = ""
+    actor: str = ""
+    actor_id: str = ""
     """Object id of the signed-in principal; empty when none is, and for timers and events."""
     proven: bool = False
     """Whether the platform names who started it."""
@@ -109,7 +109,7 @@ class Trigger(Document):
     @property
     def who(self) -> Signature:
         """Who started it; the kind of the trigger where no name is known."""
-        return Signature(by=self.by or self.kind.value, by_id=self.by_id, proven=self.proven)
+        return Signature(actor=self.actor or self.kind.value, actor_id=self.actor_id, proven=self.proven)
 
 
 class ApprovalDecision(Signed):

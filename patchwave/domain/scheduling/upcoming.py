@@ -85,9 +85,9 @@ def decide(
     if not policy.enabled:
         return ScheduleVerdict(ScheduleDecision.DISABLED, "the policy is disabled")
     if controls.pause:
-        return ScheduleVerdict(ScheduleDecision.PAUSED, f"paused by {controls.pause.by}: {controls.pause.reason}")
+        return ScheduleVerdict(ScheduleDecision.PAUSED, f"paused by {controls.pause.actor}: {controls.pause.reason}")
     if skip := controls.skip_of(opening):
-        return ScheduleVerdict(ScheduleDecision.SKIPPED, f"skipped by {skip.by}: {skip.reason}")
+        return ScheduleVerdict(ScheduleDecision.SKIPPED, f"skipped by {skip.actor}: {skip.reason}")
     for moment in (opening, now):
         if moment is not None and (freeze := active_freeze(freezes, policy.name, {}, moment)):
             return ScheduleVerdict(ScheduleDecision.FROZEN, freeze.sentence)

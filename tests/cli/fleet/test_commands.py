@@ -23,7 +23,7 @@ def change(state: str = "planned", to_change: int = 1, **ends: int) -> dict[str,
         "machines": 2,
         "toChange": to_change,
         "countsByEnd": ends,
-        "planned": {"by": "ann", "byId": "", "why": "move", "at": "2026-11-21T14:00:00.000Z"},
+        "planned": {"actor": "ann", "actorId": "", "why": "move", "at": "2026-11-21T14:00:00.000Z"},
         "started": None,
         "stopped": None,
         "endedAt": "2026-11-21T14:05:00.000Z" if state in ("completed", "stopped") else None,
@@ -136,7 +136,17 @@ def test_no_name_is_cut_in_80_columns(patchwave: Patchwave, service: Service, mo
 
 
 class TestSetMode:
-    ARGUMENTS = ("fleet", "set-mode", "--machine", MACHINE, "--mode", "AutomaticByPlatform", "--bypass", "--by", "ann")
+    ARGUMENTS = (
+        "fleet",
+        "set-mode",
+        "--machine",
+        MACHINE,
+        "--mode",
+        "AutomaticByPlatform",
+        "--bypass",
+        "--actor",
+        "ann",
+    )
 
     def test_without_a_yes_it_is_a_dry_run(self, patchwave: Patchwave, service: Service):
         service.answers = [JSONResponse(change(refused=1), status_code=201), JSONResponse(machines("refused", None))]
@@ -157,7 +167,7 @@ class TestSetMode:
         }
         assert (asked["body"]["patchMode"], asked["body"]["bypass"]) == ("AutomaticByPlatform", True)
         assert asked["body"]["assessmentMode"] is None
-        assert (asked["body"]["maxConcurrent"], asked["body"]["by"]) == (5, "ann")
+        assert (asked["body"]["maxConcurrent"], asked["body"]["actor"]) == (5, "ann")
         assert not [each for each in service.requests if str(each["path"]).endswith("/start")]
 
     def test_with_a_yes_it_is_carried_out_and_waited_for(self, patchwave: Patchwave, service: Service):
@@ -172,7 +182,7 @@ class TestSetMode:
         assert "completed" in result.output
         assert "changed 1, unchanged 1" in result.output
         [asked] = service.asked("POST", f"/api/fleet/mode-changes/{CHANGE}/start")
-        assert asked["body"] == {"reason": "move", "by": "ann"}
+        assert asked["body"] == {"reason": "move", "actor": "ann"}
 
     def test_nothing_to_change_is_no_reason_to_start(self, patchwave: Patchwave, service: Service):
         service.answers = [JSONResponse(change(to_change=0, unchanged=2), status_code=201), JSONResponse(machines())]
@@ -207,12 +217,12 @@ class TestModeChange:
     @pytest.mark.parametrize("what", ["start", "stop"])
     def test_orders(self, patchwave: Patchwave, service: Service, what: str):
         service.answers = [JSONResponse(change("running"), status_code=202)]
-        result = patchwave("fleet", "mode-change", what, CHANGE, "-r", "why", "--by", "ben")
+        result = patchwave("fleet", "mode-change", what, CHANGE, "-r", "why", "--actor", "ben")
         assert result.code == 0
         [asked] = service.asked("POST", f"/api/fleet/mode-changes/{CHANGE}/{what}")
-        assert asked["body"] == {"reason": "why", "by": "ben"}
+        assert asked["body"] == {"reason": "why", "actor": "ben"}
 
     def test_audit(self, patchwave: Patchwave, service: Service):
-        line = {"at": "2026-11-21T14:00:00.000Z", "action": "mode_change_planned", "by": "ann", "detail": None}
+        line = {"at": "2026-11-21T14:00:00.000Z", "action": "mode_change_planned", "actor": "ann", "detail": None}
         service.answers = [JSONResponse({"audit": [line], "cursor": None})]
         assert "mode_change_planned" in patchwave("fleet", "mode-change", "audit", CHANGE).output

@@ -19,7 +19,7 @@ SHORT = f"{SUBSCRIPTION}/rg-schedules/monthly"
 PATH = f"/api/maintenance/configurations/{SUBSCRIPTION}/rg-schedules/monthly"
 ASSIGNMENTS = "/api/maintenance/assignments"
 MACHINE = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-app/providers/Microsoft.Compute/virtualMachines/vm-1"
-WHO = ("--by", "ana")
+WHO = ("--actor", "ana")
 RUN = {
     "run": "20270112210000",
     "startsAt": "2027-01-12T21:00:00.000Z",
@@ -116,7 +116,7 @@ def test_the_documents_command_to_create_a_schedule(patchwave: Patchwave, servic
     )  # fmt: skip
     assert result.code == 0, result.errors
     [asked] = service.asked("PUT", PATH)
-    assert asked["query"] == {"by": "ana"}
+    assert asked["query"] == {"actor": "ana"}
     assert asked["headers"]["if-none-match"] == "*"
     assert result.output.startswith("configuration monthly created")
     assert asked["body"] == {
@@ -213,7 +213,7 @@ def test_coming_runs_and_the_cancelling_of_one(patchwave: Patchwave, service: Se
     assert done.code == 0
     assert "2027-01-12 21:00:00Z is cancelled" in done.output
     [asked] = service.asked("POST", f"{PATH}/cancel")
-    assert (asked["query"], asked["body"]) == ({"run": RUN["run"]}, {"reason": "release", "by": "ana"})
+    assert (asked["query"], asked["body"]) == ({"run": RUN["run"]}, {"reason": "release", "actor": "ana"})
     late = patchwave("maintenance", "configuration", "cancel", ID, "--reason", "release")
     assert (late.code, "Too late" in late.errors) == (2, True)
 
@@ -239,10 +239,10 @@ def test_a_cancelled_run_is_shown_as_cancelled_and_a_second_cancel_says_so(
 
 
 def test_a_configuration_is_deleted_and_its_audit_read(patchwave: Patchwave, service: Service) -> None:
-    line = {"at": RUN["startsAt"], "action": "configuration_deleted", "by": "ana", "detail": {"reason": "old"}}
+    line = {"at": RUN["startsAt"], "action": "configuration_deleted", "actor": "ana", "detail": {"reason": "old"}}
     service.answers = [Response(status_code=204), JSONResponse({"audit": [line], "cursor": None})]
     assert patchwave("maintenance", "configuration", "delete", ID, "--reason", "old", *WHO).code == 0
-    assert service.asked("DELETE", PATH)[0]["query"] == {"reason": "old", "by": "ana"}
+    assert service.asked("DELETE", PATH)[0]["query"] == {"reason": "old", "actor": "ana"}
     assert "configuration_deleted" in patchwave("maintenance", "configuration", "audit", ID).output
 
 
@@ -257,7 +257,7 @@ def test_a_machine_is_assigned_and_removed(patchwave: Patchwave, service: Servic
     assert removed.output.splitlines()[0] == f"removed {ASSIGNED['assignment']['id']}"
     assert "still assigned by the dynamic scope" in removed.output
     [asked] = service.asked("DELETE", ASSIGNMENTS)
-    assert asked["query"] == {"configuration": ID, "machine": MACHINE, "reason": "retired", "by": "ana"}
+    assert asked["query"] == {"configuration": ID, "machine": MACHINE, "reason": "retired", "actor": "ana"}
 
 
 def test_a_dynamic_scope_is_assigned_with_its_filter(patchwave: Patchwave, service: Service) -> None:
@@ -304,4 +304,4 @@ def test_one_assignment_is_deleted_by_its_id(patchwave: Patchwave, service: Serv
     service.answers = [JSONResponse({"removed": [one], "stillAssigned": []})]
     assert patchwave("maintenance", "assignment", "delete", one, *WHO).output == f"removed {one}\n"
     [asked] = service.asked("DELETE", ASSIGNMENTS)
-    assert asked["query"] == {"assignment": one, "reason": "ordered on the command line", "by": "ana"}
+    assert asked["query"] == {"assignment": one, "reason": "ordered on the command line", "actor": "ana"}

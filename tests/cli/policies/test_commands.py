@@ -54,12 +54,12 @@ class TestApply:
         assert service.policies["weekly"] == (stored, 7)
 
     def test_sends_actor_and_reason_of_a_change(self, patchwave: Patchwave, service: Service, file: Path):
-        assert patchwave("policy", "apply", "-f", str(file), "--reason", "fewer at a time", "--by", "ana").code == 0
-        assert patchwave("policy", "delete", "weekly", "--reason", "no longer used", "--by", "ana").code == 0
+        assert patchwave("policy", "apply", "-f", str(file), "--reason", "fewer at a time", "--actor", "ana").code == 0
+        assert patchwave("policy", "delete", "weekly", "--reason", "no longer used", "--actor", "ana").code == 0
         [put] = service.asked("PUT", "/api/policies/weekly")
         [delete] = service.asked("DELETE", "/api/policies/weekly")
-        assert put["query"] == {"reason": "fewer at a time", "by": "ana"}
-        assert delete["query"] == {"reason": "no longer used", "by": "ana"}
+        assert put["query"] == {"reason": "fewer at a time", "actor": "ana"}
+        assert delete["query"] == {"reason": "no longer used", "actor": "ana"}
 
     def test_words_times_and_countries_arrive_as_written(self, patchwave: Patchwave, service: Service, file: Path):
         patchwave("policy", "apply", "-f", str(file))

@@ -140,11 +140,11 @@ class TestExport:
 
     def test_creates_the_configuration_and_its_assignments(self, patchwave: Patchwave, service: Service):
         service.answers = [JSONResponse(MOVED_OUT), MISSING, JSONResponse({}), JSONResponse({})]
-        result = patchwave(*self.ARGUMENTS, "--apply", "--by", "ana")
+        result = patchwave(*self.ARGUMENTS, "--apply", "--actor", "ana")
         assert (result.code, result.output) == (0, f"configuration {CONFIGURATION} created with 1 assignments\n")
         made, assigned = service.requests[2:]
         assert (made["method"], made["body"]["location"]) == ("PUT", "westeurope")
-        assert (assigned["path"], assigned["query"]) == ("/api/maintenance/assignments", {"by": "ana"})
+        assert (assigned["path"], assigned["query"]) == ("/api/maintenance/assignments", {"actor": "ana"})
         assert assigned["body"]["configurationId"] == CONFIGURATION
         assert assigned["body"]["resourceId"] == ASSIGNMENT["resourceId"]
         assert assigned["body"]["filter"] == ASSIGNMENT["filter"]

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from tests.cli.conftest import Patchwave
 from tests.cli.service import Service, problem, run_document
 
-PAUSE = {"by": "ann", "reason": "bank holiday", "at": "2026-11-01T08:00:00.000Z"}
+PAUSE = {"actor": "ann", "reason": "bank holiday", "at": "2026-11-01T08:00:00.000Z"}
 SKIP = PAUSE | {"occurrence": "2026-11-10T19:00:00.000Z", "reason": "release night"}
 RUN = "20261101T080000Z-monthly-1a2b3c4d"
 
@@ -88,22 +88,22 @@ class TestOrders:
         self, patchwave: Patchwave, service: Service, command: str, answer: dict[str, Any], said: str
     ):
         service.answers = [controls(**answer)]
-        result = patchwave("policy", command, "monthly", "-r", "bank holiday", "--by", "ann")
+        result = patchwave("policy", command, "monthly", "-r", "bank holiday", "--actor", "ann")
         assert (result.code, result.output.strip()) == (0, said)
         [asked] = service.asked("POST", f"/api/policies/monthly/{command}")
-        assert asked["body"] == {"reason": "bank holiday", "by": "ann"}
+        assert asked["body"] == {"reason": "bank holiday", "actor": "ann"}
 
     def test_brackets_and_colons_in_a_reason_are_text(self, patchwave: Patchwave, service: Service):
         reason = "as in [inc-7], until [/etc/motd] is right :warning:"
         service.answers = [controls(pause=PAUSE | {"reason": reason})]
-        result = patchwave("policy", "pause", "monthly", "-r", reason, "--by", "ann")
+        result = patchwave("policy", "pause", "monthly", "-r", reason, "--actor", "ann")
         assert (result.code, result.output.strip()) == (0, f"policy monthly: paused by ann: {reason}")
 
     def test_the_login_name_is_the_actor(self, patchwave: Patchwave, service: Service, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("LOGNAME", "bea")
         service.answers = [controls()]
         assert patchwave("policy", "resume", "monthly", "--reason", "done").code == 0
-        assert service.requests[0]["body"] == {"reason": "done", "by": "bea"}
+        assert service.requests[0]["body"] == {"reason": "done", "actor": "bea"}
 
     def test_without_a_login_name_the_actor_is_empty(
         self, patchwave: Patchwave, service: Service, monkeypatch: pytest.MonkeyPatch
@@ -114,14 +114,14 @@ class TestOrders:
         monkeypatch.setattr("getpass.getuser", no_login_name)
         service.answers = [controls()]
         assert patchwave("policy", "resume", "monthly", "--reason", "done").code == 0
-        assert service.requests[0]["body"] == {"reason": "done", "by": ""}
+        assert service.requests[0]["body"] == {"reason": "done", "actor": ""}
 
     def test_a_skip_is_taken_back(self, patchwave: Patchwave, service: Service):
         service.answers = [controls()]
-        result = patchwave("policy", "skip-next", "monthly", "--undo", "-r", "a mistake", "--by", "ann")
+        result = patchwave("policy", "skip-next", "monthly", "--undo", "-r", "a mistake", "--actor", "ann")
         assert result.code == 0
         [asked] = service.asked("DELETE", "/api/policies/monthly/skip-next")
-        assert asked["query"] == {"reason": "a mistake", "by": "ann"}
+        assert asked["query"] == {"reason": "a mistake", "actor": "ann"}
 
     def test_run_now_shows_the_run(self, patchwave: Patchwave, service: Service):
         service.runs[RUN] = [run_document(RUN, "queued")]
@@ -150,14 +150,25 @@ class TestFreezes:
         "policies": [],
         "tags": None,
     }
-    BOUNDS = ("--from", "2026-12-20", "--to", "2027-01-03", "--zone", "Europe/Berlin", "-r", "closing", "--by", "ann")
+    BOUNDS = (
+        "--from",
+        "2026-12-20",
+        "--to",
+        "2027-01-03",
+        "--zone",
+        "Europe/Berlin",
+        "-r",
+        "closing",
+        "--actor",
+        "ann",
+    )
 
     def test_put(self, patchwave: Patchwave, service: Service):
         service.answers = [JSONResponse(self.FREEZE, 201), JSONResponse(self.FREEZE)]
         said = [patchwave("freeze", "put", "year-end", *self.BOUNDS).output for _ in range(2)]
         assert said == ["freeze year-end created\n", "freeze year-end stored\n"]
         asked = service.asked("PUT", "/api/freezes/year-end")[0]
-        assert asked["query"] == {"by": "ann"}
+        assert asked["query"] == {"actor": "ann"}
         assert asked["body"] == {
             "from": "2026-12-20",
             "to": "2027-01-03",
@@ -204,9 +215,9 @@ class TestFreezes:
 
     def test_delete(self, patchwave: Patchwave, service: Service):
         service.answers = [Response(status_code=204)]
-        result = patchwave("freeze", "delete", "year-end", "-r", "over", "--by", "ann")
+        result = patchwave("freeze", "delete", "year-end", "-r", "over", "--actor", "ann")
         assert (result.code, result.output) == (0, "freeze year-end deleted\n")
-        assert service.asked("DELETE", "/api/freezes/year-end")[0]["query"] == {"reason": "over", "by": "ann"}
+        assert service.asked("DELETE", "/api/freezes/year-end")[0]["query"] == {"reason": "over", "actor": "ann"}
 
 
 @pytest.mark.parametrize(
@@ -217,7 +228,12 @@ def test_the_audit_log_is_read_page_by_page(
     patchwave: Patchwave, service: Service, command: tuple[str, ...], path: str
 ):
     lines = [
-        {"at": f"2026-11-0{day}T08:00:00.000Z", "action": "policy_paused", "by": "ann", "detail": {"reason": f"r{day}"}}
+        {
+            "at": f"2026-11-0{day}T08:00:00.000Z",
+            "action": "policy_paused",
+            "actor": "ann",
+            "detail": {"reason": f"r{day}"},
+        }
         for day in (1, 2)
     ]
     pages = [{"audit": lines[:1], "cursor": "x"}, {"audit": lines[1:], "cursor": None}]

@@ -43,9 +43,9 @@ class TestStart:
         assert request["headers"]["idempotency-key"] == "change-77"
 
     def test_sends_actor_and_reason_of_a_start(self, patchwave: Patchwave, service: Service):
-        assert patchwave("run", "start", "monthly", "--reason", "zero-day", "--by", "ana").code == 0
+        assert patchwave("run", "start", "monthly", "--reason", "zero-day", "--actor", "ana").code == 0
         (request,) = service.asked("POST", "/api/runs")
-        assert request["query"] == {"reason": "zero-day", "by": "ana"}
+        assert request["query"] == {"reason": "zero-day", "actor": "ana"}
         assert request["body"] == {"policy": "monthly", "mode": "patch"}
 
     def test_sends_a_policy_file_inline(self, patchwave: Patchwave, service: Service, tmp_path: Path):
@@ -166,7 +166,7 @@ class TestLookingAtRuns:
     def test_latest_is_never_a_retry_unless_there_is_nothing_else(self, patchwave: Patchwave, service: Service):
         retries = [f"20261112T190{number}00Z-monthly" for number in range(3)]
         for retry in retries:
-            trigger = {"kind": "http", "by": "ana", "detail": f"retry of web-1 in {RUN}", "retryOf": RUN}
+            trigger = {"kind": "http", "actor": "ana", "detail": f"retry of web-1 in {RUN}", "retryOf": RUN}
             service.runs[retry] = [run_document(retry, trigger=trigger)]
         assert patchwave("run", "show", "latest", "-o", "json").document["id"] == retries[-1]
         service.runs[RUN] = [run_document(RUN)]

@@ -37,11 +37,11 @@ class TestOrdersToARun:
         self, patchwave: Patchwave, service: Service, order: str, state: str
     ):
         service.runs[RUN] = [run_document(RUN, "running")]
-        result = patchwave("run", order, RUN, "--comment", "disks are full", "--by", "ana", "-o", "json")
+        result = patchwave("run", order, RUN, "--comment", "disks are full", "--actor", "ana", "-o", "json")
         assert result.code == 0
         assert result.document["state"] == state
         (request,) = service.asked("POST", f"/api/runs/{RUN}/{order}")
-        assert request["body"] == {"comment": "disks are full", "by": "ana"}
+        assert request["body"] == {"comment": "disks are full", "actor": "ana"}
 
     def test_the_login_name_is_the_default_actor(
         self, patchwave: Patchwave, service: Service, monkeypatch: pytest.MonkeyPatch
@@ -50,7 +50,7 @@ class TestOrdersToARun:
         service.runs[RUN] = [run_document(RUN, "running")]
         assert patchwave("run", "pause", "latest").code == 0
         (request,) = service.asked("POST", f"/api/runs/{RUN}/pause")
-        assert request["body"] == {"by": "ben"}
+        assert request["body"] == {"actor": "ben"}
 
     @pytest.mark.parametrize("order", ["pause", "resume", "cancel", "approve", "reject"])
     def test_of_an_unknown_run(self, patchwave: Patchwave, order: str):
@@ -78,7 +78,7 @@ class TestOrdersToTheLatestRun:
                     self.RETRY,
                     "running",
                     createdAt="2026-11-13T19:00:00.000Z",
-                    trigger={"kind": "http", "by": "ana", "detail": "", "retryOf": self.LIVE},
+                    trigger={"kind": "http", "actor": "ana", "detail": "", "retryOf": self.LIVE},
                 )
             ],
         }
@@ -116,39 +116,39 @@ class TestDecisions:
     ):
         """The next ring must not be decided when the request is sent again."""
         service.runs[RUN] = [run_document(RUN, **shown, waitingFor="broad")]
-        assert patchwave("run", order, RUN, "-c", "looks good", "--by", "ana").code == 0
+        assert patchwave("run", order, RUN, "-c", "looks good", "--actor", "ana").code == 0
         (request,) = service.asked("POST", f"/api/runs/{RUN}/{order}")
-        assert request["body"] == {"comment": "looks good", "by": "ana", "ring": "broad"}
+        assert request["body"] == {"comment": "looks good", "actor": "ana", "ring": "broad"}
 
     @pytest.mark.parametrize("option", ["--comment", "-c", "--reason", "-r"])
     def test_reason_is_taken_as_for_policies_and_freezes(self, patchwave: Patchwave, service: Service, option: str):
         service.runs[RUN] = [run_document(RUN, "running")]
-        assert patchwave("run", "pause", RUN, option, "disks are full", "--by", "ana").code == 0
+        assert patchwave("run", "pause", RUN, option, "disks are full", "--actor", "ana").code == 0
         (request,) = service.asked("POST", f"/api/runs/{RUN}/pause")
-        assert request["body"] == {"comment": "disks are full", "by": "ana"}
+        assert request["body"] == {"comment": "disks are full", "actor": "ana"}
 
     def test_of_a_ring_by_name(self, patchwave: Patchwave, service: Service):
         service.runs[RUN] = [run_document(RUN, "awaiting_approval", waitingFor="early")]
-        assert patchwave("run", "approve", RUN, "--ring", "broad", "--by", "ana").code == 0
+        assert patchwave("run", "approve", RUN, "--ring", "broad", "--actor", "ana").code == 0
         (request,) = service.asked("POST", f"/api/runs/{RUN}/approve")
-        assert request["body"] == {"by": "ana", "ring": "broad"}
+        assert request["body"] == {"actor": "ana", "ring": "broad"}
 
     def test_what_else_a_run_waits_for_is_no_ring(self, patchwave: Patchwave, service: Service):
         service.runs[RUN] = [run_document(RUN, "held", waitingFor="lane:broad/westeurope")]
-        assert patchwave("run", "approve", RUN, "--by", "ana").code == 0
+        assert patchwave("run", "approve", RUN, "--actor", "ana").code == 0
         (request,) = service.asked("POST", f"/api/runs/{RUN}/approve")
-        assert request["body"] == {"by": "ana"}
+        assert request["body"] == {"actor": "ana"}
 
 
 class TestMachines:
     def test_skip_by_name(self, patchwave: Patchwave, service: Service):
         service.runs[RUN] = [run_document(RUN, "running")]
         service.machines[RUN] = [machine_document("web-1", None), machine_document("web-2", None)]
-        result = patchwave("run", "skip", RUN, "web-2", "-c", "being rebuilt", "--by", "ana")
+        result = patchwave("run", "skip", RUN, "web-2", "-c", "being rebuilt", "--actor", "ana")
         assert result.code == 0
         key = service.machines[RUN][1]["key"]
         (request,) = service.asked("POST", f"/api/runs/{RUN}/machines/{key}/skip")
-        assert request["body"] == {"comment": "being rebuilt", "by": "ana"}
+        assert request["body"] == {"comment": "being rebuilt", "actor": "ana"}
         assert "by ana 2026-11-10 19:30:00Z: being rebuilt" in result.output
 
     def test_retry_shows_the_new_run(self, patchwave: Patchwave, service: Service):
@@ -183,16 +183,16 @@ class TestMachines:
 
 class TestAuditAndPlan:
     LINES: list[dict[str, Any]] = [  # noqa: RUF012 - read only
-        {"at": MOMENT, "action": "run_paused", "by": "ana", "detail": {"comment": "disks are full", "before": ""}},
-        {"at": MOMENT, "action": "gate_closed", "by": "patchwave", "detail": "cut text … [cut"},
-        {"at": MOMENT, "action": "run_resumed", "by": "ben", "detail": None},
+        {"at": MOMENT, "action": "run_paused", "actor": "ana", "detail": {"comment": "disks are full", "before": ""}},
+        {"at": MOMENT, "action": "gate_closed", "actor": "patchwave", "detail": "cut text … [cut"},
+        {"at": MOMENT, "action": "run_resumed", "actor": "ben", "detail": None},
     ]
 
     def test_nested_values_of_the_audit_are_words(self, patchwave: Patchwave, service: Service):
         service.runs[RUN] = [run_document(RUN)]
         rings = {"canary": 1, "broad": 12}
         detail = {"endsRun": False, "trigger": {"kind": "http", "detail": ""}, "rings": rings, "excluded": {}}
-        service.audit = [{"at": MOMENT, "action": "planned", "by": "patchwave", "detail": detail}]
+        service.audit = [{"at": MOMENT, "action": "planned", "actor": "patchwave", "detail": detail}]
         output = patchwave("run", "audit", RUN).output
         assert "endsRun no, trigger (kind http), rings (canary 1, broad 12)" in " ".join(output.split())
         assert "excluded" not in output
@@ -228,8 +228,8 @@ class TestAuditAndPlan:
 
 class TestWhatAPersonSees:
     def test_shows_commands_decisions_and_what_the_run_waits_for(self, patchwave: Patchwave, service: Service):
-        order = {"by": "ana", "why": "disks are full", "at": MOMENT, "before": "running", "after": "paused"}
-        decision = {"approved": True, "by": "ben", "comment": "canary is fine", "at": MOMENT}
+        order = {"actor": "ana", "why": "disks are full", "at": MOMENT, "before": "running", "after": "paused"}
+        decision = {"approved": True, "actor": "ben", "comment": "canary is fine", "at": MOMENT}
         service.runs[RUN] = [
             run_document(
                 RUN,

@@ -49,7 +49,7 @@ async def azure(storage: Storage, simulator: Simulator, monkeypatch: pytest.Monk
 async def prepare(storage: Storage, one: str, section: dict[str, Any] | None = None, **fields: Any) -> str:
     """A run with that machine; the machine's key."""
     policy = {"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION]}, "health": section or {}}
-    trigger = Trigger(kind=TriggerKind.HTTP, by="ada@example.com")
+    trigger = Trigger(kind=TriggerKind.HTTP, actor="ada@example.com")
     await storage.runs.create(
         Run(
             id=RUN_ID,
@@ -120,7 +120,7 @@ async def test_a_cancelled_run_gives_no_machine_time_to_settle(storage: Storage,
     assert (await check(key, Moment.BEFORE)).state is HealthState.OK
     change(simulator, one, resourceHealth="Unavailable")
     assert (await check(key, Moment.AFTER, 30)).state is HealthState.WAIT
-    await storage.runs.cancel(RUN_ID, Order(by="ana", at=AT))
+    await storage.runs.cancel(RUN_ID, Order(actor="ana", at=AT))
     judged = await check(key, Moment.AFTER, 60)
     assert judged.state is HealthState.UNHEALTHY
     assert judged.outcome is not None

@@ -73,7 +73,7 @@ def configure(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 
 
 async def make_run(storage: Storage, *, policy: dict[str, Any] = POLICY, **fields: Any) -> Run:
-    trigger = Trigger(kind=TriggerKind.HTTP, by="ada@example.com")
+    trigger = Trigger(kind=TriggerKind.HTTP, actor="ada@example.com")
     run = Run(
         id=RUN_ID, policy="monthly", mode=Mode.PATCH, state=RunState.QUEUED, trigger=trigger, created_at=AT,
         policy_snapshot=policy,

@@ -102,10 +102,10 @@ async def test_a_restart_is_done_when_the_machine_has_restarted(azure: Simulator
 async def test_nothing_is_sent_while_somebody_pauses_the_run(azure: Simulator, storage: Storage) -> None:
     one = azure.take(rebootPending=True)
     key = await prepare(storage, one, {})
-    await storage.runs.pause(RUN_ID, Order(by="ana", at=datetime.now(UTC)))
+    await storage.runs.pause(RUN_ID, Order(actor="ana", at=datetime.now(UTC)))
     assert (await ask(key)).requeued
     assert sent(azure, "power", "POST", one) == []
-    await storage.runs.resume(RUN_ID, Order(by="ana", at=datetime.now(UTC)))
+    await storage.runs.resume(RUN_ID, Order(actor="ana", at=datetime.now(UTC)))
     assert (await finish(key)).accepted
 
 
@@ -123,7 +123,7 @@ async def test_nothing_is_sent_to_a_machine_that_was_frozen_meanwhile(azure: Sim
     at = datetime.now(UTC)
     bounds = {"from": at - timedelta(hours=1), "to": at + timedelta(hours=1)}
     frozen = {name: f"{moment:%Y-%m-%dT%H:%M:%SZ}" for name, moment in bounds.items()} | {"reason": "year end"}
-    await storage.freezes.put(parse_freeze(frozen, name="year-end"), by="ana", at=at)
+    await storage.freezes.put(parse_freeze(frozen, name="year-end"), actor="ana", at=at)
     assert (await ask(key)).requeued
     assert sent(azure, "power", "POST", one) == []
 

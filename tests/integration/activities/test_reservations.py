@@ -75,7 +75,7 @@ async def test_the_wait_is_in_the_audit_log_once(storage: Storage) -> None:
     for _ in range(3):
         await take(U1)
     lines = [line for line in (await storage.audit.list_page(U1, 10, None)).items if line["action"] == "run_waits"]
-    assert [(line["by"], line["detail"]["for"]) for line in lines] == [("patchwave", [U0])]
+    assert [(line["actor"], line["detail"]["for"]) for line in lines] == [("patchwave", [U0])]
     assert lines[0]["detail"]["why"] == f"the run {U0}: both work on the availability set av"
 
 
@@ -106,7 +106,7 @@ async def test_a_paused_run_keeps_its_turn(storage: Storage) -> None:
     await begin(storage, U0, AV)
     await begin(storage, U1, AV)
     await take(U0)
-    await storage.runs.pause(U0, Order(by="ana", at=NOW + timedelta(minutes=1)))
+    await storage.runs.pause(U0, Order(actor="ana", at=NOW + timedelta(minutes=1)))
     assert (await take(U1)).waits_for.startswith(f"the run {U0}")
 
 

@@ -41,7 +41,7 @@ def gate(scope: str, *, ends_run: bool = False) -> ErrorBudgetExceeded:
 
 
 async def lines(storage: Storage) -> list[tuple[str, str]]:
-    return [(line["action"], line["by"]) for line in (await storage.audit.list_page(RUN, 50, None)).items]
+    return [(line["action"], line["actor"]) for line in (await storage.audit.list_page(RUN, 50, None)).items]
 
 
 async def test_controls_are_what_the_row_says(live: Storage) -> None:

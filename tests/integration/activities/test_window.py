@@ -93,7 +93,7 @@ async def change(storage: Storage, **changes: Any) -> Policy:
 
 async def freeze(storage: Storage, start: datetime, end: datetime, **fields: Any) -> None:
     bounds = {"from": start.isoformat(), "to": end.isoformat(), "reason": "closing"}
-    await storage.freezes.put(parse_freeze(bounds | fields, name="year-end"), by="ann", at=OPENS)
+    await storage.freezes.put(parse_freeze(bounds | fields, name="year-end"), actor="ann", at=OPENS)
 
 
 async def look() -> NextWindow:
@@ -168,7 +168,7 @@ class TestNextWindow:
         assert (await look()).opens_at == AFTER_NEXT
 
     async def test_a_person_s_pause_of_the_run_outlasts_the_wait(self, storage: Storage, run: Run) -> None:
-        await storage.runs.pause(RUN, Order(by="ann", why="storm", at=OPENS))
+        await storage.runs.pause(RUN, Order(actor="ann", why="storm", at=OPENS))
         await look()
         await window.enter_window(OpenWindow(run_id=RUN, ends_at=NEXT + 4 * HOUR))
         paused = await stored(storage)
@@ -180,17 +180,17 @@ class TestNextWindow:
 
     async def test_what_people_say_meanwhile_counts(self, storage: Storage, run: Run, clock: Clock) -> None:
         await look()
-        await storage.overrides.skip("monthly", Skip(occurrence=NEXT, by="ann", reason="x", at=OPENS))
+        await storage.overrides.skip("monthly", Skip(occurrence=NEXT, actor="ann", reason="x", at=OPENS))
         assert (await look()).opens_at == AFTER_NEXT
-        await storage.overrides.unskip("monthly", NEXT, by="ann", reason="x", at=OPENS)
+        await storage.overrides.unskip("monthly", NEXT, actor="ann", reason="x", at=OPENS)
         await freeze(storage, NEXT, NEXT + HOUR)
         assert (await look()).opens_at == AFTER_NEXT
-        await storage.freezes.delete("year-end", by="ann", reason="x", at=OPENS)
-        await storage.overrides.pause("monthly", Pause(by="ann", reason="x", at=OPENS))
+        await storage.freezes.delete("year-end", actor="ann", reason="x", at=OPENS)
+        await storage.overrides.pause("monthly", Pause(actor="ann", reason="x", at=OPENS))
         assert (await look()).opens_at == NEXT
         clock.now = NEXT
         assert (await look()).opens_at == AFTER_NEXT
-        await storage.overrides.resume("monthly", by="ann", reason="x", at=OPENS)
+        await storage.overrides.resume("monthly", actor="ann", reason="x", at=OPENS)
         assert (await look()).opens_at == NEXT
         await change(storage, schedule=SCHEDULE | {"recurrence": "third Tuesday"})
         assert (await look()).opens_at == NEXT + 7 * DAY

@@ -20,8 +20,8 @@ TYPED = ("ana@example.org (claimed)", "", False)
 NO_PERSON = ("api", "", False)
 APPROVED_POLICY = {**POLICY, "rings": [{"name": "all", "approval": {}}]}
 
-SAID = {"reason": "maintenance", "by": "ana@example.org"}
-SAID = {"comment": "maintenance", "by": "ana@example.org"}
+SAID = {"reason": "maintenance", "actor": "ana@example.org"}
+SAID = {"comment": "maintenance", "actor": "ana@example.org"}
 SCHEDULE = {"recurrence": "RRULE:FREQ=DAILY", "startDate": "2099-01-01", "time": "02:30", "timeZone": "UTC"}
 FREEZE = {"from": "2026-12-20", "to": "2027-01-03", "timeZone": "Europe/Berlin", "reason": "closing"}
 
@@ -29,7 +29,7 @@ FREEZE = {"from": "2026-12-20", "to": "2027-01-03", "timeZone": "Europe/Berlin",
 async def last_line(storage: Storage, subject: str, action: str) -> tuple[str, str, bool]:
     found = (await storage.audit.list_page(subject, 100, None)).items
     line = [line for line in found if line["action"] == action][-1]
-    return line["by"], line["byId"], line["proven"]
+    return line["actor"], line["actorId"], line["proven"]
 
 
 async def every_order(storage: Storage, headers: dict[str, str], *, typed: bool) -> dict[str, tuple[str, str, bool]]:
@@ -106,7 +106,7 @@ async def test_every_order_without_a_name_is_of_the_api(storage: Storage) -> Non
 
 @pytest.mark.parametrize("typed", ["timer", "patchwave", "api", "azure", "cleanup"])
 async def test_no_key_holder_goes_by_the_name_of_a_part_of_the_app(storage: Storage, monthly: str, typed: str) -> None:
-    assert (await call(policy_schedule.pause_policy, body={**SAID, "by": typed}, name=monthly)).status == 200
+    assert (await call(policy_schedule.pause_policy, body={**SAID, "actor": typed}, name=monthly)).status == 200
     assert await last_line(storage, monthly, "policy_paused") == (f"{typed} (claimed)", "", False)
 
 
@@ -136,11 +136,11 @@ async def test_an_export_keeps_who_has_the_evidence(storage: Storage) -> None:
 
 
 async def test_a_webhook_starts_runs_in_nobodys_name(storage: Storage, monthly: str) -> None:
-    started = await call(run_webhook, body=b'{"by": "ana@example.org"}', engine=Engine(), policy=monthly)
+    started = await call(run_webhook, body=b'{"actor": "ana@example.org"}', engine=Engine(), policy=monthly)
     assert await last_line(storage, started.json["id"], "run_started") == NO_PERSON
 
 
 async def test_a_line_from_before_ids_were_kept_is_shown_without_one(storage: Storage) -> None:
-    await storage._store.audit.insert("monthly", "2026-11-10~1", {"at": "2026-11-10", "action": "old", "by": "ana"})
+    await storage._store.audit.insert("monthly", "2026-11-10~1", {"at": "2026-11-10", "action": "old", "actor": "ana"})
     [line] = (await storage.audit.list_page("monthly", 10, None)).items
-    assert (line["by"], line["byId"], line["proven"]) == ("ana", "", False)
+    assert (line["actor"], line["actorId"], line["proven"]) == ("ana", "", False)

@@ -231,7 +231,7 @@ async def stored(storage: Storage, run_id: str = RUN) -> Run:
 
 @pytest.mark.usefixtures("roles")
 async def test_nobody_approves_a_run_that_they_started_where_the_policy_says_so(storage: Storage) -> None:
-    engine = await begin(storage, Trigger(kind=TriggerKind.HTTP, by="ana@example.org", by_id=ANA))
+    engine = await begin(storage, Trigger(kind=TriggerKind.HTTP, actor="ana@example.org", actor_id=ANA))
     refused = await approve(engine, ANA, name="somebody-else@example.org")
     assert refused.status == 403
     assert "another person" in refused.problem["detail"]
@@ -239,12 +239,12 @@ async def test_nobody_approves_a_run_that_they_started_where_the_policy_says_so(
     # A name proves nothing; two people may even share one.
     assert (await approve(engine, BEN, name="ana@example.org")).status == 202
     decision = (await stored(storage)).decisions["broad"]
-    assert (decision.approved, decision.by_id) == (True, BEN)
+    assert (decision.approved, decision.actor_id) == (True, BEN)
 
 
 @pytest.mark.usefixtures("roles")
 async def test_whoever_started_a_run_may_reject_it_and_approve_what_is_not_for_others(storage: Storage) -> None:
-    engine = await begin(storage, Trigger(kind=TriggerKind.HTTP, by="ana", by_id=ANA))
+    engine = await begin(storage, Trigger(kind=TriggerKind.HTTP, actor="ana", actor_id=ANA))
     assert (await approve(engine, ANA, "canary")).status == 202
     assert (await approve(engine, ANA, command=run_commands.reject_ring)).status == 202
 
@@ -252,7 +252,7 @@ async def test_whoever_started_a_run_may_reject_it_and_approve_what_is_not_for_o
 @pytest.mark.usefixtures("roles")
 @pytest.mark.parametrize("kind", BY_NOBODY)
 async def test_a_run_that_nobody_started_is_approved_by_any_approver(storage: Storage, kind: TriggerKind) -> None:
-    engine = await begin(storage, Trigger(kind=kind, by="timer"))
+    engine = await begin(storage, Trigger(kind=kind, actor="timer"))
     assert (await approve(engine, ANA)).status == 202
 
 
@@ -260,7 +260,7 @@ async def test_a_run_that_nobody_started_is_approved_by_any_approver(storage: St
 @pytest.mark.parametrize("kind", [*BY_NOBODY, TriggerKind.HTTP])
 async def test_the_author_of_the_policy_approves_no_run_of_it(storage: Storage, kind: TriggerKind) -> None:
     """However the run began: a timer starts what its author wrote, too."""
-    trigger = Trigger(kind=kind, by="x", by_id=BEN if kind is TriggerKind.HTTP else "")
+    trigger = Trigger(kind=kind, actor="x", actor_id=BEN if kind is TriggerKind.HTTP else "")
     engine = await begin(storage, trigger, author_id=ANA)
     refused = await approve(engine, ANA)
     assert (refused.status, "wrote the policy" in refused.problem["detail"]) == (403, True)
@@ -270,7 +270,7 @@ async def test_the_author_of_the_policy_approves_no_run_of_it(storage: Storage, 
 
 @pytest.mark.usefixtures("roles")
 async def test_where_the_author_is_not_known_there_is_no_second_person(storage: Storage) -> None:
-    engine = await begin(storage, Trigger(kind=TriggerKind.TIMER, by="timer"), author_id="")
+    engine = await begin(storage, Trigger(kind=TriggerKind.TIMER, actor="timer"), author_id="")
     assert (await approve(engine, ANA)).status == 403
     # That of a run from before authors were kept is not known either.
     await storage.runs.create(run(NOW + timedelta(days=1), policy_snapshot=SNAPSHOT))
@@ -283,7 +283,7 @@ async def test_where_the_author_is_not_known_there_is_no_second_person(storage: 
 @pytest.mark.usefixtures("roles")
 async def test_whoever_started_or_retried_a_run_approves_no_retry_of_it(storage: Storage) -> None:
     await put_rules(SNAPSHOT)
-    engine = await begin(storage, Trigger(kind=TriggerKind.HTTP, by="ana", by_id=ANA))
+    engine = await begin(storage, Trigger(kind=TriggerKind.HTTP, actor="ana", actor_id=ANA))
     await end_machine(storage)
     retried = await call(
         run_commands.retry_machine,
@@ -325,7 +325,7 @@ async def test_a_line_that_a_dead_worker_owes_is_the_authors(storage: Storage) -
     for _ in range(2):
         await put_rules(SNAPSHOT, DORA)
     [line] = (await storage.audit.list_page("monthly", 10, None)).items
-    assert (line["at"], line["by"], line["byId"], line["proven"]) == (format_instant(NOW), "cleo", CLEO, True)
+    assert (line["at"], line["actor"], line["actorId"], line["proven"]) == (format_instant(NOW), "cleo", CLEO, True)
     assert line["detail"]["version"] == 1
 
 
@@ -402,14 +402,14 @@ async def test_an_approval_says_what_was_approved(storage: Storage) -> None:
 
 @pytest.mark.usefixtures("platform")
 async def test_keys_do_not_tell_two_people_apart(storage: Storage) -> None:
-    engine = await begin(storage, Trigger(kind=TriggerKind.HTTP, by="ana"))
+    engine = await begin(storage, Trigger(kind=TriggerKind.HTTP, actor="ana"))
     refused = await approve(engine, BEN)
     assert (refused.status, refused.problem["detail"]) == (
         403,
         "A second person has to approve this ring, and keys alone do not tell people apart:"
         " turn roles on, then write the policy and start it again.",
     )
-    other = await begin(storage, Trigger(kind=TriggerKind.TIMER, by="timer"))
+    other = await begin(storage, Trigger(kind=TriggerKind.TIMER, actor="timer"))
     # Although the platform names BEN, and the author is known to be another.
     assert (await approve(other, BEN)).status == 403
     assert (await stored(storage)).decisions == {}
@@ -423,7 +423,7 @@ async def test_a_start_a_retry_and_a_run_now_keep_who_started_them(storage: Stor
         policy_schedule.run_policy_now, body={"reason": "now"}, headers=operator, engine=Engine(), name=monthly
     )
     await put_rules(SNAPSHOT)
-    await begin(storage, Trigger(kind=TriggerKind.HTTP, by="ben", by_id=BEN))
+    await begin(storage, Trigger(kind=TriggerKind.HTTP, actor="ben", actor_id=BEN))
     await end_machine(storage)
     retried = await call(
         run_commands.retry_machine, headers=operator, engine=Engine(), runId=RUN, machineKey=machine(1).key
@@ -431,7 +431,7 @@ async def test_a_start_a_retry_and_a_run_now_keep_who_started_them(storage: Stor
     for answer in (started, ordered, retried):
         assert answer.status == 202, answer.text
         trigger = (await stored(storage, answer.json["id"])).trigger
-        assert (trigger.by, trigger.by_id) == ("ana@example.org", ANA)
+        assert (trigger.actor, trigger.actor_id) == ("ana@example.org", ANA)
 
 
 async def put_rules(document: dict[str, Any], who: str = CLEO) -> Answer:
@@ -453,7 +453,7 @@ async def retried_by(who: str, role: str, run_id: str = RUN) -> Answer:
 @pytest.mark.usefixtures("roles")
 async def test_an_operator_retries_what_the_stored_policy_still_allows(storage: Storage) -> None:
     await put_rules(SNAPSHOT)
-    await begin(storage, Trigger(kind=TriggerKind.HTTP, by="cleo", by_id=CLEO))
+    await begin(storage, Trigger(kind=TriggerKind.HTTP, actor="cleo", actor_id=CLEO))
     await end_machine(storage)
     first = await retried_by(ANA, "operator")
     assert first.status == 202, first.text
@@ -468,7 +468,7 @@ async def test_an_operator_retries_what_the_stored_policy_still_allows(storage: 
 async def test_an_operator_retries_no_rules_that_no_stored_policy_has_any_more(storage: Storage, change: str) -> None:
     if change != "inline":
         await put_rules(SNAPSHOT)
-    await begin(storage, Trigger(kind=TriggerKind.HTTP, by="cleo", by_id=CLEO))
+    await begin(storage, Trigger(kind=TriggerKind.HTTP, actor="cleo", actor_id=CLEO))
     await end_machine(storage)
     if change == "deleted":
         await storage.policies.delete("monthly", if_match=None)
@@ -484,8 +484,8 @@ async def test_an_operator_retries_no_rules_that_no_stored_policy_has_any_more(s
 @pytest.mark.usefixtures("roles")
 async def test_a_principal_without_a_name_goes_by_its_id(storage: Storage, monthly: str) -> None:
     answer = await call(
-        policies.put_policy, body=POLICY, headers=signed_in(ANA, "author"), query={"by": "the-boss"}, name="fresh"
+        policies.put_policy, body=POLICY, headers=signed_in(ANA, "author"), query={"actor": "the-boss"}, name="fresh"
     )
     assert answer.status == 201
     [line] = (await storage.audit.list_page("fresh", 10, None)).items
-    assert line["by"] == ANA
+    assert line["actor"] == ANA

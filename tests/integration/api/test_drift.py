@@ -129,7 +129,7 @@ async def test_the_fleet_is_read_and_judged(azure: httpx.AsyncClient, storage: S
         FindingKind.SAME_START: {"scheduled"},
     }
 
-    pause = Pause(by="ann", reason="holidays", at=datetime.now(UTC))
+    pause = Pause(actor="ann", reason="holidays", at=datetime.now(UTC))
     await storage.overrides.pause("monthly", pause)
     (nobody,) = (await examined(kind="unpatched", subject="NOBODY")).findings
     assert "is paused by ann: holidays" in nobody.evidence

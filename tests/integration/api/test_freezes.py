@@ -17,7 +17,7 @@ FREEZE: dict[str, Any] = {"from": "2026-12-20", "to": "2027-01-03", "timeZone": 
 
 
 async def test_a_freeze_lives(storage: Storage, monthly: str) -> None:
-    created = await call(put_freeze, body=FREEZE, query={"by": "ann"}, name="year-end")
+    created = await call(put_freeze, body=FREEZE, query={"actor": "ann"}, name="year-end")
     assert created.status == 201
     assert created.json == FREEZE | {"name": "year-end", "policies": [], "tags": None}
     assert (await call(get_freeze, name="year-end")).json == created.json
@@ -27,12 +27,12 @@ async def test_a_freeze_lives(storage: Storage, monthly: str) -> None:
     assert (changed.status, changed.json["policies"]) == (200, [monthly])
     assert (await call(list_freezes)).json == {"freezes": [changed.json]}
 
-    gone = await call(delete_freeze, body={"reason": "the books are closed", "by": "bob"}, name="year-end")
+    gone = await call(delete_freeze, body={"reason": "the books are closed", "actor": "bob"}, name="year-end")
     assert (gone.status, gone.text) == (204, "")
     assert (await call(get_freeze, name="year-end")).problem["status"] == 404
     assert (await call(list_freezes)).json == {"freezes": []}
     lines = (await call(list_freeze_audit, name="year-end")).json["audit"]
-    assert [(line["action"], line["by"], line["detail"]["reason"]) for line in lines] == [
+    assert [(line["action"], line["actor"], line["detail"]["reason"]) for line in lines] == [
         ("freeze_written", "ann (claimed)", "closing"),
         ("freeze_written", "api", "closing"),
         ("freeze_deleted", "bob (claimed)", "the books are closed"),

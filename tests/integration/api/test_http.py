@@ -164,7 +164,7 @@ async def test_no_answer_repeats_the_text_of_an_internal_error(storage: Storage,
 @pytest.mark.usefixtures("storage", "platform")
 def test_the_caller_is_a_short_printable_name(name: str, expected: str) -> None:
     request = func.HttpRequest("GET", "/", headers={"x-ms-client-principal-name": name}, body=b"")
-    assert caller_of(request) == Signed(by=expected, proven=expected != "api")
+    assert caller_of(request) == Signed(actor=expected, proven=expected != "api")
 
 
 @pytest.mark.parametrize("said", [None, "False", ""])
@@ -172,12 +172,12 @@ def test_a_name_counts_only_where_the_platform_writes_it(said: str | None, monke
     if said is not None:
         monkeypatch.setenv("WEBSITE_AUTH_ENABLED", said)
     request = func.HttpRequest("GET", "/", headers={"x-ms-client-principal-name": "the-boss"}, body=b"")
-    assert caller_of(request) == Signed(by="api")
-    assert caller_of(request, claimed="ana") == Signed(by="ana (claimed)")
+    assert caller_of(request) == Signed(actor="api")
+    assert caller_of(request, claimed="ana") == Signed(actor="ana (claimed)")
 
 
 def test_a_caller_without_a_name_is_the_api() -> None:
-    assert caller_of(func.HttpRequest("GET", "/", body=b"")) == Signed(by="api")
+    assert caller_of(func.HttpRequest("GET", "/", body=b"")) == Signed(actor="api")
 
 
 def test_an_answer_is_json() -> None:

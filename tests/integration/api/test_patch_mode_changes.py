@@ -24,12 +24,12 @@ from tests.support.http_calls import Answer, Engine, PurgedEngine, call
 
 __all__ = ["azure", "simulator"]
 
-ORDER = {"reason": "tested", "by": "ann"}
+ORDER = {"reason": "tested", "actor": "ann"}
 
 
 def request(*names: str, **changes: Any) -> dict[str, Any]:
     scope = {"machineIds": [machine_id(name) for name in names]}
-    return {"scope": scope, "patchMode": "AutomaticByPlatform", "bypass": True, "by": "ann", **changes}
+    return {"scope": scope, "patchMode": "AutomaticByPlatform", "bypass": True, "actor": "ann", **changes}
 
 
 async def plan(*names: str, **changes: Any) -> dict[str, Any]:
@@ -55,7 +55,7 @@ async def test_a_plan_says_what_becomes_of_each_machine_and_changes_nothing(azur
     change = await plan("scenario-1", "scenario-3", "scenario-8", "not-there", reason="move")
     assert (change["state"], change["machines"], change["toChange"]) == ("planned", 4, 2)
     assert change["countsByEnd"] == {"unchanged": 1, "failed": 1}
-    assert (change["planned"]["by"], change["planned"]["why"]) == ("ann (claimed)", "move")
+    assert (change["planned"]["actor"], change["planned"]["why"]) == ("ann (claimed)", "move")
     rows = await machines(change)
     assert {name: row["end"] for name, row in rows.items()} == {
         "scenario-1": "unchanged",
@@ -102,7 +102,7 @@ async def test_a_start_hands_it_to_the_engine_once_and_again_when_asked(azure: h
     }
     listed = await call(patch_mode_changes.list_mode_change_audit, changeId=change["id"])
     assert [line["action"] for line in listed.json["audit"]] == ["mode_change_planned", "mode_change_started"]
-    assert {(line["by"], line["byId"], line["proven"]) for line in listed.json["audit"]} == {
+    assert {(line["actor"], line["actorId"], line["proven"]) for line in listed.json["audit"]} == {
         ("ann (claimed)", "", False)
     }
 
@@ -148,11 +148,11 @@ async def stored(storage: Storage, age: timedelta, state: ChangeState = ChangeSt
         scope=Scope(),
         max_concurrent=1,
         max_failures=1,
-        planned=Order(by="ann", at=at),
+        planned=Order(actor="ann", at=at),
         machines=1,
     )
     await storage.patch_mode_changes.create(change, [plan_machine(machine, wanted, at)])
-    await storage.audit.add(change.id, "mode_change_planned", by="ann", at=at)
+    await storage.audit.add(change.id, "mode_change_planned", actor="ann", at=at)
     return change.id
 
 

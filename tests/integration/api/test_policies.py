@@ -42,15 +42,15 @@ async def test_a_policy_lives(storage: Storage) -> None:
 async def test_the_audit_log_says_what_changed_who_changed_it_and_why(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await call(put_policy, body=POLICY, query={"by": "ana"}, name="monthly")
+    await call(put_policy, body=POLICY, query={"actor": "ana"}, name="monthly")
     changed = POLICY | {"maxConcurrent": 9, "ramp": True}
-    await call(put_policy, body=changed, query={"by": "ana", "reason": "a careful start"}, name="monthly")
+    await call(put_policy, body=changed, query={"actor": "ana", "reason": "a careful start"}, name="monthly")
     monkeypatch.setattr("patchwave.api.auth.platform_signs_in", lambda: True)
     signed_in = {"x-ms-client-principal-name": "ben@example.org"}
-    await call(delete_policy, query={"by": "ana", "reason": "moved"}, headers=signed_in, name="monthly")
+    await call(delete_policy, query={"actor": "ana", "reason": "moved"}, headers=signed_in, name="monthly")
     first, second, third = (await storage.audit.list_page("monthly", 10, None)).items
-    assert (first["by"], first["detail"]["version"], first["detail"]["scripts"]) == ("ana (claimed)", 1, {})
-    assert second["by"] == "ana (claimed)"
+    assert (first["actor"], first["detail"]["version"], first["detail"]["scripts"]) == ("ana (claimed)", 1, {})
+    assert second["actor"] == "ana (claimed)"
     assert second["detail"] | {"digest": "", "scope": "", "scripts": {}} == {
         "digest": "",
         "scope": "",
@@ -62,11 +62,16 @@ async def test_the_audit_log_says_what_changed_who_changed_it_and_why(
             {"path": "ramp", "before": False, "after": True},
         ],
     }
-    assert (third["action"], third["by"], third["detail"]) == ("policy_deleted", "ben@example.org", {"reason": "moved"})
+    assert (third["action"], third["actor"], third["detail"]) == (
+        "policy_deleted",
+        "ben@example.org",
+        {"reason": "moved"},
+    )
 
 
 @pytest.mark.parametrize(
-    ("query", "path"), [({"reason": "x" * 501}, "reason"), ({"reason": "a\nb"}, "reason"), ({"by": "x" * 201}, "by")]
+    ("query", "path"),
+    [({"reason": "x" * 501}, "reason"), ({"reason": "a\nb"}, "reason"), ({"actor": "x" * 201}, "actor")],
 )
 async def test_a_reason_or_name_that_cannot_be_kept_is_refused(
     storage: Storage, query: dict[str, str], path: str

@@ -27,7 +27,7 @@ SCHEDULE = {
     "timeZone": "Europe/Berlin",
     "window": "PT4H",
 }
-WHY = {"reason": "release night", "by": "ann"}
+WHY = {"reason": "release night", "actor": "ann"}
 ANN = "ann (claimed)"
 
 
@@ -45,7 +45,7 @@ async def put(storage: Storage, **document: Any) -> None:
 
 async def freeze(storage: Storage, start: datetime, end: datetime, **fields: Any) -> None:
     bounds = {"from": start.isoformat(), "to": end.isoformat(), "reason": "closing"}
-    await storage.freezes.put(parse_freeze(bounds | fields, name="year-end"), by="ann", at=STORED_AT)
+    await storage.freezes.put(parse_freeze(bounds | fields, name="year-end"), actor="ann", at=STORED_AT)
 
 
 async def upcoming(count: int = 3) -> list[dict[str, Any]]:
@@ -55,7 +55,7 @@ async def upcoming(count: int = 3) -> list[dict[str, Any]]:
 
 
 async def actions(storage: Storage) -> list[tuple[str, str]]:
-    return [(line["action"], line["by"]) for line in (await storage.audit.list_page(NAME, 100, None)).items]
+    return [(line["action"], line["actor"]) for line in (await storage.audit.list_page(NAME, 100, None)).items]
 
 
 def instant(text: str) -> datetime:
@@ -105,7 +105,7 @@ class TestOccurrences:
         assert await listed() == [("02 01:30", "run"), ("03 01:30", "run")]
         await freeze(storage, now - timedelta(hours=1), now + timedelta(hours=1))
         assert await listed() == [("02 01:30", "frozen"), ("03 01:30", "run")]
-        await storage.freezes.delete("year-end", by="ann", reason="over", at=STORED_AT)
+        await storage.freezes.delete("year-end", actor="ann", reason="over", at=STORED_AT)
         await start_due_policies(storage, Engine(), now)
         assert await listed() == [("03 01:30", "run"), ("04 01:30", "run")]
 
@@ -122,10 +122,13 @@ class TestOccurrences:
 class TestPause:
     async def test_a_pause_is_shown_and_ends(self, storage: Storage, engine: Engine, nightly: str) -> None:
         first = await call(policy_schedule.pause_policy, body=WHY, name=nightly)
-        again = await call(policy_schedule.pause_policy, body={"reason": "another", "by": "bob"}, name=nightly)
+        again = await call(policy_schedule.pause_policy, body={"reason": "another", "actor": "bob"}, name=nightly)
         assert (first.status, again.status) == (200, 200)
         assert first.json == again.json
-        assert {name: first.json["pause"][name] for name in ("by", "reason")} == {"by": ANN, "reason": WHY["reason"]}
+        assert {name: first.json["pause"][name] for name in ("actor", "reason")} == {
+            "actor": ANN,
+            "reason": WHY["reason"],
+        }
         assert [each["why"] for each in await upcoming()] == [f"paused by {ANN}: release night"] * 3
 
         for _ in range(2):
@@ -138,7 +141,7 @@ class TestPause:
     async def test_who_is_signed_in_counts_more_than_what_somebody_says(self, storage: Storage, nightly: str) -> None:
         headers = {"x-ms-client-principal-name": "ana@example.org"}
         answer = await call(policy_schedule.pause_policy, body=WHY, headers=headers, name=nightly)
-        assert answer.json["pause"]["by"] == "ana@example.org"
+        assert answer.json["pause"]["actor"] == "ana@example.org"
 
     @pytest.mark.parametrize("engine_fails", [False, True])
     async def test_a_resumption_wakes_the_run_that_waits(
@@ -168,7 +171,7 @@ class TestSkip:
         await call(policy_schedule.skip_next_occurrence, body=WHY, name=nightly)
         for _ in range(2):
             answer = await call(
-                policy_schedule.unskip_next_occurrence, query={"reason": "mistake", "by": "bob"}, name=nightly
+                policy_schedule.unskip_next_occurrence, query={"reason": "mistake", "actor": "bob"}, name=nightly
             )
             assert (answer.status, answer.json["skips"]) == (200, [])
         assert [each["decision"] for each in await upcoming()] == ["run"] * 3
@@ -200,7 +203,7 @@ class TestRunNow:
         run = await storage.runs.get(answer.json["id"])
         assert run is not None
         assert (answer.status, answer.headers["Location"]) == (202, f"/api/runs/{run.id}")
-        assert (run.trigger.kind, run.trigger.by, run.trigger.detail) == (
+        assert (run.trigger.kind, run.trigger.actor, run.trigger.detail) == (
             TriggerKind.HTTP,
             ANN,
             "run now: release night",
@@ -241,7 +244,7 @@ class TestRunNow:
         self, storage: Storage, engine: Engine, nightly: str
     ) -> None:
         old = "20201110T190000Z-nightly-1a2b3c4d"
-        await storage.overrides.request_run(NAME, old, instead_of="", by="ann", reason="x", at=STORED_AT)
+        await storage.overrides.request_run(NAME, old, instead_of="", actor="ann", reason="x", at=STORED_AT)
         assert (await self.run_now(engine))["id"] != old
 
     async def test_pauses_and_skips_are_about_the_schedule(
@@ -271,7 +274,7 @@ async def test_the_audit_log_of_a_policy_is_read_in_pages(storage: Storage, engi
     first = await call(policy_schedule.list_policy_audit, query={"limit": "1"}, name=nightly)
     rest = await call(policy_schedule.list_policy_audit, query={"cursor": first.json["cursor"]}, name=nightly)
     lines = [*first.json["audit"], *rest.json["audit"]]
-    assert [(line["action"], line["by"], line["detail"]) for line in lines] == [
+    assert [(line["action"], line["actor"], line["detail"]) for line in lines] == [
         ("policy_paused", ANN, {"reason": "release night"}),
         ("policy_resumed", "api", {"reason": "done"}),
     ]
@@ -301,8 +304,8 @@ class TestEveryOrder:
             ({}, ["reason"]),
             ({"reason": "  "}, ["reason"]),
             ({"reason": "x" * 501}, ["reason"]),
-            ({"reason": 7, "by": 7}, ["reason", "by"]),
-            ({"reason": "x", "by": "a\nb"}, ["by"]),
+            ({"reason": 7, "actor": 7}, ["reason", "actor"]),
+            ({"reason": "x", "actor": "a\nb"}, ["actor"]),
             ({"reason": "x", "who": "ann"}, ["who"]),
             ([], ["$"]),
         ],

@@ -45,16 +45,16 @@ async def test_a_call_without_a_principal_and_one_without_the_role_leave_a_line_
         {
             "at": "2026-12-01T10:00:00.000Z",
             "action": "call_refused",
-            "by": "unknown",
-            "byId": "",
+            "actor": "unknown",
+            "actorId": "",
             "proven": False,
             "detail": {"function": "list_runs", "status": 401, "why": "the request has no principal"},
         },
         {
             "at": "2026-12-01T10:00:00.000Z",
             "action": "call_refused",
-            "by": "ana@example.org",
-            "byId": ANA,
+            "actor": "ana@example.org",
+            "actorId": ANA,
             "proven": True,
             "detail": {
                 "function": "put_policy",
@@ -88,7 +88,7 @@ async def test_of_very_many_callers_a_bounded_number_is_kept_one_by_one(storage:
     assert (await call(runs.list_runs)).status == 401
     found = await lines(storage)
     assert len(found) == MAX_LINES + 2
-    others = [(line["byId"], line["detail"]["status"]) for line in found if line["by"] == "others"]
+    others = [(line["actorId"], line["detail"]["status"]) for line in found if line["actor"] == "others"]
     assert sorted(others) == [("", 401), ("", 403)]
 
 
@@ -97,10 +97,10 @@ async def test_what_a_caller_writes_into_a_refused_call_is_in_no_line(storage: S
     forged = {"x-ms-client-principal-name": "MARKED", "x-ms-client-principal-id": "MARKED", "user-agent": "MARKED"}
     body = {"policy": "MARKED"}
     assert (
-        await call(runs.start_run, body=body, headers=forged, query={"by": "MARKED"}, engine=Engine())
+        await call(runs.start_run, body=body, headers=forged, query={"actor": "MARKED"}, engine=Engine())
     ).status == 401
     [line] = await lines(storage)
-    assert line["by"] == "unknown"
+    assert line["actor"] == "unknown"
     assert "MARKED" not in str(line)
 
 
@@ -110,7 +110,7 @@ async def test_an_override_that_widens_is_traced_with_who_sent_it(storage: Stora
     operator = signed_in(ANA, "operator", name="ana@example.org")
     assert (await call(runs.start_run, body=body, headers=operator, engine=Engine())).status == 403
     [line] = await lines(storage)
-    assert (line["byId"], line["detail"]["function"], line["detail"]["status"]) == (ANA, "start_run", 403)
+    assert (line["actorId"], line["detail"]["function"], line["detail"]["status"]) == (ANA, "start_run", 403)
 
 
 UNSIGNED = "The function key or the signature is missing or not valid."
@@ -141,7 +141,7 @@ async def test_a_webhook_that_is_refused_is_traced_with_policy_and_reason(
     # The reason is for the trace alone.
     assert (answer.status, answer.problem["detail"]) == (401, UNSIGNED)
     [line] = await lines(storage)
-    assert (line["by"], line["proven"]) == ("unknown", False)
+    assert (line["actor"], line["proven"]) == ("unknown", False)
     assert line["detail"] == {"function": "run_webhook", "status": 401, "why": why, "policy": "monthly"}
 
 

@@ -65,17 +65,17 @@ async def give(engine: Engine, command: str, body: object = b"", **headers: str)
 async def test_a_pause_is_written_told_and_audited_once(live: Storage, engine: Engine) -> None:
     body = {"comment": "the disks are full"}
     first = await call(run_commands.pause_run, body=body, headers=ANA, engine=engine, runId=RUN)
-    second = await give(engine, "pause", {"comment": "me too", "by": "ben"})
+    second = await give(engine, "pause", {"comment": "me too", "actor": "ben"})
     assert (first.status, second.status) == (202, 202)
     assert first.headers["Location"] == f"/api/runs/{RUN}"
     assert first.json == second.json
     assert (first.json["state"], first.json["pausedFromState"]) == ("paused", "running")
     shown = await call(runs.get_run, runId=RUN)
-    assert shown.json["lastCommands"]["pause"]["by"] == "ana@example.org"
+    assert shown.json["lastCommands"]["pause"]["actor"] == "ana@example.org"
     assert shown.json["lastCommands"]["pause"]["why"] == "the disks are full"
     assert engine.events == [(RUN, "control"), (RUN, "control")]
     [line] = await lines(live)
-    assert (line["action"], line["by"]) == ("run_paused", "ana@example.org")
+    assert (line["action"], line["actor"]) == ("run_paused", "ana@example.org")
     assert line["detail"] == {"comment": "the disks are full", "before": "running", "after": "paused"}
 
 
@@ -88,19 +88,19 @@ async def test_a_resume_clears_gates_and_a_run_that_goes_on_needs_none(live: Sto
         "held", ["ring:broad"], "ring:broad",
     )  # fmt: skip
     for _ in range(2):
-        answer = await give(engine, "resume", {"by": "ben", "comment": "known failures"})
+        answer = await give(engine, "resume", {"actor": "ben", "comment": "known failures"})
         assert (answer.status, answer.json["state"], answer.json["resumeCount"]) == (202, "running", 1)
     [line] = await lines(live)
-    assert (line["action"], line["by"], line["detail"]["before"]) == ("run_resumed", "ben (claimed)", "held")
+    assert (line["action"], line["actor"], line["detail"]["before"]) == ("run_resumed", "ben (claimed)", "held")
 
 
 async def test_an_approval_is_for_the_ring_that_the_run_waits_for(live: Storage, engine: Engine) -> None:
     await live.runs.set_state(RUN, RunState.AWAITING_APPROVAL, "broad")
     first = await call(run_commands.approve_ring, body={"comment": "go"}, headers=ANA, engine=engine, runId=RUN)
-    again = await give(engine, "approve", {"by": "ben"})
+    again = await give(engine, "approve", {"actor": "ben"})
     assert (first.status, again.status) == (202, 202)
     assert first.json["decisions"] == again.json["decisions"]
-    assert first.json["decisions"]["broad"]["by"] == "ana@example.org"
+    assert first.json["decisions"]["broad"]["actor"] == "ana@example.org"
     contrary = await give(engine, "reject")
     assert contrary.status == 409
     assert "approved by ana@example.org" in contrary.problem["detail"]
@@ -109,10 +109,10 @@ async def test_an_approval_is_for_the_ring_that_the_run_waits_for(live: Storage,
 
 
 async def test_a_rejection_names_its_ring(live: Storage, engine: Engine) -> None:
-    answer = await give(engine, "reject", {"ring": "broad", "by": "ben", "comment": "not this month"})
+    answer = await give(engine, "reject", {"ring": "broad", "actor": "ben", "comment": "not this month"})
     assert answer.status == 202
     decision = (await stored(live)).decisions["broad"]
-    assert (decision.approved, decision.by, decision.comment) == (False, "ben (claimed)", "not this month")
+    assert (decision.approved, decision.actor, decision.comment) == (False, "ben (claimed)", "not this month")
     assert engine.events == [(RUN, "control")]
     assert [line["action"] for line in await lines(live)] == ["ring_rejected"]
 
@@ -165,7 +165,7 @@ async def test_a_run_that_is_not_there(storage: Storage, engine: Engine, command
     [
         (b"{", []),
         ([], ["$"]),
-        ({"comment": 7, "by": None, "colour": "red"}, ["comment", "by", "colour"]),
+        ({"comment": 7, "actor": None, "colour": "red"}, ["comment", "actor", "colour"]),
         ({"comment": "x" * 1_001}, ["comment"]),
     ],
 )
@@ -179,10 +179,10 @@ async def test_a_wrong_body_is_refused_with_every_path(
 
 
 async def test_whoever_is_signed_in_cannot_be_somebody_else(live: Storage, engine: Engine) -> None:
-    await call(run_commands.pause_run, body={"by": "root"}, headers=ANA, engine=engine, runId=RUN)
-    await give(engine, "resume", {"by": "ben\n\x1b[31m"})
+    await call(run_commands.pause_run, body={"actor": "root"}, headers=ANA, engine=engine, runId=RUN)
+    await give(engine, "resume", {"actor": "ben\n\x1b[31m"})
     last = (await stored(live)).last_commands
-    assert (last["pause"].by, last["resume"].by) == ("ana@example.org", "ben[31m (claimed)")
+    assert (last["pause"].actor, last["resume"].actor) == ("ana@example.org", "ben[31m (claimed)")
 
 
 class TestCancel:
@@ -194,7 +194,11 @@ class TestCancel:
         assert await live.runs.is_canceled(RUN)
         assert set(engine.events) == {(RUN, "cancel")}
         [line] = await lines(live)
-        assert (line["action"], line["by"], line["detail"]["comment"]) == ("cancel_requested", "ana@example.org", "why")
+        assert (line["action"], line["actor"], line["detail"]["comment"]) == (
+            "cancel_requested",
+            "ana@example.org",
+            "why",
+        )
 
     async def test_it_holds_when_the_engine_is_away(self, live: Storage, engine: Engine) -> None:
         engine.failing = True
@@ -223,11 +227,11 @@ class TestSkip:
     async def test_it_is_written_and_audited_once(self, live: Storage) -> None:
         body = {"comment": "being rebuilt"}
         first = await call(run_commands.skip_machine, body=body, headers=ANA, runId=RUN, machineKey=KEY)
-        second = await call(run_commands.skip_machine, body={"by": "ben"}, runId=RUN, machineKey=KEY)
+        second = await call(run_commands.skip_machine, body={"actor": "ben"}, runId=RUN, machineKey=KEY)
         assert (first.status, second.status) == (202, 202)
         assert first.headers["Location"] == f"/api/runs/{RUN}/machines/{KEY}"
         assert first.json["skipCommand"] == second.json["skipCommand"]
-        assert (first.json["skipCommand"]["by"], first.json["skipCommand"]["why"]) == (
+        assert (first.json["skipCommand"]["actor"], first.json["skipCommand"]["why"]) == (
             "ana@example.org",
             "being rebuilt",
         )
@@ -274,7 +278,7 @@ class TestRetry:
         assert new.id != RUN
         assert answer.headers["Location"] == f"/api/runs/{new.id}"
         assert engine.instances[new.id] == ("patch_run", {"runId": new.id, "generation": 1})
-        assert (new.trigger.by, new.trigger.detail) == ("ana@example.org", f"retry of vm-1 in {RUN}: disk cleaned")
+        assert (new.trigger.actor, new.trigger.detail) == ("ana@example.org", f"retry of vm-1 in {RUN}: disk cleaned")
         assert new.trigger.retry_of == RUN
         assert new.policy_snapshot
         assert new.policy_snapshot["scope"]["machineIds"] == [machine(1).id]
@@ -326,13 +330,13 @@ class TestRetry:
 
 async def test_the_audit_is_read_page_by_page_oldest_first(live: Storage, engine: Engine) -> None:
     for number in range(5):
-        await live.audit.add(RUN, f"action_{number}", by="ana", at=NOW + timedelta(seconds=number))
+        await live.audit.add(RUN, f"action_{number}", actor="ana", at=NOW + timedelta(seconds=number))
     first = await call(runs.list_run_audit, query={"limit": "3"}, runId=RUN)
     rest = await call(runs.list_run_audit, query={"limit": "3", "cursor": first.json["cursor"]}, runId=RUN)
     listed = [*first.json["audit"], *rest.json["audit"]]
     assert [line["action"] for line in listed] == [f"action_{number}" for number in range(5)]
     assert rest.json["cursor"] is None
-    assert set(listed[0]) == {"at", "action", "by", "byId", "proven", "detail"}
+    assert set(listed[0]) == {"at", "action", "actor", "actorId", "proven", "detail"}
     assert (await call(runs.list_run_audit, runId="20261110T190000Z-other")).status == 404
 
 

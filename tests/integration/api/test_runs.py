@@ -44,21 +44,21 @@ async def test_a_start_is_accepted_and_says_where_to_look(storage: Storage, engi
     assert engine.instances == {run_id: ("patch_run", {"runId": run_id, "generation": 1})}
     found = await stored(storage, answer)
     assert (found.state, found.mode.value, found.policy) == (RunState.QUEUED, "patch", "monthly")
-    assert (found.trigger.kind.value, found.trigger.by) == ("http", "ana@example.org")
+    assert (found.trigger.kind.value, found.trigger.actor) == ("http", "ana@example.org")
     assert found.policy_snapshot
     assert found.policy_snapshot["maxConcurrent"] == 3
     [line] = (await storage.audit.list_page(run_id, 10, None)).items
-    assert (line["action"], line["by"]) == ("run_started", "ana@example.org")
+    assert (line["action"], line["actor"]) == ("run_started", "ana@example.org")
 
 
 async def test_a_start_says_who_and_why(storage: Storage, engine: Engine, monthly: str) -> None:
-    said = {"reason": "zero-day", "by": "ana"}
+    said = {"reason": "zero-day", "actor": "ana"}
     answer = await call(runs.start_run, body={"policy": monthly}, query=said, engine=engine)
     assert answer.status == 202
-    who = {"by": "ana (claimed)", "byId": "", "proven": False}
+    who = {"actor": "ana (claimed)", "actorId": "", "proven": False}
     assert answer.json["trigger"] == {"kind": "http", **who, "detail": "zero-day", "retryOf": "", "earlierIds": []}
     [line] = (await storage.audit.list_page(answer.json["id"], 10, None)).items
-    assert (line["by"], line["detail"]["trigger"]["detail"]) == ("ana (claimed)", "zero-day")
+    assert (line["actor"], line["detail"]["trigger"]["detail"]) == ("ana (claimed)", "zero-day")
 
 
 async def test_an_inline_policy_and_overrides_make_the_snapshot(storage: Storage, engine: Engine) -> None:
@@ -218,7 +218,7 @@ async def test_where_keys_do_not_tell_callers_apart_they_say_who_they_are(
     storage: Storage, engine: Engine, monthly: str
 ) -> None:
     async def started_by(name: str, mode: str) -> Answer:
-        query, headers = ({"by": name} if name else {}), {"idempotency-key": "k-1"}
+        query, headers = ({"actor": name} if name else {}), {"idempotency-key": "k-1"}
         body = {"policy": monthly, "mode": mode}
         return await call(runs.start_run, body=body, query=query, headers=headers, engine=engine)
 
@@ -312,7 +312,7 @@ async def test_a_machine_says_what_it_waits_for(storage: Storage) -> None:
     assert waits == {"vm-0": "", "vm-1": "", "vm-2": "its assessment"}
     one = await call(runs.get_run_machine, runId=run().id, machineKey=machine(2).key)
     assert one.json["waitingFor"] == "its assessment"
-    await storage.runs.pause(run().id, Order(by="ana", at=NOW))
+    await storage.runs.pause(run().id, Order(actor="ana", at=NOW))
     one = await call(runs.get_run_machine, runId=run().id, machineKey=machine(2).key)
     assert one.json["waitingFor"] == "the run, which is paused, to be resumed"
 

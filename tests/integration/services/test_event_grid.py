@@ -116,7 +116,7 @@ async def test_a_new_machine_is_assessed_once_within_the_policys_scope(storage: 
     assert await storage.event_requests.list_open() == []
     [line] = (await storage.audit.list_page(run_id, 10, None)).items
     # Event Grid delivered it, and no person is signed in.
-    assert (line["by"], line["byId"], line["proven"]) == ("Microsoft.Resources.ResourceWriteSuccess", "", False)
+    assert (line["actor"], line["actorId"], line["proven"]) == ("Microsoft.Resources.ResourceWriteSuccess", "", False)
 
 
 async def test_a_change_of_a_known_machine_is_no_news(

@@ -54,7 +54,7 @@ async def run_of(storage: Storage, age: timedelta, *, machines: int = 2, ended: 
         )
     )
     await storage.runs.start(run_id, at)
-    await storage.audit.add(run_id, "run_started", by="timer", at=at)
+    await storage.audit.add(run_id, "run_started", actor="timer", at=at)
     rows = [machine(number) for number in range(machines)]
     await storage.machines.add(run_id, rows)
     for number, row in enumerate(rows):
@@ -333,8 +333,8 @@ async def test_lines_about_policies_go_and_those_of_runs_stay_with_them(
         policy = parse_policy({"name": subject, "scope": {"locations": ["westeurope"]}})
         await storage.policies.put(subject, policy.to_wire(), if_match=None, if_none_match=False, at=NOW)
     for days in (500, 401, 399):
-        await storage.audit.add(subject, f"done_{days}", by="ana", at=NOW - days * DAY)
-    await storage.audit.add(young_run, "very old", by="ana", at=NOW - 500 * DAY)
+        await storage.audit.add(subject, f"done_{days}", actor="ana", at=NOW - days * DAY)
+    await storage.audit.add(young_run, "very old", actor="ana", at=NOW - 500 * DAY)
     await purge(storage, engine, KEPT, NOW)
     assert [line["action"] for line in (await storage.audit.list_page(subject, 10, None)).items] == ["done_399"]
     assert "very old" in [line["action"] for line in (await storage.audit.list_page(young_run, 10, None)).items]

@@ -36,7 +36,7 @@ async def test_an_occurrence_starts_while_its_window_is_open(storage: Storage, e
     assert (run.occurrence, run.window_end) == (OPENS, OPENS + timedelta(hours=4))
     assert list(engine.instances) == [run.id]
     [line] = (await storage.audit.list_page(run.id, 10, None)).items
-    assert (line["action"], line["by"], line["byId"], line["proven"]) == ("run_started", "timer", "", False)
+    assert (line["action"], line["actor"], line["actorId"], line["proven"]) == ("run_started", "timer", "", False)
 
 
 @pytest.mark.parametrize("moment", [OPENS - MINUTE, OPENS + timedelta(hours=4), OPENS + timedelta(days=3)])
@@ -67,31 +67,31 @@ async def reasons(storage: Storage) -> list[tuple[str, str]]:
     """Why occurrences of the policy did not start, by the audit log."""
     lines = (await storage.audit.list_page("monthly", 10, None)).items
     missed = [line for line in lines if line["action"] == "occurrence_not_started"]
-    assert all((line["by"], line["byId"], line["proven"]) == ("timer", "", False) for line in missed)
+    assert all((line["actor"], line["actorId"], line["proven"]) == ("timer", "", False) for line in missed)
     return [(line["detail"]["decision"], line["detail"]["why"]) for line in missed]
 
 
 async def freeze(storage: Storage, start: datetime, end: datetime, **fields: Any) -> None:
     bounds = {"from": start.isoformat(), "to": end.isoformat(), "reason": "closing"}
-    await storage.freezes.put(parse_freeze(bounds | fields, name="year-end"), by="ann", at=STORED_AT)
+    await storage.freezes.put(parse_freeze(bounds | fields, name="year-end"), actor="ann", at=STORED_AT)
 
 
 async def test_a_pause_holds_the_schedule_until_it_ends(storage: Storage, engine: Engine) -> None:
     await put(storage, "monthly")
     await put(storage, "weekly")
-    await storage.overrides.pause("monthly", Pause(by="ann", reason="audit", at=STORED_AT))
+    await storage.overrides.pause("monthly", Pause(actor="ann", reason="audit", at=STORED_AT))
     for tick in range(3):
         runs = await start_due_policies(storage, engine, OPENS + tick * 5 * MINUTE)
         assert [run.policy for run in runs] == ["weekly"]
     assert await reasons(storage) == [("paused", "paused by ann: audit")]
-    await storage.overrides.resume("monthly", by="ann", reason="done", at=OPENS)
+    await storage.overrides.resume("monthly", actor="ann", reason="done", at=OPENS)
     runs = await start_due_policies(storage, engine, OPENS + 60 * MINUTE)
     assert [run.id for run in runs] == ["20261110T190000Z-monthly", "20261110T190000Z-weekly"]
 
 
 async def test_a_skip_holds_one_occurrence(storage: Storage, engine: Engine) -> None:
     await put(storage, "monthly")
-    await storage.overrides.skip("monthly", Skip(occurrence=OPENS, by="ann", reason="release", at=STORED_AT))
+    await storage.overrides.skip("monthly", Skip(occurrence=OPENS, actor="ann", reason="release", at=STORED_AT))
     assert await start_due_policies(storage, engine, OPENS) == []
     assert await reasons(storage) == [("skipped", "skipped by ann: release")]
     assert len(await start_due_policies(storage, engine, OPENS + timedelta(days=28))) == 1
@@ -122,7 +122,7 @@ async def test_what_comes_behind_the_start_of_a_run_is_no_reason_why_it_did_not_
 ) -> None:
     await put(storage, "monthly")
     assert len(await start_due_policies(storage, engine, OPENS)) == 1
-    await storage.overrides.pause("monthly", Pause(by="ann", reason="audit", at=OPENS))
+    await storage.overrides.pause("monthly", Pause(actor="ann", reason="audit", at=OPENS))
     assert await start_due_policies(storage, engine, OPENS + 5 * MINUTE) == []
     assert await reasons(storage) == []
 
@@ -210,7 +210,7 @@ async def test_whatever_fails_for_one_policy_the_others_start(
         await put(storage, name)
     if (repository, method) == ("runs", "get"):
         # Asked for only where something keeps the occurrence from running.
-        await storage.overrides.pause("a-broken", Pause(by="ann", reason="audit", at=STORED_AT))
+        await storage.overrides.pause("a-broken", Pause(actor="ann", reason="audit", at=STORED_AT))
     whole = getattr(getattr(storage, repository), method)
 
     async def failing(subject: Any, *args: Any, **kwargs: Any) -> Any:
@@ -259,7 +259,9 @@ async def test_a_policy_row_that_cannot_be_read_stops_no_list_and_no_start(
     assert len(await start_due_policies(storage, engine, OPENS)) == 2
 
 
-@pytest.mark.parametrize("damage", [{"document": "{"}, {"document": '{"name": "a-broken", "new": 1}'}, {"by": "ann"}])
+@pytest.mark.parametrize(
+    "damage", [{"document": "{"}, {"document": '{"name": "a-broken", "new": 1}'}, {"actor": "ann"}]
+)
 async def test_a_freeze_row_that_cannot_be_read_holds_everything_until_it_is_mended(
     storage: Storage, engine: Engine, caplog: pytest.LogCaptureFixture, damage: dict[str, str]
 ) -> None:
@@ -286,7 +288,7 @@ async def test_a_freeze_row_that_cannot_be_read_can_be_deleted(storage: Storage,
     assert len(await start_due_policies(storage, engine, OPENS)) == 1
 
 
-@pytest.mark.parametrize("damage", [{"skips": "{"}, {"pause": '{"by": "ann"}'}, {"skips": "7"}])
+@pytest.mark.parametrize("damage", [{"skips": "{"}, {"pause": '{"actor": "ann"}'}, {"skips": "7"}])
 async def test_orders_that_cannot_be_read_count_as_a_pause(
     storage: Storage, engine: Engine, caplog: pytest.LogCaptureFixture, damage: dict[str, str]
 ) -> None:
@@ -298,7 +300,7 @@ async def test_orders_that_cannot_be_read_count_as_a_pause(
     assert decision == "paused"
     assert "the stored orders of this policy cannot be read; resume it to start anew" in why
     assert any("monthly" in line.getMessage() and line.exc_info for line in caplog.records)
-    await storage.overrides.resume("monthly", by="ann", reason="mended", at=OPENS)
+    await storage.overrides.resume("monthly", actor="ann", reason="mended", at=OPENS)
     assert [run.policy for run in await start_due_policies(storage, engine, OPENS)] == ["monthly", "weekly"]
 
 

@@ -68,7 +68,7 @@ async def test_what_is_over_is_deleted_and_the_audit_log_says_so(azure: Simulato
     assert not exists(azure, old)
     assert exists(azure, new)
     [line] = (await storage.audit.list_page(RUN_ID, 10, None)).items
-    assert (line["action"], line["by"]) == ("snapshot_deleted", "cleanup")
+    assert (line["action"], line["actor"]) == ("snapshot_deleted", "cleanup")
     assert old.name in str(line["detail"])
     assert await clean(storage) == []
 

@@ -19,7 +19,7 @@ from patchwave.storage import Storage
 from tests.support.factories import NOW
 from tests.support.http_calls import POLICY, Engine, call
 
-TIMER = Trigger(kind=TriggerKind.TIMER, by="timer")
+TIMER = Trigger(kind=TriggerKind.TIMER, actor="timer")
 DUE = Occurrence(NOW, NOW + timedelta(hours=4))
 RUN = RunId.of(NOW, "monthly")
 

@@ -109,8 +109,8 @@ async def test_of_many_claims_at_once_one_wins(storage: Storage) -> None:
 
 async def test_the_audit_log_is_in_order_and_complete(storage: Storage) -> None:
     for minute in range(5):
-        await storage.audit.add(RUN, "skipped", by="run", at=NOW + timedelta(minutes=minute), detail={"n": minute})
-    await storage.audit.add("monthly", "policy_changed", by="ana", at=NOW)
+        await storage.audit.add(RUN, "skipped", actor="run", at=NOW + timedelta(minutes=minute), detail={"n": minute})
+    await storage.audit.add("monthly", "policy_changed", actor="ana", at=NOW)
     first = await storage.audit.list_page(RUN, 3, None)
     rest = await storage.audit.list_page(RUN, 3, first.cursor)
     assert [line["detail"]["n"] for line in [*first.items, *rest.items]] == [0, 1, 2, 3, 4]
@@ -119,14 +119,14 @@ async def test_the_audit_log_is_in_order_and_complete(storage: Storage) -> None:
 
 
 async def test_the_same_line_of_the_same_moment_is_written_once(storage: Storage) -> None:
-    for by in ("ana", "ana", "ben"):
-        await storage.audit.add(RUN, "started", by=by, at=NOW, detail={"mode": "patch"})
-    assert sorted(line["by"] for line in (await storage.audit.list_page(RUN, 10, None)).items) == ["ana", "ben"]
+    for actor in ("ana", "ana", "ben"):
+        await storage.audit.add(RUN, "started", actor=actor, at=NOW, detail={"mode": "patch"})
+    assert sorted(line["actor"] for line in (await storage.audit.list_page(RUN, 10, None)).items) == ["ana", "ben"]
 
 
 async def test_the_audit_log_holds_no_signature_and_no_token(storage: Storage) -> None:
     detail = {"url": SIGNED, "headers": ["Bearer abcdefghijkl", {"x": "https://a.b/c?code=SECRET"}]}
-    await storage.audit.add(RUN, "started", by="api?", at=NOW, detail=detail)
+    await storage.audit.add(RUN, "started", actor="api?", at=NOW, detail=detail)
     [line] = (await storage.audit.list_page(RUN, 10, None)).items
     assert "api-version" not in str(line)
     assert "abcdefghijkl" not in str(line)
@@ -135,7 +135,7 @@ async def test_the_audit_log_holds_no_signature_and_no_token(storage: Storage) -
 
 
 async def test_a_long_audit_detail_is_cut_with_a_marker(storage: Storage) -> None:
-    await storage.audit.add(RUN, "started", by="ana", at=NOW, detail={"ids": ["x" * 100] * 1000})
+    await storage.audit.add(RUN, "started", actor="ana", at=NOW, detail={"ids": ["x" * 100] * 1000})
     [line] = (await storage.audit.list_page(RUN, 10, None)).items
     assert "[cut: " in line["detail"]
 

@@ -127,7 +127,7 @@ async def test_changes_of_modes(storage: Storage) -> None:
 
 
 async def test_the_audit_log(storage: Storage) -> None:
-    await storage.audit.add("monthly", "policy_paused", by="ann", at=NOW)
+    await storage.audit.add("monthly", "policy_paused", actor="ann", at=NOW)
     await storage._store.audit.insert("monthly", "2026-11-10T19:00:01.000Z~damaged", {"at": "x", "action": "y"})
     page = await storage.audit.list_page("monthly", 10, None)
     assert ([line["action"] for line in page.items], page.unreadable) == (

@@ -64,7 +64,7 @@ async def test_a_run_is_in_the_index_from_its_creation_until_its_end_is_settled(
         await storage.runs.settle(ended)
     assert await entries(storage) == []
     lines = [line for line in (await storage.audit.list_page(RUN, 10, None)).items if line["action"] == "run_ended"]
-    assert [(line["at"], line["by"], line["detail"]) for line in lines] == [
+    assert [(line["at"], line["actor"], line["detail"]) for line in lines] == [
         ("2026-11-11T19:00:00.000Z", "patchwave", {"state": "completed", "reason": "done", "countsByOutcome": {}})
     ]
     [carried] = (await storage.overrides.get("monthly")).carry_overs

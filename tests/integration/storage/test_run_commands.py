@@ -78,7 +78,7 @@ async def test_of_contrary_decisions_at_once_one_stands(live: Storage) -> None:
     decision = stored.decisions["broad"]
     refused = [answer for answer in answers if isinstance(answer, InvalidTransition)]
     assert len(refused) == 3
-    assert all(f"by {decision.by} at" in str(answer) for answer in refused)
+    assert all(f"by {decision.actor} at" in str(answer) for answer in refused)
 
 
 async def test_a_paused_run_that_starts_stays_paused(storage: Storage) -> None:

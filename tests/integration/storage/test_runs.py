@@ -108,7 +108,7 @@ async def test_the_first_cancel_wins_and_a_final_run_takes_none(storage: Storage
     await storage.runs.create(run())
     assert not await storage.runs.is_canceled(RUN)
     first = await storage.runs.cancel(RUN, order())
-    second = await storage.runs.cancel(RUN, order(by="ben", at=NOW + timedelta(minutes=1)))
+    second = await storage.runs.cancel(RUN, order(actor="ben", at=NOW + timedelta(minutes=1)))
     assert first == second
     assert first.cancel_requested_at == second.cancel_requested_at == NOW
     assert await storage.runs.is_canceled(RUN)

@@ -19,15 +19,15 @@ DAY = timedelta(days=1)
 
 async def lines(storage: Storage, subject: str = "monthly") -> list[tuple[str, str, Any]]:
     found = (await storage.audit.list_page(subject, 100, None)).items
-    return [(line["action"], line["by"], line["detail"]) for line in found]
+    return [(line["action"], line["actor"], line["detail"]) for line in found]
 
 
-def pause(by: str) -> Pause:
-    return Pause(by=by, reason="audit", at=NOW)
+def pause(actor: str) -> Pause:
+    return Pause(actor=actor, reason="audit", at=NOW)
 
 
-def skip(days: int, by: str = "ann") -> Skip:
-    return Skip(occurrence=NOW + days * DAY, by=by, reason="release", at=NOW)
+def skip(days: int, actor: str = "ann") -> Skip:
+    return Skip(occurrence=NOW + days * DAY, actor=actor, reason="release", at=NOW)
 
 
 def freeze(**fields: Any) -> Freeze:
@@ -37,9 +37,9 @@ def freeze(**fields: Any) -> Freeze:
 
 async def test_a_policy_without_orders(storage: Storage) -> None:
     assert await storage.overrides.get("monthly") == ScheduleOverrides()
-    assert await storage.overrides.resume("monthly", by="ann", reason="", at=NOW) == ScheduleOverrides()
+    assert await storage.overrides.resume("monthly", actor="ann", reason="", at=NOW) == ScheduleOverrides()
     assert await storage.overrides.end_carry_over("monthly", RUN, NOW) == ScheduleOverrides()
-    assert await storage.overrides.unskip("monthly", NOW, by="ann", reason="", at=NOW) == ScheduleOverrides()
+    assert await storage.overrides.unskip("monthly", NOW, actor="ann", reason="", at=NOW) == ScheduleOverrides()
     assert await lines(storage) == []
 
 
@@ -49,7 +49,7 @@ async def test_a_pause_lives(storage: Storage) -> None:
     assert again.pause == pause("ann")
     assert await storage.overrides.get("monthly") == again
     assert await storage.overrides.get("weekly") == ScheduleOverrides()
-    resumed = await storage.overrides.resume("monthly", by="bob", reason="done", at=NOW + DAY)
+    resumed = await storage.overrides.resume("monthly", actor="bob", reason="done", at=NOW + DAY)
     assert resumed == await storage.overrides.get("monthly") == ScheduleOverrides()
     assert await lines(storage) == [
         ("policy_paused", "ann", {"reason": "audit"}),
@@ -68,11 +68,11 @@ async def test_a_line_that_was_lost_is_written_by_the_same_order(
         worker.setattr(storage.audit, "add", die)
         for order in (
             storage.overrides.pause("monthly", pause("ann")),
-            storage.freezes.put(freeze(), by="ann", at=NOW),
+            storage.freezes.put(freeze(), actor="ann", at=NOW),
         ):
             await asyncio.gather(order, return_exceptions=True)
     await storage.overrides.pause("monthly", pause("bob"))
-    await storage.freezes.put(freeze(), by="bob", at=NOW + DAY)
+    await storage.freezes.put(freeze(), actor="bob", at=NOW + DAY)
     assert await lines(storage) == [("policy_paused", "ann", {"reason": "audit"})]
     assert [line[:2] for line in await lines(storage, audit_subject("year-end"))] == [("freeze_written", "ann")]
 
@@ -82,7 +82,7 @@ async def test_skips_live(storage: Storage) -> None:
     both = await storage.overrides.skip("monthly", skip(2, "bob"))
     assert both.skips == [skip(1), skip(2, "bob")]
     assert await storage.overrides.skip("monthly", skip(1, "bob")) == both
-    left = await storage.overrides.unskip("monthly", NOW + DAY, by="bob", reason="mistake", at=NOW)
+    left = await storage.overrides.unskip("monthly", NOW + DAY, actor="bob", reason="mistake", at=NOW)
     assert left.skips == [skip(2, "bob")]
     # Lines of one moment come in no order of their own.
     assert sorted(line[:2] for line in await lines(storage)) == [
@@ -106,7 +106,8 @@ async def test_orders_at_once_are_all_kept(storage: Storage) -> None:
 
 async def test_of_two_runs_ordered_at_once_one_counts(storage: Storage) -> None:
     order = [
-        storage.overrides.request_run("monthly", run, instead_of="", by="a", reason="b", at=NOW) for run in (RUN, OTHER)
+        storage.overrides.request_run("monthly", run, instead_of="", actor="a", reason="b", at=NOW)
+        for run in (RUN, OTHER)
     ]
     first, second = await asyncio.gather(*order)
     assert first.ordered_run == second.ordered_run in (RUN, OTHER)
@@ -128,7 +129,7 @@ async def test_a_run_goes_on_and_ends(storage: Storage) -> None:
 async def test_orders_stay_when_the_policy_goes(storage: Storage) -> None:
     await storage.policies.put("monthly", {"name": "monthly"}, if_match=None, if_none_match=True, at=NOW)
     await storage.overrides.pause("monthly", pause("ann"))
-    await storage.freezes.put(freeze(), by="ann", at=NOW)
+    await storage.freezes.put(freeze(), actor="ann", at=NOW)
     assert [each.name for each in await storage.policies.list_all()] == ["monthly"]
     assert await storage.policies.delete("monthly", if_match=None)
     assert (await storage.overrides.get("monthly")).pause == pause("ann")
@@ -136,14 +137,14 @@ async def test_orders_stay_when_the_policy_goes(storage: Storage) -> None:
 
 async def test_a_freeze_lives(storage: Storage) -> None:
     assert await storage.freezes.list_all() == []
-    assert await storage.freezes.put(freeze(), by="ann", at=NOW)
-    assert not await storage.freezes.put(freeze(), by="bob", at=NOW + DAY)
+    assert await storage.freezes.put(freeze(), actor="ann", at=NOW)
+    assert not await storage.freezes.put(freeze(), actor="bob", at=NOW + DAY)
     changed = freeze(tags={"values": {"app": ["shop"]}})
-    assert not await storage.freezes.put(changed, by="bob", at=NOW + DAY)
+    assert not await storage.freezes.put(changed, actor="bob", at=NOW + DAY)
     assert await storage.freezes.list_all() == [changed]
     assert await storage.freezes.get("year-end") == changed
-    assert await storage.freezes.delete("year-end", by="ann", reason="over", at=NOW + 2 * DAY)
-    assert not await storage.freezes.delete("year-end", by="ann", reason="over", at=NOW + 2 * DAY)
+    assert await storage.freezes.delete("year-end", actor="ann", reason="over", at=NOW + 2 * DAY)
+    assert not await storage.freezes.delete("year-end", actor="ann", reason="over", at=NOW + 2 * DAY)
     assert await storage.freezes.get("year-end") is None
     subject = audit_subject("year-end")
     assert await lines(storage, subject) == [

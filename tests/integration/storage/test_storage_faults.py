@@ -238,7 +238,7 @@ async def test_wherever_the_worker_dies_the_second_execution_completes(
         async def step(one: MachineRecord = one) -> None:
             await shaky.machines.add(RUN, [one])
             await shaky.results.record_outcome(RUN, one.key, PATCHED, at=NOW, installation=None, patches=patches)
-            await shaky.audit.add(RUN, "ended", by="run", at=NOW, detail={"key": one.key})
+            await shaky.audit.add(RUN, "ended", actor="run", at=NOW, detail={"key": one.key})
 
         line.count_from_here(lambda number, _, k=k: "cut" if number >= k else "pass")
         completed = True

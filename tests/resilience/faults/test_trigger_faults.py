@@ -213,7 +213,7 @@ async def test_f18_a_timer_that_is_three_days_late_patches_nobody_and_says_so(
     assert engine.attempts == []
     assert (await storage.runs.list_page(10, None)).items == []
     [line] = (await storage.audit.list_page("monthly", 10, None)).items
-    assert (line["action"], line["by"]) == ("occurrence_not_started", "timer")
+    assert (line["action"], line["actor"]) == ("occurrence_not_started", "timer")
     assert datetime.fromisoformat(line["at"]) == OPENS
     assert line["detail"] == {
         "decision": "missed",

@@ -25,13 +25,13 @@ def coming(hours: float = 2, **window: Any) -> dict[str, Any]:
 
 async def put(name: str = "TestAzureInGuestAdv2", body: dict[str, Any] | None = None) -> Answer:
     return await call(
-        maintenance_configurations.put_configuration, body=body or coming(), query={"by": "ana"}, **place(name)
+        maintenance_configurations.put_configuration, body=body or coming(), query={"actor": "ana"}, **place(name)
     )
 
 
 async def assign(**body: Any) -> Answer:
     return await call(
-        maintenance_assignments.put_assignment, body={"configurationId": CONFIGURATION} | body, query={"by": "ana"}
+        maintenance_assignments.put_assignment, body={"configurationId": CONFIGURATION} | body, query={"actor": "ana"}
     )
 
 
@@ -43,4 +43,4 @@ async def audit() -> list[str]:
 async def callers() -> set[tuple[str, str, bool]]:
     """Who did what is in the audit log of the configuration."""
     found = await call(maintenance_configurations.list_configuration_audit, **place())
-    return {(line["by"], line["byId"], line["proven"]) for line in found.json["audit"]}
+    return {(line["actor"], line["actorId"], line["proven"]) for line in found.json["audit"]}

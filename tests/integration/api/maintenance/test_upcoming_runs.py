@@ -22,7 +22,7 @@ from tests.support.maintenance_samples import CONFIGURATION
 async def test_one_coming_run_is_cancelled_and_later_ones_stay(azure: httpx.AsyncClient) -> None:
     await put(body=coming(2))
     runs = (await call(maintenance_upcoming_runs.list_coming_runs, query={"count": "2"}, **place())).json["runs"]
-    order = {"reason": "release night", "by": "ana"}
+    order = {"reason": "release night", "actor": "ana"}
     done = await call(maintenance_upcoming_runs.cancel_scheduled_run, body=order, **place())
     assert done.status == 200, done.text
     assert (done.json["run"], done.json["already"]) == (runs[0] | {"canceled": True}, False)
@@ -80,7 +80,7 @@ async def test_a_cancelled_run_shows_as_cancelled_and_a_second_cancel_says_so(az
         "runs"
     ]
     assert (first["canceled"], second["canceled"]) == (False, False)
-    order = {"reason": "release night", "by": "ana"}
+    order = {"reason": "release night", "actor": "ana"}
     assert (await call(maintenance_upcoming_runs.cancel_scheduled_run, body=order, **place())).json["already"] is False
 
     listed = (await call(maintenance_upcoming_runs.list_coming_runs, query={"count": "2"}, **place())).json
@@ -118,7 +118,7 @@ async def test_a_run_that_another_tool_has_cancelled_shows_as_cancelled(azure: h
 
 async def test_it_is_said_when_resource_graph_does_not_know_which_runs_are_cancelled(azure: httpx.AsyncClient) -> None:
     await put(body=coming(12))
-    order = {"reason": "release night", "by": "ana"}
+    order = {"reason": "release night", "actor": "ana"}
     assert (await call(maintenance_upcoming_runs.cancel_scheduled_run, body=order, **place())).status == 200
     denied = {"error": {"code": "AuthorizationFailed", "message": "does not have authorization"}}
     rule = {"match": {"operation": "graph"}, "effect": {"status": 403, "body": denied}}

@@ -80,8 +80,8 @@ def change(state: ChangeState = ChangeState.PLANNED, **fields: Any) -> ModeChang
     )
 
 
-def order(by: str, after: timedelta = timedelta(0), why: str = "") -> Order:
-    return Order(by=by, why=why, at=NOW + after)
+def order(actor: str, after: timedelta = timedelta(0), why: str = "") -> Order:
+    return Order(actor=actor, why=why, at=NOW + after)
 
 
 # --- plans -----------------------------------------------------------------------------------------------------

@@ -23,8 +23,8 @@ from tests.support.factories import intent, machine
 
 NOW = datetime(2026, 11, 10, 19, 0, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=5)
-ANA = Order(by="ana", why="the disks are full", at=NOW)
-BEN = Order(by="ben", why="all is well", at=LATER)
+ANA = Order(actor="ana", why="the disks are full", at=NOW)
+BEN = Order(actor="ben", why="all is well", at=LATER)
 POLICY = {
     "name": "monthly",
     "scope": {"osTypes": ["Linux"]},
@@ -51,7 +51,7 @@ def run(state: RunState = RunState.RUNNING, **changes: Any) -> Run:
 
 def approved_run(**changes: Any) -> Run:
     """A run whose rings have the approvals that they need."""
-    approvals = {ring: ApprovalDecision(approved=True, by="ben", at=NOW) for ring in ("early", "broad")}
+    approvals = {ring: ApprovalDecision(approved=True, actor="ben", at=NOW) for ring in ("early", "broad")}
     fields: dict[str, Any] = {"decisions": approvals, **changes}
     return run(**fields)
 
@@ -77,7 +77,7 @@ class TestPauseAndResume:
         paused = commands.pause(run(), ANA)
         assert (paused.state, paused.paused_at) == (RunState.PAUSED, NOW)
         said = paused.last_commands["pause"]
-        assert (said.by, said.why, said.before, said.after) == (
+        assert (said.actor, said.why, said.before, said.after) == (
             "ana", "the disks are full", RunState.RUNNING, RunState.PAUSED,
         )  # fmt: skip
         assert commands.controls(paused).is_paused
@@ -156,7 +156,7 @@ class TestDecisions:
         approved = approve(waits, "early")
         assert (approved.state, approved.waiting_for) == (RunState.RUNNING, "")
         decision = approved.decisions["early"]
-        assert (decision.approved, decision.by, decision.comment, decision.at) == (True, "ana", ANA.why, NOW)
+        assert (decision.approved, decision.actor, decision.comment, decision.at) == (True, "ana", ANA.why, NOW)
         assert commands.controls(approved).decided == {"early": True}
 
     def test_a_ring_may_be_decided_in_advance(self) -> None:
@@ -214,7 +214,7 @@ class TestGates:
         assert (held.state, held.blocked_scopes) == (RunState.HELD, ["lane:broad/westeurope"])
         assert held.waiting_for == "lane:broad/westeurope"
         assert commands.controls(held).blocked_scopes == held.blocked_scopes
-        assert (held.last_commands["hold"].by, held.last_commands["hold"].after) == ("patchwave", RunState.HELD)
+        assert (held.last_commands["hold"].actor, held.last_commands["hold"].after) == ("patchwave", RunState.HELD)
         assert "westeurope in the ring broad is used up: 3 failed, 2 may" in held.last_commands["hold"].why
         resumed = commands.resume(held, BEN)
         assert (resumed.state, resumed.blocked_scopes, resumed.resume_count) == (RunState.RUNNING, [], 1)
@@ -333,10 +333,10 @@ class TestTheTurnOfAMachine:
         assert result is not None
         assert result.outcome == Outcome(outcome=OutcomeKind.UNKNOWN, reason=Reason.INTERNAL, message="Look at it.")
 
-    @pytest.mark.parametrize("decision", [None, ApprovalDecision(approved=False, by="ben", at=NOW)])
+    @pytest.mark.parametrize("decision", [None, ApprovalDecision(approved=False, actor="ben", at=NOW)])
     def test_nothing_starts_in_a_ring_that_is_not_approved(self, decision: ApprovalDecision | None) -> None:
         """The orchestration asks before it takes the ring; the row decides before each start."""
-        state = run(decisions={"early": ApprovalDecision(approved=True, by="ben", at=NOW)})
+        state = run(decisions={"early": ApprovalDecision(approved=True, actor="ben", at=NOW)})
         if decision is not None:
             state = state.model_copy(update={"decisions": {**state.decisions, "broad": decision}})
         result = start_blocker(state, placed())
@@ -350,7 +350,7 @@ class TestTheTurnOfAMachine:
 
     def test_its_outcome_has_actor_and_reason(self) -> None:
         assert commands.skipped(ANA).message == "Skipped by ana: the disks are full"
-        assert commands.skipped(Order(by="ana", at=NOW)).message == "Skipped by ana."
+        assert commands.skipped(Order(actor="ana", at=NOW)).message == "Skipped by ana."
         assert commands.not_started("The ring x stops.").message == "Not started: the ring x stops."
 
 

@@ -13,12 +13,12 @@ DAY = timedelta(days=1)
 RUN, OTHER = "20261110T190000Z-monthly", "20261111T190000Z-monthly-1a2b3c4d"
 
 
-def pause(by: str, reason: str = "bank holiday") -> Pause:
-    return Pause(by=by, reason=reason, at=NOW)
+def pause(actor: str, reason: str = "bank holiday") -> Pause:
+    return Pause(actor=actor, reason=reason, at=NOW)
 
 
-def skip(opening: datetime, by: str = "ann") -> Skip:
-    return Skip(occurrence=opening, by=by, reason="release night", at=NOW)
+def skip(opening: datetime, actor: str = "ann") -> Skip:
+    return Skip(occurrence=opening, actor=actor, reason="release night", at=NOW)
 
 
 def test_a_policy_without_orders_is_free() -> None:

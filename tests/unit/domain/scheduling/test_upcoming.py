@@ -30,7 +30,7 @@ FIRST = datetime(2026, 11, 10, 19, tzinfo=UTC)
 SECOND = datetime(2026, 12, 8, 19, tzinfo=UTC)
 THIRD = datetime(2027, 1, 12, 19, tzinfo=UTC)
 RUN = "20261110T190000Z-monthly"
-PAUSE = Pause(by="ann", reason="audit", at=NOW)
+PAUSE = Pause(actor="ann", reason="audit", at=NOW)
 
 
 def policy(schedule: dict[str, Any] | None = None, **fields: Any) -> Policy:
@@ -45,7 +45,7 @@ def freeze(start: datetime, end: datetime, name: str = "closing", **fields: Any)
 
 
 def skip(opening: datetime) -> Skip:
-    return Skip(occurrence=opening, by="bob", reason="release", at=NOW)
+    return Skip(occurrence=opening, actor="bob", reason="release", at=NOW)
 
 
 def occurrence(opening: datetime) -> Occurrence:
