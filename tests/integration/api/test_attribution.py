@@ -20,8 +20,8 @@ TYPED = ("ana@example.org (claimed)", "", False)
 NO_PERSON = ("api", "", False)
 APPROVED_POLICY = {**POLICY, "rings": [{"name": "all", "approval": {}}]}
 
-SAID = {"reason": "maintenance", "actor": "ana@example.org"}
-SAID = {"comment": "maintenance", "actor": "ana@example.org"}
+REASON = {"reason": "maintenance", "actor": "ana@example.org"}
+COMMENT = {"comment": "maintenance", "actor": "ana@example.org"}
 SCHEDULE = {"recurrence": "RRULE:FREQ=DAILY", "startDate": "2099-01-01", "time": "02:30", "timeZone": "UTC"}
 FREEZE = {"from": "2026-12-20", "to": "2027-01-03", "timeZone": "Europe/Berlin", "reason": "closing"}
 
@@ -35,9 +35,9 @@ async def last_line(storage: Storage, subject: str, action: str) -> tuple[str, s
 async def every_order(storage: Storage, headers: dict[str, str], *, typed: bool) -> dict[str, tuple[str, str, bool]]:
     """Give every order of a policy, a freeze and a run, and read who gave it, by action."""
     engine = Engine()
-    query = SAID if typed else {"reason": "maintenance"}
-    said: Any = SAID if typed else {"reason": "maintenance"}
-    said: Any = SAID if typed else {}
+    query = REASON if typed else {"reason": "maintenance"}
+    reason: Any = REASON if typed else {"reason": "maintenance"}
+    comment: Any = COMMENT if typed else {}
 
     async def ask(function: object, body: object = b"", *, client: Engine | None = None, **route: str) -> Answer:
         answer = await call(function, body=body, headers=headers, query=query, engine=client, **route)
@@ -48,11 +48,11 @@ async def every_order(storage: Storage, headers: dict[str, str], *, typed: bool)
         return await ask(function, body, client=engine, **route)
 
     await ask(policies.put_policy, {**APPROVED_POLICY, "schedule": {**SCHEDULE, "window": "PT4H"}}, name="monthly")
-    await ask(policy_schedule.pause_policy, said, name="monthly")
-    await send(policy_schedule.resume_policy, said, name="monthly")
-    await ask(policy_schedule.skip_next_occurrence, said, name="monthly")
+    await ask(policy_schedule.pause_policy, reason, name="monthly")
+    await send(policy_schedule.resume_policy, reason, name="monthly")
+    await ask(policy_schedule.skip_next_occurrence, reason, name="monthly")
     await ask(policy_schedule.unskip_next_occurrence, name="monthly")
-    await send(policy_schedule.run_policy_now, said, name="monthly")
+    await send(policy_schedule.run_policy_now, reason, name="monthly")
     await ask(freezes.put_freeze, FREEZE, name="year-end")
     await ask(freezes.delete_freeze, name="year-end")
     started = await send(runs.start_run, {"policy": "monthly"})
@@ -61,12 +61,12 @@ async def every_order(storage: Storage, headers: dict[str, str], *, typed: bool)
     await storage.machines.add(RUN, [machine(1, ring="all"), machine(2, ring="all")])
     engine.instances[RUN] = ("patch_run", {})
     await end_machine(storage)
-    await send(run_commands.pause_run, said, runId=RUN)
-    await send(run_commands.resume_run, said, runId=RUN)
-    await send(run_commands.approve_ring, {"ring": "all", **said}, runId=RUN)
-    await ask(run_commands.skip_machine, said, runId=RUN, machineKey=machine(2).key)
-    await send(run_commands.retry_machine, said, runId=RUN, machineKey=machine(1).key)
-    await send(run_commands.cancel_run, said, runId=RUN)
+    await send(run_commands.pause_run, comment, runId=RUN)
+    await send(run_commands.resume_run, comment, runId=RUN)
+    await send(run_commands.approve_ring, {"ring": "all", **comment}, runId=RUN)
+    await ask(run_commands.skip_machine, comment, runId=RUN, machineKey=machine(2).key)
+    await send(run_commands.retry_machine, comment, runId=RUN, machineKey=machine(1).key)
+    await send(run_commands.cancel_run, comment, runId=RUN)
     await ask(policies.delete_policy, name="monthly")
     subjects = {
         "monthly": (
@@ -106,21 +106,21 @@ async def test_every_order_without_a_name_is_of_the_api(storage: Storage) -> Non
 
 @pytest.mark.parametrize("typed", ["timer", "patchwave", "api", "azure", "cleanup"])
 async def test_no_key_holder_goes_by_the_name_of_a_part_of_the_app(storage: Storage, monthly: str, typed: str) -> None:
-    assert (await call(policy_schedule.pause_policy, body={**SAID, "actor": typed}, name=monthly)).status == 200
+    assert (await call(policy_schedule.pause_policy, body={**REASON, "actor": typed}, name=monthly)).status == 200
     assert await last_line(storage, monthly, "policy_paused") == (f"{typed} (claimed)", "", False)
 
 
 @pytest.mark.usefixtures("platform")
 async def test_keys_beside_a_sign_in_keep_who_is_signed_in(storage: Storage, monthly: str) -> None:
     headers = signed_in(ANA, name="ana@example.org")
-    assert (await call(policy_schedule.pause_policy, body=SAID, headers=headers, name=monthly)).status == 200
+    assert (await call(policy_schedule.pause_policy, body=REASON, headers=headers, name=monthly)).status == 200
     assert await last_line(storage, monthly, "policy_paused") == PROVEN
 
 
 @pytest.mark.usefixtures("platform")
 async def test_the_id_of_another_provider_is_no_object_id(storage: Storage, monthly: str) -> None:
     headers = signed_in(ANA, name="ana@example.org") | {"x-ms-client-principal-idp": "google"}
-    assert (await call(policy_schedule.pause_policy, body=SAID, headers=headers, name=monthly)).status == 200
+    assert (await call(policy_schedule.pause_policy, body=REASON, headers=headers, name=monthly)).status == 200
     assert await last_line(storage, monthly, "policy_paused") == ("ana@example.org", "", True)
 
 
