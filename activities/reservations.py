@@ -35,7 +35,7 @@ async def reserve_groups(request: ReserveGroups) -> GroupsReserved:
     waiting = waits_for(own, ahead[0], len(ahead) - 1)
     await storage.runs.set_state(request.run_id, RunState.AWAITING_RUN, waiting)
     if own.sequence == request.sequence and own.since == wanted.since:
-        detail = {"for": [each.run_id for each in ahead], "why": waiting}
+        detail = {"for": [each.run_id for each in ahead], "reason": waiting}
         await storage.audit.add(request.run_id, "run_waits", actor=PATCHWAVE, at=own.since, detail=detail)
     return GroupsReserved(waits_for=waiting, wait_seconds=wait_seconds(), freed=freed)
 

@@ -47,8 +47,8 @@ async def stop_run(request: StopRun) -> RunControls:
     return controls(run)
 
 
-async def _note(run: Run, action: str, command: str, detail: Mapping[str, object]) -> None:
+async def _note(run: Run, action: str, name: str, detail: Mapping[str, object]) -> None:
     """Audit a gate's action with its own time, so that a retry writes the same line."""
-    order = run.last_commands.get(command)
-    if order is not None:
-        await open_storage().audit.add(run.id, action, actor=PATCHWAVE, at=order.at, detail=detail)
+    command = run.last_commands.get(name)
+    if command is not None:
+        await open_storage().audit.add(run.id, action, actor=PATCHWAVE, at=command.at, detail=detail)

@@ -17,7 +17,7 @@ from patchwave.api.endpoint import (
 )
 from patchwave.api.http import caller_of, json_response, query_of, read_json, route_of
 from patchwave.api.problems import no_such
-from patchwave.api.requests import ACTOR, ORDER_QUERY, read_order
+from patchwave.api.requests import ACTOR, COMMAND_QUERY, read_command
 from patchwave.domain.core.documents import Document, Json
 from patchwave.domain.core.ids import ADHOC_POLICY, is_policy_name
 from patchwave.domain.core.principal import Role
@@ -104,15 +104,15 @@ async def _check_policies(storage: Storage, freeze: Freeze) -> None:
     "freezes/{name}",
     ResponseSpec(204),
     role=Role.OPERATOR,
-    query=ORDER_QUERY,
+    query=COMMAND_QUERY,
     problems={400: "No reason is given."} | NO_FREEZE,
 )
 async def delete_freeze(req: func.HttpRequest) -> func.HttpResponse:
     """Delete a freeze: 204. Machines that it kept out of a run stay out of that run."""
     name = route_of(req, "name")
-    order = read_order(req, datetime.now(UTC))
+    command = read_command(req, datetime.now(UTC))
     if not is_policy_name(name) or not await open_storage().freezes.delete(
-        name, **order.who, reason=order.why, at=order.at
+        name, **command.who, reason=command.reason, at=command.at
     ):
         raise no_such("freeze")
     return func.HttpResponse(status_code=204)

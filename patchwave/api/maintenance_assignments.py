@@ -28,11 +28,11 @@ from patchwave.api.problems import (
     invalid_query,
     no_such,
 )
-from patchwave.api.requests import ACTOR, ORDER_QUERY, read_order
+from patchwave.api.requests import ACTOR, COMMAND_QUERY, read_command
 from patchwave.azure.maintenance import open_maintenance
 from patchwave.azure.resource_graph import QueryRefused, open_resource_graph
 from patchwave.domain.azure.errors import ArmFailure
-from patchwave.domain.core.command import Order
+from patchwave.domain.core.command import Command
 from patchwave.domain.core.documents import Document, Json, UtcDatetime
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import ConfigurationId, MachineId
@@ -211,12 +211,12 @@ async def put_assignment(req: func.HttpRequest, body: AssignmentRequest) -> func
     "maintenance/assignments",
     ResponseSpec(200, RemovedAssignments, as_given=True),
     role=Role.AUTHOR,
-    query=[_MACHINE_ID, _CONFIGURATION_ID, _ASSIGNMENT_ID, *ORDER_QUERY],
+    query=[_MACHINE_ID, _CONFIGURATION_ID, _ASSIGNMENT_ID, *COMMAND_QUERY],
     problems=INVALID_QUERY | {404: "There is no such assignment."} | AZURE_PROBLEMS | BOUNDARY_PROBLEMS,
 )
 async def remove_assignments(req: func.HttpRequest) -> func.HttpResponse:
     """Remove a machine from a configuration, under whatever names it is assigned to it; or remove one assignment."""
-    order, storage = read_order(req, datetime.now(UTC)), open_storage()
+    command, storage = read_command(req, datetime.now(UTC)), open_storage()
     named = query_of(req, "assignment")
     async with _in_time():
         if named:
@@ -225,7 +225,7 @@ async def remove_assignments(req: func.HttpRequest) -> func.HttpResponse:
             machine, identity = _machine(query_of(req, "machine")), _configuration(query_of(req, "configuration"))
             found = await _naming(machine, identity)
             still = await _holding(machine, identity)
-        removed = [each.id for each in found if await _remove(storage, each, order)]
+        removed = [each.id for each in found if await _remove(storage, each, command)]
     if not removed and not still:
         raise no_such("assignment")
     return json_response(RemovedAssignments(removed=removed, still_assigned=still).to_wire())
@@ -390,12 +390,12 @@ async def _one(text: str) -> Assignment:
     return found[0]
 
 
-async def _remove(storage: Storage, assignment: Assignment, order: Order) -> bool:
+async def _remove(storage: Storage, assignment: Assignment, command: Command) -> bool:
     was_there = await open_maintenance().unassign(assignment.resource_id, assignment.name)
     if isinstance(was_there, ArmFailure):
         raise azure_problem(was_there, "assignment")
     if was_there:
-        await _note(storage, "assignment_removed", assignment, order, order.at, order.why)
+        await _note(storage, "assignment_removed", assignment, command, command.at, command.reason)
     return was_there
 
 

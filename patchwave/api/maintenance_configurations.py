@@ -32,7 +32,7 @@ from patchwave.api.problems import (
     invalid_query,
     no_such,
 )
-from patchwave.api.requests import ACTOR, ORDER_QUERY, read_order
+from patchwave.api.requests import ACTOR, COMMAND_QUERY, read_command
 from patchwave.azure.maintenance import open_maintenance
 from patchwave.azure.resource_graph import QueryRefused, open_resource_graph
 from patchwave.domain.azure.errors import ArmFailure
@@ -221,20 +221,24 @@ async def change_configuration(req: func.HttpRequest) -> func.HttpResponse:
     "maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}",
     ResponseSpec(204),
     role=Role.AUTHOR,
-    query=ORDER_QUERY,
+    query=COMMAND_QUERY,
     problems=CONFIGURATION_PROBLEMS | BOUNDARY_PROBLEMS,
 )
 async def delete_configuration(req: func.HttpRequest) -> func.HttpResponse:
     """Delete a configuration: 204. Nothing patches its machines by schedule any more."""
     identity, storage = configuration_of(req), open_storage()
-    order = read_order(req, datetime.now(UTC))
+    command = read_command(req, datetime.now(UTC))
     was_there = await open_maintenance().remove(identity)
     if isinstance(was_there, ArmFailure):
         raise azure_problem(was_there, WHAT)
     if not was_there:
         raise no_such(WHAT)
     await storage.audit.add(
-        audit_subject_of(identity), "configuration_deleted", **order.who, at=order.at, detail={"reason": order.why}
+        audit_subject_of(identity),
+        "configuration_deleted",
+        **command.who,
+        at=command.at,
+        detail={"reason": command.reason},
     )
     return func.HttpResponse(status_code=204)
 

@@ -20,7 +20,7 @@ from patchwave.api.maintenance_configurations import (
     read_existing,
 )
 from patchwave.api.problems import BOUNDARY_PROBLEMS, ApiProblem, azure_problem, invalid_query
-from patchwave.api.requests import ORDER, ORDER_QUERY, read_order
+from patchwave.api.requests import COMMAND, COMMAND_QUERY, read_command
 from patchwave.azure.maintenance import open_maintenance
 from patchwave.domain.calendar.schedule import Occurrence
 from patchwave.domain.core.documents import Document
@@ -86,8 +86,8 @@ async def list_coming_runs(req: func.HttpRequest) -> func.HttpResponse:
     "maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}/cancel",
     ResponseSpec(200, CanceledRun),
     role=Role.OPERATOR,
-    body=ORDER,
-    query=[_RUN, *ORDER_QUERY],
+    body=COMMAND,
+    query=[_RUN, *COMMAND_QUERY],
     problems=CONFIGURATION_PROBLEMS
     | BOUNDARY_PROBLEMS
     | {409: "It is too late for that run, or there is none to come."},
@@ -95,10 +95,10 @@ async def list_coming_runs(req: func.HttpRequest) -> func.HttpResponse:
 async def cancel_scheduled_run(req: func.HttpRequest) -> func.HttpResponse:
     """Cancel one coming run for all of its machines; it cannot be taken back. Later runs stay. May be repeated."""
     identity, storage = configuration_of(req), open_storage()
-    order = read_order(req, datetime.now(UTC))
+    command = read_command(req, datetime.now(UTC))
     found = await read_existing(identity)
     canceled, _ = await canceled_runs_of(storage, identity)
-    run = _run_to_cancel(found, query_of(req, "run"), order.at, canceled)
+    run = _run_to_cancel(found, query_of(req, "run"), command.at, canceled)
     if run.canceled:
         return json_response(CanceledRun(configuration=found.id, run=run, already=True).to_wire())
     failure = await open_maintenance().cancel(identity, run.run)
@@ -107,9 +107,9 @@ async def cancel_scheduled_run(req: func.HttpRequest) -> func.HttpResponse:
     await storage.audit.add(
         audit_subject_of(identity),
         RUN_CANCELED,
-        **order.who,
-        at=order.at,
-        detail={"reason": order.why, "run": run.run},
+        **command.who,
+        at=command.at,
+        detail={"reason": command.reason, "run": run.run},
     )
     run = run.model_copy(update={"canceled": True})
     return json_response(CanceledRun(configuration=found.id, run=run, already=False).to_wire())

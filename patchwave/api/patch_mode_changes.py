@@ -34,8 +34,8 @@ from patchwave.api.http import (
     word_of,
 )
 from patchwave.api.problems import invalid_body, no_such
-from patchwave.api.requests import FLEET_PROBLEMS, MAX_REASON, ORDER, read_order
-from patchwave.domain.core.command import Order
+from patchwave.api.requests import COMMAND, FLEET_PROBLEMS, MAX_REASON, read_command
+from patchwave.domain.core.command import Command
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.principal import Role
 from patchwave.domain.core.validation import Problem
@@ -135,7 +135,7 @@ async def plan_mode_change(req: func.HttpRequest, body: ChangeRequest) -> func.H
     for machine in machines:
         if machine.end is not None:
             ends[machine.end] = ends.get(machine.end, 0) + 1
-    order = Order(**caller_of(req, claimed=body.actor).who, why=body.reason, at=at)
+    command = Command(**caller_of(req, claimed=body.actor).who, reason=body.reason, at=at)
     change = ModeChange(
         id=change_id(at, secrets.token_hex(4)),
         state=ChangeState.PLANNED,
@@ -143,14 +143,18 @@ async def plan_mode_change(req: func.HttpRequest, body: ChangeRequest) -> func.H
         scope=body.scope,
         max_concurrent=body.max_concurrent,
         max_failures=body.max_failures,
-        planned=order,
+        planned=command,
         machines=len(machines),
         to_change=len(machines) - sum(ends.values()),
         counts_by_end=count_ends(ends),
     )
     await storage.patch_mode_changes.create(change, machines)
     await storage.audit.add(
-        change.id, "mode_change_planned", **order.who, at=at, detail={"wanted": wanted.to_wire(), "why": order.why}
+        change.id,
+        "mode_change_planned",
+        **command.who,
+        at=at,
+        detail={"wanted": wanted.to_wire(), "reason": command.reason},
     )
     return json_response(change.to_wire(), status=201, headers={"Location": f"/api/fleet/mode-changes/{change.id}"})
 
@@ -206,18 +210,18 @@ list_mode_change_audit = audit_route(
     "fleet/mode-changes/{changeId}/start",
     ResponseSpec(202, ModeChange, headers=(LOCATION,)),
     role=Role.OPERATOR,
-    body=ORDER,
+    body=COMMAND,
     problems=INVALID_BODY | NO_CHANGE | {409: "It was stopped, or its plan is older than 24 hours."},
 )
 async def start_mode_change(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
     """Carry out a plan. Repeating it changes nothing, and resumes a change whose worker was lost for good."""
     storage = open_storage()
-    order = read_order(req, datetime.now(UTC))
-    change = await storage.patch_mode_changes.start((await _find(storage, req)).id, order)
+    command = read_command(req, datetime.now(UTC))
+    change = await storage.patch_mode_changes.start((await _find(storage, req)).id, command)
     if change.state is ChangeState.RUNNING:
-        if change.started is not None and change.started.at == order.at:
+        if change.started is not None and change.started.at == command.at:
             await storage.audit.add(
-                change.id, "mode_change_started", **order.who, at=order.at, detail={"why": order.why}
+                change.id, "mode_change_started", **command.who, at=command.at, detail={"reason": command.reason}
             )
         request = ChangeRef(change_id=change.id)
         failed = "The change could not be scheduled"
@@ -230,15 +234,17 @@ async def start_mode_change(req: func.HttpRequest, client: df.DurableFunctionsCl
     "fleet/mode-changes/{changeId}/stop",
     ResponseSpec(202, ModeChange, headers=(LOCATION,)),
     role=Role.OPERATOR,
-    body=ORDER,
+    body=COMMAND,
     problems=INVALID_BODY | NO_CHANGE | {409: "It has ended."},
 )
 async def stop_mode_change(req: func.HttpRequest) -> func.HttpResponse:
     """Ask Azure for nothing more. What it has taken is followed to its end."""
     storage = open_storage()
-    order = read_order(req, datetime.now(UTC))
-    change = await storage.patch_mode_changes.stop((await _find(storage, req)).id, order)
-    await storage.audit.add(change.id, "mode_change_stopped", **order.who, at=order.at, detail={"why": order.why})
+    command = read_command(req, datetime.now(UTC))
+    change = await storage.patch_mode_changes.stop((await _find(storage, req)).id, command)
+    await storage.audit.add(
+        change.id, "mode_change_stopped", **command.who, at=command.at, detail={"reason": command.reason}
+    )
     return _accepted(await _counted(storage, change))
 
 

@@ -20,7 +20,7 @@ from patchwave.api.endpoint import (
 )
 from patchwave.api.http import header_of, json_response, read_json, route_of
 from patchwave.api.problems import ApiProblem, no_such
-from patchwave.api.requests import SAID_QUERY, read_said
+from patchwave.api.requests import REASON_QUERY, read_reason
 from patchwave.domain.core.document_diff import changes_in_words
 from patchwave.domain.core.documents import Document, Json, object_or_none
 from patchwave.domain.core.ids import POLICY_NAME_PATTERN, is_adhoc_name, is_policy_name
@@ -89,7 +89,7 @@ async def get_policy_schema(req: func.HttpRequest) -> func.HttpResponse:
     ResponseSpec(201, Policy, headers=(ETAG,), as_given=True),
     role=Role.AUTHOR,
     body=RequestBody(NamedPolicy, {"monthly": _EXAMPLE}),
-    query=SAID_QUERY,
+    query=REASON_QUERY,
     headers=[IF_MATCH, _IF_NONE_MATCH],
     problems={400: "The name or the policy is not valid; every error at once.", 412: _CHANGED},
 )
@@ -106,7 +106,7 @@ async def put_policy(req: func.HttpRequest) -> func.HttpResponse:
     if none_match not in (None, "*"):
         raise ApiProblem(400, "If-None-Match can only be *: create the policy unless it exists.")
     at = datetime.now(UTC)
-    said = read_said(req, at)
+    said = read_reason(req, at)
     storage = open_storage()
     stored = await storage.policies.put(
         name,
@@ -121,7 +121,7 @@ async def put_policy(req: func.HttpRequest) -> func.HttpResponse:
     is_new = stored.version == 1 and not stored.is_unchanged
     detail: Json = {"version": stored.version} | rules_in_short(policy)
     if not stored.is_unchanged:
-        detail |= {"reason": said.why} if said.why else {}
+        detail |= {"reason": said.reason} if said.reason else {}
         if stored.replaced is not None:
             detail |= changes_in_words(stored.replaced, stored.document)
         await storage.audit.add(name, "policy_written", **said.who, at=at, detail=detail)
@@ -145,18 +145,18 @@ async def _is_audited(storage: Storage, stored: StoredPolicy) -> bool:
     "policies/{name}",
     ResponseSpec(204),
     role=Role.AUTHOR,
-    query=SAID_QUERY,
+    query=REASON_QUERY,
     headers=[IF_MATCH],
     problems={400: "The name is not valid."} | NO_POLICY | {412: _CHANGED},
 )
 async def delete_policy(req: func.HttpRequest) -> func.HttpResponse:
     """Delete a policy. Its runs and their records stay."""
     name = _name_to_write(req)
-    said = read_said(req, datetime.now(UTC))
+    said = read_reason(req, datetime.now(UTC))
     storage = open_storage()
     if not await storage.policies.delete(name, if_match=header_of(req, "if-match")):
         raise no_such("policy")
-    detail = {"reason": said.why} if said.why else {}
+    detail = {"reason": said.reason} if said.reason else {}
     await storage.audit.add(name, "policy_deleted", **said.who, at=said.at, detail=detail)
     return func.HttpResponse(status_code=204)
 

@@ -22,10 +22,10 @@ from patchwave.api.endpoint import (
 )
 from patchwave.api.http import json_response, number_of, route_of
 from patchwave.api.problems import ApiProblem, no_such
-from patchwave.api.requests import ORDER, ORDER_QUERY, read_order
+from patchwave.api.requests import COMMAND, COMMAND_QUERY, read_command
 from patchwave.api.runs import ListedRun, accepted
 from patchwave.domain.calendar.schedule import Occurrence, due_occurrence
-from patchwave.domain.core.command import Order
+from patchwave.domain.core.command import Command
 from patchwave.domain.core.documents import Document
 from patchwave.domain.core.ids import RunId, is_policy_name
 from patchwave.domain.core.principal import Role
@@ -109,14 +109,14 @@ async def upcoming_occurrences(
     "policies/{name}/pause",
     ResponseSpec(200, PolicyControls),
     role=Role.OPERATOR,
-    body=ORDER,
-    query=ORDER_QUERY,
+    body=COMMAND,
+    query=COMMAND_QUERY,
     problems=INVALID_BODY | NO_POLICY,
 )
 async def pause_policy(req: func.HttpRequest) -> func.HttpResponse:
     """Start nothing by the schedule until the policy is resumed."""
-    storage, policy, order = await _read(req)
-    pause = Pause(**order.who, reason=order.why, at=order.at)
+    storage, policy, command = await _read(req)
+    pause = Pause(**command.who, reason=command.reason, at=command.at)
     return _shown(policy, await storage.overrides.pause(policy.name, pause))
 
 
@@ -125,14 +125,14 @@ async def pause_policy(req: func.HttpRequest) -> func.HttpResponse:
     "policies/{name}/resume",
     ResponseSpec(200, PolicyControls),
     role=Role.OPERATOR,
-    body=ORDER,
-    query=ORDER_QUERY,
+    body=COMMAND,
+    query=COMMAND_QUERY,
     problems=INVALID_BODY | NO_POLICY,
 )
 async def resume_policy(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
     """Let the schedule go on. An occurrence whose window is still open starts at the next look of the timer."""
-    storage, policy, order = await _read(req)
-    controls = await storage.overrides.resume(policy.name, **order.who, reason=order.why, at=order.at)
+    storage, policy, command = await _read(req)
+    controls = await storage.overrides.resume(policy.name, **command.who, reason=command.reason, at=command.at)
     await _tell_waiting_runs(client, controls)
     return _shown(policy, controls)
 
@@ -142,19 +142,19 @@ async def resume_policy(req: func.HttpRequest, client: df.DurableFunctionsClient
     "policies/{name}/skip-next",
     ResponseSpec(200, PolicyControls),
     role=Role.OPERATOR,
-    body=ORDER,
-    query=ORDER_QUERY,
+    body=COMMAND,
+    query=COMMAND_QUERY,
     problems=INVALID_BODY | NO_POLICY | {409: "Nothing is scheduled that could be skipped."},
 )
 async def skip_next_occurrence(req: func.HttpRequest) -> func.HttpResponse:
     """Leave out the next occurrence; while it has not begun, the same order means the same occurrence."""
-    storage, policy, order = await _read(req)
+    storage, policy, command = await _read(req)
     controls = await storage.overrides.get(policy.name)
-    if pending_skip(policy, controls, order.at) is None:
-        occurrence = occurrence_to_skip(policy, await storage.freezes.list_all(), order.at)
+    if pending_skip(policy, controls, command.at) is None:
+        occurrence = occurrence_to_skip(policy, await storage.freezes.list_all(), command.at)
         if occurrence is None:
             raise ApiProblem(409, "The policy has no coming occurrence that would run, so there is nothing to skip.")
-        skip = Skip(occurrence=occurrence.at_utc, **order.who, reason=order.why, at=order.at)
+        skip = Skip(occurrence=occurrence.at_utc, **command.who, reason=command.reason, at=command.at)
         controls = await storage.overrides.skip(policy.name, skip)
     return _shown(policy, controls)
 
@@ -164,16 +164,16 @@ async def skip_next_occurrence(req: func.HttpRequest) -> func.HttpResponse:
     "policies/{name}/skip-next",
     ResponseSpec(200, PolicyControls),
     role=Role.OPERATOR,
-    query=ORDER_QUERY,
+    query=COMMAND_QUERY,
     problems={400: "No reason is given."} | NO_POLICY,
 )
 async def unskip_next_occurrence(req: func.HttpRequest) -> func.HttpResponse:
     """Take back that the next occurrence is left out."""
-    storage, policy, order = await _read(req)
+    storage, policy, command = await _read(req)
     controls = await storage.overrides.get(policy.name)
-    if skip := pending_skip(policy, controls, order.at):
+    if skip := pending_skip(policy, controls, command.at):
         controls = await storage.overrides.unskip(
-            policy.name, skip.occurrence, **order.who, reason=order.why, at=order.at
+            policy.name, skip.occurrence, **command.who, reason=command.reason, at=command.at
         )
     return _shown(policy, controls)
 
@@ -183,8 +183,8 @@ async def unskip_next_occurrence(req: func.HttpRequest) -> func.HttpResponse:
     "policies/{name}/run-now",
     ResponseSpec(202, ListedRun, headers=(LOCATION, RETRY_AFTER)),
     role=Role.OPERATOR,
-    body=ORDER,
-    query=ORDER_QUERY,
+    body=COMMAND,
+    query=COMMAND_QUERY,
     problems=INVALID_BODY | NO_POLICY | {409: "The policy is frozen."},
 )
 async def run_policy_now(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
@@ -192,13 +192,13 @@ async def run_policy_now(req: func.HttpRequest, client: df.DurableFunctionsClien
 
     A pause and a skip are about the schedule and do not stand in the way; a freeze does: 409.
     """
-    order = read_order(req, datetime.now(UTC))
+    command = read_command(req, datetime.now(UTC))
     storage = open_storage()
     chosen = await find_written_policy(storage, route_of(req, "name"))
     policy = chosen.policy
-    run_id = await _ordered_run(storage, policy, order)
+    run_id = await _requested_run(storage, policy, command)
     window = policy.schedule and Occurrence(run_id.at, run_id.at + policy.schedule.window)
-    trigger = Trigger(kind=TriggerKind.HTTP, **order.who, detail=f"run now: {order.why}")
+    trigger = Trigger(kind=TriggerKind.HTTP, **command.who, detail=f"run now: {command.reason}")
     return accepted(await start_run(storage, client, chosen, run_id, trigger, occurrence=window))
 
 
@@ -218,15 +218,15 @@ list_policy_audit = audit_route(
 )
 
 
-async def _ordered_run(storage: Storage, policy: Policy, order: Order) -> RunId:
+async def _requested_run(storage: Storage, policy: Policy, command: Command) -> RunId:
     known = (await storage.overrides.get(policy.name)).ordered_run
-    if known and await _is_in_progress(storage, known, order.at):
+    if known and await _is_in_progress(storage, known, command.at):
         return RunId.parse(known)
-    freeze = active_freeze(await storage.freezes.list_all(), policy.name, {}, order.at)
+    freeze = active_freeze(await storage.freezes.list_all(), policy.name, {}, command.at)
     if freeze is not None:
         raise ApiProblem(409, f"The policy is {freeze.sentence}")
     controls = await storage.overrides.request_run(
-        policy.name, new_run_id(policy).text, instead_of=known, **order.who, reason=order.why, at=order.at
+        policy.name, new_run_id(policy).text, instead_of=known, **command.who, reason=command.reason, at=command.at
     )
     return RunId.parse(controls.ordered_run)
 
@@ -246,10 +246,10 @@ async def _tell_waiting_runs(client: DurableClient, controls: ScheduleOverrides)
             await tell_waiting_run(client, carry_over.run_id)
 
 
-async def _read(req: func.HttpRequest) -> tuple[Storage, Policy, Order]:
-    order = read_order(req, datetime.now(UTC))
+async def _read(req: func.HttpRequest) -> tuple[Storage, Policy, Command]:
+    command = read_command(req, datetime.now(UTC))
     storage = open_storage()
-    return storage, await find_policy(storage, route_of(req, "name")), order
+    return storage, await find_policy(storage, route_of(req, "name")), command
 
 
 def _shown(policy: Policy, controls: ScheduleOverrides) -> func.HttpResponse:

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, StringConstraints, Validat
 from patchwave.api.endpoint import ParameterSpec, RequestBody, SchemaOf, SchemaTweaks
 from patchwave.api.http import caller_of, query_of, read_body, read_model
 from patchwave.api.problems import ApiProblem, invalid_body, invalid_query
-from patchwave.domain.core.command import Order
+from patchwave.domain.core.command import Command
 from patchwave.domain.core.documents import Document, Json
 from patchwave.domain.core.validation import explain
 from patchwave.domain.policy.policy import Policy
@@ -77,13 +77,13 @@ IDEMPOTENCY_KEY = ParameterSpec(
     " policy it is refused.",
 )
 
-ORDER = RequestBody(
+COMMAND = RequestBody(
     AuditReason, {"said": {"reason": "The data centre moves.", "actor": "ana@example.org"}}, required=False
 )
 ACTOR = ParameterSpec(
     "actor", {"type": "string", "maxLength": _MAX_NAME}, "Who asks, where the platform does not know who calls."
 )
-ORDER_QUERY = (
+COMMAND_QUERY = (
     ParameterSpec(
         "reason",
         {"type": "string", "minLength": 1, "maxLength": MAX_REASON},
@@ -93,13 +93,13 @@ ORDER_QUERY = (
 )
 
 
-SAID_QUERY = (
+REASON_QUERY = (
     ParameterSpec("reason", {"type": "string", "maxLength": MAX_REASON}, "Why, for people and the audit log."),
     ACTOR,
 )
 
 
-def read_said(request: func.HttpRequest, at: datetime) -> Order:
+def read_reason(request: func.HttpRequest, at: datetime) -> Command:
     """``reason`` and ``actor`` of the query, both optional.
 
     Raises:
@@ -109,10 +109,10 @@ def read_said(request: func.HttpRequest, at: datetime) -> Order:
     for path, text, longest in (("reason", reason, MAX_REASON), ("actor", name, _MAX_NAME)):
         if len(text) > longest or not text.isprintable():
             raise invalid_query(path, f"must have at most {longest} printable characters")
-    return Order(**caller_of(request, claimed=name).who, why=reason, at=at)
+    return Command(**caller_of(request, claimed=name).who, reason=reason, at=at)
 
 
-def read_order(request: func.HttpRequest, at: datetime) -> Order:
+def read_command(request: func.HttpRequest, at: datetime) -> Command:
     """``reason`` and ``actor`` from the body or, without one, from the query.
 
     The reason is required: users see it wherever nothing runs. ``actor`` is unverified, and only counts where the
@@ -122,17 +122,17 @@ def read_order(request: func.HttpRequest, at: datetime) -> Order:
         ApiProblem: 400 when the reason is missing or too long, or the body is invalid.
     """
     if read_body(request):
-        return order_of(request, read_model(request, AuditReason), at)
+        return command_of(request, read_model(request, AuditReason), at)
     try:
         given = AuditReason.from_wire({name: query_of(request, name) for name in ("reason", "actor")})
     except ValidationError as error:
         raise invalid_body(*explain(error, AuditReason)) from None
-    return order_of(request, given, at)
+    return command_of(request, given, at)
 
 
-def order_of(request: func.HttpRequest, given: AuditReason, at: datetime) -> Order:
+def command_of(request: func.HttpRequest, given: AuditReason, at: datetime) -> Command:
     """The command of the caller."""
-    return Order(**caller_of(request, claimed=given.actor).who, why=given.reason, at=at)
+    return Command(**caller_of(request, claimed=given.actor).who, reason=given.reason, at=at)
 
 
 # --- the scope of a read of the fleet -----------------------------------------------------------------------

@@ -29,7 +29,7 @@ from patchwave.api.http import caller_of, json_response, route_of, run_id_of
 from patchwave.api.problems import ApiProblem, no_such
 from patchwave.api.runs import ListedRun, accepted, find_run
 from patchwave.domain.azure.operation import OperationKind
-from patchwave.domain.core.command import Order, SelfApproval
+from patchwave.domain.core.command import Command, SelfApproval
 from patchwave.domain.core.documents import Document
 from patchwave.domain.core.ids import is_machine_key
 from patchwave.domain.core.outcome import Reason
@@ -48,31 +48,31 @@ from patchwave.domain.workflow.contracts import Signal
 from patchwave.services.start_run import DurableClient, claimed_run_id, new_run_id, read_stored, schedule_run, start_run
 from patchwave.storage import Storage, open_storage
 
-MAX_COMMENT = 1_000
+MAX_TEXT = 1_000
 MAX_RETRIES = 20
 """Chained retries that an operator may start; further ones are refused."""
 
 _LOG = logging.getLogger("patchwave.commands")
 
-_Comment = Annotated[str, StringConstraints(strip_whitespace=True, max_length=MAX_COMMENT)]
+_Text = Annotated[str, StringConstraints(strip_whitespace=True, max_length=MAX_TEXT)]
 
 
 class RunCommandBody(Document):
     """What may be said with an order to a run or one of its machines."""
 
-    comment: _Comment = ""
-    actor: _Comment = ""
+    reason: _Text = ""
+    actor: _Text = ""
 
 
 class RingCommandBody(RunCommandBody):
     """The same about a ring; without one it is the ring that the run waits for."""
 
-    ring: _Comment = ""
+    ring: _Text = ""
 
 
-_SAID = {"comment": "The database team asked for it.", "actor": "ana@example.org"}
-_ORDER = RequestBody(RunCommandBody, {"said": _SAID}, required=False)
-_RING_ORDER = RequestBody(RingCommandBody, {"said": _SAID}, required=False)
+_SAID = {"reason": "The database team asked for it.", "actor": "ana@example.org"}
+_COMMAND = RequestBody(RunCommandBody, {"said": _SAID}, required=False)
+_RING_COMMAND = RequestBody(RingCommandBody, {"said": _SAID}, required=False)
 _ACCEPTED = ResponseSpec(202, ListedRun, headers=(LOCATION, RETRY_AFTER))
 _LATE = {409: "The run has ended or is about to, or the order contradicts an earlier one."}
 
@@ -80,7 +80,9 @@ _LATE = {409: "The run has ended or is about to, or the order contradicts an ear
 # --- the run ------------------------------------------------------------------------------------------------
 
 
-@route("POST", "runs/{runId}/pause", _ACCEPTED, role=Role.OPERATOR, body=_ORDER, problems=INVALID_BODY | NO_RUN | _LATE)
+@route(
+    "POST", "runs/{runId}/pause", _ACCEPTED, role=Role.OPERATOR, body=_COMMAND, problems=INVALID_BODY | NO_RUN | _LATE
+)
 async def pause_run(
     req: func.HttpRequest, client: df.DurableFunctionsClient, body: RunCommandBody
 ) -> func.HttpResponse:
@@ -94,7 +96,7 @@ async def pause_run(
 
 
 @route(
-    "POST", "runs/{runId}/resume", _ACCEPTED, role=Role.OPERATOR, body=_ORDER, problems=INVALID_BODY | NO_RUN | _LATE
+    "POST", "runs/{runId}/resume", _ACCEPTED, role=Role.OPERATOR, body=_COMMAND, problems=INVALID_BODY | NO_RUN | _LATE
 )
 async def resume_run(
     req: func.HttpRequest, client: df.DurableFunctionsClient, body: RunCommandBody
@@ -109,7 +111,7 @@ async def resume_run(
 
 
 @route(
-    "POST", "runs/{runId}/cancel", _ACCEPTED, role=Role.OPERATOR, body=_ORDER, problems=INVALID_BODY | NO_RUN | _LATE
+    "POST", "runs/{runId}/cancel", _ACCEPTED, role=Role.OPERATOR, body=_COMMAND, problems=INVALID_BODY | NO_RUN | _LATE
 )
 async def cancel_run(
     req: func.HttpRequest, client: df.DurableFunctionsClient, body: RunCommandBody
@@ -130,7 +132,7 @@ async def cancel_run(
     "runs/{runId}/approve",
     _ACCEPTED,
     role=Role.APPROVER,
-    body=_RING_ORDER,
+    body=_RING_COMMAND,
     problems=INVALID_BODY | NO_RUN | _LATE,
 )
 async def approve_ring(
@@ -145,7 +147,7 @@ async def approve_ring(
     "runs/{runId}/reject",
     _ACCEPTED,
     role=Role.APPROVER,
-    body=_RING_ORDER,
+    body=_RING_COMMAND,
     problems=INVALID_BODY | NO_RUN | _LATE,
 )
 async def reject_ring(
@@ -171,17 +173,17 @@ async def _decide(
     decision = run.decisions[ring]
     action = "ring_approved" if approved else "ring_rejected"
     rules = rules_in_short(Policy.model_validate(run.policy_snapshot), run.policy_origin)
-    detail = {"ring": ring, "comment": decision.comment} | rules
+    detail = {"ring": ring, "reason": decision.reason} | rules
     await storage.audit.add(run.id, action, **decision.who, at=decision.at, detail=detail)
     return await _signalled(client, run)
 
 
-async def _audit(storage: Storage, run: Run, command: str, action: str) -> None:
+async def _audit(storage: Storage, run: Run, name: str, action: str) -> None:
     """Audit the command in force with its own time: repetitions write the same entry."""
-    order = run.last_commands.get(command)
-    if order is not None:
-        detail = {"comment": order.why, "before": order.before.value, "after": order.after.value}
-        await storage.audit.add(run.id, action, **order.who, at=order.at, detail=detail)
+    command = run.last_commands.get(name)
+    if command is not None:
+        detail = {"reason": command.reason, "before": command.before.value, "after": command.after.value}
+        await storage.audit.add(run.id, action, **command.who, at=command.at, detail=detail)
 
 
 async def _signalled(client: DurableClient, run: Run) -> func.HttpResponse:
@@ -218,7 +220,7 @@ async def _signal(client: DurableClient, run: Run, event: str) -> bool:
     "runs/{runId}/machines/{machineKey}/skip",
     ResponseSpec(202, MachineRecord, headers=(LOCATION,)),
     role=Role.OPERATOR,
-    body=_ORDER,
+    body=_COMMAND,
     problems=INVALID_BODY | NO_MACHINE | {409: "The machine has ended, or its operation has begun."},
 )
 async def skip_machine(req: func.HttpRequest, body: RunCommandBody) -> func.HttpResponse:
@@ -231,9 +233,9 @@ async def skip_machine(req: func.HttpRequest, body: RunCommandBody) -> func.Http
     run, machine = await _find_machine(storage, req)
     kind = OperationKind.ASSESS if run.mode is Mode.ASSESS else OperationKind.INSTALL
     machine = await storage.machines.skip(run.id, machine.key, command, kind)
-    order = machine.skip_command or command
-    detail = {"machine": machine.id, "comment": order.why}
-    await storage.audit.add(run.id, "machine_skipped", **order.who, at=order.at, detail=detail)
+    command = machine.skip_command or command
+    detail = {"machine": machine.id, "reason": command.reason}
+    await storage.audit.add(run.id, "machine_skipped", **command.who, at=command.at, detail=detail)
     return json_response(
         machine.to_wire(), status=202, headers={"Location": f"/api/runs/{run.id}/machines/{machine.key}"}
     )
@@ -244,7 +246,7 @@ async def skip_machine(req: func.HttpRequest, body: RunCommandBody) -> func.Http
     "runs/{runId}/machines/{machineKey}/retry",
     _ACCEPTED,
     role=Role.OPERATOR,
-    body=_ORDER,
+    body=_COMMAND,
     problems=INVALID_BODY | NO_MACHINE | {409: "The machine has not ended, or its ring has nothing to be held to."},
 )
 async def retry_machine(
@@ -277,7 +279,7 @@ async def retry_machine(
     retry_id = await claimed_run_id(storage, "retry", f"{run.id}/{machine.key}", new_run_id(policy))
     if pin is not None:
         await storage.patch_pins.save(retry_id.text, pin)
-    why = f"retry of {machine.name} in {run.id}" + (f": {command.why}" if command.why else "")
+    why = f"retry of {machine.name} in {run.id}" + (f": {command.reason}" if command.reason else "")
     trigger = Trigger(
         kind=TriggerKind.HTTP,
         **command.who,
@@ -286,7 +288,7 @@ async def retry_machine(
         earlier_ids=starter_ids(run.trigger),
     )
     retry = await start_run(storage, client, snapshot.changed(policy), retry_id, trigger, mode=run.mode)
-    detail = {"machine": machine.id, "of": run.id, "retry": retry.id, "comment": retry.trigger.detail}
+    detail = {"machine": machine.id, "of": run.id, "retry": retry.id, "reason": retry.trigger.detail}
     for subject in (run.id, retry.id):
         await storage.audit.add(subject, "machine_retried", **retry.trigger.who, at=retry.created_at, detail=detail)
     return accepted(retry)
@@ -339,5 +341,5 @@ async def _find_machine(storage: Storage, req: func.HttpRequest) -> tuple[Run, M
     return run, machine
 
 
-def _command(req: func.HttpRequest, body: RunCommandBody) -> Order:
-    return Order(**caller_of(req, claimed=body.actor).who, why=body.comment, at=datetime.now(UTC))
+def _command(req: func.HttpRequest, body: RunCommandBody) -> Command:
+    return Command(**caller_of(req, claimed=body.actor).who, reason=body.reason, at=datetime.now(UTC))

@@ -31,7 +31,7 @@ from patchwave.api.endpoint import (
 )
 from patchwave.api.http import header_of, json_response, page_of, route_of, run_id_of, word_of
 from patchwave.api.problems import ApiProblem, no_such
-from patchwave.api.requests import IDEMPOTENCY_KEY, KEY_REUSED, SAID_QUERY, StartRequest, read_said
+from patchwave.api.requests import IDEMPOTENCY_KEY, KEY_REUSED, REASON_QUERY, StartRequest, read_reason
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import is_machine_key
 from patchwave.domain.core.outcome import OutcomeKind
@@ -92,7 +92,7 @@ _INLINE: Json = {
     ResponseSpec(202, ListedRun, headers=(LOCATION, RETRY_AFTER)),
     role=Role.OPERATOR,
     body=RequestBody(StartRequest, {"stored": {"policy": "monthly", "mode": "assess"}, "inline": _INLINE}),
-    query=SAID_QUERY,
+    query=REASON_QUERY,
     headers=[IDEMPOTENCY_KEY],
     problems=INVALID_BODY
     | {403: "Roles count, and the caller is no operator, or asks for what only an author may start."}
@@ -104,7 +104,7 @@ async def start_run(req: func.HttpRequest, client: df.DurableFunctionsClient, bo
 
     An operator may start stored policies, with overrides that only narrow them; the rest takes an author.
     """
-    said = read_said(req, datetime.now(UTC))
+    said = read_reason(req, datetime.now(UTC))
     storage = open_storage()
     chosen = await requested_policy(
         storage,
@@ -122,7 +122,7 @@ async def start_run(req: func.HttpRequest, client: df.DurableFunctionsClient, bo
         caller = ("id", said.actor_id) if said.actor_id else ("name", said.actor)
         scope = (*caller, name_for_keys(body.policy))
         run_id = await claimed_run_id(storage, "idempotency-key", key, run_id, body.as_sent(), scope=scope)
-    trigger = Trigger(kind=TriggerKind.HTTP, **said.who, detail=said.why)
+    trigger = Trigger(kind=TriggerKind.HTTP, **said.who, detail=said.reason)
     return accepted(await start(storage, client, chosen, run_id, trigger, mode=body.mode, repeatable=bool(key)))
 
 

@@ -86,15 +86,15 @@ class ApiClient:
         """All runs, in the order of their ids, newest first, read as far as they are looked at."""
         return self._pages("/api/runs", "runs", {}, None)
 
-    def send_run_command(self, run_id: str, order: str, comment: str, actor: str, ring: str = "") -> Json:
+    def send_run_command(self, run_id: str, command: str, reason: str, actor: str, ring: str = "") -> Json:
         """Give a run an order (pause, resume, cancel, approve, reject); what the service says of the run then."""
-        body = _given(comment=comment, actor=actor, ring=ring)
-        return _document(self._send("POST", f"/api/runs/{_segment(run_id)}/{order}", json=body))
+        body = _given(reason=reason, actor=actor, ring=ring)
+        return _document(self._send("POST", f"/api/runs/{_segment(run_id)}/{command}", json=body))
 
-    def send_machine_command(self, run_id: str, machine_key: str, order: str, comment: str, actor: str) -> Json:
+    def send_machine_command(self, run_id: str, machine_key: str, command: str, reason: str, actor: str) -> Json:
         """Skip a machine (its row), or retry it (the new run)."""
-        path = f"/api/runs/{_segment(run_id)}/machines/{_segment(machine_key)}/{order}"
-        return _document(self._send("POST", path, json=_given(comment=comment, actor=actor)))
+        path = f"/api/runs/{_segment(run_id)}/machines/{_segment(machine_key)}/{command}"
+        return _document(self._send("POST", path, json=_given(reason=reason, actor=actor)))
 
     def run_audit(self, run_id: str, limit: int | None = None) -> Iterator[Json]:
         """Who ordered what in a run and what its gates did, oldest first."""
@@ -186,7 +186,7 @@ class ApiClient:
             self._send("GET", f"/api/policies/{_segment(policy)}/occurrences", params={"count": str(count)})
         )
 
-    def order(self, policy: str, what: str, reason: str, actor: str) -> Json:
+    def send_policy_command(self, policy: str, what: str, reason: str, actor: str) -> Json:
         """Order ``pause``, ``resume``, ``skip-next`` or ``run-now`` of a policy: its orders, or the run, afterwards."""
         return _document(
             self._send("POST", f"/api/policies/{_segment(policy)}/{what}", json={"reason": reason, "actor": actor})
@@ -321,7 +321,7 @@ class ApiClient:
         """Plan a change of patch modes; nothing is changed."""
         return _document(self._send("POST", "/api/fleet/mode-changes", json=request, timeout_seconds=PLAN_SECONDS))
 
-    def order_mode_change(self, change_id: str, what: str, reason: str, actor: str) -> Json:
+    def send_mode_change_command(self, change_id: str, what: str, reason: str, actor: str) -> Json:
         """``start`` or ``stop`` a change of patch modes; the change afterwards."""
         path = f"/api/fleet/mode-changes/{_segment(change_id)}/{what}"
         return _document(self._send("POST", path, json={"reason": reason, "actor": actor}))

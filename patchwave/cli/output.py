@@ -29,7 +29,7 @@ class OutputFormat(StrEnum):
 OutputOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="What to print.")]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many; all by default.")]
 ReasonOption = Annotated[str, typer.Option("--reason", "-r", help="Why, for people and the audit log.")]
-SAID_NOTHING = "ordered on the command line"
+NO_REASON = "requested on the command line"
 """The reason that stands in the audit log for people who gave none, where none is asked for."""
 
 

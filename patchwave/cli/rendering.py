@@ -67,11 +67,11 @@ def new_grid() -> Table:
     return grid
 
 
-def ordered(what: str, order: Json, why: str) -> Text:
+def command_line(what: str, command: Json) -> Text:
     """A command: its actor, time and reason."""
-    line = Text(" ".join(filter(None, (what, f"by {plain(order.get('actor', ''))}", moment(order.get("at"))))))
-    if order.get(why):
-        line.append(f": {plain(order[why])}")
+    line = Text(" ".join(filter(None, (what, f"by {plain(command.get('actor', ''))}", moment(command.get("at"))))))
+    if command.get("reason"):
+        line.append(f": {plain(command['reason'])}")
     return line
 
 

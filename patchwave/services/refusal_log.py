@@ -70,5 +70,5 @@ async def _write(storage: Storage, function: str, caller: Signed, status: int, w
         return
     # Set before the write, so that an unreachable storage is tried once.
     written.lines.add(line)
-    detail = {"function": function, "status": status, "why": why} | ({"policy": policy} if policy else {})
+    detail = {"function": function, "status": status, "reason": why} | ({"policy": policy} if policy else {})
     await storage.audit.add(REFUSED_CALLS, "call_refused", **caller.who, at=hour, detail=detail)

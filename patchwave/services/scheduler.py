@@ -61,7 +61,7 @@ async def _note_missed(storage: Storage, stored: StoredPolicy, since: datetime, 
     for occurrence in closed_between(policy.schedule, begin, now):
         if await storage.runs.get(RunId.of(occurrence.at_utc, policy.name).text) is None:
             why = f"the timer did not run between {since:%Y-%m-%d %H:%M} and {now:%Y-%m-%d %H:%M} UTC"
-            detail = {"decision": "missed", "why": why}
+            detail = {"decision": "missed", "reason": why}
             await storage.audit.add(
                 policy.name, "occurrence_not_started", actor="timer", at=occurrence.at_utc, detail=detail
             )
@@ -145,5 +145,5 @@ async def _current_controls(
 
 async def _note_reason(storage: Storage, policy: str, occurrence: Occurrence, verdict: ScheduleVerdict) -> None:
     """One audit entry per reason and occurrence, with the occurrence's time, so that repetitions are equal."""
-    detail = {"decision": verdict.decision.value, "why": verdict.why}
+    detail = {"decision": verdict.decision.value, "reason": verdict.reason}
     await storage.audit.add(policy, "occurrence_not_started", actor="timer", at=occurrence.at_utc, detail=detail)

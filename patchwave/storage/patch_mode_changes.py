@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from patchwave.domain.core.command import Order
+from patchwave.domain.core.command import Command
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.fleet import patch_mode_change
 from patchwave.domain.fleet.patch_mode_change import ChangeEnd, MachineChange, ModeChange
@@ -15,7 +15,7 @@ from patchwave.storage.engine.paging import KeyRange, Page, read_page
 from patchwave.storage.engine.rows import Row
 from patchwave.storage.engine.store import OptimisticRetry, Repository
 from patchwave.storage.errors import RecordMissing
-from patchwave.storage.runs import clean_order
+from patchwave.storage.runs import clean_command
 
 CHANGES = "mode-changes"
 """Partition of the changes, in the table of runs."""
@@ -34,7 +34,7 @@ class PatchModeChangeRepository(Repository):
         # Ten thousand machines take a second: a thread leaves the loop to other requests.
         rows = await asyncio.to_thread(packed)
         await self._store.results.insert_all(change.id, rows)
-        cleaned = change.model_copy(update={"planned": clean_order(change.planned)})
+        cleaned = change.model_copy(update={"planned": clean_command(change.planned)})
         await self._store.runs.insert(CHANGES, RunId.parse(change.id).row_key, pack(cleaned.to_wire()))
 
     async def get(self, change_id: str) -> ModeChange | None:
@@ -99,23 +99,25 @@ class PatchModeChangeRepository(Repository):
                 return True
         return False
 
-    async def start(self, change_id: str, order: Order) -> ModeChange:
+    async def start(self, change_id: str, command: Command) -> ModeChange:
         """Start a plan.
 
         Raises:
             RecordMissing: there is no such change.
             InvalidTransition: it was stopped, or the plan is too old.
         """
-        return await self._change_head(change_id, lambda change: patch_mode_change.start(change, clean_order(order)))
+        return await self._change_head(
+            change_id, lambda change: patch_mode_change.start(change, clean_command(command))
+        )
 
-    async def stop(self, change_id: str, order: Order) -> ModeChange:
+    async def stop(self, change_id: str, command: Command) -> ModeChange:
         """Stop a change: nothing more is sent.
 
         Raises:
             RecordMissing: there is no such change.
             InvalidTransition: it has ended.
         """
-        return await self._change_head(change_id, lambda change: patch_mode_change.stop(change, clean_order(order)))
+        return await self._change_head(change_id, lambda change: patch_mode_change.stop(change, clean_command(command)))
 
     async def close(self, change_id: str, close: Callable[[ModeChange], ModeChange]) -> ModeChange:
         """End a change; one that has ended stays as it is.

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from patchwave.domain.azure.operation import OperationKind
-from patchwave.domain.core.command import Order
+from patchwave.domain.core.command import Command
 from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.runs import commands
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
@@ -24,7 +24,7 @@ from patchwave.storage.engine.table import Table
 from patchwave.storage.errors import RecordMissing
 from patchwave.storage.intents import IntentRepository
 from patchwave.storage.run_patches import MACHINES
-from patchwave.storage.runs import clean_order
+from patchwave.storage.runs import clean_command
 
 _LISTED = wire_names(MachineRecord, without=["tags"])
 _SKIP = "skipCommand"
@@ -139,7 +139,7 @@ class MachineRepository(Repository):
             if not (own or completions) or await apply_if_unchanged(self._store.results, run_id, [*completions, *own]):
                 return
 
-    async def skip(self, run_id: str, machine_key: str, order: Order, kind: OperationKind) -> MachineRecord:
+    async def skip(self, run_id: str, machine_key: str, command: Command, kind: OperationKind) -> MachineRecord:
         """Skip the machine in its run. ``kind`` is the run's operation.
 
         Raises:
@@ -151,14 +151,14 @@ class MachineRepository(Repository):
             machine = unpack(MachineRecord, row.columns)
             # Read after the machine: a later intent also changes the machine, and this write then fails.
             intent = await self._intents.get(run_id, machine_key, kind)
-            wanted = commands.skip(machine, intent, clean_order(order))
+            wanted = commands.skip(machine, intent, clean_command(command))
             if wanted == machine:
                 return machine
             if await self._store.results.merge(run_id, row.key, pack({_SKIP: wanted.skip_command}), row.etag):
                 return wanted
         raise RecordMissing(f"run {run_id} has no machine {machine_key}")
 
-    async def begin_operation(self, run_id: str, machine_key: str, stage: Stage, at: datetime) -> Order | None:
+    async def begin_operation(self, run_id: str, machine_key: str, stage: Stage, at: datetime) -> Command | None:
         """Set the stage right before an operation is sent, after its intent is declared.
 
         Returns the skip command if there is one: the row then stays as it is, and nothing may be sent. Nor does it
@@ -167,7 +167,7 @@ class MachineRepository(Repository):
         async for _ in OptimisticRetry(f"machine {machine_key}"):
             row = await open_row(self._store.results, run_id, machine_key)
             if _SKIP in row.columns:
-                return Order.from_wire(get_json(row.columns, _SKIP))
+                return Command.from_wire(get_json(row.columns, _SKIP))
             started = {} if "startedAt" in row.columns else {"startedAt": at}
             changes = pack({"stage": stage, **started})
             if "outcome" in row.columns or await self._store.results.merge(run_id, row.key, changes, row.etag):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from patchwave.domain.core.command import Order
+from patchwave.domain.core.command import Command
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
@@ -187,26 +187,28 @@ class RunRepository(Repository):
 
     # --- commands: idempotent; the first of two counts
 
-    async def cancel(self, run_id: str, order: Order) -> Run:
+    async def cancel(self, run_id: str, command: Command) -> Run:
         """Cancel the run.
 
         Raises (all of these):
             RecordMissing: the run does not exist.
             InvalidTransition: the command is too late, or contradicts an earlier one.
         """
-        return await self._change(run_id, lambda run: commands.cancel(run, clean_order(order)))
+        return await self._change(run_id, lambda run: commands.cancel(run, clean_command(command)))
 
-    async def pause(self, run_id: str, order: Order) -> Run:
+    async def pause(self, run_id: str, command: Command) -> Run:
         """Pause the run: it starts nothing more."""
-        return await self._change(run_id, lambda run: commands.pause(run, clean_order(order)))
+        return await self._change(run_id, lambda run: commands.pause(run, clean_command(command)))
 
-    async def resume(self, run_id: str, order: Order) -> Run:
+    async def resume(self, run_id: str, command: Command) -> Run:
         """Resume the run after a pause, or after gates that block."""
-        return await self._change(run_id, lambda run: commands.resume(run, clean_order(order)))
+        return await self._change(run_id, lambda run: commands.resume(run, clean_command(command)))
 
-    async def decide_ring(self, run_id: str, ring: str, order: Order, *, approved: bool) -> Run:
+    async def decide_ring(self, run_id: str, ring: str, command: Command, *, approved: bool) -> Run:
         """Approve or reject a ring."""
-        return await self._change(run_id, lambda run: commands.decide(run, ring, clean_order(order), approved=approved))
+        return await self._change(
+            run_id, lambda run: commands.decide(run, ring, clean_command(command), approved=approved)
+        )
 
     async def set_state(self, run_id: str, state: RunState, waiting_for: str = "") -> Run:
         """Show the run's state; pauses and blocked gates take precedence."""
@@ -324,9 +326,9 @@ class RunRepository(Repository):
         raise RecordMissing(f"no run {run_id}")
 
 
-def clean_order(order: Order) -> Order:
+def clean_command(command: Command) -> Command:
     """The command with a reason that may be stored: users paste addresses and headers."""
-    return order.model_copy(update={"actor": clean(order.actor), "why": clean(order.why)})
+    return command.model_copy(update={"actor": clean(command.actor), "reason": clean(command.reason)})
 
 
 def _is_fresh(run: Run, now: datetime) -> bool:

@@ -131,7 +131,7 @@ class Service:
                         retry = run_document(f"{run_id}-retry", "queued")
                         rules = {"policySnapshot": {"scope": {"subscriptions": ["s-1"]}}}
                         self.runs[retry["id"]] = [retry | rules, run_document(retry["id"])]
-                        skipped = {**row, "skipCommand": {"actor": "ana", "why": "being rebuilt", "at": MOMENT}}
+                        skipped = {**row, "skipCommand": {"actor": "ana", "reason": "being rebuilt", "at": MOMENT}}
                         return JSONResponse(skipped if order == "skip" else retry, status_code=202)
             case "GET", ["runs", run_id, "audit"] if run_id in self.runs:
                 return self._page(request, "audit", self.audit)

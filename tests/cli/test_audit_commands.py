@@ -9,7 +9,7 @@ from tests.cli.service import Service
 
 
 def line(actor: str, function: str, status: int, why: str) -> dict[str, object]:
-    detail = {"function": function, "status": status, "why": why}
+    detail = {"function": function, "status": status, "reason": why}
     return {"at": "2026-12-01T10:00:00.000Z", "action": "call_refused", "actor": actor, "actorId": "", "detail": detail}
 
 

@@ -16,7 +16,7 @@ from patchwave.api import openapi as described
 from patchwave.api.endpoint import RouteSpec
 from patchwave.api.http import MAX_BODY
 from patchwave.api.openapi import API_VERSION, PREFIX, openapi, path_of, routes
-from patchwave.domain.core.command import Order
+from patchwave.domain.core.command import Command
 from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.fleet.patch_mode import WantedSettings
 from patchwave.domain.fleet.patch_mode_change import ChangeState, ModeChange
@@ -105,7 +105,7 @@ def a_change() -> ModeChange:
         scope=Scope(),
         max_concurrent=1,
         max_failures=1,
-        planned=Order(actor="ana", at=datetime.now(UTC)),
+        planned=Command(actor="ana", at=datetime.now(UTC)),
     )
 
 

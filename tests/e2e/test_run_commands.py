@@ -43,7 +43,7 @@ def test_a_cancel_stops_all_starts_at_once_while_many_are_in_flight(product: Pro
     ids = product.take(60, **LONG)
     run_id = product.start(ids, maxConcurrent=12)
     wait_until(lambda: installs(product, ids) >= 12, what=lambda: str(product.run(run_id)))
-    order(product, run_id, "cancel", comment="wrong month")
+    order(product, run_id, "cancel", reason="wrong month")
     at_answer = installs(product, ids)
     run = product.wait(run_id)
     assert run["state"] == "canceled"
@@ -53,7 +53,7 @@ def test_a_cancel_stops_all_starts_at_once_while_many_are_in_flight(product: Pro
     assert started < len(ids)
     assert run["countsByOutcome"]["canceled"] == len(ids) - started
     who = {"actor": NAME, "actorId": DEVELOPER, "proven": True}
-    said = {"why": "wrong month", "at": "", "before": "running", "after": "running"}
+    said = {"reason": "wrong month", "at": "", "before": "running", "after": "running"}
     assert run["lastCommands"]["cancel"] | {"at": ""} == who | said
 
 
@@ -61,7 +61,7 @@ def test_a_paused_run_starts_nothing_until_it_is_resumed(product: Product) -> No
     ids = product.take(6, **LONG)
     run_id = product.start(ids, maxConcurrent=2)
     wait_until(lambda: installs(product, ids) >= 2, what=lambda: str(product.run(run_id)))
-    assert order(product, run_id, "pause", comment="storage is slow")["state"] == "paused"
+    assert order(product, run_id, "pause", reason="storage is slow")["state"] == "paused"
     wait_until(
         lambda: product.run(run_id)["countsByOutcome"].get("patched") == installs(product, ids),
         what=lambda: str(product.run(run_id)),
@@ -82,11 +82,11 @@ def test_a_ring_waits_for_its_approval(product: Product) -> None:
     run = product.run(run_id)
     assert run["waitingFor"] == "broad"
     assert installs(product, ids) == 1
-    order(product, run_id, "approve", comment="canary is fine")
+    order(product, run_id, "approve", reason="canary is fine")
     order(product, run_id, "reject", status=409)
     run = product.wait(run_id)
     assert (run["state"], run["countsByOutcome"]) == ("completed", {"patched": 3})
-    assert run["decisions"]["broad"]["comment"] == "canary is fine"
+    assert run["decisions"]["broad"]["reason"] == "canary is fine"
 
 
 def test_a_rejected_ring_ends_the_run(product: Product) -> None:
@@ -109,10 +109,10 @@ def test_a_used_up_budget_holds_until_the_run_is_resumed(product: Product) -> No
         lambda: (found := product.run(run_id))["state"] == "held" and found, what=lambda: str(product.run(run_id))
     )
     assert held["blockedScopes"] == ["run"]
-    assert "1 failed, 0 may" in held["lastCommands"]["hold"]["why"]
+    assert "1 failed, 0 may" in held["lastCommands"]["hold"]["reason"]
     time.sleep(0.5)
     assert installs(product, good) == 0
-    order(product, run_id, "resume", comment="a known bug")
+    order(product, run_id, "resume", reason="a known bug")
     run = product.wait(run_id)
     assert (run["state"], run["countsByOutcome"]) == ("completed", {"patched": 2, "failed": 1})
 
@@ -139,7 +139,7 @@ def test_a_machine_is_skipped_and_then_retried(product: Product) -> None:
     order(product, run_id, f"machines/{rows[busy.lower()]['key']}/skip", status=409)
     path = f"machines/{rows[last.lower()]['key']}"
     order(product, run_id, f"{path}/retry", status=409)
-    assert order(product, run_id, f"{path}/skip", comment="being rebuilt")["skipCommand"]["actor"] == NAME
+    assert order(product, run_id, f"{path}/skip", reason="being rebuilt")["skipCommand"]["actor"] == NAME
     run = product.wait(run_id)
     assert run["countsByOutcome"] == {"patched": 2, "skipped": 1}
     row = product.machines(run_id)[last.lower()]

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from patchwave.domain.azure.operation import OperationKind
-from patchwave.domain.core.command import Order
+from patchwave.domain.core.command import Command
 from patchwave.domain.core.ids import MachineId, RunId
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.core.patches import PatchRecord
@@ -39,8 +39,8 @@ def machine(number: int, **changes: Any) -> MachineRecord:
     return MachineRecord(**{**fields, **changes})
 
 
-def order(actor: str = "ana", why: str = "", at: datetime = NOW) -> Order:
-    return Order(actor=actor, why=why, at=at)
+def command(actor: str = "ana", reason: str = "", at: datetime = NOW) -> Command:
+    return Command(actor=actor, reason=reason, at=at)
 
 
 def intent(run_id: str, number: int = 1, **changes: Any) -> Intent:

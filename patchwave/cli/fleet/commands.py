@@ -15,7 +15,7 @@ import typer
 from patchwave.cli.errors import ExitCode
 from patchwave.cli.fleet.views import change_view, changes_table, eligibility_view, modes_view
 from patchwave.cli.json_fields import Json, counts
-from patchwave.cli.output import SAID_NOTHING, ActorOption, LimitOption, ReasonOption
+from patchwave.cli.output import NO_REASON, ActorOption, LimitOption, ReasonOption
 from patchwave.cli.policies.schedule_commands import tag_values
 from patchwave.cli.rendering import audit_table
 from patchwave.cli.service import Service, command
@@ -101,7 +101,7 @@ def set_mode(
     ] = None,
     max_concurrent: Annotated[int, typer.Option("--max-concurrent", min=1, max=100, help="Machines at a time.")] = 20,
     max_failures: Annotated[int, typer.Option("--max-failures", min=1, max=100_000, help="End after so many.")] = 10,
-    reason: ReasonOption = SAID_NOTHING,
+    reason: ReasonOption = NO_REASON,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Carry it out without asking.")] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it has ended.")] = True,
 ) -> None:
@@ -126,7 +126,7 @@ def set_mode(
     if is_asked:
         service.show(change, lambda _: change_view(change, service.client.mode_change_machines(name)))
     if change.get("toChange") and (yes or (is_asked and typer.confirm("Carry it out?"))):
-        change = service.client.order_mode_change(name, "start", reason, actor)
+        change = service.client.send_mode_change_command(name, "start", reason, actor)
         change = _wait(service.client, name) if wait else change
     shown = [] if service.prints_json else list(service.client.mode_change_machines(name))
     service.show(change, lambda _: change_view(change, shown))
@@ -160,22 +160,20 @@ def start_change(
     service: Service,
     name: ChangeArgument,
     actor: ActorOption,
-    reason: ReasonOption = SAID_NOTHING,
+    reason: ReasonOption = NO_REASON,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")] = False,
 ) -> None:
     """Carry out a change that was planned; a repeated call resumes one whose worker was lost."""
-    change = service.client.order_mode_change(name, "start", reason, actor)
+    change = service.client.send_mode_change_command(name, "start", reason, actor)
     change = _wait(service.client, name) if wait else change
     service.show(change, change_view)
     _exit(change)
 
 
 @command(changes, "stop")
-def stop_change(
-    service: Service, name: ChangeArgument, actor: ActorOption, reason: ReasonOption = SAID_NOTHING
-) -> None:
+def stop_change(service: Service, name: ChangeArgument, actor: ActorOption, reason: ReasonOption = NO_REASON) -> None:
     """Ask Azure for nothing more; what it has taken is followed to its end."""
-    change = service.client.order_mode_change(name, "stop", reason, actor)
+    change = service.client.send_mode_change_command(name, "stop", reason, actor)
     service.show(change, change_view)
 
 

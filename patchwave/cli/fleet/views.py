@@ -12,6 +12,7 @@ from patchwave.cli.json_fields import Json, by_name, items, part
 from patchwave.cli.output import plain
 from patchwave.cli.rendering import (
     FirstThatFits,
+    command_line,
     entry,
     facts_in_words,
     in_words,
@@ -19,7 +20,6 @@ from patchwave.cli.rendering import (
     new_grid,
     new_table,
     number_of,
-    ordered,
 )
 
 _STYLES = {
@@ -91,8 +91,8 @@ def change_view(change: Json, machines: Iterable[Json] = ()) -> RenderableType:
     grid.add_row("machines", Text(f"{change.get('machines', 0)}, {change.get('toChange', 0)} to change"))
     grid.add_row("ended", Text(facts_in_words(part(change, "countsByEnd")) or "none"))
     for what in ("planned", "started", "stopped"):
-        if order := part(change, what):
-            grid.add_row(what, ordered("", order, "why"))
+        if command := part(change, what):
+            grid.add_row(what, command_line("", command))
     table = new_table("machine", "system", "before", "end", "why")
     for machine in sorted(machines, key=by_name):
         before = part(machine, "before")

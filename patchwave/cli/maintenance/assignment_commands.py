@@ -9,7 +9,7 @@ import typer
 from patchwave.cli.json_fields import Json
 from patchwave.cli.maintenance.configuration_commands import ConfigurationArgument, maintenance
 from patchwave.cli.maintenance.views import assigned_line, assignments_table, removed_lines
-from patchwave.cli.output import SAID_NOTHING, ActorOption, ReasonOption, print_json
+from patchwave.cli.output import NO_REASON, ActorOption, ReasonOption, print_json
 from patchwave.cli.policies.schedule_commands import tag_values
 from patchwave.cli.service import Service, command
 
@@ -67,7 +67,7 @@ def unassign(
     configuration: ConfigurationArgument,
     machine: MachineArgument,
     actor: ActorOption,
-    reason: ReasonOption = SAID_NOTHING,
+    reason: ReasonOption = NO_REASON,
 ) -> None:
     """Remove a machine from a configuration, under whatever names it is assigned to it."""
     found = service.client.unassign(configuration, machine, reason, actor)
@@ -92,7 +92,7 @@ def delete_assignment(
     service: Service,
     assignment: Annotated[str, typer.Argument(metavar="ASSIGNMENT", help="ARM id of the assignment.")],
     actor: ActorOption,
-    reason: ReasonOption = SAID_NOTHING,
+    reason: ReasonOption = NO_REASON,
 ) -> None:
     """Remove one assignment, of a machine (which may be gone) or of a dynamic scope."""
     found = service.client.delete_assignment(assignment, reason, actor)

@@ -11,7 +11,7 @@ from rich.console import Group
 
 from patchwave.cli.json_fields import Json, part
 from patchwave.cli.maintenance.views import canceled_line, configuration_view, configurations_table, runs_view
-from patchwave.cli.output import SAID_NOTHING, ActorOption, LimitOption, ReasonOption, plain
+from patchwave.cli.output import NO_REASON, ActorOption, LimitOption, ReasonOption, plain
 from patchwave.cli.policies.schedule_commands import tag_values
 from patchwave.cli.policy_files import merge_patch, read_object
 from patchwave.cli.rendering import audit_table
@@ -177,9 +177,7 @@ def change(
 
 
 @command(configurations, "delete", has_output=False)
-def delete(
-    service: Service, name: ConfigurationArgument, actor: ActorOption, reason: ReasonOption = SAID_NOTHING
-) -> None:
+def delete(service: Service, name: ConfigurationArgument, actor: ActorOption, reason: ReasonOption = NO_REASON) -> None:
     """Delete a configuration; its machines are not patched by schedule any more."""
     service.client.delete_configuration(name, reason, actor)
     typer.echo(f"configuration {name} deleted")

@@ -38,14 +38,14 @@ def show_schedule(
 @command(policies, "pause")
 def pause(service: Service, name: NameArgument, reason: ReasonOption, actor: ActorOption) -> None:
     """Start nothing by the schedule until the policy is resumed; runs that are under way go on."""
-    found = service.client.order(name, "pause", reason, actor)
+    found = service.client.send_policy_command(name, "pause", reason, actor)
     service.show(found, orders_line)
 
 
 @command(policies, "resume")
 def resume(service: Service, name: NameArgument, reason: ReasonOption, actor: ActorOption) -> None:
     """End a pause; an occurrence whose window is still open starts within minutes."""
-    found = service.client.order(name, "resume", reason, actor)
+    found = service.client.send_policy_command(name, "resume", reason, actor)
     service.show(found, orders_line)
 
 
@@ -61,7 +61,7 @@ def skip_next(
     found = (
         service.client.unskip_next(name, reason, actor)
         if undo
-        else service.client.order(name, "skip-next", reason, actor)
+        else service.client.send_policy_command(name, "skip-next", reason, actor)
     )
     service.show(found, orders_line)
 
@@ -69,7 +69,7 @@ def skip_next(
 @command(policies, "run-now")
 def run_now(service: Service, name: NameArgument, reason: ReasonOption, actor: ActorOption) -> None:
     """Run the policy now, in a window as long as its schedule's; while that run lasts, the order means that run."""
-    found = service.client.run(service.client.order(name, "run-now", reason, actor)["id"])
+    found = service.client.run(service.client.send_policy_command(name, "run-now", reason, actor)["id"])
     service.show(found, run_facts)
 
 

@@ -41,7 +41,7 @@ def occurrences_view(calendar: Json) -> RenderableType:
             _short(each.get("windowEnd")),
             Text(decision, style=_DECISIONS.get(decision, "yellow")),
             Text(plain(each.get("runId", "")) if each.get("willRun") else "", style="bright_black"),
-            Text(plain(each.get("why", "")), overflow="fold"),
+            Text(plain(each.get("reason", "")), overflow="fold"),
         )
     title = Text(plain(calendar.get("policy", "")), style="bold")
     if calendar.get("enabled") is False:
@@ -60,7 +60,8 @@ def orders_line(controls: Json) -> str:
     pause = part(controls, "pause")
     said = [f"paused by {plain(pause.get('actor', ''))}: {plain(pause.get('reason', ''))}"] if pause else []
     said += [
-        f"skips {_short(skip.get('occurrence'))} UTC, by {plain(skip.get('actor'))}: {plain(skip.get('reason'))}"
+        f"skips {_short(skip.get('occurrence'))} UTC, by {plain(skip.get('actor', ''))}:"
+        f" {plain(skip.get('reason', ''))}"
         for skip in items(controls, "skips")
     ]
     return f"policy {name}: {'; '.join(said) or 'follows its schedule'}"

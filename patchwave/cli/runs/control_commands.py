@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from patchwave.cli.json_fields import Json
-from patchwave.cli.output import ActorOption, LimitOption
+from patchwave.cli.output import ActorOption, LimitOption, ReasonOption
 from patchwave.cli.plans.commands import AllOption, PlanOutput, show_plan
 from patchwave.cli.rendering import audit_table
 from patchwave.cli.runs.commands import (
@@ -24,9 +24,6 @@ from patchwave.cli.runs.machine_views import machine_facts
 from patchwave.cli.runs.views import run_facts
 from patchwave.cli.service import DEFAULT_URL, KeyOption, Service, UrlOption, command, open_client
 
-CommentOption = Annotated[
-    str, typer.Option("--comment", "-c", "--reason", "-r", help="Why, for people and the audit log.")
-]
 RingOption = Annotated[str, typer.Option("--ring", help="Name of the ring; the one that the run waits for by default.")]
 MachineArgument = Annotated[str, typer.Argument(metavar="MACHINE", help="Name, ARM id or key of the machine.")]
 
@@ -43,10 +40,10 @@ _DECISIONS = {
 
 def _add_control(name: str, text: str) -> None:
     def control(
-        service: Service, run: RunArgument, actor: ActorOption, comment: CommentOption = "", policy: PolicyOption = ""
+        service: Service, run: RunArgument, actor: ActorOption, reason: ReasonOption = "", policy: PolicyOption = ""
     ) -> None:
         run_id = resolve(service.client, run, policy, Wanted.LIVE)
-        service.show(service.client.send_run_command(run_id, name, comment, actor), run_facts)
+        service.show(service.client.send_run_command(run_id, name, reason, actor), run_facts)
 
     command(runs, name, text)(control)
 
@@ -57,13 +54,13 @@ def _add_decision(name: str, text: str) -> None:
         run: RunArgument,
         actor: ActorOption,
         ring: RingOption = "",
-        comment: CommentOption = "",
+        reason: ReasonOption = "",
         policy: PolicyOption = "",
     ) -> None:
         run_id = resolve(service.client, run, policy, Wanted.LIVE)
         asked = service.client.run(run_id)
         # Named, so that a repetition of the request cannot decide the ring after it.
-        decided = service.client.send_run_command(run_id, name, comment, actor, ring or _awaited_ring(asked))
+        decided = service.client.send_run_command(run_id, name, reason, actor, ring or _awaited_ring(asked))
         service.show(decided | {"policySnapshot": asked.get("policySnapshot")}, run_facts)
 
     command(runs, name, text)(decide)
@@ -81,13 +78,13 @@ def skip(
     run: RunArgument,
     machine: MachineArgument,
     actor: ActorOption,
-    comment: CommentOption = "",
+    reason: ReasonOption = "",
     policy: PolicyOption = "",
 ) -> None:
     """Leave a machine out of a run; too late once its installation has begun."""
     run_id = resolve(service.client, run, policy, Wanted.LIVE)
     key = machine_key(service.client, run_id, machine)
-    service.show(service.client.send_machine_command(run_id, key, "skip", comment, actor), machine_facts)
+    service.show(service.client.send_machine_command(run_id, key, "skip", reason, actor), machine_facts)
 
 
 @command(runs, "retry")
@@ -96,7 +93,7 @@ def retry(
     run: RunArgument,
     machine: MachineArgument,
     actor: ActorOption,
-    comment: CommentOption = "",
+    reason: ReasonOption = "",
     wait: Annotated[bool, typer.Option("--wait", help="Follow the new run until it ends.")] = False,
     interval: IntervalOption = 2.0,
     policy: PolicyOption = "",
@@ -104,7 +101,7 @@ def retry(
     """Patch a machine that has ended once more, in a run of its own by the same policy; given twice it is one run."""
     run_id = resolve(service.client, run, policy, Wanted.ENDED)
     key = machine_key(service.client, run_id, machine)
-    new_run = service.client.send_machine_command(run_id, key, "retry", comment, actor)["id"]
+    new_run = service.client.send_machine_command(run_id, key, "retry", reason, actor)["id"]
     if wait:
         follow(service, new_run, interval)
     # The response is without the policy, of which a person is shown scope and scripts.

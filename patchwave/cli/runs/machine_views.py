@@ -11,7 +11,7 @@ from rich.text import Text
 
 from patchwave.cli.json_fields import Json, items, part
 from patchwave.cli.output import plain
-from patchwave.cli.rendering import FirstThatFits, entry, facts_in_words, new_grid, new_table, ordered
+from patchwave.cli.rendering import FirstThatFits, command_line, entry, facts_in_words, new_grid, new_table
 
 STAGES = {
     "waiting": "bright_black",
@@ -80,7 +80,7 @@ def machine_facts(machine: Json) -> RenderableType:
         if machine.get(key):
             grid.add_row(label, Text(plain(machine[key])))
     if machine.get("skipCommand"):
-        grid.add_row("skip", ordered("", part(machine, "skipCommand"), "why"))
+        grid.add_row("skip", command_line("", part(machine, "skipCommand")))
     if machine.get("wave"):
         grid.add_row("place", Text(_place(machine)))
     for label in ("assessment", "installation"):
@@ -95,7 +95,7 @@ def machine_facts(machine: Json) -> RenderableType:
         health = part(machine, key)
         if health:
             word = _HEALTH.get(str(health.get("healthy")), "unknown")
-            grid.add_row(f"health {label}", Text(f"{word} {plain(health.get('why', ''))}".rstrip()))
+            grid.add_row(f"health {label}", Text(f"{word} {plain(health.get('reason', ''))}".rstrip()))
     for label, key in (
         ("script before", "preScriptOutput"),
         ("script after", "postScriptOutput"),

@@ -14,6 +14,7 @@ from patchwave.cli.json_fields import Json, counts, part
 from patchwave.cli.output import plain
 from patchwave.cli.rendering import (
     FirstThatFits,
+    command_line,
     entry,
     facts_in_words,
     instant,
@@ -21,7 +22,6 @@ from patchwave.cli.rendering import (
     new_grid,
     new_table,
     number_of,
-    ordered,
 )
 from patchwave.cli.runs.machine_views import NEEDS_PERSON, OUTCOMES, STAGES, attention_table
 
@@ -104,9 +104,9 @@ def run_facts(run: Json) -> RenderableType:
         grid.add_row("took", took(run))
     for ring, decision in part(run, "decisions").items():
         said = "approved" if decision.get("approved") else "rejected"
-        grid.add_row(f"ring {plain(ring)}", ordered(said, decision, "comment"))
-    for order, last in part(run, "lastCommands").items():
-        grid.add_row(plain(order), ordered("", last, "why"))
+        grid.add_row(f"ring {plain(ring)}", command_line(said, decision))
+    for name, last in part(run, "lastCommands").items():
+        grid.add_row(plain(name), command_line("", last))
     grid.add_row("machines", str(run.get("machines", 0)))
     return Group(grid, outcome_bars(run)) if run.get("countsByOutcome") else grid
 

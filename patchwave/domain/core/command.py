@@ -6,10 +6,10 @@ from patchwave.domain.core.documents import UtcDatetime
 from patchwave.domain.core.principal import Signed
 
 
-class Order(Signed):
+class Command(Signed):
     """What a person asked for: who, why and when."""
 
-    why: str = ""
+    reason: str = ""
     at: UtcDatetime
 
 

@@ -16,7 +16,7 @@ from pydantic import AliasPath, Field
 
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.azure.patch_results import Text
-from patchwave.domain.core.command import InvalidTransition, Order
+from patchwave.domain.core.command import Command, InvalidTransition
 from patchwave.domain.core.documents import (
     Document,
     ExternalDocument,
@@ -86,13 +86,13 @@ class ModeChange(Document):
     scope: Scope
     max_concurrent: int
     max_failures: int
-    planned: Order
+    planned: Command
     machines: int = 0
     to_change: int = 0
     """Machines that the plan leaves to change."""
     counts_by_end: dict[str, int] = Field(default_factory=dict[str, int])
-    started: Order | None = None
-    stopped: Order | None = None
+    started: Command | None = None
+    stopped: Command | None = None
     ended_at: UtcDatetime | None = None
     message: str = ""
     """Why it ended before its time."""
@@ -190,7 +190,7 @@ def _end_without_request(settings: PatchSettings | None, wanted: WantedSettings)
 # --- orders ----------------------------------------------------------------------------------------------------
 
 
-def start(change: ModeChange, order: Order) -> ModeChange:
+def start(change: ModeChange, command: Command) -> ModeChange:
     """Let a plan be carried out; a second order changes nothing.
 
     Raises:
@@ -200,12 +200,12 @@ def start(change: ModeChange, order: Order) -> ModeChange:
         return change
     if change.is_stopping:
         raise InvalidTransition("The change has been stopped or has ended: plan a new one.")
-    if order.at - change.planned.at > PLAN_HOLDS:
+    if command.at - change.planned.at > PLAN_HOLDS:
         raise InvalidTransition("The plan is older than 24 hours, and the fleet has moved on: plan a new one.")
-    return change.model_copy(update={"state": ChangeState.RUNNING, "started": order})
+    return change.model_copy(update={"state": ChangeState.RUNNING, "started": command})
 
 
-def stop(change: ModeChange, order: Order) -> ModeChange:
+def stop(change: ModeChange, command: Command) -> ModeChange:
     """Send nothing more; what Azure has taken is followed to its end. A second order changes nothing.
 
     Raises:
@@ -218,14 +218,14 @@ def stop(change: ModeChange, order: Order) -> ModeChange:
     # A plan that was never started has no orchestration.
     is_over = change.started is None
     return change.model_copy(
-        update={"stopped": order} | ({"state": ChangeState.STOPPED, "ended_at": order.at} if is_over else {})
+        update={"stopped": command} | ({"state": ChangeState.STOPPED, "ended_at": command.at} if is_over else {})
     )
 
 
 def why_to_end(change: ModeChange, failed: int) -> str | None:
     """Why no further machine may be begun: a sentence; ``None`` when the next wave may."""
     if change.stopped is not None:
-        why = f": {change.stopped.why}" if change.stopped.why else ""
+        why = f": {change.stopped.reason}" if change.stopped.reason else ""
         return f"Stopped by {change.stopped.actor}{why}."
     if failed >= change.max_failures:
         return f"{failed} machines failed, and the change was to end at {change.max_failures}."

@@ -84,7 +84,7 @@ def summarize(signals: Mapping[str, Signal], at: datetime) -> HealthSummary:
         healthy = True
     decisive = SignalState.UNHEALTHY if healthy is False else SignalState.UNKNOWN
     details = [signal.detail for signal in signals.values() if signal.state is decisive]
-    return HealthSummary(healthy=healthy, signals=dict(signals), why=" ".join(details)[:_MAX_TEXT], at=at)
+    return HealthSummary(healthy=healthy, signals=dict(signals), reason=" ".join(details)[:_MAX_TEXT], at=at)
 
 
 def evaluate_change(before: HealthSummary | None, after: HealthSummary) -> Outcome | None:
@@ -98,7 +98,7 @@ def evaluate_change(before: HealthSummary | None, after: HealthSummary) -> Outco
     return Outcome(
         outcome=OutcomeKind.FAILED,
         reason=Reason.UNHEALTHY,
-        message=f"The machine {was} the installation and is unhealthy after it. {after.why}",
+        message=f"The machine {was} the installation and is unhealthy after it. {after.reason}",
     )
 
 

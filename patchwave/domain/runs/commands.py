@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from patchwave.domain.core.command import InvalidTransition, Order, SelfApproval
+from patchwave.domain.core.command import Command, InvalidTransition, SelfApproval
 from patchwave.domain.core.documents import format_instant, objects_or_empty
 from patchwave.domain.core.outcome import Outcome, Reason
 from patchwave.domain.planning.admission import RUN_GROUP, lane_scope
@@ -35,7 +35,7 @@ PATCHWAVE = "patchwave"
 # --- orders to a run ----------------------------------------------------------------------------------------
 
 
-def pause(run: Run, order: Order) -> Run:
+def pause(run: Run, command: Command) -> Run:
     """Start nothing more until the run is resumed.
 
     Raises:
@@ -44,10 +44,10 @@ def pause(run: Run, order: Order) -> Run:
     _check_goes_on(run, "paused")
     if run.paused_at is not None:
         return run
-    return _changed(_show(run.model_copy(update={"paused_at": order.at})), run, "pause", order)
+    return _changed(_show(run.model_copy(update={"paused_at": command.at})), run, "pause", command)
 
 
-def resume(run: Run, order: Order) -> Run:
+def resume(run: Run, command: Command) -> Run:
     """Go on after a pause and after gates that held; their failures are forgiven. A run that goes on stays as it is.
 
     Raises:
@@ -60,14 +60,14 @@ def resume(run: Run, order: Order) -> Run:
         update={
             "paused_at": None,
             "blocked_scopes": [],
-            "resumed_at": order.at,
+            "resumed_at": command.at,
             "resume_count": run.resume_count + 1,
         }
     )
-    return _changed(_show(resumed), run, "resume", order)
+    return _changed(_show(resumed), run, "resume", command)
 
 
-def cancel(run: Run, order: Order) -> Run:
+def cancel(run: Run, command: Command) -> Run:
     """Start nothing more, for good. A run that ended by its cancellation stays as it is.
 
     Raises:
@@ -79,10 +79,10 @@ def cancel(run: Run, order: Order) -> Run:
         raise InvalidTransition(f"The run has ended as {run.state.value}; there is nothing to cancel.")
     if run.cancel_requested_at is not None:
         return run
-    return _changed(run.model_copy(update={"cancel_requested_at": order.at}), run, "cancel", order)
+    return _changed(run.model_copy(update={"cancel_requested_at": command.at}), run, "cancel", command)
 
 
-def decide(run: Run, ring: str, order: Order, *, approved: bool) -> Run:
+def decide(run: Run, ring: str, command: Command, *, approved: bool) -> Run:
     """Approve or reject a ring; the first decision stands.
 
     Raises:
@@ -103,8 +103,8 @@ def decide(run: Run, ring: str, order: Order, *, approved: bool) -> Run:
     if approval is None:
         raise InvalidTransition(f"The policy of the run has no ring {ring} that needs an approval.")
     if approved and approval.require_second_person:
-        _check_is_other(run, order)
-    made = ApprovalDecision(approved=approved, **order.who, comment=order.why, at=order.at)
+        _check_is_other(run, command)
+    made = ApprovalDecision(approved=approved, **command.who, reason=command.reason, at=command.at)
     decided = run.model_copy(update={"decisions": {**run.decisions, ring: made}})
     return _show(decided, RunState.RUNNING) if ring == awaited_ring(run) else decided
 
@@ -143,22 +143,22 @@ def _approvals(run: Run) -> dict[str, Approval]:
     return {name: approval for name, approval in needed.items() if approval is not None}
 
 
-def _check_is_other(run: Run, order: Order) -> None:
+def _check_is_other(run: Run, command: Command) -> None:
     """Refuse the author of the rules and those who started or retried the run, told apart by their object ids alone.
 
     Timers, webhooks and events start runs without a person; the policy still has its author.
     """
     author = run.policy_origin.author_id if run.policy_origin else ""
-    if not order.actor_id:
+    if not command.actor_id:
         raise SelfApproval("A second person has to approve this ring: sign in.")
     if not author:
         raise SelfApproval("A second person has to approve this ring, and it is not known who wrote the policy.")
-    if order.actor_id == author:
+    if command.actor_id == author:
         raise SelfApproval("You wrote the policy of this run; it wants another person to approve.")
     starters = starter_ids(run.trigger)
     if "" in starters:
         raise SelfApproval("A second person has to approve this ring, and it is not known who started the run.")
-    if order.actor_id in starters:
+    if command.actor_id in starters:
         raise SelfApproval("You started this run, or one that it retries; its policy wants another person to approve.")
 
 
@@ -217,7 +217,7 @@ def trip_error_budget(run: Run, gate: ErrorBudgetExceeded, at: datetime) -> Run:
     if gate.scope in run.blocked_scopes:
         return run
     held = run.model_copy(update={"blocked_scopes": [*run.blocked_scopes, gate.scope]})
-    return _changed(_show(held), run, "hold", Order(actor=PATCHWAVE, why=reason, at=at))
+    return _changed(_show(held), run, "hold", Command(actor=PATCHWAVE, reason=reason, at=at))
 
 
 def stop(run: Run, reason: str, at: datetime, *, unless_approved: str = "") -> Run:
@@ -226,7 +226,7 @@ def stop(run: Run, reason: str, at: datetime, *, unless_approved: str = "") -> R
     if run.state.is_final or run.stop_reason or (decision is not None and decision.approved):
         return run
     stopped = run.model_copy(update={"stop_reason": reason, "stopped_at": at})
-    return _changed(_show(stopped, RunState.RUNNING), run, "stop", Order(actor=PATCHWAVE, why=reason, at=at))
+    return _changed(_show(stopped, RunState.RUNNING), run, "stop", Command(actor=PATCHWAVE, reason=reason, at=at))
 
 
 def close(run: Run, state: RunState, reason: str, at: datetime) -> Run:
@@ -274,15 +274,15 @@ def _show(run: Run, state: RunState | None = None, waiting_for: str = "") -> Run
     )
 
 
-def _changed(changed: Run, before: Run, command: str, order: Order) -> Run:
-    made = AppliedCommand(**order.who, why=order.why, at=order.at, before=before.state, after=changed.state)
-    return changed.model_copy(update={"last_commands": {**before.last_commands, command: made}})
+def _changed(changed: Run, before: Run, name: str, command: Command) -> Run:
+    made = AppliedCommand(**command.who, reason=command.reason, at=command.at, before=before.state, after=changed.state)
+    return changed.model_copy(update={"last_commands": {**before.last_commands, name: made}})
 
 
 # --- machines -----------------------------------------------------------------------------------------------
 
 
-def skip(machine: MachineRecord, intent: Intent | None, order: Order) -> MachineRecord:
+def skip(machine: MachineRecord, intent: Intent | None, command: Command) -> MachineRecord:
     """Leave the machine out of its run. ``intent`` is that of the operation which the run does to its machines.
 
     Raises:
@@ -296,13 +296,13 @@ def skip(machine: MachineRecord, intent: Intent | None, order: Order) -> Machine
         raise InvalidTransition(
             f"It is too late: the machine is {machine.stage.value}, and Azure cannot take that back."
         )
-    return machine.model_copy(update={"skip_command": order})
+    return machine.model_copy(update={"skip_command": command})
 
 
-def skipped(order: Order) -> Outcome:
+def skipped(command: Command) -> Outcome:
     """The outcome of a machine that a person skipped."""
-    why = f": {order.why}" if order.why else "."
-    return Outcome.skipped(Reason.SKIPPED_BY_PERSON, f"Skipped by {order.actor}{why}")
+    why = f": {command.reason}" if command.reason else "."
+    return Outcome.skipped(Reason.SKIPPED_BY_PERSON, f"Skipped by {command.actor}{why}")
 
 
 def not_started(stop_reason: str) -> Outcome:

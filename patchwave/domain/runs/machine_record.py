@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from patchwave.domain.core.command import Order
+from patchwave.domain.core.command import Command
 from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary
@@ -53,7 +53,7 @@ class HealthSummary(Document):
 
     healthy: bool | None = None
     signals: dict[str, Signal] = Field(default_factory=dict[str, Signal])
-    why: str = ""
+    reason: str = ""
     at: UtcDatetime
 
 
@@ -93,7 +93,7 @@ class MachineRecord(Document):
     health_after: HealthSummary | None = None
     powered_on_by_run: bool = False
     snapshot_id: str = ""
-    skip_command: Order | None = None
+    skip_command: Command | None = None
     """The command of a person to leave the machine out: it ends as skipped when its turn comes."""
     rollback_instructions: str = ""
     """How the machine is put back to before the run, for people: which snapshot, and the commands."""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from patchwave.domain.core.command import Order
+from patchwave.domain.core.command import Command
 from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.core.principal import Signature, Signed
 from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
@@ -116,11 +116,11 @@ class ApprovalDecision(Signed):
     """What a person said about a ring that needs an approval; the first decision counts."""
 
     approved: bool
-    comment: str = ""
+    reason: str = ""
     at: UtcDatetime
 
 
-class AppliedCommand(Order):
+class AppliedCommand(Command):
     """An order that changed a run, and what the run showed before and after it."""
 
     before: RunState

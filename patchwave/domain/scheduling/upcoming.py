@@ -41,7 +41,7 @@ class ScheduleVerdict:
     """A decision with the sentence that explains it; ``RUN`` needs none unless some machines are left out."""
 
     decision: ScheduleDecision
-    why: str = ""
+    reason: str = ""
 
     @property
     def will_run(self) -> bool:
@@ -66,7 +66,7 @@ class PlannedOccurrence(Document):
     run_id: str
     decision: ScheduleDecision
     will_run: bool
-    why: str
+    reason: str
 
 
 def decide(
@@ -130,7 +130,7 @@ def list_upcoming(
                 run_id=run_id,
                 decision=verdict.decision,
                 will_run=verdict.will_run,
-                why=verdict.why,
+                reason=verdict.reason,
             )
         )
     return planned

@@ -304,4 +304,4 @@ def test_one_assignment_is_deleted_by_its_id(patchwave: Patchwave, service: Serv
     service.answers = [JSONResponse({"removed": [one], "stillAssigned": []})]
     assert patchwave("maintenance", "assignment", "delete", one, *WHO).output == f"removed {one}\n"
     [asked] = service.asked("DELETE", ASSIGNMENTS)
-    assert asked["query"] == {"assignment": one, "reason": "ordered on the command line", "actor": "ana"}
+    assert asked["query"] == {"assignment": one, "reason": "requested on the command line", "actor": "ana"}

@@ -28,7 +28,7 @@ def occurrence(month: int, decision: str, why: str = "") -> dict[str, Any]:
         "runId": f"2026{month}10T190000Z-monthly",
         "decision": decision,
         "willRun": decision == "run",
-        "why": why,
+        "reason": why,
     }
 
 

@@ -37,11 +37,11 @@ class TestOrdersToARun:
         self, patchwave: Patchwave, service: Service, order: str, state: str
     ):
         service.runs[RUN] = [run_document(RUN, "running")]
-        result = patchwave("run", order, RUN, "--comment", "disks are full", "--actor", "ana", "-o", "json")
+        result = patchwave("run", order, RUN, "--reason", "disks are full", "--actor", "ana", "-o", "json")
         assert result.code == 0
         assert result.document["state"] == state
         (request,) = service.asked("POST", f"/api/runs/{RUN}/{order}")
-        assert request["body"] == {"comment": "disks are full", "actor": "ana"}
+        assert request["body"] == {"reason": "disks are full", "actor": "ana"}
 
     def test_the_login_name_is_the_default_actor(
         self, patchwave: Patchwave, service: Service, monkeypatch: pytest.MonkeyPatch
@@ -118,14 +118,14 @@ class TestDecisions:
         service.runs[RUN] = [run_document(RUN, **shown, waitingFor="broad")]
         assert patchwave("run", order, RUN, "-c", "looks good", "--actor", "ana").code == 0
         (request,) = service.asked("POST", f"/api/runs/{RUN}/{order}")
-        assert request["body"] == {"comment": "looks good", "actor": "ana", "ring": "broad"}
+        assert request["body"] == {"reason": "looks good", "actor": "ana", "ring": "broad"}
 
-    @pytest.mark.parametrize("option", ["--comment", "-c", "--reason", "-r"])
+    @pytest.mark.parametrize("option", ["--reason", "-r"])
     def test_reason_is_taken_as_for_policies_and_freezes(self, patchwave: Patchwave, service: Service, option: str):
         service.runs[RUN] = [run_document(RUN, "running")]
         assert patchwave("run", "pause", RUN, option, "disks are full", "--actor", "ana").code == 0
         (request,) = service.asked("POST", f"/api/runs/{RUN}/pause")
-        assert request["body"] == {"comment": "disks are full", "actor": "ana"}
+        assert request["body"] == {"reason": "disks are full", "actor": "ana"}
 
     def test_of_a_ring_by_name(self, patchwave: Patchwave, service: Service):
         service.runs[RUN] = [run_document(RUN, "awaiting_approval", waitingFor="early")]
@@ -148,7 +148,7 @@ class TestMachines:
         assert result.code == 0
         key = service.machines[RUN][1]["key"]
         (request,) = service.asked("POST", f"/api/runs/{RUN}/machines/{key}/skip")
-        assert request["body"] == {"comment": "being rebuilt", "actor": "ana"}
+        assert request["body"] == {"reason": "being rebuilt", "actor": "ana"}
         assert "by ana 2026-11-10 19:30:00Z: being rebuilt" in result.output
 
     def test_retry_shows_the_new_run(self, patchwave: Patchwave, service: Service):
@@ -183,7 +183,7 @@ class TestMachines:
 
 class TestAuditAndPlan:
     LINES: list[dict[str, Any]] = [  # noqa: RUF012 - read only
-        {"at": MOMENT, "action": "run_paused", "actor": "ana", "detail": {"comment": "disks are full", "before": ""}},
+        {"at": MOMENT, "action": "run_paused", "actor": "ana", "detail": {"reason": "disks are full", "before": ""}},
         {"at": MOMENT, "action": "gate_closed", "actor": "patchwave", "detail": "cut text … [cut"},
         {"at": MOMENT, "action": "run_resumed", "actor": "ben", "detail": None},
     ]
@@ -228,8 +228,8 @@ class TestAuditAndPlan:
 
 class TestWhatAPersonSees:
     def test_shows_commands_decisions_and_what_the_run_waits_for(self, patchwave: Patchwave, service: Service):
-        order = {"actor": "ana", "why": "disks are full", "at": MOMENT, "before": "running", "after": "paused"}
-        decision = {"approved": True, "actor": "ben", "comment": "canary is fine", "at": MOMENT}
+        order = {"actor": "ana", "reason": "disks are full", "at": MOMENT, "before": "running", "after": "paused"}
+        decision = {"approved": True, "actor": "ben", "reason": "canary is fine", "at": MOMENT}
         service.runs[RUN] = [
             run_document(
                 RUN,

@@ -22,7 +22,7 @@ from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.machine import MachineRef, PowerRequest, PreflightRequest
 from patchwave.domain.workflow.operation import StartOperation
 from patchwave.storage import Storage
-from tests.support.factories import order
+from tests.support.factories import command
 from tests.support.simulated_azure import azure
 from tests.support.simulator import SUBSCRIPTION, Simulator
 
@@ -113,7 +113,7 @@ async def test_nothing_is_sent_before_the_ring_is_approved(
     key = await prepare(storage, one)
     await activity(request_of(key))
     assert changes(azure, one) == []
-    await storage.runs.decide_ring(RUN_ID, "broad", order(), approved=True)
+    await storage.runs.decide_ring(RUN_ID, "broad", command(), approved=True)
     await activity(request_of(key))
     assert changes(azure, one)
 
@@ -121,7 +121,7 @@ async def test_nothing_is_sent_before_the_ring_is_approved(
 async def test_nothing_is_sent_after_the_ring_was_rejected(azure: Simulator, storage: Storage) -> None:
     one = azure.take()
     key = await prepare(storage, one)
-    await storage.runs.decide_ring(RUN_ID, "broad", order(), approved=False)
+    await storage.runs.decide_ring(RUN_ID, "broad", command(), approved=False)
     for activity, request_of in STARTS.values():
         await activity(request_of(key))
     assert changes(azure, one) == []

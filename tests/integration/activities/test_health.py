@@ -14,7 +14,7 @@ from activities.health import check_health
 from patchwave.azure.resource_health import ResourceHealth
 from patchwave.azure.virtual_machines import ResourceManager
 from patchwave.domain.azure.errors import ArmFailure
-from patchwave.domain.core.command import Order
+from patchwave.domain.core.command import Command
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.machine.health import HealthRequest, HealthResult, HealthState, Moment
@@ -120,7 +120,7 @@ async def test_a_cancelled_run_gives_no_machine_time_to_settle(storage: Storage,
     assert (await check(key, Moment.BEFORE)).state is HealthState.OK
     change(simulator, one, resourceHealth="Unavailable")
     assert (await check(key, Moment.AFTER, 30)).state is HealthState.WAIT
-    await storage.runs.cancel(RUN_ID, Order(actor="ana", at=AT))
+    await storage.runs.cancel(RUN_ID, Command(actor="ana", at=AT))
     judged = await check(key, Moment.AFTER, 60)
     assert judged.state is HealthState.UNHEALTHY
     assert judged.outcome is not None
@@ -162,7 +162,7 @@ async def test_one_that_was_unhealthy_before_is_patched_and_noted(storage: Stora
     before = (await row(storage, key)).health_before
     assert before is not None
     assert before.healthy is False
-    assert "Degraded" in before.why
+    assert "Degraded" in before.reason
 
 
 async def test_one_that_we_started_may_settle_before(storage: Storage, simulator: Simulator) -> None:

@@ -20,7 +20,7 @@ from patchwave.domain.runs.watchdog import HEARTBEAT_TIMEOUT
 from patchwave.domain.workflow.machine import PreflightRequest
 from patchwave.domain.workflow.run import Checkpoint, CloseOpenMachines, HeartbeatRequest, RunRef
 from patchwave.storage import Storage
-from tests.support.factories import NOW, machine, order
+from tests.support.factories import NOW, command, machine
 from tests.support.phase_calls import SHORT
 from tests.support.plans import in_order, make, planned_machine
 
@@ -116,8 +116,8 @@ async def test_a_lock_of_another_run_says_nothing(storage: Storage, run: Run) ->
 async def test_what_a_person_accepted_stays_accepted(storage: Storage, run: Run) -> None:
     first, second, *_ = await plan(storage)
     await storage.results.record_outcome(RUN, first.key, FAILED, at=NOW, installation=None, patches=[])
-    await storage.runs.pause(RUN, order(at=NOW + MINUTE))
-    await storage.runs.resume(RUN, order(at=NOW + 2 * MINUTE))
+    await storage.runs.pause(RUN, command(at=NOW + MINUTE))
+    await storage.runs.resume(RUN, command(at=NOW + 2 * MINUTE))
     await storage.results.record_outcome(RUN, second.key, FAILED, at=NOW + 3 * MINUTE, installation=None, patches=[])
     found = await stock()
     assert (found.failures["run"], found.forgiven["run"], found.resume_count) == (2, 1, 1)
@@ -140,7 +140,7 @@ async def test_a_machine_in_the_middle_is_followed_whatever_speaks_against_a_sta
     """The run was cancelled meanwhile; no call to Azure is needed to know that it has to be followed."""
     first, *_ = await plan(storage)
     await storage.machines.update(RUN, first.key, Stage.INSTALLING, powered_on_by_run=True)
-    await storage.runs.cancel(RUN, order())
+    await storage.runs.cancel(RUN, command())
     request = PreflightRequest(run_id=RUN, machine_key=first.key, start_stopped=False)
     look = await preflight_machine(request)
     assert look.preflight.readiness is Readiness.READY
@@ -190,7 +190,7 @@ async def test_waves_of_rings_that_are_done_with_are_not_counted_any_more(storag
     first, _, third, *_ = await plan(storage)
     for one in (first, third):
         await storage.results.record_outcome(RUN, one.key, FAILED, at=NOW, installation=None, patches=[])
-    await storage.runs.resume(RUN, order(at=NOW + MINUTE))
+    await storage.runs.resume(RUN, command(at=NOW + MINUTE))
     found = await stock()
     assert (found.ring, found.ended) == (1, 1)
     assert found.failures == {

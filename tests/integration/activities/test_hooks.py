@@ -19,7 +19,7 @@ from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.workflow.machine import MachineRef
 from patchwave.settings import load_settings
 from patchwave.storage import Storage
-from tests.support.factories import order
+from tests.support.factories import command
 from tests.support.hook_calls import AT, REFUSALS, RUN_ID, Json, fault, finish, prepare, row, sent
 from tests.support.simulated_azure import azure
 from tests.support.simulator import SUBSCRIPTION, Simulator
@@ -146,23 +146,23 @@ async def test_a_machine_of_another_run(azure: Simulator, storage: Storage) -> N
 
 async def test_a_cancelled_run(azure: Simulator, storage: Storage) -> None:
     key = await prepare(storage, azure.take(), {"snapshot": {}, "before": BOTH})
-    await storage.runs.cancel(RUN_ID, order(at=AT))
+    await storage.runs.cancel(RUN_ID, command(at=AT))
     assert reasons(await both_end(key)) == {Reason.CANCELED_BY_USER}
 
 
 async def test_a_run_that_is_cancelled_while_a_script_runs(azure: Simulator, storage: Storage) -> None:
     key = await prepare(storage, azure.take(scriptMinutes=100_000), {"before": BOTH})
     assert (await run_script(script_request(key))).state is HookState.WAIT
-    await storage.runs.cancel(RUN_ID, order(at=AT))
+    await storage.runs.cancel(RUN_ID, command(at=AT))
     assert reasons([await finish(run_script, script_request(key))]) == {Reason.CANCELED_BY_USER}
 
 
 async def test_a_paused_run(azure: Simulator, storage: Storage) -> None:
     one = azure.take()
     key = await prepare(storage, one, {"snapshot": {}, "before": BOTH})
-    await storage.runs.pause(RUN_ID, order(at=AT))
+    await storage.runs.pause(RUN_ID, command(at=AT))
     assert reasons(await both_end(key)) == {"requeued"}
-    await storage.runs.resume(RUN_ID, order(at=AT))
+    await storage.runs.resume(RUN_ID, command(at=AT))
     assert reasons(await both_end(key)) == {"done"}
 
 
@@ -209,7 +209,7 @@ async def test_the_script_after_knows_how_it_went_and_runs_in_a_cancelled_run(
 ) -> None:
     one = azure.take_system("Linux")
     key = await prepare(storage, one, {"after": LINUX})
-    await storage.runs.cancel(RUN_ID, order(at=AT))
+    await storage.runs.cancel(RUN_ID, command(at=AT))
     assert (await finish(run_script, script_request(key, When.AFTER, OutcomeKind.FAILED))).state is HookState.DONE
     [request] = sent(azure, "script", "POST", one)
     assert "export PATCHWAVE_OUTCOME=failed" in request["body"]["script"]

@@ -11,7 +11,7 @@ import pytest
 from activities import patch_mode_change
 from activities.patch_mode_change import next_patch_mode_wave, step_patch_mode_change
 from patchwave.domain.azure.errors import ArmFailure
-from patchwave.domain.core.command import Order
+from patchwave.domain.core.command import Command
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.fleet.machine import FleetMachine, read_machine
@@ -63,7 +63,7 @@ async def plan(
 ) -> list[str]:
     """A change that was planned and started over these machines; their keys."""
     machines = [plan_machine(shown(simulator, one), wanted, NOW) for one in ids]
-    order = Order(actor="ana", at=NOW)
+    order = Command(actor="ana", at=NOW)
     change = ModeChange(
         id=CHANGE,
         state=ChangeState.RUNNING,
@@ -211,7 +211,7 @@ async def test_a_stop_keeps_everything_that_was_not_begun(azure: Simulator, stor
     keys = {first: begun, second: waiting}
     [key] = await wave()
     await step(key)
-    await storage.patch_mode_changes.stop(CHANGE, Order(actor="ben", why="wrong tag", at=datetime.now(UTC)))
+    await storage.patch_mode_changes.stop(CHANGE, Command(actor="ben", reason="wrong tag", at=datetime.now(UTC)))
     assert (await finish(storage, key)).end is ChangeEnd.CHANGED
     assert await wave() == []
     [other] = keys.keys() - {key}
@@ -229,7 +229,7 @@ async def test_a_machine_of_the_wave_that_was_not_asked_for_is_not_after_a_stop(
     one = azure.take_system("Linux")
     [key] = await plan(storage, azure, [one])
     assert await wave() == [key]
-    await storage.patch_mode_changes.stop(CHANGE, Order(actor="ben", at=datetime.now(UTC)))
+    await storage.patch_mode_changes.stop(CHANGE, Command(actor="ben", at=datetime.now(UTC)))
     assert (await finish(storage, key)).end is ChangeEnd.CANCELED
     assert patches(azure, one) == 0
 
@@ -287,7 +287,7 @@ async def test_a_sure_refusal_that_passes_is_followed_by_another_request_at_once
 
 async def test_who_asked_for_the_stop_is_said_on_each_machine(azure: Simulator, storage: Storage) -> None:
     one = azure.take_system("Linux")
-    [key] = await plan(storage, azure, [one], stopped=Order(actor="ben", at=NOW, why="wrong fleet"))
+    [key] = await plan(storage, azure, [one], stopped=Command(actor="ben", at=NOW, reason="wrong fleet"))
     assert await wave() == []
     ended = await row(storage, key)
     assert (ended.end, ended.message) == (ChangeEnd.CANCELED, "Stopped by ben: wrong fleet.")
@@ -333,6 +333,6 @@ async def test_a_throttled_machine_keeps_its_time_until_the_change_is_stopped(
         monkeypatch.setattr(patch_mode_change, "now", lambda hours=hours: NOW + timedelta(hours=hours))
         assert not (await step(key)).has_ended
     assert 60 <= (await row(storage, key)).throttled_seconds <= 70
-    await storage.patch_mode_changes.stop(CHANGE, Order(actor="ana", at=NOW))
+    await storage.patch_mode_changes.stop(CHANGE, Command(actor="ana", at=NOW))
     assert (await step(key)).has_ended
     assert (await row(storage, key)).end is ChangeEnd.CANCELED

@@ -18,7 +18,7 @@ from patchwave.domain.workflow.phase import (
     ReconcileRequest,
 )
 from patchwave.storage import RecordMissing, Storage, completion_change
-from tests.support.factories import NOW, machine, order, run
+from tests.support.factories import NOW, command, machine, run
 from tests.support.phase_calls import HOUR, PHASE, RUN, SHORT, look
 from tests.support.plans import in_order, make, planned_machine
 
@@ -50,7 +50,7 @@ async def still_open(step: Step, keys: list[str]) -> ReconciledMachines:
 async def test_a_look_tells_endings_orders_and_the_poll_interval(
     storage: Storage, machines: list[MachineRecord]
 ) -> None:
-    await storage.runs.pause(RUN, order())
+    await storage.runs.pause(RUN, command())
     ended = MachineEnded(key=machines[0].key, attempt=2, failed=True)
     await storage.completions.record(RUN, completion_change(PHASE, ended))
     await storage.completions.record(RUN, completion_change("patch:0.0.2", MachineEnded(key=machines[1].key)))

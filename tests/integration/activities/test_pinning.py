@@ -27,7 +27,7 @@ from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.operation import OperationRef, OperationState, StartOperation, StartResult, StartState
 from patchwave.domain.workflow.run import RingRef
 from patchwave.storage import Storage
-from tests.support.factories import NOW, intent, machine, order
+from tests.support.factories import NOW, command, intent, machine
 
 RUN = "20261110T190000Z-monthly"
 POLICY: dict[str, Any] = {
@@ -425,7 +425,7 @@ async def test_a_machine_that_cannot_be_pinned_installs_what_the_policy_selects(
     broad = await canary_of_linux(storage, withoutPin=choice_made)
     if choice_made == "wait":
         assert (await refusal(broad)).reason is Reason.NOT_APPROVED, "the row decides, not the orchestration alone"
-        await storage.runs.decide_ring(RUN, "broad", order(), approved=True)
+        await storage.runs.decide_ring(RUN, "broad", command(), approved=True)
     assert await choice(broad) == parse_policy(POLICY).install.windows
     other = await add(storage, 3, "broad", [package("vim", "9")])
     assert (await refusal(other)).reason is Reason.NOT_PINNED, "the pin of its system holds it"

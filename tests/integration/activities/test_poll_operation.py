@@ -16,7 +16,7 @@ from patchwave.domain.azure.poll_schedule import PollSchedule
 from patchwave.domain.runs.intent import Intent, IntentState
 from patchwave.domain.workflow.operation import OperationRef, OperationReport, OperationState
 from patchwave.storage import RecordMissing, Storage
-from tests.support.factories import order
+from tests.support.factories import command
 from tests.support.scripted_azure import KEY, NOW, ONE, RUN_ID, URL, Script, azure, intent, prepared, shown, view
 
 __all__ = ["azure", "prepared"]
@@ -239,14 +239,14 @@ async def test_an_operation_is_given_up_at_its_deadline(prepared: Storage, azure
 
 async def test_a_stop_ends_the_wait_and_not_the_operation(prepared: Storage, azure: Script) -> None:
     await follow(prepared, adopted=True)
-    await prepared.runs.cancel(RUN_ID, order())
+    await prepared.runs.cancel(RUN_ID, command())
     azure.polls = [RUNNING]
     assert await look() == OperationReport(state=OperationState.CANCELED, adopted=True)
 
 
 async def test_a_result_counts_after_the_deadline_and_after_a_stop(prepared: Storage, azure: Script) -> None:
     await follow(prepared, deadline_at=NOW - timedelta(hours=1))
-    await prepared.runs.cancel(RUN_ID, order())
+    await prepared.runs.cancel(RUN_ID, command())
     azure.polls = [PollReading(state=PollState.SUCCEEDED, result=INSTALLED)]
     assert (await look()).state is OperationState.ENDED
 

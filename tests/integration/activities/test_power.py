@@ -11,7 +11,7 @@ import pytest
 from activities import power
 from activities.machine import preflight_machine
 from activities.power import restart_machine, start_machine, stop_machine
-from patchwave.domain.core.command import Order
+from patchwave.domain.core.command import Command
 from patchwave.domain.core.outcome import Outcome, Reason
 from patchwave.domain.machine.at_most_once import AtMostOnceRecord, GuardedCall
 from patchwave.domain.machine.power import not_started, not_stopped
@@ -102,10 +102,10 @@ async def test_a_restart_is_done_when_the_machine_has_restarted(azure: Simulator
 async def test_nothing_is_sent_while_somebody_pauses_the_run(azure: Simulator, storage: Storage) -> None:
     one = azure.take(rebootPending=True)
     key = await prepare(storage, one, {})
-    await storage.runs.pause(RUN_ID, Order(actor="ana", at=datetime.now(UTC)))
+    await storage.runs.pause(RUN_ID, Command(actor="ana", at=datetime.now(UTC)))
     assert (await ask(key)).requeued
     assert sent(azure, "power", "POST", one) == []
-    await storage.runs.resume(RUN_ID, Order(actor="ana", at=datetime.now(UTC)))
+    await storage.runs.resume(RUN_ID, Command(actor="ana", at=datetime.now(UTC)))
     assert (await finish(key)).accepted
 
 

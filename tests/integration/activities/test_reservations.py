@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from activities.reservations import release_groups, reserve_groups
-from patchwave.domain.core.command import Order
+from patchwave.domain.core.command import Command
 from patchwave.domain.planning.admission import Permit
 from patchwave.domain.planning.plan import Makespan, Plan
 from patchwave.domain.planning.reservation import Groups, Reservation, groups_of
@@ -76,7 +76,7 @@ async def test_the_wait_is_in_the_audit_log_once(storage: Storage) -> None:
         await take(U1)
     lines = [line for line in (await storage.audit.list_page(U1, 10, None)).items if line["action"] == "run_waits"]
     assert [(line["actor"], line["detail"]["for"]) for line in lines] == [("patchwave", [U0])]
-    assert lines[0]["detail"]["why"] == f"the run {U0}: both work on the availability set av"
+    assert lines[0]["detail"]["reason"] == f"the run {U0}: both work on the availability set av"
 
 
 @pytest.mark.parametrize("ends", ["closed", "removed"])
@@ -106,7 +106,7 @@ async def test_a_paused_run_keeps_its_turn(storage: Storage) -> None:
     await begin(storage, U0, AV)
     await begin(storage, U1, AV)
     await take(U0)
-    await storage.runs.pause(U0, Order(actor="ana", at=NOW + timedelta(minutes=1)))
+    await storage.runs.pause(U0, Command(actor="ana", at=NOW + timedelta(minutes=1)))
     assert (await take(U1)).waits_for.startswith(f"the run {U0}")
 
 

@@ -13,7 +13,7 @@ from patchwave.domain.runs.run import Run, RunControls, RunState
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.run import RunRef, SetRunState, StopRun
 from patchwave.storage import RecordMissing, Storage
-from tests.support.factories import NOW, RUN, order, run
+from tests.support.factories import NOW, RUN, command, run
 
 POLICY = {
     "name": "monthly",
@@ -46,11 +46,11 @@ async def lines(storage: Storage) -> list[tuple[str, str]]:
 
 async def test_controls_are_what_the_row_says(live: Storage) -> None:
     assert await get_run_controls(RunRef(run_id=RUN)) == RunControls()
-    await live.runs.pause(RUN, order())
-    await live.runs.resume(RUN, order())
-    await live.runs.pause(RUN, order())
-    await live.runs.decide_ring(RUN, "broad", order(), approved=False)
-    await live.runs.cancel(RUN, order())
+    await live.runs.pause(RUN, command())
+    await live.runs.resume(RUN, command())
+    await live.runs.pause(RUN, command())
+    await live.runs.decide_ring(RUN, "broad", command(), approved=False)
+    await live.runs.cancel(RUN, command())
     assert await get_run_controls(RunRef(run_id=RUN)) == RunControls(
         is_canceled=True, is_paused=True, resume_count=1, decided={"broad": False}
     )

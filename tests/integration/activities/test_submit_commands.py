@@ -21,7 +21,7 @@ from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.machine import PreflightRequest
 from patchwave.domain.workflow.operation import StartOperation, StartResult, StartState
 from patchwave.storage import Storage
-from tests.support.factories import order
+from tests.support.factories import command
 from tests.support.simulated_azure import azure
 from tests.support.simulator import SUBSCRIPTION, Simulator
 
@@ -34,7 +34,7 @@ type Give = Callable[[Storage, str], Awaitable[object]]
 
 
 async def pause(storage: Storage, key: str) -> None:
-    await storage.runs.pause(RUN_ID, order())
+    await storage.runs.pause(RUN_ID, command())
 
 
 async def hold(storage: Storage, key: str) -> None:
@@ -52,11 +52,11 @@ async def stop(storage: Storage, key: str) -> None:
 
 
 async def cancel(storage: Storage, key: str) -> None:
-    await storage.runs.cancel(RUN_ID, order())
+    await storage.runs.cancel(RUN_ID, command())
 
 
 async def skip(storage: Storage, key: str) -> None:
-    await storage.machines.skip(RUN_ID, key, order(why="being rebuilt"), OperationKind.INSTALL)
+    await storage.machines.skip(RUN_ID, key, command(reason="being rebuilt"), OperationKind.INSTALL)
 
 
 async def close(storage: Storage, key: str) -> None:
@@ -124,7 +124,7 @@ async def test_a_machine_that_is_held_waits_for_its_turn_again(
     await give(storage, key)
     assert await submit(key, kind) == StartResult(state=StartState.REQUEUED)
     assert await storage.intents.get(RUN_ID, key, kind) is None
-    await storage.runs.resume(RUN_ID, order())
+    await storage.runs.resume(RUN_ID, command())
     assert (await submit(key, kind)).state is StartState.ACCEPTED
     assert sent(azure, one, kind.value) == 1
 
@@ -174,7 +174,7 @@ async def test_what_is_said_between_the_first_look_and_the_call_still_holds(
     assert intent.state is IntentState.REFUSED
     assert sent(azure, one) == 0
     if give is pause:
-        await storage.runs.resume(RUN_ID, order())
+        await storage.runs.resume(RUN_ID, command())
         assert (await submit(key)).state is StartState.ACCEPTED
         assert sent(azure, one) == 1
 

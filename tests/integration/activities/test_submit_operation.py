@@ -18,7 +18,7 @@ from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.runs.intent import Intent, IntentState
 from patchwave.domain.workflow.operation import OperationState, StartOperation, StartResult, StartState
 from patchwave.storage import Storage, bucket_key
-from tests.support.factories import order
+from tests.support.factories import command
 from tests.support.scripted_azure import (
     KEY,
     NOW,
@@ -549,7 +549,7 @@ async def test_a_cancelled_run_still_finds_what_was_accepted(
 ) -> None:
     azure.posts, azure.reads = [answer], [NOTHING, shown("ours", NOW + timedelta(seconds=9))]
     await start()
-    await prepared.runs.cancel(RUN_ID, order())
+    await prepared.runs.cancel(RUN_ID, command())
     azure.later(60)
     assert (await start()).state is StartState.WAIT
     azure.later(60)
@@ -559,7 +559,7 @@ async def test_a_cancelled_run_still_finds_what_was_accepted(
 async def test_a_cancelled_run_sends_nothing_once_nothing_runs(prepared: Storage, azure: Script) -> None:
     azure.posts, azure.reads = [refused(429)], [NOTHING]
     await start()
-    await prepared.runs.cancel(RUN_ID, order())
+    await prepared.runs.cancel(RUN_ID, command())
     azure.later(120)
     result = await start()
     assert result.outcome is not None

@@ -14,7 +14,7 @@ from activities.run import close_run
 from activities.submit_operation import install_patches
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.calendar.schedule import Occurrence
-from patchwave.domain.core.command import Order
+from patchwave.domain.core.command import Command
 from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.machine.preflight import Readiness
 from patchwave.domain.policy.policy import Policy, parse_policy
@@ -168,7 +168,7 @@ class TestNextWindow:
         assert (await look()).opens_at == AFTER_NEXT
 
     async def test_a_person_s_pause_of_the_run_outlasts_the_wait(self, storage: Storage, run: Run) -> None:
-        await storage.runs.pause(RUN, Order(actor="ann", why="storm", at=OPENS))
+        await storage.runs.pause(RUN, Command(actor="ann", reason="storm", at=OPENS))
         await look()
         await window.enter_window(OpenWindow(run_id=RUN, ends_at=NEXT + 4 * HOUR))
         paused = await stored(storage)

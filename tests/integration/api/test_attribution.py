@@ -21,7 +21,7 @@ NO_PERSON = ("api", "", False)
 APPROVED_POLICY = {**POLICY, "rings": [{"name": "all", "approval": {}}]}
 
 REASON = {"reason": "maintenance", "actor": "ana@example.org"}
-COMMENT = {"comment": "maintenance", "actor": "ana@example.org"}
+COMMENT = {"reason": "maintenance", "actor": "ana@example.org"}
 SCHEDULE = {"recurrence": "RRULE:FREQ=DAILY", "startDate": "2099-01-01", "time": "02:30", "timeZone": "UTC"}
 FREEZE = {"from": "2026-12-20", "to": "2027-01-03", "timeZone": "Europe/Berlin", "reason": "closing"}
 

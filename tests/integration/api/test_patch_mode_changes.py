@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from patchwave.api import patch_mode_changes
-from patchwave.domain.core.command import Order
+from patchwave.domain.core.command import Command
 from patchwave.domain.fleet.machine import read_machine
 from patchwave.domain.fleet.patch_mode import PatchMode, WantedSettings
 from patchwave.domain.fleet.patch_mode_change import ChangeState, ModeChange, change_id, plan_machine
@@ -55,7 +55,7 @@ async def test_a_plan_says_what_becomes_of_each_machine_and_changes_nothing(azur
     change = await plan("scenario-1", "scenario-3", "scenario-8", "not-there", reason="move")
     assert (change["state"], change["machines"], change["toChange"]) == ("planned", 4, 2)
     assert change["countsByEnd"] == {"unchanged": 1, "failed": 1}
-    assert (change["planned"]["actor"], change["planned"]["why"]) == ("ann (claimed)", "move")
+    assert (change["planned"]["actor"], change["planned"]["reason"]) == ("ann (claimed)", "move")
     rows = await machines(change)
     assert {name: row["end"] for name, row in rows.items()} == {
         "scenario-1": "unchanged",
@@ -148,7 +148,7 @@ async def stored(storage: Storage, age: timedelta, state: ChangeState = ChangeSt
         scope=Scope(),
         max_concurrent=1,
         max_failures=1,
-        planned=Order(actor="ann", at=at),
+        planned=Command(actor="ann", at=at),
         machines=1,
     )
     await storage.patch_mode_changes.create(change, [plan_machine(machine, wanted, at)])

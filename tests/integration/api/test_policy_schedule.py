@@ -75,7 +75,7 @@ class TestOccurrences:
         assert len(coming) == 12
         for day, each in enumerate(coming):
             assert instant(each["at"]) == datetime(2099, 1, 1, 1, 30, tzinfo=UTC) + day * DAY
-            assert (each["willRun"], each["decision"], each["why"]) == (True, "run", "")
+            assert (each["willRun"], each["decision"], each["reason"]) == (True, "run", "")
             assert instant(each["windowEnd"]) - instant(each["at"]) == timedelta(hours=4)
             assert each["localTime"].endswith("T02:30:00+01:00")
             assert each["runId"] == f"{instant(each['at']):%Y%m%dT%H%M%SZ}-nightly"
@@ -88,8 +88,8 @@ class TestOccurrences:
         coming = await upcoming()
         assert [each["decision"] for each in coming] == ["skipped", "frozen", "run"]
         assert [each["willRun"] for each in coming] == [False, False, True]
-        assert coming[0]["why"] == "skipped by ann (claimed): release night"
-        assert coming[1]["why"].endswith("by year-end: closing")
+        assert coming[0]["reason"] == "skipped by ann (claimed): release night"
+        assert coming[1]["reason"].endswith("by year-end: closing")
 
     async def test_a_window_that_is_open_comes_first_until_its_run_is_there(
         self, storage: Storage, nightly: str
@@ -129,7 +129,7 @@ class TestPause:
             "actor": ANN,
             "reason": WHY["reason"],
         }
-        assert [each["why"] for each in await upcoming()] == [f"paused by {ANN}: release night"] * 3
+        assert [each["reason"] for each in await upcoming()] == [f"paused by {ANN}: release night"] * 3
 
         for _ in range(2):
             resumed = await call(policy_schedule.resume_policy, body={"reason": "done"}, engine=engine, name=nightly)

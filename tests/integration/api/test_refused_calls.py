@@ -48,7 +48,7 @@ async def test_a_call_without_a_principal_and_one_without_the_role_leave_a_line_
             "actor": "unknown",
             "actorId": "",
             "proven": False,
-            "detail": {"function": "list_runs", "status": 401, "why": "the request has no principal"},
+            "detail": {"function": "list_runs", "status": 401, "reason": "the request has no principal"},
         },
         {
             "at": "2026-12-01T10:00:00.000Z",
@@ -59,7 +59,7 @@ async def test_a_call_without_a_principal_and_one_without_the_role_leave_a_line_
             "detail": {
                 "function": "put_policy",
                 "status": 403,
-                "why": "put_policy needs author, the caller has reader",
+                "reason": "put_policy needs author, the caller has reader",
             },
         },
     ]
@@ -142,7 +142,7 @@ async def test_a_webhook_that_is_refused_is_traced_with_policy_and_reason(
     assert (answer.status, answer.problem["detail"]) == (401, UNSIGNED)
     [line] = await lines(storage)
     assert (line["actor"], line["proven"]) == ("unknown", False)
-    assert line["detail"] == {"function": "run_webhook", "status": 401, "why": why, "policy": "monthly"}
+    assert line["detail"] == {"function": "run_webhook", "status": 401, "reason": why, "policy": "monthly"}
 
 
 @pytest.mark.usefixtures("signed", "monthly")
@@ -150,7 +150,7 @@ async def test_a_webhook_that_is_refused_is_traced_with_policy_and_reason(
 async def test_a_policy_that_there_is_not_is_in_no_line(storage: Storage, name: str) -> None:
     assert (await call(run_webhook, body=b"{}", engine=Engine(), policy=name)).status == 401
     [line] = await lines(storage)
-    assert line["detail"] == {"function": "run_webhook", "status": 401, "why": "the call has no signature"}
+    assert line["detail"] == {"function": "run_webhook", "status": 401, "reason": "the call has no signature"}
 
 
 @pytest.mark.usefixtures("roles")
@@ -158,7 +158,7 @@ async def test_a_webhook_without_a_secret_of_the_app_is_traced(storage: Storage,
     answer = await call(run_webhook, body=b"{}", engine=Engine(), policy=monthly)
     assert (answer.status, answer.problem["detail"]) == (401, UNSIGNED)
     [line] = await lines(storage)
-    assert line["detail"]["why"] == "callers need roles, and PATCHWAVE_WEBHOOK_SECRET is not set"
+    assert line["detail"]["reason"] == "callers need roles, and PATCHWAVE_WEBHOOK_SECRET is not set"
 
 
 @pytest.mark.usefixtures("signed", "monthly")

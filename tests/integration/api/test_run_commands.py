@@ -18,7 +18,8 @@ from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Run, RunState
 from patchwave.storage import Storage
-from tests.support.factories import KEY, NOW, RUN, end_machine, intent, machine, order, run
+from tests.support.factories import KEY, NOW, RUN, end_machine, intent, machine, run
+from tests.support.factories import command as a_command
 from tests.support.http_calls import POLICY, Answer, Engine, call
 
 RINGS = [{"name": "canary", "percent": 5}, {"name": "broad", "approval": {"within": "PT4H"}}]
@@ -63,20 +64,20 @@ async def give(engine: Engine, command: str, body: object = b"", **headers: str)
 
 
 async def test_a_pause_is_written_told_and_audited_once(live: Storage, engine: Engine) -> None:
-    body = {"comment": "the disks are full"}
+    body = {"reason": "the disks are full"}
     first = await call(run_commands.pause_run, body=body, headers=ANA, engine=engine, runId=RUN)
-    second = await give(engine, "pause", {"comment": "me too", "actor": "ben"})
+    second = await give(engine, "pause", {"reason": "me too", "actor": "ben"})
     assert (first.status, second.status) == (202, 202)
     assert first.headers["Location"] == f"/api/runs/{RUN}"
     assert first.json == second.json
     assert (first.json["state"], first.json["pausedFromState"]) == ("paused", "running")
     shown = await call(runs.get_run, runId=RUN)
     assert shown.json["lastCommands"]["pause"]["actor"] == "ana@example.org"
-    assert shown.json["lastCommands"]["pause"]["why"] == "the disks are full"
+    assert shown.json["lastCommands"]["pause"]["reason"] == "the disks are full"
     assert engine.events == [(RUN, "control"), (RUN, "control")]
     [line] = await lines(live)
     assert (line["action"], line["actor"]) == ("run_paused", "ana@example.org")
-    assert line["detail"] == {"comment": "the disks are full", "before": "running", "after": "paused"}
+    assert line["detail"] == {"reason": "the disks are full", "before": "running", "after": "paused"}
 
 
 async def test_a_resume_clears_gates_and_a_run_that_goes_on_needs_none(live: Storage, engine: Engine) -> None:
@@ -88,7 +89,7 @@ async def test_a_resume_clears_gates_and_a_run_that_goes_on_needs_none(live: Sto
         "held", ["ring:broad"], "ring:broad",
     )  # fmt: skip
     for _ in range(2):
-        answer = await give(engine, "resume", {"actor": "ben", "comment": "known failures"})
+        answer = await give(engine, "resume", {"actor": "ben", "reason": "known failures"})
         assert (answer.status, answer.json["state"], answer.json["resumeCount"]) == (202, "running", 1)
     [line] = await lines(live)
     assert (line["action"], line["actor"], line["detail"]["before"]) == ("run_resumed", "ben (claimed)", "held")
@@ -96,7 +97,7 @@ async def test_a_resume_clears_gates_and_a_run_that_goes_on_needs_none(live: Sto
 
 async def test_an_approval_is_for_the_ring_that_the_run_waits_for(live: Storage, engine: Engine) -> None:
     await live.runs.set_state(RUN, RunState.AWAITING_APPROVAL, "broad")
-    first = await call(run_commands.approve_ring, body={"comment": "go"}, headers=ANA, engine=engine, runId=RUN)
+    first = await call(run_commands.approve_ring, body={"reason": "go"}, headers=ANA, engine=engine, runId=RUN)
     again = await give(engine, "approve", {"actor": "ben"})
     assert (first.status, again.status) == (202, 202)
     assert first.json["decisions"] == again.json["decisions"]
@@ -105,14 +106,14 @@ async def test_an_approval_is_for_the_ring_that_the_run_waits_for(live: Storage,
     assert contrary.status == 409
     assert "approved by ana@example.org" in contrary.problem["detail"]
     [line] = await lines(live)
-    assert (line["action"], line["detail"]["ring"], line["detail"]["comment"]) == ("ring_approved", "broad", "go")
+    assert (line["action"], line["detail"]["ring"], line["detail"]["reason"]) == ("ring_approved", "broad", "go")
 
 
 async def test_a_rejection_names_its_ring(live: Storage, engine: Engine) -> None:
-    answer = await give(engine, "reject", {"ring": "broad", "actor": "ben", "comment": "not this month"})
+    answer = await give(engine, "reject", {"ring": "broad", "actor": "ben", "reason": "not this month"})
     assert answer.status == 202
     decision = (await stored(live)).decisions["broad"]
-    assert (decision.approved, decision.actor, decision.comment) == (False, "ben (claimed)", "not this month")
+    assert (decision.approved, decision.actor, decision.reason) == (False, "ben (claimed)", "not this month")
     assert engine.events == [(RUN, "control")]
     assert [line["action"] for line in await lines(live)] == ["ring_rejected"]
 
@@ -129,7 +130,7 @@ async def test_an_approval_of_nothing_is_refused(live: Storage, engine: Engine, 
 async def test_the_run_that_could_not_be_told_keeps_the_order(live: Storage, engine: Engine, command: str) -> None:
     await live.runs.set_state(RUN, RunState.AWAITING_APPROVAL, "broad")
     if command == "resume":
-        await live.runs.pause(RUN, order())
+        await live.runs.pause(RUN, a_command())
     engine.failing = True
     failed = await give(engine, command)
     assert failed.status == 503
@@ -165,8 +166,8 @@ async def test_a_run_that_is_not_there(storage: Storage, engine: Engine, command
     [
         (b"{", []),
         ([], ["$"]),
-        ({"comment": 7, "actor": None, "colour": "red"}, ["comment", "actor", "colour"]),
-        ({"comment": "x" * 1_001}, ["comment"]),
+        ({"reason": 7, "actor": None, "colour": "red"}, ["reason", "actor", "colour"]),
+        ({"reason": "x" * 1_001}, ["reason"]),
     ],
 )
 async def test_a_wrong_body_is_refused_with_every_path(
@@ -187,14 +188,14 @@ async def test_whoever_is_signed_in_cannot_be_somebody_else(live: Storage, engin
 
 class TestCancel:
     async def test_it_is_written_told_and_audited_once(self, live: Storage, engine: Engine) -> None:
-        first = await call(run_commands.cancel_run, body={"comment": "why"}, headers=ANA, engine=engine, runId=RUN)
+        first = await call(run_commands.cancel_run, body={"reason": "why"}, headers=ANA, engine=engine, runId=RUN)
         second = await give(engine, "cancel")
         assert (first.status, second.status) == (202, 202)
         assert first.json["cancelRequestedAt"] == second.json["cancelRequestedAt"] is not None
         assert await live.runs.is_canceled(RUN)
         assert set(engine.events) == {(RUN, "cancel")}
         [line] = await lines(live)
-        assert (line["action"], line["actor"], line["detail"]["comment"]) == (
+        assert (line["action"], line["actor"], line["detail"]["reason"]) == (
             "cancel_requested",
             "ana@example.org",
             "why",
@@ -210,13 +211,13 @@ class TestCancel:
     async def test_a_run_that_was_never_scheduled_can_end(self, storage: Storage, engine: Engine) -> None:
         """Its starter died between the row and the engine; without an orchestration it would stay queued for ever."""
         await storage.runs.create(run())
-        await storage.runs.pause(RUN, order())
+        await storage.runs.pause(RUN, a_command())
         assert (await give(engine, "cancel")).status == 202
         assert list(engine.instances) == [RUN]
         assert engine.events == [(RUN, "cancel")]
 
     async def test_a_run_that_ended_by_it_says_so_again(self, live: Storage, engine: Engine) -> None:
-        await live.runs.cancel(RUN, order())
+        await live.runs.cancel(RUN, a_command())
         await live.runs.close(RUN, RunState.CANCELED, "", NOW)
         answer = await give(engine, "cancel")
         assert (answer.status, answer.json["state"]) == (202, "canceled")
@@ -225,19 +226,19 @@ class TestCancel:
 
 class TestSkip:
     async def test_it_is_written_and_audited_once(self, live: Storage) -> None:
-        body = {"comment": "being rebuilt"}
+        body = {"reason": "being rebuilt"}
         first = await call(run_commands.skip_machine, body=body, headers=ANA, runId=RUN, machineKey=KEY)
         second = await call(run_commands.skip_machine, body={"actor": "ben"}, runId=RUN, machineKey=KEY)
         assert (first.status, second.status) == (202, 202)
         assert first.headers["Location"] == f"/api/runs/{RUN}/machines/{KEY}"
         assert first.json["skipCommand"] == second.json["skipCommand"]
-        assert (first.json["skipCommand"]["actor"], first.json["skipCommand"]["why"]) == (
+        assert (first.json["skipCommand"]["actor"], first.json["skipCommand"]["reason"]) == (
             "ana@example.org",
             "being rebuilt",
         )
         [line] = await lines(live)
         assert (line["action"], line["detail"]) == (
-            "machine_skipped", {"machine": machine(1).id, "comment": "being rebuilt"},
+            "machine_skipped", {"machine": machine(1).id, "reason": "being rebuilt"},
         )  # fmt: skip
 
     async def test_it_is_too_late_once_the_installation_has_begun(self, live: Storage) -> None:
@@ -272,7 +273,7 @@ class TestRetry:
 
     async def test_it_is_a_run_of_its_own_by_the_same_policy(self, live: Storage, engine: Engine) -> None:
         await end_machine(live)
-        answer = await self.retry(engine, {"comment": "disk cleaned"})
+        answer = await self.retry(engine, {"reason": "disk cleaned"})
         assert answer.status == 202
         new = await stored(live, answer.json["id"])
         assert new.id != RUN

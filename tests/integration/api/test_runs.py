@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from patchwave.api import runs
-from patchwave.domain.core.command import Order
+from patchwave.domain.core.command import Command
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.core.patches import AssessmentSummary, PatchRecord
@@ -312,7 +312,7 @@ async def test_a_machine_says_what_it_waits_for(storage: Storage) -> None:
     assert waits == {"vm-0": "", "vm-1": "", "vm-2": "its assessment"}
     one = await call(runs.get_run_machine, runId=run().id, machineKey=machine(2).key)
     assert one.json["waitingFor"] == "its assessment"
-    await storage.runs.pause(run().id, Order(actor="ana", at=NOW))
+    await storage.runs.pause(run().id, Command(actor="ana", at=NOW))
     one = await call(runs.get_run_machine, runId=run().id, machineKey=machine(2).key)
     assert one.json["waitingFor"] == "the run, which is paused, to be resumed"
 

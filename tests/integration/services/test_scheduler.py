@@ -68,7 +68,7 @@ async def reasons(storage: Storage) -> list[tuple[str, str]]:
     lines = (await storage.audit.list_page("monthly", 10, None)).items
     missed = [line for line in lines if line["action"] == "occurrence_not_started"]
     assert all((line["actor"], line["actorId"], line["proven"]) == ("timer", "", False) for line in missed)
-    return [(line["detail"]["decision"], line["detail"]["why"]) for line in missed]
+    return [(line["detail"]["decision"], line["detail"]["reason"]) for line in missed]
 
 
 async def freeze(storage: Storage, start: datetime, end: datetime, **fields: Any) -> None:
@@ -273,7 +273,7 @@ async def test_a_freeze_row_that_cannot_be_read_holds_everything_until_it_is_men
     assert await reasons(storage) == [("frozen", said)]
     assert any("a-broken" in line.getMessage() and line.exc_info for line in caplog.records)
     coming = (await call(policy_schedule.list_occurrences, name="monthly")).json["occurrences"]
-    assert {(each["decision"], each["why"]) for each in coming} == {("frozen", said)}
+    assert {(each["decision"], each["reason"]) for each in coming} == {("frozen", said)}
     [listed] = (await call(freezes.list_freezes)).json["freezes"]
     assert (listed["name"], listed["reason"]) == ("a-broken", said.removeprefix("frozen: "))
     over = {"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z", "reason": "over"}

@@ -14,7 +14,7 @@ from patchwave.domain.runs.machine_record import Stage
 from patchwave.storage import RecordMissing, Storage
 from patchwave.storage.engine.client import TableRequests
 from patchwave.storage.engine.rows import Row
-from tests.support.factories import NOW, intent, machine, order
+from tests.support.factories import NOW, command, intent, machine
 
 RUN = "20261110T190000Z-monthly"
 KEY = machine(1).key
@@ -163,8 +163,8 @@ async def test_an_operation_begins_once_and_keeps_its_first_time(storage: Storag
 
 async def test_an_operation_does_not_begin_on_a_machine_that_is_skipped_or_has_ended(storage: Storage) -> None:
     await storage.machines.add(RUN, [machine(1), machine(2)])
-    await storage.machines.skip(RUN, KEY, order("ana", "broken disk"), OperationKind.INSTALL)
-    assert await storage.machines.begin_operation(RUN, KEY, Stage.INSTALLING, NOW) == order("ana", "broken disk")
+    await storage.machines.skip(RUN, KEY, command("ana", "broken disk"), OperationKind.INSTALL)
+    assert await storage.machines.begin_operation(RUN, KEY, Stage.INSTALLING, NOW) == command("ana", "broken disk")
     await storage.results.record_outcomes(RUN, [machine(2).key], Outcome.canceled(), NOW)
     assert await storage.machines.begin_operation(RUN, machine(2).key, Stage.INSTALLING, NOW) is None
     for number, stage in ((1, Stage.WAITING), (2, Stage.DONE)):
@@ -178,11 +178,11 @@ async def test_a_skip_comes_too_late_behind_an_intent_unless_azure_refused_it(st
     declared = intent(RUN)
     await storage.intents.declare(declared)
     with pytest.raises(InvalidTransition, match="too late"):
-        await storage.machines.skip(RUN, KEY, order(), OperationKind.INSTALL)
+        await storage.machines.skip(RUN, KEY, command(), OperationKind.INSTALL)
     await storage.intents.save(declared.model_copy(update={"state": IntentState.REFUSED}))
-    first = await storage.machines.skip(RUN, KEY, order("ana", "Bearer eyJhbGciOiJ.abc.def"), OperationKind.INSTALL)
-    assert first.skip_command == order("ana", "Bearer ***")
-    again = await storage.machines.skip(RUN, KEY, order("ben"), OperationKind.INSTALL)
+    first = await storage.machines.skip(RUN, KEY, command("ana", "Bearer eyJhbGciOiJ.abc.def"), OperationKind.INSTALL)
+    assert first.skip_command == command("ana", "Bearer ***")
+    again = await storage.machines.skip(RUN, KEY, command("ben"), OperationKind.INSTALL)
     assert again.skip_command == first.skip_command
     with pytest.raises(RecordMissing):
-        await storage.machines.skip(RUN, machine(2).key, order(), OperationKind.INSTALL)
+        await storage.machines.skip(RUN, machine(2).key, command(), OperationKind.INSTALL)

@@ -15,7 +15,7 @@ from patchwave.domain.runs.intent import IntentState
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import RunState
 from patchwave.storage import RecordMissing, Storage
-from tests.support.factories import NOW, RUN, intent, machine, order, run
+from tests.support.factories import NOW, RUN, command, intent, machine, run
 
 LATER = NOW + timedelta(minutes=5)
 POLICY = {
@@ -38,10 +38,10 @@ async def live(storage: Storage) -> Storage:
 
 async def test_what_is_empty_again_is_empty_in_the_row(live: Storage) -> None:
     before = await live.runs.get(RUN)
-    paused = await live.runs.pause(RUN, order())
+    paused = await live.runs.pause(RUN, command())
     assert await live.runs.get(RUN) == paused
     await live.runs.trip_error_budget(GATE, NOW)
-    resumed = await live.runs.resume(RUN, order(at=LATER))
+    resumed = await live.runs.resume(RUN, command(at=LATER))
     stored = await live.runs.get(RUN)
     assert stored == resumed
     assert before
@@ -53,11 +53,11 @@ async def test_what_is_empty_again_is_empty_in_the_row(live: Storage) -> None:
 
 async def test_many_orders_at_once_all_count_and_of_equal_ones_the_first(live: Storage) -> None:
     await asyncio.gather(
-        live.runs.pause(RUN, order("ana")),
-        live.runs.pause(RUN, order("ben")),
+        live.runs.pause(RUN, command("ana")),
+        live.runs.pause(RUN, command("ben")),
         live.runs.trip_error_budget(GATE, NOW),
-        live.runs.decide_ring(RUN, "broad", order("ana"), approved=True),
-        live.runs.cancel(RUN, order("eve")),
+        live.runs.decide_ring(RUN, "broad", command("ana"), approved=True),
+        live.runs.cancel(RUN, command("eve")),
         return_exceptions=True,
     )
     stored = await live.runs.get(RUN)
@@ -70,7 +70,7 @@ async def test_many_orders_at_once_all_count_and_of_equal_ones_the_first(live: S
 
 async def test_of_contrary_decisions_at_once_one_stands(live: Storage) -> None:
     answers = await asyncio.gather(
-        *(live.runs.decide_ring(RUN, "broad", order(f"p{n}"), approved=n % 2 == 0) for n in range(6)),
+        *(live.runs.decide_ring(RUN, "broad", command(f"p{n}"), approved=n % 2 == 0) for n in range(6)),
         return_exceptions=True,
     )
     stored = await live.runs.get(RUN)
@@ -83,7 +83,7 @@ async def test_of_contrary_decisions_at_once_one_stands(live: Storage) -> None:
 
 async def test_a_paused_run_that_starts_stays_paused(storage: Storage) -> None:
     await storage.runs.create(run(policy_snapshot=POLICY))
-    await storage.runs.pause(RUN, order())
+    await storage.runs.pause(RUN, command())
     started = await storage.runs.start(RUN, LATER)
     assert (started.state, started.paused_from_state, started.started_at) == (RunState.PAUSED, RunState.RUNNING, LATER)
     assert await storage.runs.get(RUN) == started
@@ -100,16 +100,16 @@ async def test_gates_and_states_are_shown_and_the_end_takes_them_away(live: Stor
 
 
 async def test_what_people_write_is_kept_without_secrets(live: Storage) -> None:
-    paused = await live.runs.pause(RUN, order(why="\0 Bearer abcdefghijkl, https://example.org/?code=SECRET"))
-    assert paused.last_commands["pause"].why == "\ufffd Bearer ***, https://example.org/?***"
+    paused = await live.runs.pause(RUN, command(reason="\0 Bearer abcdefghijkl, https://example.org/?code=SECRET"))
+    assert paused.last_commands["pause"].reason == "\ufffd Bearer ***, https://example.org/?***"
 
 
 async def test_orders_to_a_run_that_is_not_there(storage: Storage) -> None:
     for give in (storage.runs.pause, storage.runs.resume, storage.runs.cancel):
         with pytest.raises(RecordMissing):
-            await give(RUN, order())
+            await give(RUN, command())
     with pytest.raises(RecordMissing):
-        await storage.machines.skip(RUN, machine(1).key, order(), OperationKind.INSTALL)
+        await storage.machines.skip(RUN, machine(1).key, command(), OperationKind.INSTALL)
     with pytest.raises(RecordMissing):
         await storage.machines.begin_operation(RUN, machine(1).key, Stage.INSTALLING, NOW)
 
@@ -118,12 +118,12 @@ class TestSkippingAMachine:
     KEY = machine(1).key
 
     async def test_the_first_order_stays_and_keeps_the_operation_from_beginning(self, live: Storage) -> None:
-        skipped = await live.machines.skip(RUN, self.KEY, order("ana", "being rebuilt"), OperationKind.INSTALL)
-        again = await live.machines.skip(RUN, self.KEY, order("ben"), OperationKind.INSTALL)
+        skipped = await live.machines.skip(RUN, self.KEY, command("ana", "being rebuilt"), OperationKind.INSTALL)
+        again = await live.machines.skip(RUN, self.KEY, command("ben"), OperationKind.INSTALL)
         assert skipped == again == await live.machines.get(RUN, self.KEY)
         await live.intents.declare(intent(RUN))
         asked = await live.machines.begin_operation(RUN, self.KEY, Stage.INSTALLING, NOW)
-        assert asked == order("ana", "being rebuilt")
+        assert asked == command("ana", "being rebuilt")
         found = await live.machines.get(RUN, self.KEY)
         assert found
         assert (found.stage, found.started_at) == (Stage.WAITING, None)
@@ -132,7 +132,7 @@ class TestSkippingAMachine:
         await live.intents.declare(intent(RUN))
         assert await live.machines.begin_operation(RUN, self.KEY, Stage.INSTALLING, NOW) is None
         with pytest.raises(InvalidTransition, match="installing"):
-            await live.machines.skip(RUN, self.KEY, order(), OperationKind.INSTALL)
+            await live.machines.skip(RUN, self.KEY, command(), OperationKind.INSTALL)
         found = await live.machines.get(RUN, self.KEY)
         assert found
         assert (found.stage, found.started_at, found.skip_command) == (Stage.INSTALLING, NOW, None)
@@ -140,16 +140,16 @@ class TestSkippingAMachine:
     async def test_an_assessment_does_not_hinder_a_run_that_installs(self, live: Storage) -> None:
         await live.intents.declare(intent(RUN, kind=OperationKind.ASSESS, state=IntentState.ACCEPTED))
         await live.machines.begin_operation(RUN, self.KEY, Stage.ASSESSING, NOW)
-        skipped = await live.machines.skip(RUN, self.KEY, order(), OperationKind.INSTALL)
-        assert skipped.skip_command == order()
+        skipped = await live.machines.skip(RUN, self.KEY, command(), OperationKind.INSTALL)
+        assert skipped.skip_command == command()
 
     async def test_what_azure_refused_may_still_be_skipped(self, live: Storage) -> None:
         await live.intents.declare(intent(RUN))
         await live.machines.begin_operation(RUN, self.KEY, Stage.INSTALLING, NOW)
         await live.intents.save(intent(RUN, state=IntentState.REFUSED))
-        assert (await live.machines.skip(RUN, self.KEY, order(), OperationKind.INSTALL)).skip_command == order()
+        assert (await live.machines.skip(RUN, self.KEY, command(), OperationKind.INSTALL)).skip_command == command()
         await live.intents.save(intent(RUN, attempt=2))
-        assert await live.machines.begin_operation(RUN, self.KEY, Stage.INSTALLING, LATER) == order()
+        assert await live.machines.begin_operation(RUN, self.KEY, Stage.INSTALLING, LATER) == command()
 
     async def test_the_start_of_a_machine_is_kept(self, live: Storage) -> None:
         await live.machines.begin_operation(RUN, self.KEY, Stage.ASSESSING, NOW)
@@ -162,7 +162,7 @@ class TestSkippingAMachine:
         await live.results.record_outcomes(RUN, [self.KEY], Outcome.canceled(), NOW)
         assert await live.machines.begin_operation(RUN, self.KEY, Stage.INSTALLING, LATER) is None
         with pytest.raises(InvalidTransition, match="canceled"):
-            await live.machines.skip(RUN, self.KEY, order(), OperationKind.INSTALL)
+            await live.machines.skip(RUN, self.KEY, command(), OperationKind.INSTALL)
         found = await live.machines.get(RUN, self.KEY)
         assert found
         assert (found.stage, found.skip_command) == (Stage.DONE, None)
@@ -178,7 +178,7 @@ class TestSkippingAMachine:
 
         async def skip(number: int) -> bool:
             try:
-                await storage.machines.skip(RUN, machine(number).key, order(), OperationKind.INSTALL)
+                await storage.machines.skip(RUN, machine(number).key, command(), OperationKind.INSTALL)
             except InvalidTransition:
                 return False
             return True

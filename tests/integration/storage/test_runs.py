@@ -12,7 +12,7 @@ from patchwave.domain.core.outcome import Outcome, Reason
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Mode, RunState
 from patchwave.storage import InvalidCursor, RecordMissing, RecordTooLarge, Storage
-from tests.support.factories import NOW, RUN, machine, order, run
+from tests.support.factories import NOW, RUN, command, machine, run
 
 
 async def test_a_run_is_created_once_and_the_first_one_stays(storage: Storage) -> None:
@@ -37,7 +37,7 @@ async def test_an_unknown_run_is_none(storage: Storage) -> None:
     with pytest.raises(RecordMissing):
         await storage.runs.start(RUN, NOW)
     with pytest.raises(RecordMissing):
-        await storage.runs.cancel(RUN, order())
+        await storage.runs.cancel(RUN, command())
 
 
 async def test_runs_are_listed_newest_first_page_by_page_without_snapshots(storage: Storage) -> None:
@@ -107,8 +107,8 @@ async def test_closing_counts_the_machines_and_happens_once(storage: Storage) ->
 async def test_the_first_cancel_wins_and_a_final_run_takes_none(storage: Storage) -> None:
     await storage.runs.create(run())
     assert not await storage.runs.is_canceled(RUN)
-    first = await storage.runs.cancel(RUN, order())
-    second = await storage.runs.cancel(RUN, order(actor="ben", at=NOW + timedelta(minutes=1)))
+    first = await storage.runs.cancel(RUN, command())
+    second = await storage.runs.cancel(RUN, command(actor="ben", at=NOW + timedelta(minutes=1)))
     assert first == second
     assert first.cancel_requested_at == second.cancel_requested_at == NOW
     assert await storage.runs.is_canceled(RUN)
@@ -116,7 +116,7 @@ async def test_the_first_cancel_wins_and_a_final_run_takes_none(storage: Storage
     await storage.runs.create(other)
     await storage.runs.close(other.id, RunState.EMPTY, "nothing matched", NOW)
     with pytest.raises(InvalidTransition, match="empty"):
-        await storage.runs.cancel(other.id, order())
+        await storage.runs.cancel(other.id, command())
     assert not await storage.runs.is_canceled(other.id)
 
 
@@ -124,7 +124,7 @@ async def test_a_cancel_survives_a_start_and_a_close_at_the_same_time(storage: S
     await storage.runs.create(run())
     await asyncio.gather(
         storage.runs.start(RUN, NOW),
-        storage.runs.cancel(RUN, order()),
+        storage.runs.cancel(RUN, command()),
         storage.runs.set_machine_count(RUN, 1),
     )
     stored = await storage.runs.get(RUN)

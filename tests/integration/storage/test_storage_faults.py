@@ -25,7 +25,7 @@ from patchwave.settings import Settings
 from patchwave.storage import RecordTooLarge, Storage, StorageError, StorageUnreachable
 from patchwave.storage.engine import store
 from patchwave.storage.engine.store import Store
-from tests.support.factories import NOW, intent, machine, order, run
+from tests.support.factories import NOW, command, intent, machine, run
 
 RUN = "20261110T190000Z-monthly"
 OTHER = "20261111T190000Z-weekly"
@@ -156,9 +156,9 @@ async def test_an_intent_whose_answer_was_lost_is_reported_as_there(shaky: Stora
 async def test_an_order_whose_answer_was_lost_counts_once(shaky: Storage, line: Line) -> None:
     await shaky.runs.create(run())
     await shaky.runs.start(RUN, NOW)
-    paused = await shaky.runs.pause(RUN, order())
+    paused = await shaky.runs.pause(RUN, command())
     line.count_from_here(lambda number, _: "lose" if number == 2 else "pass")
-    resumed = await shaky.runs.resume(RUN, order("ben"))
+    resumed = await shaky.runs.resume(RUN, command("ben"))
     assert line.seen[1].endswith("$batch")
     assert (paused.state, resumed.state, resumed.resume_count) == ("paused", "running", 1)
     assert await shaky.runs.get(RUN) == resumed
@@ -168,9 +168,9 @@ async def test_an_order_whose_answer_was_lost_counts_once(shaky: Storage, line: 
 async def test_a_skip_and_a_start_whose_answers_were_lost_agree(shaky: Storage, line: Line, lost: int) -> None:
     await shaky.machines.add(RUN, [machine(1)])
     line.count_from_here(lambda number, _: "lose" if number == lost else "pass")
-    assert (await shaky.machines.skip(RUN, KEY, order(), OperationKind.INSTALL)).skip_command == order()
+    assert (await shaky.machines.skip(RUN, KEY, command(), OperationKind.INSTALL)).skip_command == command()
     await shaky.intents.declare(intent(RUN))
-    assert await shaky.machines.begin_operation(RUN, KEY, Stage.INSTALLING, NOW) == order()
+    assert await shaky.machines.begin_operation(RUN, KEY, Stage.INSTALLING, NOW) == command()
 
 
 async def test_a_service_that_leaves_etags_out_of_bodies_is_understood(shaky: Storage, line: Line) -> None:

@@ -25,7 +25,7 @@ from patchwave.storage.engine.row_cache import RowCache
 from patchwave.storage.engine.rows import Change, Row
 from patchwave.storage.engine.singleflight import SingleFlight
 from patchwave.storage.engine.store import Store
-from tests.support.factories import NOW, intent, machine, order, run
+from tests.support.factories import NOW, command, intent, machine, run
 
 RUN = run().id
 KEY = machine(1).key
@@ -187,9 +187,9 @@ async def test_a_machine_that_another_worker_changed_is_seen_as_it_is(storage: S
 async def test_a_skip_through_another_worker_is_obeyed(storage: Storage, worker: Storage) -> None:
     await storage.machines.add(RUN, [machine(1)])
     await storage.machines.get_validated(RUN, KEY)
-    await worker.machines.skip(RUN, KEY, order(), OperationKind.INSTALL)
+    await worker.machines.skip(RUN, KEY, command(), OperationKind.INSTALL)
     await storage.intents.declare(intent(RUN))
-    assert await storage.machines.begin_operation(RUN, KEY, Stage.INSTALLING, NOW) == order()
+    assert await storage.machines.begin_operation(RUN, KEY, Stage.INSTALLING, NOW) == command()
 
 
 async def test_machines_that_have_ended_otherwise_are_not_written_again(storage: Storage, counter: Counter) -> None:

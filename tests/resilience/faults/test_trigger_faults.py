@@ -217,7 +217,7 @@ async def test_f18_a_timer_that_is_three_days_late_patches_nobody_and_says_so(
     assert datetime.fromisoformat(line["at"]) == OPENS
     assert line["detail"] == {
         "decision": "missed",
-        "why": "the timer did not run between 2026-11-10 18:55 and 2026-11-13 19:00 UTC",
+        "reason": "the timer did not run between 2026-11-10 18:55 and 2026-11-13 19:00 UTC",
     }
 
 

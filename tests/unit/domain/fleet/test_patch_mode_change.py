@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchwave.domain.azure.errors import ArmFailure
-from patchwave.domain.core.command import InvalidTransition, Order
+from patchwave.domain.core.command import Command, InvalidTransition
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.fleet.machine import FleetMachine, read_machine
 from patchwave.domain.fleet.patch_mode import AssessmentMode, PatchMode, PatchSettings, WantedSettings
@@ -75,13 +75,13 @@ def change(state: ChangeState = ChangeState.PLANNED, **fields: Any) -> ModeChang
         scope=Scope(),
         max_concurrent=5,
         max_failures=3,
-        planned=order("ann"),
+        planned=command("ann"),
         **fields,
     )
 
 
-def order(actor: str, after: timedelta = timedelta(0), why: str = "") -> Order:
-    return Order(actor=actor, why=why, at=NOW + after)
+def command(actor: str, after: timedelta = timedelta(0), reason: str = "") -> Command:
+    return Command(actor=actor, reason=reason, at=NOW + after)
 
 
 # --- plans -----------------------------------------------------------------------------------------------------
@@ -120,40 +120,40 @@ def test_a_machine_that_is_not_there_has_its_end() -> None:
 
 
 def test_a_plan_is_started_once() -> None:
-    first = start(change(), order("ann"))
-    assert (first.state, first.started) == (ChangeState.RUNNING, order("ann"))
-    assert start(first, order("ben", timedelta(days=9))) == first
+    first = start(change(), command("ann"))
+    assert (first.state, first.started) == (ChangeState.RUNNING, command("ann"))
+    assert start(first, command("ben", timedelta(days=9))) == first
 
 
 def test_an_old_plan_is_not_started() -> None:
-    assert start(change(), order("ann", PLAN_HOLDS)).state is ChangeState.RUNNING
+    assert start(change(), command("ann", PLAN_HOLDS)).state is ChangeState.RUNNING
     with pytest.raises(InvalidTransition, match="24 hours"):
-        start(change(), order("ann", PLAN_HOLDS + timedelta(seconds=1)))
+        start(change(), command("ann", PLAN_HOLDS + timedelta(seconds=1)))
 
 
 def test_a_stop_before_the_start_is_the_end() -> None:
-    stopped = stop(change(), order("ann"))
+    stopped = stop(change(), command("ann"))
     assert (stopped.state, stopped.ended_at) == (ChangeState.STOPPED, NOW)
     with pytest.raises(InvalidTransition, match="plan a new one"):
-        start(stopped, order("ann"))
+        start(stopped, command("ann"))
 
 
 def test_a_stop_in_progress_lets_accepted_changes_end() -> None:
-    running = start(change(), order("ann"))
-    stopping = stop(running, order("ben", why="wrong tag"))
+    running = start(change(), command("ann"))
+    stopping = stop(running, command("ben", reason="wrong tag"))
     assert (stopping.state, stopping.is_stopping) == (ChangeState.RUNNING, True)
-    assert stop(stopping, order("eve")) == stopping
+    assert stop(stopping, command("eve")) == stopping
     assert why_to_end(stopping, 0) == "Stopped by ben: wrong tag."
 
 
 def test_what_has_ended_is_not_stopped() -> None:
     with pytest.raises(InvalidTransition, match="has ended"):
-        stop(change(ChangeState.COMPLETED), order("ann"))
+        stop(change(ChangeState.COMPLETED), command("ann"))
 
 
 @pytest.mark.parametrize(("failed", "ends"), [(0, False), (2, False), (3, True), (9, True)])
 def test_failures_end_a_change_at_its_limit(failed: int, ends: bool) -> None:
-    assert (why_to_end(start(change(), order("ann")), failed) is not None) == ends
+    assert (why_to_end(start(change(), command("ann")), failed) is not None) == ends
 
 
 # --- one machine -----------------------------------------------------------------------------------------------

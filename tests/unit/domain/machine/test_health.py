@@ -127,8 +127,8 @@ def test_signs_together(states: list[SignalState], healthy: bool | None) -> None
 
 
 def test_the_reason_names_what_decided() -> None:
-    assert summary(HEALTHY, UNHEALTHY, UNKNOWN).why == "unhealthy."
-    assert summary(HEALTHY, UNKNOWN).why == "unknown."
+    assert summary(HEALTHY, UNHEALTHY, UNKNOWN).reason == "unhealthy."
+    assert summary(HEALTHY, UNKNOWN).reason == "unknown."
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_only_what_became_unhealthy_fails(before: HealthSummary | None, after: H
     assert (outcome is not None) is fails
     if outcome is not None:
         assert (outcome.outcome, outcome.reason) == (OutcomeKind.FAILED, Reason.UNHEALTHY)
-        assert outcome.message.endswith(after.why)
+        assert outcome.message.endswith(after.reason)
 
 
 def test_a_sign_that_was_there_and_is_lost_gets_time() -> None:

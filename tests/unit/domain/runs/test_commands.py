@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchwave.domain.core.command import InvalidTransition, Order
+from patchwave.domain.core.command import Command, InvalidTransition
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.runs import commands
 from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
@@ -23,8 +23,8 @@ from tests.support.factories import intent, machine
 
 NOW = datetime(2026, 11, 10, 19, 0, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=5)
-ANA = Order(actor="ana", why="the disks are full", at=NOW)
-BEN = Order(actor="ben", why="all is well", at=LATER)
+ANA = Command(actor="ana", reason="the disks are full", at=NOW)
+BEN = Command(actor="ben", reason="all is well", at=LATER)
 POLICY = {
     "name": "monthly",
     "scope": {"osTypes": ["Linux"]},
@@ -60,11 +60,11 @@ def gate(scope: str = "lane:broad/westeurope", *, ends_run: bool = False) -> Err
     return ErrorBudgetExceeded(run_id=run().id, scope=scope, failures=3, limit=2, ends_run=ends_run)
 
 
-def approve(state: Run, ring: str, order: Order = ANA) -> Run:
+def approve(state: Run, ring: str, order: Command = ANA) -> Run:
     return commands.decide(state, ring, order, approved=True)
 
 
-def reject(state: Run, ring: str, order: Order = ANA) -> Run:
+def reject(state: Run, ring: str, order: Command = ANA) -> Run:
     return commands.decide(state, ring, order, approved=False)
 
 
@@ -77,7 +77,7 @@ class TestPauseAndResume:
         paused = commands.pause(run(), ANA)
         assert (paused.state, paused.paused_at) == (RunState.PAUSED, NOW)
         said = paused.last_commands["pause"]
-        assert (said.actor, said.why, said.before, said.after) == (
+        assert (said.actor, said.reason, said.before, said.after) == (
             "ana", "the disks are full", RunState.RUNNING, RunState.PAUSED,
         )  # fmt: skip
         assert commands.controls(paused).is_paused
@@ -125,7 +125,7 @@ class TestPauseAndResume:
         ],
     )
     def test_a_run_that_ends_is_neither_paused_nor_resumed(
-        self, order: Callable[[Run, Order], Run], changes: dict[str, Any], word: str
+        self, order: Callable[[Run, Command], Run], changes: dict[str, Any], word: str
     ) -> None:
         with pytest.raises(InvalidTransition, match=word):
             order(run(**changes), ANA)
@@ -135,7 +135,7 @@ class TestCancel:
     def test_the_first_cancel_stays(self) -> None:
         canceled = commands.cancel(run(), ANA)
         assert canceled.cancel_requested_at == NOW
-        assert canceled.last_commands["cancel"].why == "the disks are full"
+        assert canceled.last_commands["cancel"].reason == "the disks are full"
         assert commands.cancel(canceled, BEN) == canceled
         ended = commands.close(canceled, RunState.CANCELED, "", LATER)
         assert commands.cancel(ended, BEN) == ended
@@ -156,7 +156,7 @@ class TestDecisions:
         approved = approve(waits, "early")
         assert (approved.state, approved.waiting_for) == (RunState.RUNNING, "")
         decision = approved.decisions["early"]
-        assert (decision.approved, decision.actor, decision.comment, decision.at) == (True, "ana", ANA.why, NOW)
+        assert (decision.approved, decision.actor, decision.reason, decision.at) == (True, "ana", ANA.reason, NOW)
         assert commands.controls(approved).decided == {"early": True}
 
     def test_a_ring_may_be_decided_in_advance(self) -> None:
@@ -215,7 +215,7 @@ class TestGates:
         assert held.waiting_for == "lane:broad/westeurope"
         assert commands.controls(held).blocked_scopes == held.blocked_scopes
         assert (held.last_commands["hold"].actor, held.last_commands["hold"].after) == ("patchwave", RunState.HELD)
-        assert "westeurope in the ring broad is used up: 3 failed, 2 may" in held.last_commands["hold"].why
+        assert "westeurope in the ring broad is used up: 3 failed, 2 may" in held.last_commands["hold"].reason
         resumed = commands.resume(held, BEN)
         assert (resumed.state, resumed.blocked_scopes, resumed.resume_count) == (RunState.RUNNING, [], 1)
         assert resumed.waiting_for == ""
@@ -350,7 +350,7 @@ class TestTheTurnOfAMachine:
 
     def test_its_outcome_has_actor_and_reason(self) -> None:
         assert commands.skipped(ANA).message == "Skipped by ana: the disks are full"
-        assert commands.skipped(Order(actor="ana", at=NOW)).message == "Skipped by ana."
+        assert commands.skipped(Command(actor="ana", at=NOW)).message == "Skipped by ana."
         assert commands.not_started("The ring x stops.").message == "Not started: the ring x stops."
 
 

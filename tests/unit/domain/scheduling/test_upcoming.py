@@ -89,12 +89,12 @@ class TestDecide:
         why: str,
     ) -> None:
         verdict = decide(policy(), controls, freezes, occurrence(opening))
-        assert (verdict.decision, verdict.why) == (decision, why)
+        assert (verdict.decision, verdict.reason) == (decision, why)
         assert verdict.will_run is (decision in (ScheduleDecision.RUN, ScheduleDecision.CONTINUE))
 
     def test_a_disabled_policy(self) -> None:
         verdict = decide(policy(enabled=False), PAUSED, FROZEN, occurrence(FIRST))
-        assert (verdict.decision, verdict.why) == (ScheduleDecision.DISABLED, "the policy is disabled")
+        assert (verdict.decision, verdict.reason) == (ScheduleDecision.DISABLED, "the policy is disabled")
 
     def test_a_freeze_that_began_since_holds_a_start_that_comes_late(self) -> None:
         later = [freeze(FIRST + MINUTE, FIRST + HOUR)]
@@ -108,7 +108,7 @@ class TestDecide:
     def test_frozen_machines_are_noted_and_hold_no_other(self) -> None:
         some = [freeze(FIRST, FIRST + HOUR, name, tags={"values": {"app": ["shop"]}}) for name in ("shop", "bar")]
         verdict = decide(policy(), FREE, some, occurrence(FIRST))
-        assert (verdict.decision, verdict.why) == (
+        assert (verdict.decision, verdict.reason) == (
             ScheduleDecision.RUN,
             "without the machines that are frozen by bar, shop",
         )
@@ -125,7 +125,7 @@ class TestListUpcoming:
             (SECOND, False, ScheduleDecision.FROZEN),
             (THIRD, True, ScheduleDecision.RUN),
         ]
-        assert [bool(each.why) for each in planned] == [True, True, False]
+        assert [bool(each.reason) for each in planned] == [True, True, False]
 
     def test_people_read_their_own_clock(self) -> None:
         summer = list_upcoming(policy(), FREE, [], datetime(2027, 3, 1, tzinfo=UTC), 2)
