@@ -70,7 +70,7 @@ def roles(platform: None, monkeypatch: pytest.MonkeyPatch) -> None:
     load_settings.cache_clear()
 
 
-class _Nobody:
+class _NoIdentity:
     async def get_token(self, *_: str, **__: object) -> NoReturn:
         raise CredentialUnavailableError("there is no identity here")
 
@@ -82,7 +82,7 @@ class _Nobody:
 @pytest.fixture
 def no_identity(monkeypatch: pytest.MonkeyPatch) -> None:
     """What needs Azure is told so at once; the library would look for an identity in the network for minutes."""
-    monkeypatch.setattr(credentials, "_clients", PerLoop(lambda _: _Nobody()))
+    monkeypatch.setattr(credentials, "_clients", PerLoop(lambda _: _NoIdentity()))
 
 
 @pytest.fixture

@@ -23,5 +23,5 @@ PHASE = "patch:0.0.1"
 HOUR = timedelta(hours=1)
 
 
-async def look(since: str = "") -> PhasePoll:
+async def poll(since: str = "") -> PhasePoll:
     return await poll_phase(PhasePollRequest(run_id=RUN, phase=PHASE, since=since))

@@ -125,7 +125,7 @@ async def test_nothing_is_sent_after_the_ring_was_rejected(azure: Simulator, sto
     for activity, request_of in STARTS.values():
         await activity(request_of(key))
     assert changes(azure, one) == []
-    look = PreflightRequest(run_id=RUN_ID, machine_key=key, start_stopped=True)
-    found = (await preflight_machine(look)).preflight.outcome
+    request = PreflightRequest(run_id=RUN_ID, machine_key=key, start_stopped=True)
+    found = (await preflight_machine(request)).preflight.outcome
     assert found
     assert found.reason is Reason.NOT_APPROVED

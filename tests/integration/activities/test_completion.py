@@ -11,7 +11,7 @@ from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.workflow.machine import MachineEnded, RecordOutcome, ReleaseMachine
 from patchwave.storage import Storage
 from tests.support.factories import NOW, machine, run
-from tests.support.phase_calls import HOUR, PHASE, RUN, look
+from tests.support.phase_calls import HOUR, PHASE, RUN, poll
 
 DONE = InstallationSummary(status="Succeeded", installed=3, pending=1, reboot_status="Required", adopted=True)
 PATCHED = Outcome(outcome=OutcomeKind.PATCHED, reason=Reason.OK, message="3 patches are installed.")
@@ -36,7 +36,7 @@ async def kept(storage: Storage, one: MachineRecord) -> MachineRecord:
 
 
 @pytest.mark.parametrize(("outcome", "failed"), [(PATCHED, False), (FAILED, True)])
-async def test_an_end_keeps_what_was_installed_and_tells_its_phase(
+async def test_an_end_keeps_what_was_installed_and_completes_its_machine(
     storage: Storage, locked: MachineRecord, outcome: Outcome, failed: bool
 ) -> None:
     request = RecordOutcome(
@@ -47,7 +47,7 @@ async def test_an_end_keeps_what_was_installed_and_tells_its_phase(
     assert (found.outcome, found.reason, found.message) == (outcome.outcome, outcome.reason, outcome.message)
     assert found.installation == DONE
     assert stored.failed is failed
-    assert (await look()).ended == [MachineEnded(key=locked.key, attempt=2, failed=failed)]
+    assert (await poll()).ended == [MachineEnded(key=locked.key, attempt=2, failed=failed)]
     assert await storage.leases.held([locked.key], RUN, NOW) == set()
 
 
@@ -74,5 +74,5 @@ async def test_a_machine_that_waits_for_its_next_step_keeps_what_was_installed(
     await release_machine(request)
     found = await kept(storage, locked)
     assert (found.stage, found.installation, found.outcome) == (Stage.INSTALLED, DONE, None)
-    assert (await look()).ended == [MachineEnded(key=locked.key, attempt=3, requeued=True)]
+    assert (await poll()).ended == [MachineEnded(key=locked.key, attempt=3, requeued=True)]
     assert await storage.leases.held([locked.key], RUN, NOW) == ({locked.key} if keep_lease else set())

@@ -116,7 +116,7 @@ async def test_a_cursor_of_before_is_understood(storage: Storage, monkeypatch: p
     assert (await discover_page('[0, "two"]')).machines == 1
 
 
-async def test_an_id_that_nobody_found_gets_its_row_and_counts(
+async def test_an_id_that_does_not_exist_gets_its_row_and_counts(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await begin(storage, monkeypatch, {"": QueryPage([row(1)])}, machineIds=[vm_id(1), vm_id(9)])
@@ -125,7 +125,7 @@ async def test_an_id_that_nobody_found_gets_its_row_and_counts(
     assert await storage.runs.progress(RUN) == ({"skipped": 1}, {"waiting": 1, "done": 1})
 
 
-async def test_a_page_that_could_not_be_read_says_why_and_how_long_to_wait(
+async def test_an_unreadable_page_has_the_reason_and_the_time_to_wait(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failure = ArmFailure(status=429, code="RateLimiting", message="slow down")
@@ -150,7 +150,7 @@ FORBIDDEN = ArmFailure(status=403, code="AuthorizationFailed", message="No.")
 @pytest.mark.parametrize(
     ("failure", "counts"), [(THROTTLED, False), (AWAY, False), (DOWN, False), (BROKEN, True), (FORBIDDEN, True)]
 )
-async def test_the_answer_tells_throttled_from_failed(
+async def test_the_result_tells_throttled_from_failed(
     storage: Storage, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool
 ) -> None:
     await begin(storage, monkeypatch, {"": QueryPage(failure=failure, wait_seconds=5)})

@@ -111,7 +111,7 @@ async def test_one_that_became_unhealthy_gets_time_and_then_fails(storage: Stora
     assert late.outcome is not None
     assert (late.outcome.outcome, late.outcome.reason) == (OutcomeKind.FAILED, Reason.UNHEALTHY)
     assert "Resource Health says Unavailable" in late.outcome.message
-    assert (await row(storage, key)).stage is Stage.ASSESSED, "recording the outcome is somebody else's task"
+    assert (await row(storage, key)).stage is Stage.ASSESSED, "recording the outcome is another activity's task"
 
 
 async def test_a_cancelled_run_gives_no_machine_time_to_settle(storage: Storage, simulator: Simulator) -> None:
@@ -184,7 +184,7 @@ async def test_a_firing_alert_vetoes(storage: Storage, simulator: Simulator, ena
     assert (await check(key, Moment.BEFORE)).state is HealthState.OK
 
 
-async def test_alerts_count_only_when_the_policy_says_so(storage: Storage, simulator: Simulator) -> None:
+async def test_alerts_count_only_where_the_policy_has_them(storage: Storage, simulator: Simulator) -> None:
     key = await prepare(storage, simulator.take(alerts=[{"rule": "cpu-high"}]))
     assert (await check(key, Moment.BEFORE)).state is HealthState.OK
 
@@ -237,7 +237,7 @@ async def test_settling_follows_the_clock_of_a_trial(
     assert (await check(key, Moment.AFTER, 10)).state is HealthState.UNHEALTHY
 
 
-async def test_a_probe_of_a_host_that_is_not_listed_says_nothing(storage: Storage, simulator: Simulator) -> None:
+async def test_a_probe_of_a_host_that_is_not_listed_has_no_result(storage: Storage, simulator: Simulator) -> None:
     key = await prepare(storage, simulator.take(), {"probe": {"url": "http://169.254.169.254/metadata"}})
     assert (await check(key, Moment.BEFORE)).state is HealthState.OK
     before = (await row(storage, key)).health_before
@@ -259,14 +259,14 @@ async def test_a_machine_that_cannot_be_read_is_asked_again(storage: Storage, si
     assert (await check(key, Moment.AFTER)).state is HealthState.OK
 
 
-async def test_a_policy_without_health_asks_nobody(storage: Storage, simulator: Simulator) -> None:
+async def test_a_policy_without_health_sends_no_request(storage: Storage, simulator: Simulator) -> None:
     key = await prepare(storage, simulator.take(), {"enabled": False})
     before = simulator.http.get("/_sim").json()["requests"]
     assert (await check(key, Moment.BEFORE)).state is HealthState.OK
     assert simulator.http.get("/_sim").json()["requests"] == before
 
 
-async def test_the_first_look_reads_what_the_preflight_has_read(storage: Storage, simulator: Simulator) -> None:
+async def test_the_first_check_reuses_the_view_of_the_preflight(storage: Storage, simulator: Simulator) -> None:
     """One read for both, and only once: whatever comes later is read again."""
     one = simulator.take(appHealth="healthy")
     key = await prepare(storage, one)
@@ -299,7 +299,7 @@ async def test_a_view_is_not_reused_when_it_is_old(
 
 
 async def prepare_throttled(storage: Storage, simulator: Simulator) -> str:
-    """The key of a machine that was healthy; Resource Health asks whoever comes next to wait for a second."""
+    """The key of a machine that was healthy; Resource Health asks the next request to wait for a second."""
     one = simulator.take()
     key = await prepare(storage, one)
     assert (await check(key, Moment.BEFORE)).state is HealthState.OK
@@ -312,10 +312,8 @@ async def prepare_throttled(storage: Storage, simulator: Simulator) -> str:
     return key
 
 
-async def test_what_was_answered_is_not_asked_again_while_another_source_asks_to_wait(
-    storage: Storage, simulator: Simulator
-) -> None:
-    """Of thousands of machines nobody's look was ever whole: each turn of one source cost the turn of the other."""
+async def test_what_was_read_is_kept_while_another_source_asks_to_wait(storage: Storage, simulator: Simulator) -> None:
+    """Otherwise no check of thousands of machines is complete: a read of one source costs the other its slot."""
     key = await prepare_throttled(storage, simulator)
     since = simulator.http.get("/_sim").json()["requests"]
     found = await check(key, Moment.AFTER)
@@ -327,10 +325,8 @@ async def test_what_was_answered_is_not_asked_again_while_another_source_asks_to
     assert sorted(each["operation"] for each in asked) == ["health", "health", "read"]
 
 
-async def test_whoever_is_told_when_to_come_comes_then_however_long_it_has_looked(
-    storage: Storage, simulator: Simulator
-) -> None:
-    """Pauses grow while a machine settles; one that was not looked at for want of a turn would miss the next too."""
+async def test_a_reserved_time_is_kept_however_long_the_check_has_taken(storage: Storage, simulator: Simulator) -> None:
+    """Pauses grow while a machine settles; after a throttled check they would miss the next reserved time too."""
     key = await prepare_throttled(storage, simulator)
     found = await check(key, Moment.AFTER, 800)
     assert found.state is HealthState.WAIT

@@ -1,4 +1,4 @@
-"""Signs of life, and what a new generation of a run finds in real tables."""
+"""Heartbeats, and what a new generation of a run finds in real tables."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def run(storage: Storage) -> Run:
     return await storage.runs.start(RUN, NOW)
 
 
-async def stock() -> Checkpoint:
+async def checkpoint() -> Checkpoint:
     return await load_checkpoint(RunRef(run_id=RUN))
 
 
@@ -59,16 +59,16 @@ async def plan(storage: Storage) -> list[MachineRecord]:
 
 
 async def test_nothing_is_planned_before_the_plan(storage: Storage, run: Run) -> None:
-    assert await stock() == Checkpoint(is_planned=False)
+    assert await checkpoint() == Checkpoint(is_planned=False)
 
 
-async def test_whoever_was_worked_on_is_under_way_with_the_places_of_the_plan(storage: Storage, run: Run) -> None:
+async def test_machines_in_progress_have_the_permits_of_the_plan(storage: Storage, run: Run) -> None:
     first, second, third, fourth, _ = await plan(storage)
     for one in (first, second):
         await storage.results.record_outcome(RUN, one.key, FAILED, at=NOW, installation=None, patches=[])
     await storage.machines.update(RUN, third.key, Stage.INSTALLING)
     await storage.leases.acquire(fourth.key, RUN, datetime.now(UTC), datetime.now(UTC) + 60 * MINUTE)
-    found = await stock()
+    found = await checkpoint()
     assert found.is_planned
     assert found.ring == 1
     [part] = found.in_progress
@@ -96,7 +96,7 @@ async def test_what_a_dead_worker_left_out_behind_a_final_row_is_completed(
     }
     await storage._store.results.merge(RUN, f"m~{first.key}", columns)
     if reader == "the next generation":
-        await stock()
+        await checkpoint()
     else:
         request = CloseOpenMachines(run_id=RUN, outcome=Outcome.canceled())
         assert (await close_open_machines(request)).closed == 4
@@ -106,20 +106,20 @@ async def test_what_a_dead_worker_left_out_behind_a_final_row_is_completed(
     assert locked == ({second.key} if reader == "the next generation" else set())
 
 
-async def test_a_lock_of_another_run_says_nothing(storage: Storage, run: Run) -> None:
+async def test_a_lock_of_another_run_is_ignored(storage: Storage, run: Run) -> None:
     first, *_ = await plan(storage)
     other = "20261110T190000Z-weekly"
     await storage.leases.acquire(first.key, other, datetime.now(UTC), datetime.now(UTC) + 60 * MINUTE)
-    assert not (await stock()).in_progress
+    assert not (await checkpoint()).in_progress
 
 
-async def test_what_a_person_accepted_stays_accepted(storage: Storage, run: Run) -> None:
+async def test_accepted_failures_stay_accepted(storage: Storage, run: Run) -> None:
     first, second, *_ = await plan(storage)
     await storage.results.record_outcome(RUN, first.key, FAILED, at=NOW, installation=None, patches=[])
     await storage.runs.pause(RUN, command(at=NOW + MINUTE))
     await storage.runs.resume(RUN, command(at=NOW + 2 * MINUTE))
     await storage.results.record_outcome(RUN, second.key, FAILED, at=NOW + 3 * MINUTE, installation=None, patches=[])
-    found = await stock()
+    found = await checkpoint()
     assert (found.failures["run"], found.forgiven["run"], found.resume_count) == (2, 1, 1)
 
 
@@ -131,7 +131,7 @@ async def test_windows_and_bake_times_go_on_where_they_were(storage: Storage, ru
         )
     await storage.runs.enter_window(RUN, NOW + 600 * MINUTE)
     await storage.runs.enter_window(RUN, NOW + 900 * MINUTE)
-    found = await stock()
+    found = await checkpoint()
     assert (found.windows, found.ended_at, found.ring) == (2, NOW + 7 * MINUTE, 0)
     assert found.lane_bake_until == {"canary/westeurope": NOW + 37 * MINUTE}
 
@@ -142,13 +142,13 @@ async def test_a_machine_in_the_middle_is_followed_whatever_speaks_against_a_sta
     await storage.machines.update(RUN, first.key, Stage.INSTALLING, powered_on_by_run=True)
     await storage.runs.cancel(RUN, command())
     request = PreflightRequest(run_id=RUN, machine_key=first.key, start_stopped=False)
-    look = await preflight_machine(request)
-    assert look.preflight.readiness is Readiness.READY
-    assert look.is_in_progress
-    assert look.powered_on_by_run
+    result = await preflight_machine(request)
+    assert result.preflight.readiness is Readiness.READY
+    assert result.is_in_progress
+    assert result.powered_on_by_run
 
 
-async def test_a_sign_of_life_is_written_once_a_minute(storage: Storage, run: Run) -> None:
+async def test_a_heartbeat_is_written_once_a_minute(storage: Storage, run: Run) -> None:
     await record_heartbeat(run)
     first = await storage.runs.get(RUN)
     assert first is not None
@@ -162,7 +162,7 @@ async def test_a_sign_of_life_is_written_once_a_minute(storage: Storage, run: Ru
 
 
 @pytest.mark.parametrize(("seconds", "is_written"), [(55, False), (65, True), (-65, True)])
-async def test_a_sign_of_life_is_written_when_it_says_something_new(
+async def test_a_heartbeat_is_written_when_it_differs_by_a_minute(
     storage: Storage, run: Run, seconds: int, *, is_written: bool
 ) -> None:
     known = datetime.now(UTC) + 30 * MINUTE - timedelta(seconds=seconds)
@@ -175,23 +175,23 @@ async def test_a_sign_of_life_is_written_when_it_says_something_new(
     assert (after.heartbeat_deadline != before.heartbeat_deadline) is is_written
 
 
-async def test_five_hundred_are_taken_up_at_a_time_and_found_on_every_page_of_the_plan(
+async def test_five_hundred_are_resumed_at_a_time_and_found_on_every_page_of_the_plan(
     storage: Storage, run: Run
 ) -> None:
     machines = [machine(number, stage=Stage.INSTALLING) for number in range(520)]
     await storage.machines.add(RUN, machines)
     whole = make([planned_machine(number, ring="canary") for number in range(520)])
     await storage.plans.save(RUN, whole, in_order(whole), SHORT)
-    [part] = (await stock()).in_progress
+    [part] = (await checkpoint()).in_progress
     assert len(part.machines) == len({one.key for one in part.machines}) == 500
 
 
-async def test_waves_of_rings_that_are_done_with_are_not_counted_any_more(storage: Storage, run: Run) -> None:
+async def test_waves_of_completed_rings_are_not_counted(storage: Storage, run: Run) -> None:
     first, _, third, *_ = await plan(storage)
     for one in (first, third):
         await storage.results.record_outcome(RUN, one.key, FAILED, at=NOW, installation=None, patches=[])
     await storage.runs.resume(RUN, command(at=NOW + MINUTE))
-    found = await stock()
+    found = await checkpoint()
     assert (found.ring, found.ended) == (1, 1)
     assert found.failures == {
         "run": 2,
@@ -204,7 +204,7 @@ async def test_waves_of_rings_that_are_done_with_are_not_counted_any_more(storag
     assert found.ended_at == NOW
 
 
-async def test_a_run_that_sleeps_says_so_and_takes_it_back_when_it_is_awake(storage: Storage, run: Run) -> None:
+async def test_a_sleeping_run_has_a_later_deadline_until_it_is_awake(storage: Storage, run: Run) -> None:
     until = NOW + timedelta(days=400)
     await extend_heartbeat(HeartbeatRequest(run_id=RUN, until=until))
     asleep = await storage.runs.get(RUN)

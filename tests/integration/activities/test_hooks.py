@@ -46,7 +46,7 @@ def message(result: HookResult) -> str:
 # --- snapshots
 
 
-async def test_the_snapshot_is_taken_and_its_use_is_told(azure: Simulator, storage: Storage) -> None:
+async def test_the_snapshot_is_taken_and_its_use_is_explained(azure: Simulator, storage: Storage) -> None:
     one = azure.take()
     key = await prepare(storage, one, {"snapshot": {"keep": "PT48H"}})
     result = await finish(take_snapshot, snapshot_request(key))
@@ -107,7 +107,7 @@ async def test_without_a_snapshot_the_machine_is_skipped(
     assert not (await row(storage, key)).rollback_instructions
 
 
-async def test_a_snapshot_of_somebody_else_is_not_taken_for_ours(azure: Simulator, storage: Storage) -> None:
+async def test_a_foreign_snapshot_is_not_taken_for_ours(azure: Simulator, storage: Storage) -> None:
     one = azure.take()
     key = await prepare(storage, one, {"snapshot": {}})
     disk = azure.machine(one)["properties"]["storageProfile"]["osDisk"]["managedDisk"]["id"]
@@ -197,16 +197,14 @@ async def test_a_failed_script_skips_the_machine(azure: Simulator, storage: Stor
     assert "exit code 3" in result.outcome.message
 
 
-async def test_a_failed_script_is_told_but_not_held_against_the_machine(azure: Simulator, storage: Storage) -> None:
+async def test_a_failed_post_script_is_a_warning(azure: Simulator, storage: Storage) -> None:
     one = azure.take_system("Linux", scriptExit=3)
     key = await prepare(storage, one, {"before": LINUX | {"onFailure": "continue"}})
     assert (await finish(run_script, script_request(key))).state is HookState.DONE
     assert "exit code 3" in (await row(storage, key)).pre_script_output
 
 
-async def test_the_script_after_knows_how_it_went_and_runs_in_a_cancelled_run(
-    azure: Simulator, storage: Storage
-) -> None:
+async def test_the_post_script_gets_the_outcome_and_runs_in_a_cancelled_run(azure: Simulator, storage: Storage) -> None:
     one = azure.take_system("Linux")
     key = await prepare(storage, one, {"after": LINUX})
     await storage.runs.cancel(RUN_ID, command(at=AT))
@@ -235,7 +233,7 @@ async def test_a_script_is_sent_once_however_often_it_is_asked_for(azure: Simula
 @pytest.mark.parametrize(
     "effect", [{"drop": "after"}, {"drop": "before"}, {"status": 503}, {"status": 500, "accept": True}]
 )
-async def test_a_script_that_nobody_knows_of_is_not_sent_again(
+async def test_a_script_with_an_unknown_fate_is_not_sent_again(
     azure: Simulator, storage: Storage, effect: Json
 ) -> None:
     one = azure.take_system("Linux")
@@ -314,7 +312,7 @@ async def test_a_script_that_goes_on_for_too_long_is_given_up(
     assert "did not end within PT5M" in message(result)
 
 
-async def test_an_operation_that_azure_forgot_means_that_nobody_knows(azure: Simulator, storage: Storage) -> None:
+async def test_a_lost_operation_of_a_script_has_an_unknown_result(azure: Simulator, storage: Storage) -> None:
     one = azure.take_system("Linux", scriptMinutes=10)
     key = await prepare(storage, one, {"before": LINUX})
     await run_script(script_request(key))
@@ -356,7 +354,7 @@ async def test_polls_that_fail_for_a_while_do_no_harm(azure: Simulator, storage:
     assert (await finish(run_script, script_request(key))).state is HookState.DONE
 
 
-async def test_polls_that_fail_for_ever_mean_that_nobody_knows(azure: Simulator, storage: Storage) -> None:
+async def test_polls_that_fail_for_ever_end_with_an_unknown_result(azure: Simulator, storage: Storage) -> None:
     one = azure.take_system("Linux")
     key = await prepare(storage, one, {"before": LINUX})
     await run_script(script_request(key))
@@ -367,7 +365,7 @@ async def test_polls_that_fail_for_ever_mean_that_nobody_knows(azure: Simulator,
 
 
 @pytest.mark.parametrize("setting", ["PATCHWAVE_SCRIPTS", "PATCHWAVE_AUTHORIZATION"])
-async def test_scripts_are_off_unless_the_app_says_otherwise(
+async def test_scripts_are_off_by_default(
     azure: Simulator, storage: Storage, monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
     """However the policy came in, also before the settings were changed."""

@@ -188,9 +188,7 @@ async def test_only_what_is_over_and_newer_is_news(storage: Storage, graph: Grap
 
 
 @pytest.mark.parametrize("of_patches", [False, True])
-async def test_a_page_that_cannot_be_read_says_when_to_ask_again(
-    storage: Storage, graph: Graph, of_patches: bool
-) -> None:
+async def test_an_unreadable_page_has_the_time_to_wait(storage: Storage, graph: Graph, of_patches: bool) -> None:
     await begin(storage, 1)
     failure = ArmFailure(status=503, code="ServerBusy", message="busy")
     bad = QueryPage(failure=failure, wait_seconds=10)

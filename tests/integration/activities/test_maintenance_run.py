@@ -88,8 +88,8 @@ def fired(azure: Simulator) -> Callable[..., Json]:
     return fire
 
 
-async def accompanied(storage: Storage, fired: Json, **policy: Any) -> str:
-    """A run that accompanies the one that was fired; its id."""
+async def begin(storage: Storage, fired: Json, **policy: Any) -> str:
+    """A maintenance run for the scheduled run that was fired; its id."""
     starts_at = datetime.fromisoformat(fired["startsAt"])
     scheduled = ScheduledRun(OccurrenceId.parse(fired["id"]), starts_at, starts_at + timedelta(seconds=6))
     document = {
@@ -109,8 +109,8 @@ async def accompanied(storage: Storage, fired: Json, **policy: Any) -> str:
         maintenance=from_first_event(scheduled, _TIMEOUTS, datetime.now(UTC)),
     )
     await storage.runs.create(run)
-    stand = await load_maintenance_run(RunRef(run_id=run.id))
-    assert not stand.is_ended
+    status = await load_maintenance_run(RunRef(run_id=run.id))
+    assert not status.is_ended
     return run.id
 
 
@@ -150,7 +150,7 @@ def power(azure: Simulator, machine: MachineRecord) -> str:
     return next(each["code"] for each in view if each["code"].startswith("PowerState"))
 
 
-async def look(run_id: str, machine: MachineRecord) -> PreflightResult:
+async def preflight(run_id: str, machine: MachineRecord) -> PreflightResult:
     request = PreflightRequest(run_id=run_id, machine_key=machine.key, start_stopped=True)
     return await preflight_machine(request)
 
@@ -178,7 +178,7 @@ async def test_the_machines_of_the_run_that_the_policy_holds_get_a_row(
 ) -> None:
     run = fired("found", {}, {}, {})
     one, *others = sorted(run["machines"], key=str.lower)
-    run_id = await accompanied(storage, run, scope={"machineIds": others})
+    run_id = await begin(storage, run, scope={"machineIds": others})
     machines = await found(storage, run_id, 2)
     assert {machine.id.lower() for machine in machines} == {each.lower() for each in others}
     assert one.lower() not in {machine.id.lower() for machine in machines}
@@ -197,7 +197,7 @@ async def test_rows_about_no_virtual_machine_are_counted_and_named_once(
     azure: Simulator, storage: Storage, fired: Callable[..., Json], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = fired("passed", {})
-    run_id = await accompanied(storage, run)
+    run_id = await begin(storage, run)
     (machine,) = await found(storage, run_id, 1)
     arc = machine.id.replace("Microsoft.Compute/virtualMachines", "Microsoft.HybridCompute/machines")
     whole = ResourceGraph.page
@@ -222,10 +222,10 @@ async def test_rows_about_no_virtual_machine_are_counted_and_named_once(
     ]
 
 
-async def test_power_is_put_back_as_it_was_however_often_anything_is_done(
+async def test_power_is_restored_however_often_any_step_is_repeated(
     azure: Simulator, storage: Storage, fired: Callable[..., Json]
 ) -> None:
-    run_id = await accompanied(
+    run_id = await begin(
         storage, fired("powered", {"power": "deallocated"}, {"power": "stopped"}, {}), startStopped=True
     )
     machines = await found(storage, run_id, 3)
@@ -250,10 +250,10 @@ async def test_power_is_put_back_as_it_was_however_often_anything_is_done(
     assert after == before
 
 
-async def test_a_machine_that_somebody_else_started_is_not_ours(
+async def test_a_machine_that_was_running_is_not_ours_to_stop(
     azure: Simulator, storage: Storage, fired: Callable[..., Json]
 ) -> None:
-    run_id = await accompanied(storage, fired("others", {}, {"power": "deallocated"}), startStopped=True)
+    run_id = await begin(storage, fired("others", {}, {"power": "deallocated"}), startStopped=True)
     running, stopped = sorted(await found(storage, run_id, 2), key=lambda machine: machine.power_state, reverse=True)
     assert power(azure, running) == "PowerState/running"
     assert (await start_machine(change(run_id, running))).accepted
@@ -266,9 +266,9 @@ async def test_a_machine_that_somebody_else_started_is_not_ours(
 async def test_hooks_run_before_it_and_not_once_their_time_is_over(
     azure: Simulator, storage: Storage, fired: Callable[..., Json], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_id = await accompanied(storage, fired("hooked", {}, {}), hooks={"snapshot": {}})
+    run_id = await begin(storage, fired("hooked", {}, {}), hooks={"snapshot": {}})
     first, second = await found(storage, run_id, 2)
-    assert (await look(run_id, first)).preflight.outcome is None
+    assert (await preflight(run_id, first)).preflight.outcome is None
     done = await finish(take_snapshot, ref(run_id, first))
     assert done.state is HookState.DONE
     await storage.runs.update_occurrence(
@@ -283,9 +283,9 @@ async def test_hooks_run_before_it_and_not_once_their_time_is_over(
 async def test_no_run_of_ours_installs_meanwhile(
     azure: Simulator, storage: Storage, fired: Callable[..., Json]
 ) -> None:
-    run_id = await accompanied(storage, fired("locked", {}))
+    run_id = await begin(storage, fired("locked", {}))
     (machine,) = await found(storage, run_id, 1)
-    await look(run_id, machine)
+    await preflight(run_id, machine)
     await prepared(run_id, machine)
     at = datetime.now(UTC)
     assert await storage.leases.acquire(machine.key, "another", at, at + timedelta(hours=1)) == run_id
@@ -297,7 +297,7 @@ async def test_the_run_is_cancelled_before_its_cutoff_and_only_then(
     azure: Simulator, storage: Storage, fired: Callable[..., Json]
 ) -> None:
     early = fired("early", {})
-    run_id = await accompanied(storage, early)
+    run_id = await begin(storage, early)
     (machine,) = await found(storage, run_id, 1)
     await prepared(run_id, machine, "The snapshot failed.")
     end = PrePhaseEnd(run_id=run_id)
@@ -311,7 +311,7 @@ async def test_the_run_is_cancelled_before_its_cutoff_and_only_then(
     ended = await row(storage, run_id, machine)
     assert (ended.outcome, ended.reason) == (OutcomeKind.SKIPPED, Reason.HOOK_FAILED.value)
 
-    late_id = await accompanied(storage, fired("late", {}, minutes=1))
+    late_id = await begin(storage, fired("late", {}, minutes=1))
     result = await cancel_occurrence(RunRef(run_id=late_id))
     assert not result.canceled
     assert not result.wait_seconds
@@ -328,7 +328,7 @@ async def test_a_machine_outside_of_the_boundary_is_left_alone_and_cancels_nothi
 ) -> None:
     monkeypatch.setenv("PATCHWAVE_SUBSCRIPTIONS", "99999999-2222-4333-8444-555555555555")
     load_settings.cache_clear()
-    run_id = await accompanied(storage, fired("beyond", {}))
+    run_id = await begin(storage, fired("beyond", {}))
     (machine,) = await found(storage, run_id, 1)
     assert (machine.outcome, machine.reason) == (OutcomeKind.SKIPPED, "outside_boundary")
     assert (await list_shards(MaintenancePhaseRef(run_id=run_id, phase=MaintenancePhase.PRE))).cursors == []
@@ -343,7 +343,7 @@ async def test_a_run_that_has_begun_is_not_cancelled_whatever_azure_answers(
     azure: Simulator, storage: Storage, fired: Callable[..., Json]
 ) -> None:
     """Azure answers 200 and ``Cancelled``, and the run goes on."""
-    begun_id = await accompanied(storage, fired("begun", {}, minutes=0))
+    begun_id = await begin(storage, fired("begun", {}, minutes=0))
     result = await cancel_occurrence(RunRef(run_id=begun_id))
     assert (result.canceled, result.wait_seconds) == (False, 0)
     run = await storage.runs.get(begun_id)
@@ -357,7 +357,7 @@ async def test_results_become_ours_with_their_patches_and_contradictions_are_cou
     azure: Simulator, storage: Storage, fired: Callable[..., Json]
 ) -> None:
     run = fired("results", {}, {"power": "deallocated"}, {"pendingPatches": 1}, minutes=0)
-    run_id = await accompanied(storage, run)
+    run_id = await begin(storage, run)
     machines = await found(storage, run_id, 3)
     for _ in range(300):
         copied = await pages(import_results, MaintenancePageRequest(run_id=run_id))
@@ -383,12 +383,12 @@ async def test_results_become_ours_with_their_patches_and_contradictions_are_cou
     assert (await summarize_maintenance_run(RunRef(run_id=run_id))).status_mismatches == 0
 
 
-async def test_a_machine_that_was_not_put_back_is_told_and_keeps_its_lock(
+async def test_a_machine_that_was_not_restored_needs_a_person_and_keeps_its_lease(
     azure: Simulator, storage: Storage, fired: Callable[..., Json]
 ) -> None:
-    run_id = await accompanied(storage, fired("left", {}))
+    run_id = await begin(storage, fired("left", {}))
     (machine,) = await found(storage, run_id, 1)
-    await look(run_id, machine)
+    await preflight(run_id, machine)
     await prepared(run_id, machine)
     concluding = FinalizeRequest(
         run_id=run_id,
@@ -406,12 +406,12 @@ async def test_a_machine_that_was_not_put_back_is_told_and_keeps_its_lock(
     assert await storage.leases.acquire(machine.key, "another", at, at + timedelta(hours=1)) == run_id
 
 
-async def test_a_hibernated_machine_is_told_and_was_not_started(
+async def test_a_hibernated_machine_is_skipped_and_not_started(
     azure: Simulator, storage: Storage, fired: Callable[..., Json]
 ) -> None:
-    run_id = await accompanied(storage, fired("asleep", {"power": "hibernated"}), startStopped=True)
+    run_id = await begin(storage, fired("hibernated", {"power": "hibernated"}), startStopped=True)
     (machine,) = await found(storage, run_id, 1)
-    seen = (await look(run_id, machine)).preflight
+    seen = (await preflight(run_id, machine)).preflight
     assert seen.outcome is not None
     assert seen.outcome.reason.value == "hibernated"
     done = PreResult(run_id=run_id, machine_key=machine.key, is_hibernated=True)
@@ -423,10 +423,10 @@ async def test_a_hibernated_machine_is_told_and_was_not_started(
     assert power(azure, machine) == "PowerState/deallocated"
 
 
-async def test_a_look_afterwards_tells_what_can_be_done(
+async def test_a_power_check_afterwards_shows_what_can_be_done(
     azure: Simulator, storage: Storage, fired: Callable[..., Json]
 ) -> None:
-    run_id = await accompanied(storage, fired("looked", {}, {"power": "deallocated"}))
+    run_id = await begin(storage, fired("checked", {}, {"power": "deallocated"}))
     machines = await found(storage, run_id, 2)
     signs = {power(azure, machine): (await check_machine_power(ref(run_id, machine))).sign for machine in machines}
     assert signs == {"PowerState/running": PowerState.READY, "PowerState/deallocated": PowerState.OFF}

@@ -138,12 +138,12 @@ async def test_an_event_that_the_policy_does_not_name(storage: Storage, channels
     assert await asked(RunEnded()) == NoticeChannels(channels=["hub"])
 
 
-async def test_a_policy_that_tells_nobody(storage: Storage, channels: None) -> None:
+async def test_a_policy_without_channels(storage: Storage, channels: None) -> None:
     await make_run(storage, policy={key: value for key, value in POLICY.items() if key != "notifications"})
     assert await asked(RunStarted()) == NoticeChannels()
 
 
-async def test_a_run_without_a_row_tells_nobody(storage: Storage, channels: None) -> None:
+async def test_a_run_without_a_row_has_no_channels(storage: Storage, channels: None) -> None:
     assert await asked(RunStarted()) == NoticeChannels()
 
 
@@ -164,7 +164,7 @@ async def test_a_setting_that_cannot_be_read_is_the_failure_of_every_channel(
 # --- what is told
 
 
-async def test_a_start_tells_who_and_how_many(storage: Storage, receiver: Receiver, channels: None) -> None:
+async def test_a_start_has_actor_and_count(storage: Storage, receiver: Receiver, channels: None) -> None:
     await make_run(storage, machines=60)
     assert await told(receiver, RunStarted()) == {
         "mode": "patch",
@@ -174,9 +174,7 @@ async def test_a_start_tells_who_and_how_many(storage: Storage, receiver: Receiv
     }
 
 
-async def test_an_approval_tells_ring_deadline_and_command(
-    storage: Storage, receiver: Receiver, channels: None
-) -> None:
+async def test_an_approval_has_ring_deadline_and_command(storage: Storage, receiver: Receiver, channels: None) -> None:
     origin = PolicyOrigin(author="cleo", author_id="c", version=3, digest="0123456789abcdef")
     await make_run(storage, waiting_for="broad", policy_origin=origin)
     command = f"patchwave run approve {RUN_ID} --ring broad"
@@ -194,7 +192,7 @@ async def test_an_approval_tells_ring_deadline_and_command(
     assert (known["ring"], known["machines"], known["withinSeconds"], known["approve"]) == ("broad", 57, 60.0, command)
 
 
-async def test_a_gate_tells_where_and_what_happens_next(storage: Storage, receiver: Receiver, channels: None) -> None:
+async def test_a_gate_has_its_scope_and_what_happens_next(storage: Storage, receiver: Receiver, channels: None) -> None:
     await make_run(storage, blocked_scopes=["lane:broad/westeurope"])
     document = await told(receiver, ErrorBudgetNotice())
     assert (document["scope"], document["onExceeded"]) == ("lane:broad/westeurope", "hold")
@@ -202,7 +200,7 @@ async def test_a_gate_tells_where_and_what_happens_next(storage: Storage, receiv
     assert document == {"scope": "run", "failures": 3, "limit": 2, "onExceeded": "end", "reason": ""}
 
 
-async def test_an_end_tells_counts_and_the_worst_machines(storage: Storage, receiver: Receiver, channels: None) -> None:
+async def test_an_end_has_counts_and_the_worst_machines(storage: Storage, receiver: Receiver, channels: None) -> None:
     await make_run(storage)
     await storage.runs.start(RUN_ID, AT)
     outcomes = [OutcomeKind.PATCHED] * 3 + [OutcomeKind.SKIPPED] * 12 + [OutcomeKind.FAILED] * 2
@@ -226,7 +224,7 @@ async def test_an_end_tells_counts_and_the_worst_machines(storage: Storage, rece
     }
 
 
-async def test_a_wait_for_the_next_window_tells_how_many_are_left(
+async def test_a_wait_for_the_next_window_has_the_number_of_remaining_machines(
     storage: Storage, receiver: Receiver, channels: None
 ) -> None:
     await make_run(storage)
@@ -265,9 +263,7 @@ async def test_every_attempt_has_the_same_delivery_id_and_another_notice_has_ano
     assert len({first, *others}) == 3
 
 
-async def test_a_failure_that_may_pass_says_when_to_try_again(
-    storage: Storage, receiver: Receiver, channels: None
-) -> None:
+async def test_a_temporary_failure_has_the_time_to_retry(storage: Storage, receiver: Receiver, channels: None) -> None:
     await make_run(storage)
     receiver.replies += [Reply(503), Reply(429, headers={"Retry-After": "600"}), Reply(500)]
     first = await tell(receiver, RunStarted())
@@ -279,9 +275,7 @@ async def test_a_failure_that_may_pass_says_when_to_try_again(
     assert (last.sent, last.wait_seconds) == (False, 0)
 
 
-async def test_a_channel_that_says_to_come_later_has_not_been_attempted(
-    storage: Storage, receiver: Receiver, channels: None
-) -> None:
+async def test_a_throttled_delivery_is_no_attempt(storage: Storage, receiver: Receiver, channels: None) -> None:
     await make_run(storage)
     receiver.replies += [Reply(429), Reply(503, headers={"Retry-After": "40"}), Reply(503), Reply(500)]
     results = [await tell(receiver, RunStarted(), tries=tries) for tries in (6, 6, 6, 2)]

@@ -285,7 +285,7 @@ async def test_a_sure_refusal_that_passes_is_followed_by_another_request_at_once
     assert patches(azure, one) == 2
 
 
-async def test_who_asked_for_the_stop_is_said_on_each_machine(azure: Simulator, storage: Storage) -> None:
+async def test_the_actor_of_the_stop_is_in_each_machine(azure: Simulator, storage: Storage) -> None:
     one = azure.take_system("Linux")
     [key] = await plan(storage, azure, [one], stopped=Command(actor="ben", at=NOW, reason="wrong fleet"))
     assert await wave() == []
@@ -299,7 +299,7 @@ async def test_who_asked_for_the_stop_is_said_on_each_machine(azure: Simulator, 
 
 
 @pytest.mark.parametrize(("effect", "named"), REFUSALS, ids=["lock", "policy"])
-async def test_a_change_that_is_refused_for_good_says_what_refuses_it(
+async def test_a_finally_refused_change_has_the_reason(
     azure: Simulator, storage: Storage, effect: Json, named: str
 ) -> None:
     one = azure.take_system("Linux")

@@ -19,7 +19,7 @@ from patchwave.domain.workflow.phase import (
 )
 from patchwave.storage import RecordMissing, Storage, completion_change
 from tests.support.factories import NOW, command, machine, run
-from tests.support.phase_calls import HOUR, PHASE, RUN, SHORT, look
+from tests.support.phase_calls import HOUR, PHASE, RUN, SHORT, poll
 from tests.support.plans import in_order, make, planned_machine
 
 FAILED = Outcome(outcome=OutcomeKind.FAILED, reason=Reason.PATCHES_FAILED, message="1 patch failed.")
@@ -47,32 +47,32 @@ async def still_open(step: Step, keys: list[str]) -> ReconciledMachines:
     return await reconcile_machines(ReconcileRequest(run_id=RUN, step=step, keys=keys))
 
 
-async def test_a_look_tells_endings_orders_and_the_poll_interval(
+async def test_a_poll_has_completions_controls_and_the_poll_interval(
     storage: Storage, machines: list[MachineRecord]
 ) -> None:
     await storage.runs.pause(RUN, command())
     ended = MachineEnded(key=machines[0].key, attempt=2, failed=True)
     await storage.completions.record(RUN, completion_change(PHASE, ended))
     await storage.completions.record(RUN, completion_change("patch:0.0.2", MachineEnded(key=machines[1].key)))
-    first = await look()
+    first = await poll()
     assert first.ended == [ended]
     assert first.controls.is_paused
     assert first.wait_seconds == 30
-    second = await look(first.since)
+    second = await poll(first.since)
     assert (second.ended, second.since) == ([], first.since)
 
 
-async def test_a_look_is_a_sign_of_life(storage: Storage, machines: list[MachineRecord]) -> None:
-    await look()
+async def test_a_poll_extends_the_heartbeat(storage: Storage, machines: list[MachineRecord]) -> None:
+    await poll()
     stored = await storage.runs.get(RUN)
     assert stored is not None
     assert stored.heartbeat_deadline is not None
     assert timedelta(minutes=29) < stored.heartbeat_deadline - datetime.now(UTC) < timedelta(minutes=31)
 
 
-async def test_a_phase_of_no_run_is_asked_for_again(storage: Storage) -> None:
+async def test_a_poll_without_a_run_fails(storage: Storage) -> None:
     with pytest.raises(RecordMissing, match="20261110T190000Z-monthly has no row"):
-        await look()
+        await poll()
 
 
 async def test_the_assess_step_takes_those_that_are_not_assessed_by_key(storage: Storage) -> None:
@@ -81,10 +81,10 @@ async def test_the_assess_step_takes_those_that_are_not_assessed_by_key(storage:
     found = [machine(number, stage=stage) for number, stage in enumerate(stages)]
     await storage.machines.add(RUN, found)
     wanted = {one.key for one in found if one.stage in (Stage.WAITING, Stage.ASSESSING)}
-    everybody = await page(Step.ASSESS, first_attempt=3)
-    assert [one.key for one in everybody.machines] == sorted(wanted)
-    assert {one.attempt for one in everybody.machines} == {3}
-    assert everybody.cursor is None
+    pending = await page(Step.ASSESS, first_attempt=3)
+    assert [one.key for one in pending.machines] == sorted(wanted)
+    assert {one.attempt for one in pending.machines} == {3}
+    assert pending.cursor is None
     first = await page(Step.ASSESS, limit=5)
     assert first.cursor is not None
     rest = await page(Step.ASSESS, limit=5, cursor=first.cursor)
@@ -123,7 +123,7 @@ async def test_the_patch_step_takes_a_phase_in_the_order_of_the_plan(
         (Stage.RESTARTING, False, False),
     ],
 )
-async def test_who_has_a_turn_in_which_step(
+async def test_which_stages_are_pending_in_which_step(
     storage: Storage, machines: list[MachineRecord], stage: Stage, *, patch: bool, restart: bool
 ) -> None:
     for one in machines[1:3]:

@@ -163,7 +163,7 @@ async def test_a_retry_that_brings_its_pin_stays_pinned_in_any_ring(storage: Sto
     assert await masks_of(canary) == ["curl=8.1"]
 
 
-async def test_an_empty_first_ring_lets_nobody_install(storage: Storage) -> None:
+async def test_with_an_empty_first_ring_nothing_is_installed(storage: Storage) -> None:
     await begin(storage)
     broad = await add(storage, 1, "broad", [package("curl", "8.1")])
     assert await pin() == PinSize()
@@ -266,7 +266,7 @@ async def test_a_machine_for_which_nothing_is_left_ends_without_a_call_and_witho
     assert await storage.intents.get(RUN, broad.key, OperationKind.INSTALL) is None
 
 
-async def test_the_end_of_an_assessment_notes_its_packages_whatever_the_policy_says(
+async def test_the_end_of_an_assessment_notes_its_packages_under_any_policy(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: Json = {
@@ -410,7 +410,7 @@ async def test_the_pin_keeps_which_kinds_of_machines_the_first_ring_has(storage:
     assert stored.kinds == ["Linux/apt", "Windows"]
 
 
-async def test_a_machine_that_cannot_be_pinned_is_skipped_unless_the_policy_says_otherwise(storage: Storage) -> None:
+async def test_a_machine_that_cannot_be_pinned_is_skipped_by_default(storage: Storage) -> None:
     outcome = await refusal(await canary_of_linux(storage))
     assert (outcome.outcome, outcome.reason) == (OutcomeKind.SKIPPED, Reason.NOT_PINNED)
     assert "The first ring, canary, has no Windows machine" in outcome.message

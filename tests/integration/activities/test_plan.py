@@ -128,7 +128,7 @@ async def test_the_orchestrator_gets_rings_phases_lanes_and_what_to_wait_for(sto
 
 
 @pytest.mark.parametrize(("choice", "seconds"), [("skip", None), ("wait", 24 * 3600), ("install", None)])
-async def test_a_ring_with_machines_that_cannot_be_pinned_waits_where_the_policy_says_so(
+async def test_a_ring_with_machines_that_cannot_be_pinned_waits_where_the_policy_has_it(
     storage: Storage, choice: str, seconds: float | None
 ) -> None:
     rings = [{"name": "canary", "tags": {"values": {"ring": ["canary"]}}}, {"name": "rest"}]
@@ -162,7 +162,7 @@ async def test_a_policy_without_rings_is_one_ring_of_everything(storage: Storage
     assert [(ring.machines, ring.approval_seconds, ring.bake_seconds) for ring in planned.rings] == [(9, None, 0)]
 
 
-async def test_whom_no_ring_takes_ends_here_and_nobody_else_does(storage: Storage) -> None:
+async def test_only_machines_without_a_ring_end_with_the_plan(storage: Storage) -> None:
     machines = fleet()
     await begin(storage, machines)
     await plan_it()
@@ -251,7 +251,7 @@ async def test_a_machine_that_was_just_assessed_counts_as_running(storage: Stora
     assert (await plan_it()).machines == 1
 
 
-async def test_the_assess_step_takes_everybody_who_has_not_ended(storage: Storage) -> None:
+async def test_the_assess_step_has_all_machines_that_have_not_ended(storage: Storage) -> None:
     machines = [machine(number) for number in range(5)]
     await begin(storage, machines)
     missing = Outcome.skipped(Reason.NOT_FOUND, "gone")
@@ -302,7 +302,7 @@ async def test_the_restart_step_takes_those_that_were_patched(storage: Storage) 
     assert await handed_out(Step.RESTART, 1, 1) == {machines[3].key}
 
 
-async def test_who_still_works_and_who_failed(storage: Storage) -> None:
+async def test_machines_in_progress_and_failed_ones(storage: Storage) -> None:
     stages = [Stage.WAITING, Stage.ASSESSING, Stage.ASSESSED, Stage.INSTALLING, Stage.INSTALLED, Stage.RESTARTING]
     machines = [machine(number, stage=stage) for number, stage in enumerate(stages)]
     ended = [machine(number) for number in (10, 11, 12)]

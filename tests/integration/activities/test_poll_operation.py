@@ -1,4 +1,4 @@
-"""One look at an operation: what is kept of its end, how long is waited, and when it is given up."""
+"""One poll at an operation: what is kept of its end, how long is waited, and when it is given up."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def follow(storage: Storage, kind: OperationKind = OperationKind.INSTALL, 
     await storage.intents.declare(intent(kind, **(given | fields)))
 
 
-async def look(kind: OperationKind = OperationKind.INSTALL) -> OperationReport:
+async def poll(kind: OperationKind = OperationKind.INSTALL) -> OperationReport:
     request = OperationRef(run_id=RUN_ID, machine_key=KEY, kind=kind)
     return await poll_operation(request)
 
@@ -63,13 +63,13 @@ async def stored(storage: Storage) -> Intent:
 
 async def test_an_operation_without_an_intent_is_an_error(prepared: Storage, azure: Script) -> None:
     with pytest.raises(RecordMissing, match=KEY):
-        await look()
+        await poll()
 
 
-async def test_a_running_operation_is_looked_at_again(prepared: Storage, azure: Script) -> None:
+async def test_a_running_operation_is_polled_again(prepared: Storage, azure: Script) -> None:
     await follow(prepared)
     azure.polls = [RUNNING, PollReading(state=PollState.RUNNING, retry_after=900)]
-    first, second = await look(), await look()
+    first, second = await poll(), await poll()
     assert (first.state, first.failure, first.installation) == (OperationState.RUNNING, None, None)
     assert 30 <= first.wait_seconds <= 600
     assert second.wait_seconds == 900.05
@@ -81,7 +81,7 @@ async def test_the_result_of_an_installation_is_kept_and_its_list_stays_behind(
 ) -> None:
     await follow(prepared)
     azure.polls = [PollReading(state=PollState.SUCCEEDED, result=INSTALLED, took=600)]
-    report = await look()
+    report = await poll()
     assert (report.state, report.adopted, report.outcome) == (OperationState.ENDED, False, None)
     assert report.installation is not None
     assert (report.installation.installed_patch_count, report.installation.patches) == (1, [])
@@ -92,10 +92,10 @@ async def test_the_result_of_an_installation_is_kept_and_its_list_stays_behind(
     assert row.stage == "verifying"
 
 
-async def test_an_adopted_installation_says_so(prepared: Storage, azure: Script) -> None:
+async def test_an_adopted_installation_is_marked(prepared: Storage, azure: Script) -> None:
     await follow(prepared, adopted=True)
     azure.polls = [PollReading(state=PollState.SUCCEEDED, result=INSTALLED)]
-    assert (await look()).adopted is True
+    assert (await poll()).adopted is True
     row = await prepared.machines.get(RUN_ID, KEY)
     assert row is not None
     assert row.installation is not None
@@ -106,7 +106,7 @@ async def test_the_result_of_an_assessment_is_kept(prepared: Storage, azure: Scr
     await follow(prepared, OperationKind.ASSESS, adopted=True)
     told = {"status": "Succeeded", "assessmentActivityId": OURS, "criticalAndSecurityPatchCount": 4}
     azure.polls = [PollReading(state=PollState.SUCCEEDED, result=told)]
-    report = await look(OperationKind.ASSESS)
+    report = await poll(OperationKind.ASSESS)
     assert (report.state, report.adopted, report.outcome) == (OperationState.ENDED, True, None)
     assert report.assessment is not None
     assert report.assessment.critical_and_security == 4
@@ -119,16 +119,16 @@ async def test_the_result_of_an_assessment_is_kept(prepared: Storage, azure: Scr
 async def test_an_assessment_that_did_not_work_has_its_outcome(prepared: Storage, azure: Script) -> None:
     await follow(prepared, OperationKind.ASSESS)
     azure.polls = [PollReading(state=PollState.SUCCEEDED, result={"status": "Failed", "assessmentActivityId": OURS})]
-    report = await look(OperationKind.ASSESS)
+    report = await poll(OperationKind.ASSESS)
     assert report.outcome is not None
     assert report.outcome.outcome == "failed"
 
 
-async def test_a_failed_operation_is_told_with_its_error(prepared: Storage, azure: Script) -> None:
+async def test_a_failed_operation_has_its_error(prepared: Storage, azure: Script) -> None:
     await follow(prepared, adopted=True)
     failure = ArmFailure(status=200, code="VMExtensionProvisioningError", message="x")
     azure.polls = [PollReading(state=PollState.FAILED, failure=failure)]
-    assert await look() == OperationReport(state=OperationState.FAILED, failure=failure, wait_seconds=30, adopted=True)
+    assert await poll() == OperationReport(state=OperationState.FAILED, failure=failure, wait_seconds=30, adopted=True)
 
 
 # --- no usable answer
@@ -137,24 +137,24 @@ async def test_a_failed_operation_is_told_with_its_error(prepared: Storage, azur
 async def test_unclear_answers_are_asked_again_ever_later_and_then_lost(prepared: Storage, azure: Script) -> None:
     await follow(prepared, adopted=True)
     azure.polls = [unclear() for _ in range(20)]
-    reports = [await look() for _ in range(20)]
+    reports = [await poll() for _ in range(20)]
     assert [report.wait_seconds for report in reports[:-1]] == [30.0] * 3 + [60.0] * 4 + [120.0] * 4 + [240.0] * 8
     assert {report.state for report in reports[:-1]} == {OperationState.RUNNING}
     assert reports[-1] == OperationReport(state=OperationState.LOST, failure=GARBLED, adopted=True)
     assert (await stored(prepared)).failed_polls == 20
 
 
-async def test_an_unclear_answer_that_asks_for_a_wait_gets_it(prepared: Storage, azure: Script) -> None:
+async def test_an_unclear_answer_with_retry_after_is_respected(prepared: Storage, azure: Script) -> None:
     await follow(prepared)
     azure.polls = [unclear(retry_after=77)]
-    assert (await look()).wait_seconds == 77.05
+    assert (await poll()).wait_seconds == 77.05
 
 
 async def test_being_throttled_is_no_unclear_answer(prepared: Storage, azure: Script) -> None:
     await follow(prepared, failed_polls=19)
     throttled = ArmFailure(status=429, code="TooManyRequests")
     azure.polls = [unclear(throttled, 11), unclear(throttled)]
-    first, second = await look(), await look()
+    first, second = await poll(), await poll()
     assert (first.state, first.wait_seconds) == (OperationState.RUNNING, 11.05)
     assert (second.state, second.wait_seconds) == (OperationState.RUNNING, 30)
     assert (await stored(prepared)).failed_polls == 19
@@ -170,7 +170,7 @@ async def test_a_lost_operation_ends_by_what_the_machine_shows(
     await follow(prepared, adopted=True)
     azure.polls = [PollReading(state=state)]
     azure.reads = [shown(OURS, NOW, status="Succeeded", installedPatchCount=2)]
-    report = await look()
+    report = await poll()
     assert (report.state, report.adopted) == (OperationState.ENDED, True)
     assert report.installation is not None
     assert report.installation.installed_patch_count == 2
@@ -180,7 +180,7 @@ async def test_a_lost_operation_ends_by_what_the_machine_shows(
 async def test_a_lost_operation_that_the_machine_shows_as_running_runs(prepared: Storage, azure: Script) -> None:
     await follow(prepared, failed_polls=19)
     azure.polls, azure.reads = [LOST], [shown(OURS, NOW)]
-    report = await look()
+    report = await poll()
     assert (report.state, report.failure) == (OperationState.RUNNING, None)
     assert (await stored(prepared)).failed_polls == 19
 
@@ -196,17 +196,17 @@ async def test_a_lost_assessment_is_no_installation(prepared: Storage, azure: Sc
             lastPatchInstallationSummary=installed,
         )
     ]
-    report = await look(OperationKind.ASSESS)
+    report = await poll(OperationKind.ASSESS)
     assert report.state is OperationState.ENDED
     assert report.assessment is not None
     assert report.assessment.critical_and_security == 5
 
 
 @pytest.mark.parametrize("shows", [view(), shown("other", NOW, status="Succeeded")])
-async def test_what_is_not_ours_says_nothing_of_ours(prepared: Storage, azure: Script, shows: MachineView) -> None:
+async def test_a_foreign_operation_is_no_evidence_of_ours(prepared: Storage, azure: Script, shows: MachineView) -> None:
     await follow(prepared)
     azure.polls, azure.reads = [LOST], [shows]
-    report = await look()
+    report = await poll()
     assert (report.state, report.wait_seconds) == (OperationState.RUNNING, 30)
     assert (await stored(prepared)).failed_polls == 1
 
@@ -214,7 +214,7 @@ async def test_what_is_not_ours_says_nothing_of_ours(prepared: Storage, azure: S
 async def test_the_reason_of_a_lost_operation_is_kept(prepared: Storage, azure: Script) -> None:
     await follow(prepared, failed_polls=19)
     azure.polls, azure.reads = [LOST], [view()]
-    report = await look()
+    report = await poll()
     assert (report.state, report.failure) == (OperationState.LOST, LOST.failure)
 
 
@@ -222,7 +222,7 @@ async def test_a_machine_that_cannot_be_asked_is_unclear_as_well(prepared: Stora
     await follow(prepared)
     azure.polls = [LOST] * 3
     azure.reads = [ArmFailure(status=status, retry_after=wait) for status, wait in ((500, 44), (429, 5), (503, 6))]
-    assert [(await look()).wait_seconds for _ in range(3)] == [44.05, 5.05, 6.05]
+    assert [(await poll()).wait_seconds for _ in range(3)] == [44.05, 5.05, 6.05]
     assert (await stored(prepared)).failed_polls == 1
 
 
@@ -232,23 +232,23 @@ async def test_a_machine_that_cannot_be_asked_is_unclear_as_well(prepared: Stora
 async def test_an_operation_is_given_up_at_its_deadline(prepared: Storage, azure: Script) -> None:
     await follow(prepared, deadline_at=NOW + timedelta(seconds=100), adopted=True)
     azure.polls = [PollReading(state=PollState.RUNNING, retry_after=900), RUNNING]
-    assert (await look()).wait_seconds == 130
+    assert (await poll()).wait_seconds == 130
     azure.later(100)
-    assert await look() == OperationReport(state=OperationState.DEADLINE, adopted=True)
+    assert await poll() == OperationReport(state=OperationState.DEADLINE, adopted=True)
 
 
 async def test_a_stop_ends_the_wait_and_not_the_operation(prepared: Storage, azure: Script) -> None:
     await follow(prepared, adopted=True)
     await prepared.runs.cancel(RUN_ID, command())
     azure.polls = [RUNNING]
-    assert await look() == OperationReport(state=OperationState.CANCELED, adopted=True)
+    assert await poll() == OperationReport(state=OperationState.CANCELED, adopted=True)
 
 
 async def test_a_result_counts_after_the_deadline_and_after_a_stop(prepared: Storage, azure: Script) -> None:
     await follow(prepared, deadline_at=NOW - timedelta(hours=1))
     await prepared.runs.cancel(RUN_ID, command())
     azure.polls = [PollReading(state=PollState.SUCCEEDED, result=INSTALLED)]
-    assert (await look()).state is OperationState.ENDED
+    assert (await poll()).state is OperationState.ENDED
 
 
 # --- the sweep of a region
@@ -289,7 +289,7 @@ async def test_with_very_many_in_flight_an_installation_that_a_sweep_shows_needs
     monkeypatch.setattr(module, "open_bulk_status", lambda: sweep)
     await follow(prepared, kind, **fields)
     azure.polls = [RUNNING]
-    assert (await look(kind)).state is OperationState.RUNNING
+    assert (await poll(kind)).state is OperationState.RUNNING
     assert len(azure.polled) == polls
 
 
@@ -301,7 +301,7 @@ async def test_a_sweep_is_asked_with_more_than_five_hundred_in_flight(
     monkeypatch.setattr(PollSchedule, "in_flight", lambda *_: in_flight)
     await follow(prepared)
     azure.polls = [RUNNING]
-    await look()
+    await poll()
     assert len(azure.polled) == polls
 
 
@@ -312,5 +312,5 @@ async def test_with_few_in_flight_no_sweep_is_asked(
     monkeypatch.setattr(module, "open_bulk_status", lambda: sweep)
     await follow(prepared)
     azure.polls = [RUNNING]
-    await look()
+    await poll()
     assert (sweep.asked, len(azure.polled)) == ([], 1)

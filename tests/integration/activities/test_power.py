@@ -99,7 +99,7 @@ async def test_a_restart_is_done_when_the_machine_has_restarted(azure: Simulator
     assert len(sent(azure, "power", "POST", one)) == 1
 
 
-async def test_nothing_is_sent_while_somebody_pauses_the_run(azure: Simulator, storage: Storage) -> None:
+async def test_nothing_is_sent_while_the_run_is_paused(azure: Simulator, storage: Storage) -> None:
     one = azure.take(rebootPending=True)
     key = await prepare(storage, one, {})
     await storage.runs.pause(RUN_ID, Command(actor="ana", at=datetime.now(UTC)))
@@ -110,7 +110,7 @@ async def test_nothing_is_sent_while_somebody_pauses_the_run(azure: Simulator, s
 
 
 async def test_nothing_is_sent_once_the_window_leaves_no_time_for_it(azure: Simulator, storage: Storage) -> None:
-    """Azure may have throttled the restart since the machine was looked at."""
+    """Azure may have throttled the restart since the preflight."""
     one = azure.take(rebootPending=True)
     key = await prepare(storage, one, {}, window_end=datetime.now(UTC) + timedelta(minutes=9))
     assert (await ask(key)).requeued
@@ -128,7 +128,7 @@ async def test_nothing_is_sent_to_a_machine_that_was_frozen_meanwhile(azure: Sim
     assert sent(azure, "power", "POST", one) == []
 
 
-async def test_a_machine_that_was_put_back_gets_all_its_time_in_its_next_turn(
+async def test_a_requeued_machine_gets_all_its_time_in_its_next_attempt(
     azure: Simulator, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = azure.take()
@@ -137,10 +137,10 @@ async def test_a_machine_that_was_put_back_gets_all_its_time_in_its_next_turn(
     assert (await ask(key)).wait_seconds
     await storage.machines.update(RUN_ID, key, Stage.INSTALLED)
     monkeypatch.setattr(power, "now", lambda: datetime.now(UTC) + timedelta(days=30))
-    assert (await ask(key)).wait_seconds, "the half hour of the turn before is long over"
+    assert (await ask(key)).wait_seconds, "the half hour of the attempt before is long over"
 
 
-async def test_a_refusal_for_good_says_why(azure: Simulator, storage: Storage) -> None:
+async def test_a_final_refusal_has_the_reason(azure: Simulator, storage: Storage) -> None:
     key = await prepare(storage, azure.take(forbidden=True), {})
     result = await ask(key)
     assert (result.accepted, result.wait_seconds) == (False, 0)
@@ -239,8 +239,8 @@ async def test_a_hibernated_machine_is_not_started(azure: Simulator, storage: St
     key = await prepare(storage, one, {})
     rule = {"match": {"machine": one, "operation": "read"}, "effect": {"status": 200, "body": HIBERNATED}}
     fault(azure, rule)
-    look = PreflightRequest(run_id=RUN_ID, machine_key=key, start_stopped=True)
-    found = (await preflight_machine(look)).preflight
+    request = PreflightRequest(run_id=RUN_ID, machine_key=key, start_stopped=True)
+    found = (await preflight_machine(request)).preflight
     assert found.outcome is not None
     assert (found.outcome.outcome.value, found.outcome.reason.value) == ("skipped", "hibernated")
     started = await start(key)
@@ -250,8 +250,8 @@ async def test_a_hibernated_machine_is_not_started(azure: Simulator, storage: St
 
 
 async def is_ours_to_stop(key: str) -> bool:
-    look = PreflightRequest(run_id=RUN_ID, machine_key=key, start_stopped=True)
-    return (await preflight_machine(look)).powered_on_by_run
+    request = PreflightRequest(run_id=RUN_ID, machine_key=key, start_stopped=True)
+    return (await preflight_machine(request)).powered_on_by_run
 
 
 async def test_a_machine_that_was_started_is_ours_until_it_shows_that_it_is_off(
@@ -344,7 +344,7 @@ async def test_whatever_azure_answers_the_machine_is_asked_before_anything_is_se
 
 
 @pytest.mark.parametrize("status", [202, 409, 429, 500, 503])
-async def test_a_stop_that_is_never_carried_out_is_told_in_bounded_time(
+async def test_a_stop_that_is_never_carried_out_fails_in_bounded_time(
     azure: Simulator, storage: Storage, status: int
 ) -> None:
     one = azure.take(power="deallocated")
@@ -378,7 +378,7 @@ async def test_a_stop_that_is_never_carried_out_is_told_in_bounded_time(
     assert shown(azure, one) == "deallocated"
 
 
-async def test_a_start_that_is_never_carried_out_is_told_in_bounded_time(azure: Simulator, storage: Storage) -> None:
+async def test_a_start_that_is_never_carried_out_fails_in_bounded_time(azure: Simulator, storage: Storage) -> None:
     one = azure.take(power="deallocated")
     key = await prepare(storage, one, {})
     fault(azure, {"match": {"machine": one, "operation": "power"}, "effect": {"status": 202}})
@@ -391,7 +391,7 @@ async def test_a_start_that_is_never_carried_out_is_told_in_bounded_time(azure: 
     assert 2 <= len(sent(azure, "power", "POST", f"{one}/start")) <= 9
 
 
-async def test_azure_says_why_a_start_failed_that_it_took(azure: Simulator, storage: Storage) -> None:
+async def test_the_reason_of_a_failed_start_is_kept(azure: Simulator, storage: Storage) -> None:
     one = azure.take(power="deallocated", startFails=True)
     key = await prepare(storage, one, {})
     result = await until_given_up(key)
@@ -510,7 +510,7 @@ async def test_a_restart_is_carried_out_once_whatever_azure_answers(
     assert azure.http.get("/_sim/state", params={"id": one}).json()["machines"][0]["rebootPending"] is False
 
 
-async def test_a_restart_of_an_execution_that_died_is_looked_for(
+async def test_a_restart_of_an_execution_that_died_is_found(
     azure: Simulator, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = azure.take(rebootPending=True)
@@ -549,17 +549,17 @@ async def test_a_call_has_two_minutes_to_show_and_a_change_a_quarter_of_an_hour(
     fault(azure, {"match": {"machine": one, "operation": "power"}, "effect": {"status": 202}})
     began = datetime.now(UTC)
 
-    async def look(seconds: float) -> tuple[PowerResult, int]:
+    async def stop_after(seconds: float) -> tuple[PowerResult, int]:
         monkeypatch.setattr(power, "now", lambda: began + timedelta(seconds=seconds))
         result = await stop(key)
         return result, len(sent(azure, "power", "POST", f"{one}/deallocate"))
 
-    first, posts = await look(0)
+    first, posts = await stop_after(0)
     assert posts == 1
     assert 27 <= first.wait_seconds <= 33
-    assert [(await look(seconds))[1] for seconds in (60, 119, 120, 239, 240)] == [1, 1, 2, 2, 3]
-    late, posts = await look(899)
+    assert [(await stop_after(seconds))[1] for seconds in (60, 119, 120, 239, 240)] == [1, 1, 2, 2, 3]
+    late, posts = await stop_after(899)
     assert (posts, late.wait_seconds > 0) == (4, True)
-    assert (await look(899))[0].wait_seconds <= 33
-    end, posts = await look(900)
+    assert (await stop_after(899))[0].wait_seconds <= 33
+    end, posts = await stop_after(900)
     assert (posts, end.accepted, end.wait_seconds, end.is_open) == (4, False, 0, True)

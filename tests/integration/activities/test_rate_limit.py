@@ -1,4 +1,4 @@
-"""Turns of starts and looks at operations, on real records and the Resource Manager simulator."""
+"""Rate-limited starts and polls of operations, on real records and the Resource Manager simulator."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def start(
     return await activity(request)
 
 
-async def look(key: str) -> OperationReport:
+async def poll(key: str) -> OperationReport:
     request = OperationRef(run_id=RUN_ID, machine_key=key, kind=OperationKind.INSTALL)
     return await poll_operation(request)
 
@@ -82,7 +82,7 @@ def sent(azure: Simulator, one: str, operation: str) -> int:
     return sum(str(request["machine"]).lower() == one.lower() for request in found)
 
 
-async def test_a_start_whose_turn_is_far_is_told_when_and_writes_nothing(
+async def test_a_start_with_a_distant_reservation_writes_nothing(
     storage: Storage, azure: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATCHWAVE_LIMITS", "patchOperations=1/2")
@@ -102,19 +102,19 @@ async def test_a_start_whose_turn_is_far_is_told_when_and_writes_nothing(
         assert await storage.intents.get(RUN_ID, key, OperationKind.ASSESS) is None
 
 
-async def test_a_turn_that_has_come_is_not_taken_again(storage: Storage, azure: Simulator) -> None:
+async def test_a_reserved_time_that_has_come_is_used(storage: Storage, azure: Simulator) -> None:
     (key,) = await prepare(storage, azure.take())
     assert (await start(key, reserved_at=datetime.now(UTC) - timedelta(seconds=1))).state is StartState.ACCEPTED
 
 
-async def test_a_turn_that_has_not_come_stays(storage: Storage, azure: Simulator) -> None:
+async def test_a_reserved_time_in_the_future_is_kept(storage: Storage, azure: Simulator) -> None:
     (key,) = await prepare(storage, azure.take())
     slot = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=50)
     early = await start(key, reserved_at=slot)
     assert (early.state, early.reserved_at) == (StartState.WAIT, slot)
 
 
-async def test_what_another_worker_was_told_stops_starts_here(storage: Storage, azure: Simulator) -> None:
+async def test_throttling_of_another_worker_stops_starts_here(storage: Storage, azure: Simulator) -> None:
     (key,) = await prepare(storage, azure.take())
     until = datetime.now(UTC) + timedelta(seconds=40)
     await storage.throttling.throttle(bucket_key(SUBSCRIPTION, "westeurope"), until)
@@ -124,7 +124,7 @@ async def test_what_another_worker_was_told_stops_starts_here(storage: Storage, 
     assert stopped.reserved_at >= until - timedelta(milliseconds=1)
 
 
-async def test_the_first_look_follows_what_the_last_installation_took(storage: Storage, azure: Simulator) -> None:
+async def test_the_first_poll_follows_the_duration_of_the_last_installation(storage: Storage, azure: Simulator) -> None:
     one = azure.take(installMinutes=60)
     (key,) = await prepare(storage, one, expected_seconds=0.6)
     started = await start(key)
@@ -134,7 +134,7 @@ async def test_the_first_look_follows_what_the_last_installation_took(storage: S
     assert (await start(key)).wait_seconds <= started.wait_seconds
 
 
-async def test_with_very_many_in_flight_a_sweep_says_who_runs(
+async def test_with_very_many_in_flight_a_sweep_finds_running_machines(
     storage: Storage, azure: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SWEPT_ABOVE", -1)
@@ -144,7 +144,7 @@ async def test_with_very_many_in_flight_a_sweep_says_who_runs(
         assert (await start(key)).state is StartState.ACCEPTED
     await asyncio.sleep(0.4)
     for key in keys:
-        assert (await look(key)).state is OperationState.RUNNING
+        assert (await poll(key)).state is OperationState.RUNNING
     assert (sent(azure, one, "poll"), sent(azure, other, "poll")) == (0, 0)
 
 
@@ -156,7 +156,7 @@ async def test_one_that_no_sweep_shows_is_asked_after(
     (key,) = await prepare(storage, one, expected_seconds=10.0)
     await start(key)
     for _ in range(100):
-        if (await look(key)).state is OperationState.ENDED:
+        if (await poll(key)).state is OperationState.ENDED:
             break
         await asyncio.sleep(0.1)
     assert sent(azure, one, "poll") >= 1

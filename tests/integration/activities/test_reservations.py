@@ -102,7 +102,7 @@ async def test_a_run_that_has_ended_leaves_no_row(storage: Storage) -> None:
     assert await storage.reservations.list_all() == []
 
 
-async def test_a_paused_run_keeps_its_turn(storage: Storage) -> None:
+async def test_a_paused_run_keeps_its_reservation(storage: Storage) -> None:
     await begin(storage, U0, AV)
     await begin(storage, U1, AV)
     await take(U0)
@@ -126,7 +126,7 @@ async def test_the_next_phase_frees_what_the_one_before_it_kept(storage: Storage
     await take(U1)
     await take(NE)
     again = await take(U0, sequence=2)
-    assert (again.waits_for, again.freed) == ("", []), "the same phase in the next window keeps its turn"
+    assert (again.waits_for, again.freed) == ("", []), "the same phase in the next window keeps its reservation"
     following = await take(U0, sequence=3, phase=1)
     assert sorted(following.freed) == [U1, NE]
     assert (await take(U0, sequence=3, phase=1)).freed == []

@@ -44,7 +44,7 @@ async def lines(storage: Storage) -> list[tuple[str, str]]:
     return [(line["action"], line["actor"]) for line in (await storage.audit.list_page(RUN, 50, None)).items]
 
 
-async def test_controls_are_what_the_row_says(live: Storage) -> None:
+async def test_controls_are_read_from_the_row(live: Storage) -> None:
     assert await get_run_controls(RunRef(run_id=RUN)) == RunControls()
     await live.runs.pause(RUN, command())
     await live.runs.resume(RUN, command())

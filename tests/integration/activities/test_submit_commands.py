@@ -116,7 +116,7 @@ def sent(azure: Simulator, one: str, operation: str = "install") -> int:
 
 @pytest.mark.parametrize("kind", OperationKind)
 @pytest.mark.parametrize("give", [pause, hold])
-async def test_a_machine_that_is_held_waits_for_its_turn_again(
+async def test_a_machine_that_is_held_is_requeued(
     storage: Storage, azure: Simulator, give: Give, kind: OperationKind
 ) -> None:
     one = azure.take()
@@ -140,20 +140,20 @@ async def test_a_machine_that_may_not_start_any_more_ends(
     assert result.state is StartState.ENDED
     assert result.outcome
     assert (result.outcome.outcome, result.outcome.reason) == (kind, reason)
-    look = PreflightRequest(run_id=RUN_ID, machine_key=key, start_stopped=False)
-    preflight = (await preflight_machine(look)).preflight
+    request = PreflightRequest(run_id=RUN_ID, machine_key=key, start_stopped=False)
+    preflight = (await preflight_machine(request)).preflight
     assert (preflight.readiness, preflight.outcome) == (Readiness.SKIP, result.outcome)
     assert sent(azure, one) == 0
 
 
-async def test_a_gate_of_another_region_holds_nobody_here(storage: Storage, azure: Simulator) -> None:
+async def test_a_gate_of_another_region_holds_no_machine_here(storage: Storage, azure: Simulator) -> None:
     key = await prepare(storage, azure.take())
     await hold_elsewhere(storage, key)
     assert (await submit(key)).state is StartState.ACCEPTED
 
 
 @pytest.mark.parametrize("give", [pause, hold, cancel, stop])
-async def test_what_is_said_between_the_first_look_and_the_call_still_holds(
+async def test_a_command_between_preflight_and_request_still_holds(
     storage: Storage, azure: Simulator, give: Give, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With hundreds of machines in flight there are seconds between the two."""

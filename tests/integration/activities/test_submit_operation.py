@@ -139,7 +139,7 @@ async def test_a_202_without_any_url_is_accepted(prepared: Storage, azure: Scrip
     assert (found.state, found.activity_id, found.async_url) == (IntentState.ACCEPTED, "", "")
 
 
-async def test_a_second_attempt_knows_the_first_ones_operation(prepared: Storage, azure: Script) -> None:
+async def test_a_second_attempt_recognizes_the_operation_of_the_first(prepared: Storage, azure: Script) -> None:
     azure.posts = [ACCEPTED, Submission(accepted=True)]
     await start(OperationKind.ASSESS, previous_activity_id="before")
     azure.later(300)
@@ -471,7 +471,7 @@ async def test_a_throttled_post_costs_one_read_and_no_attempt(prepared: Storage,
     assert (await stored(prepared)).is_retry is False
 
 
-async def test_a_throttled_start_asks_nothing_of_the_machine_before_its_turn(
+async def test_a_throttled_start_reads_no_machine_before_its_reserved_time(
     prepared: Storage, azure: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     azure.posts, azure.reads = [refused(429, retry_after=3)], []
@@ -479,10 +479,10 @@ async def test_a_throttled_start_asks_nothing_of_the_machine_before_its_turn(
     slot = NOW + timedelta(minutes=9)
     away = StartResult(state=StartState.WAIT, wait_seconds=540, counts_as_attempt=False, reserved_at=slot)
 
-    async def turn(*_: object) -> StartResult:
+    async def reserve(*_: object) -> StartResult:
         return away
 
-    monkeypatch.setattr(submit_operation, "_reserve", turn)
+    monkeypatch.setattr(submit_operation, "_reserve", reserve)
     assert await start() == away
     assert (len(azure.sent), len(azure.read)) == (1, 0)
 
@@ -512,7 +512,7 @@ async def test_a_class_that_does_not_pass_ends_it_once_the_machine_was_asked(pre
         (LOST, OutcomeKind.FAILED, Reason.UNREACHABLE),
     ],
 )
-async def test_the_last_look_sends_nothing_and_says_why_it_ended(
+async def test_the_last_call_sends_nothing_and_ends_with_the_reason(
     prepared: Storage, azure: Script, answer: Submission, kind: OutcomeKind, reason: Reason
 ) -> None:
     azure.posts, azure.reads = [answer], [NOTHING, NOTHING]
@@ -531,7 +531,7 @@ async def test_the_last_look_sends_nothing_and_says_why_it_ended(
     assert len(azure.sent) == 1
 
 
-async def test_the_last_look_without_a_post_sends_none(prepared: Storage, azure: Script) -> None:
+async def test_the_last_call_without_a_post_sends_none(prepared: Storage, azure: Script) -> None:
     result = await start(is_last=True)
     assert result.outcome is not None
     assert (result.outcome.outcome, result.outcome.reason) == (OutcomeKind.FAILED, Reason.UNREACHABLE)

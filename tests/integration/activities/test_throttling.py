@@ -33,12 +33,12 @@ from tests.support.simulator import SUBSCRIPTION
 
 THROTTLED = ArmFailure(status=429, code="TooManyRequests", message="too many GETs", retry_after=20)
 OVERLOADED = ArmFailure(status=503, code="ServerBusy", retry_after=20)
-PACED = ArmFailure(status=429, code="LocallyThrottled", retry_after=20)
+LOCALLY_THROTTLED = ArmFailure(status=429, code="LocallyThrottled", retry_after=20)
 DOWN = ArmFailure(status=503)
 BROKEN = ArmFailure(status=500)
-ANSWERS = [(THROTTLED, False), (OVERLOADED, False), (PACED, False), (DOWN, False), (BROKEN, True)]
+ANSWERS = [(THROTTLED, False), (OVERLOADED, False), (LOCALLY_THROTTLED, False), (DOWN, False), (BROKEN, True)]
 REF = MachineRef(run_id=RUN_ID, machine_key=KEY)
-LOOK = PreflightRequest(run_id=RUN_ID, machine_key=KEY, start_stopped=True)
+PREFLIGHT = PreflightRequest(run_id=RUN_ID, machine_key=KEY, start_stopped=True)
 CHANGE = PowerRequest(run_id=RUN_ID, machine_key=KEY, since=NOW)
 
 
@@ -115,40 +115,38 @@ def shown(power_state: str) -> MachineView:
     return MachineView.read(sample(power_state))
 
 
-# --- looks
+# --- preflights
 
 
 @pytest.mark.parametrize(("failure", "counts"), ANSWERS)
 async def test_looks(storage: Storage, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool) -> None:
     await prepare(storage, monkeypatch, failure)
-    look = await machine.preflight_machine(LOOK)
-    assert (look.preflight.readiness, look.counts_as_attempt, look.requeued) == (Readiness.WAIT, counts, False)
+    result = await machine.preflight_machine(PREFLIGHT)
+    assert (result.preflight.readiness, result.counts_as_attempt, result.requeued) == (Readiness.WAIT, counts, False)
     request = VerifyRequest(run_id=RUN_ID, machine_key=KEY, installed_at=None)
     verified = await machine.verify_machine(request)
     assert (verified.is_ready, verified.counts_as_attempt) == (False, counts)
     again = await maintenance_machine.check_machine_power(REF)
     assert (again.sign, again.counts_as_attempt) == (PowerState.WAIT, counts)
     if failure.retry_after:
-        assert look.wait_seconds >= 20
+        assert result.wait_seconds >= 20
         assert verified.wait_seconds >= 20
         assert again.wait_seconds >= 20
 
 
-async def test_the_first_look_serves_the_health_check_before_too(
+async def test_the_first_preflight_serves_the_health_check_before_too(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     azure = await prepare(storage, monkeypatch, shown("running"))
-    await machine.preflight_machine(LOOK)
+    await machine.preflight_machine(PREFLIGHT)
     assert azure.kept_for == [Moment.BEFORE]
 
 
-async def test_what_is_known_of_a_machine_is_not_learned_anew(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_known_facts_of_a_machine_are_not_written_anew(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     body = sample("running")
     body["properties"]["storageProfile"]["osDisk"]["osType"] = "Windows"
     await prepare(storage, monkeypatch, MachineView.read(body))
-    await machine.preflight_machine(LOOK)
+    await machine.preflight_machine(PREFLIGHT)
     row = await storage.machines.get(RUN_ID, KEY)
     assert row is not None
     assert row.os_type == "Linux"
@@ -170,8 +168,8 @@ async def test_an_assessment_that_is_not_outdated_counts(
     found = AssessmentSummary(status="Succeeded", at=NOW - timedelta(minutes=5))
     done = InstallationSummary(status="Succeeded") if is_done_here else None
     await prepare(storage, monkeypatch, read, assessment=found, installation=done)
-    look = await machine.preflight_machine(LOOK)
-    assert (look.assessment, look.assess_attempt) == (found, 1)
+    result = await machine.preflight_machine(PREFLIGHT)
+    assert (result.assessment, result.assess_attempt) == (found, 1)
 
 
 @pytest.mark.parametrize(("known", "attempt"), [(None, 1), (1, 2), (3, 4)])
@@ -189,15 +187,17 @@ async def test_an_assessment_that_is_outdated_is_made_again(
                 created_at=NOW, sent_at=NOW, deadline_at=NOW + timedelta(hours=1), state=IntentState.REFUSED,
             )
         )  # fmt: skip
-    look = await machine.preflight_machine(LOOK)
-    assert (look.assessment, look.assess_attempt) == (None, attempt)
+    result = await machine.preflight_machine(PREFLIGHT)
+    assert (result.assessment, result.assess_attempt) == (None, attempt)
 
 
-async def test_behind_the_window_a_throttled_look_is_the_end(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_throttled_preflight_after_the_window_is_the_end(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await prepare(storage, monkeypatch, THROTTLED, window=timedelta(hours=-1))
-    look = await machine.preflight_machine(LOOK)
-    assert (look.preflight.readiness, look.requeued) == (Readiness.SKIP, False)
-    outcome = look.preflight.outcome
+    result = await machine.preflight_machine(PREFLIGHT)
+    assert (result.preflight.readiness, result.requeued) == (Readiness.SKIP, False)
+    outcome = result.preflight.outcome
     assert outcome is not None
     assert (outcome.outcome, outcome.reason) == (OutcomeKind.FAILED, Reason.THROTTLED)
     assert "too many GETs" in outcome.message
@@ -207,14 +207,14 @@ async def test_one_that_goes_on_in_the_next_window_is_left_for_it(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await prepare(storage, monkeypatch, THROTTLED, window=timedelta(hours=-1), policy=GOES_ON, powered_on_by_run=True)
-    look = await machine.preflight_machine(LOOK)
-    assert (look.requeued, look.powered_on_by_run) == (True, True)
+    result = await machine.preflight_machine(PREFLIGHT)
+    assert (result.requeued, result.powered_on_by_run) == (True, True)
 
 
 async def test_an_assessment_run_waits_behind_its_window(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     await prepare(storage, monkeypatch, THROTTLED, window=timedelta(hours=-1), mode=Mode.ASSESS)
-    look = await machine.preflight_machine(LOOK)
-    assert (look.preflight.readiness, look.counts_as_attempt) == (Readiness.WAIT, False)
+    result = await machine.preflight_machine(PREFLIGHT)
+    assert (result.preflight.readiness, result.counts_as_attempt) == (Readiness.WAIT, False)
 
 
 # --- power
@@ -243,7 +243,7 @@ async def test_calls_of_power(storage: Storage, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(("minutes", "least", "most"), [(1, 20, 33), (10, 60, 60)])
-async def test_a_change_of_power_that_takes_long_is_looked_at_less_often(
+async def test_a_change_of_power_that_takes_long_is_polled_less_often(
     storage: Storage, monkeypatch: pytest.MonkeyPatch, minutes: int, least: float, most: float
 ) -> None:
     await prepare(storage, monkeypatch, shown("running"), BROKEN, powered_on_by_run=True)
@@ -285,7 +285,7 @@ async def test_a_throttled_restart_keeps_all_its_time(storage: Storage, monkeypa
     assert azure.sent == ["restart"] * 4
 
 
-async def test_a_restart_that_another_execution_asks_for_is_looked_at_later(
+async def test_a_restart_that_another_execution_sends_is_polled_later(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     azure = await prepare(storage, monkeypatch, shown("running"))
@@ -299,9 +299,9 @@ async def test_a_restart_that_another_execution_asks_for_is_looked_at_later(
     assert azure.sent == []
 
 
-@pytest.mark.parametrize(("stage", "gives_up"), [(Stage.RESTARTING, True), (Stage.INSTALLED, False)])
+@pytest.mark.parametrize(("stage", "fails"), [(Stage.RESTARTING, True), (Stage.INSTALLED, False)])
 async def test_a_restart_in_another_window_has_all_its_time_again(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch, stage: Stage, gives_up: bool
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, stage: Stage, fails: bool
 ) -> None:
     azure = await prepare(storage, monkeypatch, shown("running"), BROKEN)
     at = NOW
@@ -310,7 +310,7 @@ async def test_a_restart_in_another_window_has_all_its_time_again(
     at += timedelta(minutes=40)
     await storage.machines.update(RUN_ID, KEY, stage)
     again = await power.restart_machine(REF)
-    assert (again.wait_seconds == 0) is gives_up
+    assert (again.wait_seconds == 0) is fails
     assert azure.sent == ["restart"] * 2
 
 
@@ -372,7 +372,7 @@ async def test_a_restart_that_shows_is_followed_from_then_on(storage: Storage, m
 
 
 @pytest.mark.parametrize(("failure", "counts"), ANSWERS)
-async def test_a_restart_that_cannot_be_looked_for_stays_open(
+async def test_a_restart_that_cannot_be_checked_stays_open(
     storage: Storage, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool
 ) -> None:
     azure = await prepare(storage, monkeypatch, failure)
@@ -392,7 +392,7 @@ async def test_a_restart_that_cannot_be_looked_for_stays_open(
 # --- health
 
 
-async def test_health_is_looked_for_as_long_as_it_is_throttled(
+async def test_health_is_checked_for_as_long_as_it_is_throttled(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     off = {"health": {"resourceHealth": False}}

@@ -96,7 +96,7 @@ async def freeze(storage: Storage, start: datetime, end: datetime, **fields: Any
     await storage.freezes.put(parse_freeze(bounds | fields, name="year-end"), actor="ann", at=OPENS)
 
 
-async def look() -> NextWindow:
+async def find() -> NextWindow:
     return await window.find_next_window(RunRef(run_id=RUN))
 
 
@@ -116,7 +116,7 @@ class TestCutoff:
         assert await self.cutoff(Step.RESTART) == END - 10 * MINUTE
 
     @pytest.mark.parametrize(("systems", "minutes"), [([], 20), (["Linux"], 20), (["Windows"], 25)])
-    async def test_whoever_needs_least_decides(
+    async def test_the_shortest_machine_decides(
         self, storage: Storage, clock: Clock, systems: list[str], minutes: int
     ) -> None:
         await begin(storage, changes=LEAST | {"scope": {"locations": ["westeurope"], "osTypes": systems}})
@@ -129,7 +129,7 @@ class TestCutoff:
 
 class TestNextWindow:
     async def test_the_run_shows_what_it_waits_for_and_keeps_the_window(self, storage: Storage, run: Run) -> None:
-        assert await look() == NextWindow(opens_at=NEXT, ends_at=NEXT + 4 * HOUR)
+        assert await find() == NextWindow(opens_at=NEXT, ends_at=NEXT + 4 * HOUR)
         waiting = await stored(storage)
         assert (waiting.state, waiting.waiting_for) == (
             RunState.AWAITING_WINDOW,
@@ -143,17 +143,17 @@ class TestNextWindow:
     async def test_asked_again_when_the_window_opens_it_is_the_same_one(
         self, storage: Storage, run: Run, clock: Clock
     ) -> None:
-        first = await look()
+        first = await find()
         for late in (timedelta(0), MINUTE, 3 * HOUR):
             clock.now = NEXT + late
-            assert await look() == first
+            assert await find() == first
         clock.now = NEXT + 3 * HOUR + MINUTE
-        assert (await look()).opens_at == AFTER_NEXT
+        assert (await find()).opens_at == AFTER_NEXT
 
     async def test_an_open_window_is_gone_on_in_and_used_once(self, storage: Storage, run: Run, clock: Clock) -> None:
-        await look()
+        await find()
         clock.now = NEXT + MINUTE
-        again = await look()
+        again = await find()
         assert again.ends_at is not None
         opened = OpenWindow(run_id=RUN, ends_at=again.ends_at)
         for _ in range(2):
@@ -165,11 +165,11 @@ class TestNextWindow:
         further = await storage.runs.get(RUN)
         assert further is not None
         assert further.windows == 2
-        assert (await look()).opens_at == AFTER_NEXT
+        assert (await find()).opens_at == AFTER_NEXT
 
-    async def test_a_person_s_pause_of_the_run_outlasts_the_wait(self, storage: Storage, run: Run) -> None:
+    async def test_a_pause_by_command_outlasts_the_wait(self, storage: Storage, run: Run) -> None:
         await storage.runs.pause(RUN, Command(actor="ann", reason="storm", at=OPENS))
-        await look()
+        await find()
         await window.enter_window(OpenWindow(run_id=RUN, ends_at=NEXT + 4 * HOUR))
         paused = await stored(storage)
         assert (paused.state, paused.paused_from_state, paused.window_end) == (
@@ -179,45 +179,45 @@ class TestNextWindow:
         )
 
     async def test_what_people_say_meanwhile_counts(self, storage: Storage, run: Run, clock: Clock) -> None:
-        await look()
+        await find()
         await storage.overrides.skip("monthly", Skip(occurrence=NEXT, actor="ann", reason="x", at=OPENS))
-        assert (await look()).opens_at == AFTER_NEXT
+        assert (await find()).opens_at == AFTER_NEXT
         await storage.overrides.unskip("monthly", NEXT, actor="ann", reason="x", at=OPENS)
         await freeze(storage, NEXT, NEXT + HOUR)
-        assert (await look()).opens_at == AFTER_NEXT
+        assert (await find()).opens_at == AFTER_NEXT
         await storage.freezes.delete("year-end", actor="ann", reason="x", at=OPENS)
         await storage.overrides.pause("monthly", Pause(actor="ann", reason="x", at=OPENS))
-        assert (await look()).opens_at == NEXT
+        assert (await find()).opens_at == NEXT
         clock.now = NEXT
-        assert (await look()).opens_at == AFTER_NEXT
+        assert (await find()).opens_at == AFTER_NEXT
         await storage.overrides.resume("monthly", actor="ann", reason="x", at=OPENS)
-        assert (await look()).opens_at == NEXT
+        assert (await find()).opens_at == NEXT
         await change(storage, schedule=SCHEDULE | {"recurrence": "third Tuesday"})
-        assert (await look()).opens_at == NEXT + 7 * DAY
+        assert (await find()).opens_at == NEXT + 7 * DAY
 
     async def test_no_window_is_in_sight(self, storage: Storage, run: Run) -> None:
         await change(storage, enabled=False)
-        assert await look() == NextWindow()
+        assert await find() == NextWindow()
         await change(storage, schedule=None)
-        assert await look() == NextWindow()
+        assert await find() == NextWindow()
         broken = DOCUMENT | {"schedule": SCHEDULE | {"timeZone": "Mars/Olympus"}}
         await storage.policies.put("monthly", broken, if_match=None, if_none_match=False, at=OPENS)
-        assert await look() == NextWindow()
+        assert await find() == NextWindow()
         await storage.policies.delete("monthly", if_match=None)
-        assert await look() == NextWindow()
+        assert await find() == NextWindow()
         assert (await stored(storage)).state is RunState.RUNNING
         assert (await storage.overrides.get("monthly")).carry_overs == []
 
     async def test_a_run_without_a_window_does_not_wait_for_one(self, storage: Storage, clock: Clock) -> None:
         await begin(storage, None)
-        assert await look() == NextWindow()
+        assert await find() == NextWindow()
 
     async def test_the_end_of_the_run_gives_the_windows_back(self, storage: Storage, run: Run, clock: Clock) -> None:
-        await look()
+        await find()
         clock.now = NEXT + HOUR
         for _ in range(2):
             await close_run(CloseRun(run_id=RUN, state=RunState.COMPLETED, reason=""))
-        assert await look() == NextWindow()
+        assert await find() == NextWindow()
         controls = await storage.overrides.get("monthly")
         policy = parse_policy(DOCUMENT)
         # The one that it used stays its own, so that no second run begins in what is left of it.
@@ -229,45 +229,45 @@ class TestFrozenMachines:
     SHOP = machine(1, tags={"App": "shop"}, stage=Stage.ASSESSED)
     MAIL = machine(2, tags={"App": "mail"}, stage=Stage.ASSESSED)
 
-    async def look_at(self, key: str) -> tuple[OutcomeKind, Reason, str] | None:
+    async def judge(self, key: str) -> tuple[OutcomeKind, Reason, str] | None:
         outcome = await window.frozen(await load_machine(RUN, key))
         return outcome and (outcome.outcome, outcome.reason, outcome.message)
 
     async def test_tags_decide_at_this_very_moment(self, storage: Storage, run: Run, clock: Clock) -> None:
         await storage.machines.add(RUN, [self.SHOP, self.MAIL])
-        assert await self.look_at(self.SHOP.key) is None
+        assert await self.judge(self.SHOP.key) is None
         await freeze(storage, clock.now, clock.now + HOUR, tags={"values": {"app": ["Shop"]}})
-        assert await self.look_at(self.SHOP.key) == (
+        assert await self.judge(self.SHOP.key) == (
             OutcomeKind.SKIPPED,
             Reason.FROZEN,
             "The machine is frozen until 2026-11-10 23:00 UTC by year-end: closing",
         )
-        assert await self.look_at(self.MAIL.key) is None
+        assert await self.judge(self.MAIL.key) is None
         clock.now += HOUR
-        assert await self.look_at(self.SHOP.key) is None
+        assert await self.judge(self.SHOP.key) is None
 
     async def test_a_freeze_of_the_policy_that_begins_during_the_run_holds_the_rest(
         self, storage: Storage, run: Run, clock: Clock
     ) -> None:
         await storage.machines.add(RUN, [self.SHOP])
         await freeze(storage, clock.now + MINUTE, clock.now + HOUR, policies=["monthly"])
-        assert await self.look_at(self.SHOP.key) is None
+        assert await self.judge(self.SHOP.key) is None
         clock.now += MINUTE
-        assert await self.look_at(self.SHOP.key) is not None
+        assert await self.judge(self.SHOP.key) is not None
 
     @pytest.mark.parametrize("stage", [Stage.ASSESSED, Stage.INSTALLED])
     async def test_nothing_is_asked_of_azure_for_a_frozen_machine(
         self, storage: Storage, run: Run, clock: Clock, stage: Stage
     ) -> None:
-        """There is no Azure here: whoever called it would fail."""
+        """There is no Azure here: a call of it would fail."""
         await storage.machines.add(RUN, [self.SHOP.model_copy(update={"stage": stage})])
         await freeze(storage, clock.now, clock.now + HOUR)
         request = PreflightRequest(run_id=RUN, machine_key=self.SHOP.key, start_stopped=True)
-        look = await preflight_machine(request)
-        assert look.preflight.readiness is Readiness.SKIP
-        assert look.preflight.outcome is not None
-        assert look.preflight.outcome.reason is Reason.FROZEN
+        result = await preflight_machine(request)
+        assert result.preflight.readiness is Readiness.SKIP
+        assert result.preflight.outcome is not None
+        assert result.preflight.outcome.reason is Reason.FROZEN
         install = StartOperation(run_id=RUN, machine_key=self.SHOP.key, kind=OperationKind.INSTALL, attempt=1)
         started = await install_patches(install)
-        assert (started.state, started.outcome) == (StartState.ENDED, look.preflight.outcome)
+        assert (started.state, started.outcome) == (StartState.ENDED, result.preflight.outcome)
         assert await storage.intents.get(RUN, self.SHOP.key, OperationKind.INSTALL) is None

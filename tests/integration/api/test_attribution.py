@@ -32,8 +32,8 @@ async def last_line(storage: Storage, subject: str, action: str) -> tuple[str, s
     return line["actor"], line["actorId"], line["proven"]
 
 
-async def every_order(storage: Storage, headers: dict[str, str], *, typed: bool) -> dict[str, tuple[str, str, bool]]:
-    """Give every order of a policy, a freeze and a run, and read who gave it, by action."""
+async def every_command(storage: Storage, headers: dict[str, str], *, typed: bool) -> dict[str, tuple[str, str, bool]]:
+    """Send every command to a policy, a freeze and a run, and read its actor, by action."""
     engine = Engine()
     query = REASON if typed else {"reason": "maintenance"}
     reason: Any = REASON if typed else {"reason": "maintenance"}
@@ -88,19 +88,19 @@ async def every_order(storage: Storage, headers: dict[str, str], *, typed: bool)
 
 
 @pytest.mark.usefixtures("roles")
-async def test_every_order_of_a_signed_in_person_keeps_name_object_id_and_proof(storage: Storage) -> None:
-    found = await every_order(storage, SIGNED, typed=True)
+async def test_every_command_of_a_signed_in_person_keeps_name_object_id_and_proof(storage: Storage) -> None:
+    found = await every_command(storage, SIGNED, typed=True)
     assert found == dict.fromkeys(found, PROVEN)
 
 
 async def test_every_order_of_a_key_holder_shows_the_typed_name_as_claimed(storage: Storage) -> None:
     forged = {key: value for key, value in SIGNED.items() if key != "x-ms-client-principal-name"}
-    found = await every_order(storage, forged, typed=True)
+    found = await every_command(storage, forged, typed=True)
     assert found == dict.fromkeys(found, TYPED)
 
 
 async def test_every_order_without_a_name_is_of_the_api(storage: Storage) -> None:
-    found = await every_order(storage, {}, typed=False)
+    found = await every_command(storage, {}, typed=False)
     assert found == dict.fromkeys(found, NO_PERSON)
 
 
@@ -111,7 +111,7 @@ async def test_no_key_holder_goes_by_the_name_of_a_part_of_the_app(storage: Stor
 
 
 @pytest.mark.usefixtures("platform")
-async def test_keys_beside_a_sign_in_keep_who_is_signed_in(storage: Storage, monthly: str) -> None:
+async def test_a_sign_in_wins_over_keys(storage: Storage, monthly: str) -> None:
     headers = signed_in(ANA, name="ana@example.org")
     assert (await call(policy_schedule.pause_policy, body=REASON, headers=headers, name=monthly)).status == 200
     assert await last_line(storage, monthly, "policy_paused") == PROVEN
@@ -125,7 +125,7 @@ async def test_the_id_of_another_provider_is_no_object_id(storage: Storage, mont
 
 
 @pytest.mark.usefixtures("roles")
-async def test_an_export_keeps_who_has_the_evidence(storage: Storage) -> None:
+async def test_an_export_keeps_its_actor(storage: Storage) -> None:
     await storage.runs.create(run())
     await storage.runs.close(RUN, RunState.COMPLETED, "", NOW)
     count = await storage.evidence.count(RUN)

@@ -33,12 +33,12 @@ async def ask(name: str, headers: dict[str, str], body: object = b"", **parts: A
 
 @pytest.mark.usefixtures("storage", "roles", "no_identity")
 @pytest.mark.parametrize("name", GUARDED)
-async def test_a_function_lets_in_who_has_its_role_and_nobody_else(name: str) -> None:
+async def test_a_route_is_open_to_its_role_alone(name: str) -> None:
     needed = ROUTES[name].role
     assert needed is not None
-    nobody = await ask(name, {})
-    assert (nobody.status, nobody.headers["WWW-Authenticate"]) == (401, "Bearer")
-    assert nobody.problem["detail"] == "Sign in."
+    anonymous = await ask(name, {})
+    assert (anonymous.status, anonymous.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert anonymous.problem["detail"] == "Sign in."
     without = await ask(name, signed_in(ANA, "owner"))
     # Which role it takes is in the documentation, and in no answer.
     assert (without.status, without.problem["detail"]) == (403, "You may not do this.")
@@ -87,7 +87,7 @@ FORGED: dict[str, dict[str, str]] = {
 
 @pytest.mark.usefixtures("storage", "roles")
 @pytest.mark.parametrize("headers", FORGED.values(), ids=FORGED)
-async def test_what_the_platform_does_not_write_is_not_believed(headers: dict[str, str]) -> None:
+async def test_forged_headers_are_refused(headers: dict[str, str]) -> None:
     for name in ("list_runs", "cancel_run", "approve_ring"):
         answer = await ask(name, headers, runId=RUN)
         assert answer.status == 401
@@ -96,7 +96,7 @@ async def test_what_the_platform_does_not_write_is_not_believed(headers: dict[st
 
 
 @pytest.mark.usefixtures("storage", "roles")
-async def test_nobody_is_believed_while_app_service_authentication_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_principals_are_refused_while_app_service_authentication_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WEBSITE_AUTH_ENABLED")
     answer = await ask("list_runs", signed_in(ANA, "reader", "operator", "approver"))
     assert answer.status == 401
@@ -203,7 +203,7 @@ SNAPSHOT: dict[str, Any] = {
         {"name": "broad", "approval": {"within": "PT4H", "requireSecondPerson": True}},
     ],
 }
-BY_NOBODY = (TriggerKind.TIMER, TriggerKind.WEBHOOK, TriggerKind.EVENT_GRID)
+UNATTENDED = (TriggerKind.TIMER, TriggerKind.WEBHOOK, TriggerKind.EVENT_GRID)
 
 
 async def begin(storage: Storage, trigger: Trigger, author_id: str = CLEO) -> Engine:
@@ -230,9 +230,9 @@ async def stored(storage: Storage, run_id: str = RUN) -> Run:
 
 
 @pytest.mark.usefixtures("roles")
-async def test_nobody_approves_a_run_that_they_started_where_the_policy_says_so(storage: Storage) -> None:
+async def test_self_approval_is_refused_where_the_policy_requires_a_second_person(storage: Storage) -> None:
     engine = await begin(storage, Trigger(kind=TriggerKind.HTTP, actor="ana@example.org", actor_id=ANA))
-    refused = await approve(engine, ANA, name="somebody-else@example.org")
+    refused = await approve(engine, ANA, name="another@example.org")
     assert refused.status == 403
     assert "another person" in refused.problem["detail"]
     assert (await stored(storage)).decisions == {}
@@ -243,21 +243,21 @@ async def test_nobody_approves_a_run_that_they_started_where_the_policy_says_so(
 
 
 @pytest.mark.usefixtures("roles")
-async def test_whoever_started_a_run_may_reject_it_and_approve_what_is_not_for_others(storage: Storage) -> None:
+async def test_the_starter_may_reject_and_approve_rings_without_a_second_person(storage: Storage) -> None:
     engine = await begin(storage, Trigger(kind=TriggerKind.HTTP, actor="ana", actor_id=ANA))
     assert (await approve(engine, ANA, "canary")).status == 202
     assert (await approve(engine, ANA, command=run_commands.reject_ring)).status == 202
 
 
 @pytest.mark.usefixtures("roles")
-@pytest.mark.parametrize("kind", BY_NOBODY)
-async def test_a_run_that_nobody_started_is_approved_by_any_approver(storage: Storage, kind: TriggerKind) -> None:
+@pytest.mark.parametrize("kind", UNATTENDED)
+async def test_an_unattended_run_is_approved_by_any_approver(storage: Storage, kind: TriggerKind) -> None:
     engine = await begin(storage, Trigger(kind=kind, actor="timer"))
     assert (await approve(engine, ANA)).status == 202
 
 
 @pytest.mark.usefixtures("roles")
-@pytest.mark.parametrize("kind", [*BY_NOBODY, TriggerKind.HTTP])
+@pytest.mark.parametrize("kind", [*UNATTENDED, TriggerKind.HTTP])
 async def test_the_author_of_the_policy_approves_no_run_of_it(storage: Storage, kind: TriggerKind) -> None:
     """However the run began: a timer starts what its author wrote, too."""
     trigger = Trigger(kind=kind, actor="x", actor_id=BEN if kind is TriggerKind.HTTP else "")
@@ -269,7 +269,7 @@ async def test_the_author_of_the_policy_approves_no_run_of_it(storage: Storage, 
 
 
 @pytest.mark.usefixtures("roles")
-async def test_where_the_author_is_not_known_there_is_no_second_person(storage: Storage) -> None:
+async def test_without_a_known_author_there_is_no_second_person(storage: Storage) -> None:
     engine = await begin(storage, Trigger(kind=TriggerKind.TIMER, actor="timer"), author_id="")
     assert (await approve(engine, ANA)).status == 403
     # That of a run from before authors were kept is not known either.
@@ -281,7 +281,7 @@ async def test_where_the_author_is_not_known_there_is_no_second_person(storage: 
 
 
 @pytest.mark.usefixtures("roles")
-async def test_whoever_started_or_retried_a_run_approves_no_retry_of_it(storage: Storage) -> None:
+async def test_a_retry_is_not_approved_by_those_who_started_or_retried_the_run(storage: Storage) -> None:
     await put_rules(SNAPSHOT)
     engine = await begin(storage, Trigger(kind=TriggerKind.HTTP, actor="ana", actor_id=ANA))
     await end_machine(storage)
@@ -330,7 +330,7 @@ async def test_a_line_that_a_dead_worker_owes_is_the_authors(storage: Storage) -
 
 
 @pytest.mark.usefixtures("roles")
-async def test_a_policy_whose_author_is_not_known_has_the_one_who_writes_it_again(storage: Storage) -> None:
+async def test_a_policy_without_a_known_author_gets_the_next_one(storage: Storage) -> None:
     await storage.policies.put(
         "monthly", parse_policy(POLICY, name="monthly").to_wire(), if_match=None, if_none_match=False, at=NOW
     )
@@ -341,7 +341,7 @@ async def test_a_policy_whose_author_is_not_known_has_the_one_who_writes_it_agai
 
 
 @pytest.mark.usefixtures("roles")
-async def test_a_policy_and_its_runs_keep_who_wrote_it(storage: Storage) -> None:
+async def test_a_policy_and_its_runs_keep_the_author(storage: Storage) -> None:
     await call(policies.put_policy, body=POLICY, headers=signed_in(CLEO, "author", name="cleo"), name="monthly")
     policy = await storage.policies.get("monthly")
     assert policy
@@ -384,7 +384,7 @@ async def test_an_inline_policy_never_goes_by_the_name_of_a_stored_one(storage: 
 
 
 @pytest.mark.usefixtures("guarded")
-async def test_an_approval_says_what_was_approved(storage: Storage) -> None:
+async def test_an_approval_is_audited_with_what_was_approved(storage: Storage) -> None:
     given = {"policy": {**GUARDED_POLICY, **SCRIPT}}
     engine = Engine()
     started = await call(runs.start_run, body=given, headers=signed_in(CLEO, "author"), engine=engine)
@@ -401,7 +401,7 @@ async def test_an_approval_says_what_was_approved(storage: Storage) -> None:
 
 
 @pytest.mark.usefixtures("platform")
-async def test_keys_do_not_tell_two_people_apart(storage: Storage) -> None:
+async def test_keys_make_no_second_person(storage: Storage) -> None:
     engine = await begin(storage, Trigger(kind=TriggerKind.HTTP, actor="ana"))
     refused = await approve(engine, BEN)
     assert (refused.status, refused.problem["detail"]) == (
@@ -416,7 +416,7 @@ async def test_keys_do_not_tell_two_people_apart(storage: Storage) -> None:
 
 
 @pytest.mark.usefixtures("roles")
-async def test_a_start_a_retry_and_a_run_now_keep_who_started_them(storage: Storage, monthly: str) -> None:
+async def test_a_start_a_retry_and_a_run_now_keep_their_actor(storage: Storage, monthly: str) -> None:
     operator = signed_in(ANA, "operator", name="ana@example.org")
     started = await call(runs.start_run, body={"policy": monthly}, headers=operator, engine=Engine())
     ordered = await call(

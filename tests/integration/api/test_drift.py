@@ -49,7 +49,7 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, An
     """The ready document of a simulator with four machines, which each test leaves as they are."""
     folder = tmp_path_factory.mktemp("doctor")
     machines = [
-        entry("nobody", bypass=True),
+        entry("unpatched", bypass=True),
         entry("scheduled", bypass=True),
         entry("azure", bypass=False),
         entry("image", bypass=False, mode="ImageDefault"),
@@ -101,7 +101,7 @@ async def examined(**query: str) -> DriftReport:
 
 
 def by_kind(report: DriftReport) -> dict[str, set[str]]:
-    """The names of what is found, by kind; that nobody has assessed these machines goes without saying."""
+    """The names of what is found, by kind; none of these machines has an assessment, which is left out."""
     found: dict[str, set[str]] = {}
     for finding in report.findings:
         if finding.kind is not FindingKind.STALE_ASSESSMENT:
@@ -115,7 +115,7 @@ async def test_the_fleet_is_read_and_judged(azure: httpx.AsyncClient, storage: S
     report = await examined()
     assert (report.machines, report.configurations) == (4, 2)
     assert by_kind(report) == {
-        FindingKind.UNPATCHED: {"nobody", "azure"},
+        FindingKind.UNPATCHED: {"unpatched", "azure"},
         FindingKind.OS_MANAGED: {"image"},
         FindingKind.SAME_START: {"scheduled"},
     }
@@ -131,11 +131,11 @@ async def test_the_fleet_is_read_and_judged(azure: httpx.AsyncClient, storage: S
 
     pause = Pause(actor="ann", reason="holidays", at=datetime.now(UTC))
     await storage.overrides.pause("monthly", pause)
-    (nobody,) = (await examined(kind="unpatched", subject="NOBODY")).findings
-    assert "is paused by ann: holidays" in nobody.evidence
+    (unpatched,) = (await examined(kind="unpatched", subject="UNPATCHED")).findings
+    assert "is paused by ann: holidays" in unpatched.evidence
 
 
-async def test_what_is_asked_for_wrongly_is_refused(storage: Storage):
+async def test_wrong_parameters_are_refused(storage: Storage):
     del storage
     answered = await call(drift.examine_fleet, query={"kind": "unpatched,flu"})
     assert (answered.status, answered.paths) == (400, ["kind"])

@@ -73,7 +73,7 @@ async def test_policies_of_patchwave_count(azure: httpx.AsyncClient, storage: St
     assert machines["scenario-8"]["policies"] == []
 
 
-async def test_the_table_of_who_is_not_eligible(azure: httpx.AsyncClient):
+async def test_the_table_of_machines_that_are_not_eligible(azure: httpx.AsyncClient):
     answered = await call(fleet.list_fleet_eligibility)
     assert answered.status == 200, answered.text
     found = answered.json
@@ -91,7 +91,7 @@ async def test_the_table_of_who_is_not_eligible(azure: httpx.AsyncClient):
 @pytest.mark.parametrize(
     ("query", "path"),
     [
-        ({"patchedBy": "somebody"}, "patchedBy"),
+        ({"patchedBy": "magic"}, "patchedBy"),
         ({"subscription": "x"}, "subscriptions[0]"),
         ({"machine": "/subscriptions/x"}, "machineIds[0]"),
         ({"osType": "plan9"}, "osTypes[0]"),
@@ -119,7 +119,7 @@ async def test_azure_that_refuses_is_a_502(azure: httpx.AsyncClient):
     assert "could not be listed" in answered.problem["detail"]
 
 
-async def test_versions_of_agents_that_cannot_be_read_are_unknown_and_said_so(azure: httpx.AsyncClient):
+async def test_unreadable_versions_of_agents_are_unknown_and_noted(azure: httpx.AsyncClient):
     rule = {"match": {"operation": "list"}, "effect": {"status": 403}}
     assert (await azure.post("/_sim/faults", json=rule)).status_code == 201
     found = (await call(fleet.list_fleet_eligibility)).json

@@ -56,7 +56,7 @@ async def test_a_wrong_freeze_is_refused_with_every_error(storage: Storage, body
     assert await storage.freezes.list_all() == []
 
 
-async def test_a_slip_in_the_name_of_a_policy_is_told(storage: Storage, monthly: str) -> None:
+async def test_a_slip_in_the_name_of_a_policy_is_noted(storage: Storage, monthly: str) -> None:
     refused = await call(put_freeze, body=FREEZE | {"policies": [monthly, "adhoc", "montly", "x"]}, name="year-end")
     assert refused.status == 400
     assert [(error["path"], error["message"]) for error in refused.problem["errors"]] == [
@@ -74,7 +74,7 @@ async def test_a_name_that_no_freeze_may_have(storage: Storage, name: str) -> No
     assert (await call(delete_freeze, query={"reason": "x"}, name=name)).problem["status"] == 404
 
 
-async def test_a_deletion_says_why(storage: Storage) -> None:
+async def test_a_deletion_has_its_reason(storage: Storage) -> None:
     await call(put_freeze, body=FREEZE, name="year-end")
     assert (await call(delete_freeze, name="year-end")).paths == ["reason"]
     assert (await call(get_freeze, name="year-end")).status == 200

@@ -1,4 +1,4 @@
-"""Health: shallow for everybody, deep for holders of the key, and never a detail too much."""
+"""Health: shallow for all callers, deep for holders of the key, and never a detail too much."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def deep(key: str | None = KEY) -> Answer:
     return await call(health.health, query={"deep": "1"}, headers=headers)
 
 
-async def test_the_shallow_answer_asks_nothing_of_anybody(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_shallow_answer_reads_nothing(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
 
     async def check(of: object, *_: object) -> None:
@@ -88,7 +88,7 @@ async def test_the_health_key_counts_in_its_header_alone() -> None:
 
 
 @pytest.mark.parametrize("key", [None, "", "x"])
-async def test_without_a_configured_key_nobody_gets_the_deep_answer(
+async def test_without_a_configured_key_there_is_no_deep_answer(
     storage: Storage, monkeypatch: pytest.MonkeyPatch, key: str | None
 ) -> None:
     monkeypatch.delenv("PATCHWAVE_HEALTH_KEY", raising=False)
@@ -119,7 +119,7 @@ def wrong(keyed: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("wrong")
-async def test_which_settings_are_wrong_is_told_to_nobody_without_the_key(caplog: pytest.LogCaptureFixture) -> None:
+async def test_wrong_settings_are_named_to_holders_of_the_key_alone(caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(3):
         answer = await call(health.health)
         assert (answer.status, answer.json) == (503, {"status": "unhealthy", "settings": "not valid"})

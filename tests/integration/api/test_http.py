@@ -209,7 +209,7 @@ def test_a_large_body_is_read() -> None:
     assert parse_json(json.dumps(document).encode()) == document
 
 
-async def test_an_order_with_thousands_of_unknown_keys_tells_fifty(storage: Storage) -> None:
+async def test_a_body_with_thousands_of_unknown_keys_lists_fifty(storage: Storage) -> None:
     answer = await call(
         run_commands.pause_run, body=_keys(900), engine=Engine(), runId="20261110T190000Z-monthly-1a2b3c4d"
     )
@@ -229,7 +229,7 @@ async def test_a_query_parameter_is_not_endless(storage: Storage) -> None:
     assert (answer.status, answer.paths) == (400, ["cursor"])
 
 
-def test_a_refusal_lists_fifty_errors_and_says_how_many_more_there_are() -> None:
+def test_a_refusal_lists_fifty_errors_and_counts_the_others() -> None:
     problems = [Problem(path=f"x[{number}]", message="is wrong") for number in range(250)]
     told = json.loads(ApiProblem(400, "The request is not valid.", errors=problems).to_response().get_body())["errors"]
     assert [each["path"] for each in told] == [f"x[{number}]" for number in range(50)] + ["$"]

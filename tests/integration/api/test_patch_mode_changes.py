@@ -50,7 +50,7 @@ async def order(what: str, change: dict[str, Any], engine: Engine | None = None)
     return await call(function, body=ORDER, engine=engine, changeId=change["id"])
 
 
-async def test_a_plan_says_what_becomes_of_each_machine_and_changes_nothing(azure: httpx.AsyncClient):
+async def test_a_plan_has_the_change_of_each_machine_and_changes_nothing(azure: httpx.AsyncClient):
     before = (await azure.get("/_sim/requests", params={"limit": "1"})).json()["count"]
     change = await plan("scenario-1", "scenario-3", "scenario-8", "not-there", reason="move")
     assert (change["state"], change["machines"], change["toChange"]) == ("planned", 4, 2)
@@ -164,7 +164,7 @@ async def test_changes_are_listed_newest_first(storage: Storage):
     assert [each["id"] for each in behind.json["changes"]] == [older]
 
 
-async def test_old_changes_go_like_runs_and_those_under_way_stay(storage: Storage):
+async def test_old_changes_are_purged_like_runs_and_those_in_progress_stay(storage: Storage):
     gone, busy = (
         await stored(storage, timedelta(days=500)),
         await stored(storage, timedelta(days=501), ChangeState.RUNNING),

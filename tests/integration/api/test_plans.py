@@ -139,7 +139,7 @@ async def test_a_stored_policy_with_overrides(azure: httpx.AsyncClient, storage:
     assert {machine.lane for machine in plan.machines} == {"westeurope"}
 
 
-async def test_what_the_last_runs_tell_is_used(azure: httpx.AsyncClient, storage: Storage):
+async def test_durations_of_the_last_runs_are_used(azure: httpx.AsyncClient, storage: Storage):
     now = datetime.now(UTC)
     await ended(storage, 0, now - timedelta(hours=1), now)
     await ended(storage, 1, now - timedelta(hours=30), now)
@@ -219,7 +219,7 @@ async def ended(
     await storage.results.record_outcome(run_id, identity.key, outcome, at=at, installation=None, patches=[])
 
 
-async def test_ids_that_nobody_found(azure: httpx.AsyncClient):
+async def test_ids_that_do_not_exist(azure: httpx.AsyncClient):
     asked = [machine_id(1), machine_id(77)]
     plan = Plan.from_wire((await call(plans.plan_dry_run, body={"policy": policy(scope={"machineIds": asked})})).json)
     assert [machine.id for machine in plan.machines] == [machine_id(1)]

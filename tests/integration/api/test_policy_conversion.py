@@ -1,4 +1,4 @@
-"""Moving in and out over HTTP: nothing is stored, nothing is changed, and every refusal says what to do."""
+"""Import and export over HTTP: nothing is stored, nothing is changed, and every refusal says what to do."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ async def test_a_request_to_import_that_is_wrong(azure: Azure, body: dict[str, A
     assert (answered.status, answered.problem["errors"][0]["path"]) == (400, path)
 
 
-async def test_what_azure_refuses_is_told(azure: Azure) -> None:
+async def test_a_refusal_of_azure_is_passed_on(azure: Azure) -> None:
     azure.answer = ArmFailure(status=404, code="ResourceNotFound", message="gone")
     assert (await call(policy_conversion.import_policy, body={"configurationId": ID})).status == 404
     azure.answer = BODY
@@ -124,7 +124,7 @@ async def test_what_azure_refuses_is_told(azure: Azure) -> None:
     assert (answered.status, "No role." in answered.problem["detail"]) == (502, True)
 
 
-async def test_machines_outside_of_the_boundary_are_told_before_any_policy_is_stored(
+async def test_machines_outside_of_the_boundary_are_refused_before_any_policy_is_stored(
     azure: Azure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATCHWAVE_SUBSCRIPTIONS", "99999999-2222-4333-8444-555555555555")

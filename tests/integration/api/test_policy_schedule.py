@@ -1,4 +1,4 @@
-"""The calendar of a policy over HTTP: what comes, and orders about it, each of which may be repeated."""
+"""The calendar of a policy over HTTP: upcoming windows, and overrides, each of which may be repeated."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class TestPause:
         assert await actions(storage) == [("policy_paused", ANN), ("policy_resumed", "api")]
 
     @pytest.mark.usefixtures("platform")
-    async def test_who_is_signed_in_counts_more_than_what_somebody_says(self, storage: Storage, nightly: str) -> None:
+    async def test_a_sign_in_wins_over_a_typed_name(self, storage: Storage, nightly: str) -> None:
         headers = {"x-ms-client-principal-name": "ana@example.org"}
         answer = await call(policy_schedule.pause_policy, body=WHY, headers=headers, name=nightly)
         assert answer.json["pause"]["actor"] == "ana@example.org"
@@ -240,7 +240,7 @@ class TestRunNow:
         engine.failing = False
         assert list(engine.instances) == [] != [(await self.run_now(engine))["id"]] == list(engine.instances)
 
-    async def test_an_old_order_that_came_to_nothing_is_forgotten(
+    async def test_an_old_request_without_a_run_is_removed(
         self, storage: Storage, engine: Engine, nightly: str
     ) -> None:
         old = "20201110T190000Z-nightly-1a2b3c4d"

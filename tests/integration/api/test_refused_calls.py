@@ -105,7 +105,7 @@ async def test_what_a_caller_writes_into_a_refused_call_is_in_no_line(storage: S
 
 
 @pytest.mark.usefixtures("roles")
-async def test_an_override_that_widens_is_traced_with_who_sent_it(storage: Storage, monthly: str) -> None:
+async def test_an_override_that_widens_is_traced_with_its_actor(storage: Storage, monthly: str) -> None:
     body = {"policy": monthly, "overrides": {"maxConcurrent": 1_000}}
     operator = signed_in(ANA, "operator", name="ana@example.org")
     assert (await call(runs.start_run, body=body, headers=operator, engine=Engine())).status == 403
@@ -175,7 +175,7 @@ async def test_a_policy_that_cannot_be_looked_up_changes_no_answer(
     assert "Refused (401): run_webhook of unknown: the call has no signature" in caplog.text
 
 
-async def test_a_wrong_health_key_is_traced_and_a_shallow_look_is_not(storage: Storage) -> None:
+async def test_a_wrong_health_key_is_traced_and_a_shallow_call_is_not(storage: Storage) -> None:
     assert (await call(health.health)).status == 200
     assert await lines(storage) == []
     assert (await call(health.health, query={"deep": "1"}, headers={"x-health-key": "guessed"})).status == 401

@@ -37,7 +37,7 @@ COMMANDS = {
 
 @pytest.fixture
 async def live(storage: Storage, engine: Engine) -> Storage:
-    """Records with a run that is under way and has one machine; the engine knows its orchestration."""
+    """Records with a run in progress that has one machine, and its orchestration in the engine."""
     await begin(storage, engine)
     return storage
 
@@ -118,7 +118,7 @@ async def test_a_rejection_names_its_ring(live: Storage, engine: Engine) -> None
     assert [line["action"] for line in await lines(live)] == ["ring_rejected"]
 
 
-@pytest.mark.parametrize("body", [b"", {"ring": "canary"}, {"ring": "nobody"}])
+@pytest.mark.parametrize("body", [b"", {"ring": "canary"}, {"ring": "missing"}])
 async def test_an_approval_of_nothing_is_refused(live: Storage, engine: Engine, body: object) -> None:
     answer = await give(engine, "approve", body)
     assert answer.status == 409
@@ -179,7 +179,7 @@ async def test_a_wrong_body_is_refused_with_every_path(
     assert not engine.events
 
 
-async def test_whoever_is_signed_in_cannot_be_somebody_else(live: Storage, engine: Engine) -> None:
+async def test_a_signed_in_user_cannot_claim_another_name(live: Storage, engine: Engine) -> None:
     await call(run_commands.pause_run, body={"actor": "root"}, headers=ANA, engine=engine, runId=RUN)
     await give(engine, "resume", {"actor": "ben\n\x1b[31m"})
     last = (await stored(live)).last_commands
@@ -187,7 +187,7 @@ async def test_whoever_is_signed_in_cannot_be_somebody_else(live: Storage, engin
 
 
 class TestCancel:
-    async def test_it_is_written_told_and_audited_once(self, live: Storage, engine: Engine) -> None:
+    async def test_it_is_stored_signalled_and_audited_once(self, live: Storage, engine: Engine) -> None:
         first = await call(run_commands.cancel_run, body={"reason": "why"}, headers=ANA, engine=engine, runId=RUN)
         second = await give(engine, "cancel")
         assert (first.status, second.status) == (202, 202)
@@ -216,7 +216,7 @@ class TestCancel:
         assert list(engine.instances) == [RUN]
         assert engine.events == [(RUN, "cancel")]
 
-    async def test_a_run_that_ended_by_it_says_so_again(self, live: Storage, engine: Engine) -> None:
+    async def test_a_run_that_ended_by_it_is_answered_alike(self, live: Storage, engine: Engine) -> None:
         await live.runs.cancel(RUN, a_command())
         await live.runs.close(RUN, RunState.CANCELED, "", NOW)
         answer = await give(engine, "cancel")
@@ -298,7 +298,7 @@ class TestRetry:
         alone = PlannerMachine(id=old.id, key=old.key, location="westeurope")
         assert policy.rings[choose_rings([alone], policy.rings)[KEY].number].name == old.ring == "broad"
 
-    async def test_both_runs_tell_of_it_once_and_a_repetition_gives_the_same_run(
+    async def test_both_runs_audit_it_once_and_a_repetition_gives_the_same_run(
         self, live: Storage, engine: Engine
     ) -> None:
         await end_machine(live)
@@ -341,7 +341,7 @@ async def test_the_audit_is_read_page_by_page_oldest_first(live: Storage, engine
     assert (await call(runs.list_run_audit, runId="20261110T190000Z-other")).status == 404
 
 
-async def test_a_run_without_a_plan_says_so(live: Storage) -> None:
+async def test_a_run_without_a_plan_is_404(live: Storage) -> None:
     answer = await call(runs.get_run_plan, runId=RUN)
     assert answer.status == 404
     assert "no plan" in answer.problem["detail"]

@@ -35,7 +35,7 @@ async def stored(storage: Storage, answer: Answer) -> Run:
 
 
 @pytest.mark.usefixtures("platform")
-async def test_a_start_is_accepted_and_says_where_to_look(storage: Storage, engine: Engine, monthly: str) -> None:
+async def test_a_start_is_accepted_with_its_location(storage: Storage, engine: Engine, monthly: str) -> None:
     answer = await start(engine, {"policy": monthly}, x_ms_client_principal_name="ana@example.org")
     run_id = answer.json["id"]
     assert answer.status == 202
@@ -51,7 +51,7 @@ async def test_a_start_is_accepted_and_says_where_to_look(storage: Storage, engi
     assert (line["action"], line["actor"]) == ("run_started", "ana@example.org")
 
 
-async def test_a_start_says_who_and_why(storage: Storage, engine: Engine, monthly: str) -> None:
+async def test_a_start_has_actor_and_reason(storage: Storage, engine: Engine, monthly: str) -> None:
     said = {"reason": "zero-day", "actor": "ana"}
     answer = await call(runs.start_run, body={"policy": monthly}, query=said, engine=engine)
     assert answer.status == 202
@@ -100,7 +100,7 @@ async def test_the_same_key_many_times_at_once_is_one_run(storage: Storage, engi
     assert len(engine.instances) == 1
 
 
-async def test_an_engine_that_is_away_is_said_and_the_repetition_starts_the_run(
+async def test_an_unreachable_engine_is_503_and_the_repetition_starts_the_run(
     storage: Storage, engine: Engine, monthly: str
 ) -> None:
     engine.failing = True
@@ -157,7 +157,7 @@ async def test_every_error_of_a_policy_is_listed_at_once(storage: Storage, engin
     assert {"scope.machineIds[0]", "maxConcurrent", "colour"} <= set(answer.paths)
 
 
-@pytest.mark.parametrize("name", ["nobody", "", "../monthly", "Monthly'", "a/b", "é" * 100])
+@pytest.mark.parametrize("name", ["missing", "", "../monthly", "Monthly'", "a/b", "é" * 100])
 async def test_an_unknown_policy_is_not_found(storage: Storage, engine: Engine, name: str) -> None:
     answer = await start(engine, {"policy": name})
     assert answer.status == 404
@@ -214,9 +214,7 @@ async def test_a_key_of_another_caller_is_another_key(storage: Storage, engine: 
     assert again.json["id"] == first.json["id"] != other.json["id"]
 
 
-async def test_where_keys_do_not_tell_callers_apart_they_say_who_they_are(
-    storage: Storage, engine: Engine, monthly: str
-) -> None:
+async def test_with_shared_keys_callers_name_themselves(storage: Storage, engine: Engine, monthly: str) -> None:
     async def started_by(name: str, mode: str) -> Answer:
         query, headers = ({"actor": name} if name else {}), {"idempotency-key": "k-1"}
         body = {"policy": monthly, "mode": mode}
@@ -302,7 +300,7 @@ async def test_a_live_run_is_counted_now_and_an_ended_one_is_as_it_was(storage: 
     assert "Retry-After" not in ended.headers
 
 
-async def test_a_machine_says_what_it_waits_for(storage: Storage) -> None:
+async def test_a_machine_shows_what_it_waits_for(storage: Storage) -> None:
     await storage.runs.create(run())
     await storage.machines.add(run().id, [machine(number) for number in range(3)])
     await storage.machines.update(run().id, machine(0).key, Stage.INSTALLING)

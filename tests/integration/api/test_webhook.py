@@ -109,7 +109,7 @@ async def test_a_delivery_of_another_policy_swallows_no_patch_run(
 
 
 async def test_an_unknown_policy_is_not_found(storage: Storage, engine: Engine) -> None:
-    for name in ("nobody", "../x", ""):
+    for name in ("missing", "../x", ""):
         assert (await send(engine, policy=name)).status == 404
     assert not engine.attempts
 
@@ -261,5 +261,5 @@ async def test_white_space_around_the_secret_of_the_app_changes_no_signature(
     assert (await send(engine, signature=sign(b"{}", secret=made.output.strip()))).status == 202
 
 
-async def test_without_a_secret_a_signature_is_not_looked_at(storage: Storage, engine: Engine, monthly: str) -> None:
+async def test_without_a_secret_a_signature_is_not_read(storage: Storage, engine: Engine, monthly: str) -> None:
     assert (await send(engine, signature="nonsense")).status == 202

@@ -33,7 +33,7 @@ def make(graph: Graph, longest_age: float = 60) -> BulkStatus:
     return BulkStatus(cast(ResourceGraph, graph), longest_age)
 
 
-async def test_all_pages_are_read_once_for_all_who_ask() -> None:
+async def test_all_pages_are_read_once_for_all_callers() -> None:
     graph = Graph(QueryPage(rows("A", "b"), skip_token="next"), QueryPage(rows("c")))
     sweeps = make(graph)
     found = await asyncio.gather(*(sweeps.running(ONE, "westeurope") for _ in range(50)))
@@ -49,7 +49,7 @@ async def test_regions_have_sweeps_of_their_own_and_old_ones_are_made_anew() -> 
     assert await sweeps.running(ONE, "westeurope") == {"c"}
 
 
-async def test_nothing_is_known_when_resource_graph_does_not_answer() -> None:
+async def test_without_an_answer_of_resource_graph_no_machine_is_known_to_run() -> None:
     failure = ArmFailure(status=429, message="quota")
     graph = Graph(QueryPage(wait_seconds=5, failure=failure))
     assert await make(graph).running(ONE, "westeurope") == frozenset()

@@ -65,7 +65,7 @@ async def test_pairs_and_zones_of_two_subscriptions(locations: Locations):
     assert not topology.physical_zone(FIRST, "westus", "1")
 
 
-async def test_what_azure_says_of_a_region_replaces_what_is_built_in(locations: Locations):
+async def test_pairs_of_azure_replace_the_built_in_ones(locations: Locations):
     topology = await locations.read([FIRST])
     assert "italynorth" in topology.conflicts("swedencentral")
     # The simulator knows nothing of this region.

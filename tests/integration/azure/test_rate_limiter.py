@@ -56,7 +56,7 @@ async def test_retry_after_stops_the_bucket_and_no_other_region(status: int, hea
     assert await north.wait_until(north.reserve(), 1) is None
 
 
-async def test_a_busy_machine_stops_nobody_else() -> None:
+async def test_a_busy_machine_stops_no_other_request() -> None:
     limits = make()
     read = limits.of_request("GET", MACHINE)
     read.sent()
@@ -65,7 +65,7 @@ async def test_a_busy_machine_stops_nobody_else() -> None:
     assert await read.wait() == 0
 
 
-async def test_what_another_worker_was_told_holds_here() -> None:
+async def test_throttling_of_another_worker_holds_here() -> None:
     rate_limit = make().of_patches(ONE, "westeurope")
     rate_limit.throttle_until(time.time() + 40)
     later = await rate_limit.wait_until(rate_limit.reserve(), 1)
@@ -73,20 +73,20 @@ async def test_what_another_worker_was_told_holds_here() -> None:
     assert later - time.time() > 39
 
 
-async def test_a_queue_that_is_long_is_not_waited_for_and_whoever_comes_again_has_kept_its_turn() -> None:
+async def test_a_long_queue_is_not_waited_for_and_keeps_the_reservation() -> None:
     limits = make("reads=0.6/1")
     first, second, third = (limits.of_request("GET", f"{MACHINE}{number}") for number in range(3))
     assert await first.wait() == 0
     first.sent()
     first.answered(200, {"x-ms-ratelimit-remaining-subscription-reads": "0"}, None)
-    turn = await second.wait()
-    assert 20 < turn < await third.wait()
+    reserved = await second.wait()
+    assert 20 < reserved < await third.wait()
     again = await limits.of_request("GET", f"{MACHINE}1").wait()
-    assert again == pytest.approx(turn, abs=1), "others that asked meanwhile have not come before it"
+    assert again == pytest.approx(reserved, abs=1), "later requests are behind it"
 
 
-async def test_whoever_is_told_to_come_again_comes_before_its_turn_and_leaves_at_it() -> None:
-    """What precedes the request in its activity takes time: told to come at its turn, it would always miss it."""
+async def test_a_throttled_request_returns_shortly_before_its_reserved_time() -> None:
+    """What precedes the request in its activity takes time: without the margin it would always be late."""
     # A read each 0.8 s, and a longest wait of 0.4 s.
     limits = make("reads=125/100", poll_seconds=1)
     first, second = (limits.of_request("GET", f"{MACHINE}{number}") for number in range(2))
@@ -100,7 +100,7 @@ async def test_whoever_is_told_to_come_again_comes_before_its_turn_and_leaves_at
     assert time.time() - begun == pytest.approx(0.8, abs=0.1)
 
 
-async def test_turns_that_nobody_came_for_are_forgotten() -> None:
+async def test_unused_reservations_are_removed() -> None:
     limits = make("reads=600000/1")
     waiting = limits.of_request("GET", MACHINE)
     waiting.throttle_until(time.time() + 40)
@@ -109,7 +109,7 @@ async def test_turns_that_nobody_came_for_are_forgotten() -> None:
     assert list(waiting.reservations) == [waiting.request]
 
 
-def test_what_other_workers_know_is_asked_for_now_and_then() -> None:
+def test_throttling_of_other_workers_is_read_now_and_then() -> None:
     limits = make()
     assert limits.is_time_to_ask("one")
     assert not limits.is_time_to_ask("one")

@@ -199,7 +199,7 @@ async def test_the_quota_is_obeyed(
         (403, {"error": {"code": "AuthorizationFailed"}}, {}, 0),
     ],
 )
-async def test_a_refusal_is_a_value_that_says_when_to_ask_again(
+async def test_a_refusal_is_a_value_with_the_time_to_wait(
     server: Server,
     connect: Callable[[str], ResourceGraph],
     status: int,
@@ -236,7 +236,7 @@ async def test_a_list_that_is_cut_without_a_token_is_a_failure(
 async def test_a_caller_waits_for_the_share_of_callers_and_a_run_does_not(
     server: Server, connect: Callable[[str], ResourceGraph]
 ) -> None:
-    """Whoever looked at the fleet took the whole quota, and a run that asked then was refused."""
+    """Otherwise a view of the fleet takes the whole quota, and a run that queries then is refused."""
     graph = connect(server.url)
     [limiter] = open_rate_limits(settings_for(server.url)).of_queries().limiters.values()
     for remaining in ("3", "2", "1"):
@@ -260,7 +260,7 @@ async def test_a_refusal_keeps_callers_waiting(server: Server, connect: Callable
     assert limiter.throttled_until > time.time() + 29
 
 
-async def test_a_caller_that_gives_up_does_not_count_as_unanswered(
+async def test_a_cancelled_caller_does_not_count_as_unanswered(
     connect: Callable[[str], ResourceGraph], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph = connect("https://localhost:1")
@@ -280,7 +280,7 @@ async def test_a_caller_that_gives_up_does_not_count_as_unanswered(
     assert limiter.level(time.time()) == 15
 
 
-async def test_nobody_listens(server: Server, connect: Callable[[str], ResourceGraph]) -> None:
+async def test_a_refused_connection(server: Server, connect: Callable[[str], ResourceGraph]) -> None:
     graph = connect("https://localhost:1")
     page = await graph.page("resources")
     assert page.failure is not None

@@ -28,7 +28,7 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def _passwords(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "netrc"
-    path.write_text("machine localhost login somebody password else\nmachine 127.0.0.1 login some password body\n")
+    path.write_text("machine localhost login other password else\nmachine 127.0.0.1 login some password body\n")
     path.chmod(0o600)
     monkeypatch.setenv("NETRC", str(path))
 
@@ -49,7 +49,7 @@ async def test_nor_does_it_for_tables(storage: Storage) -> None:
 
 @pytest.fixture
 async def proxy() -> AsyncIterator[list[str]]:
-    """A proxy on loopback that lets nobody through: its address, and then what it was asked for."""
+    """A proxy on loopback that refuses every request: its address, and then what it was asked for."""
     asked: list[str] = []
 
     async def handle(request: web.BaseRequest) -> web.Response:

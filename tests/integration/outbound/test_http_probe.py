@@ -1,4 +1,4 @@
-"""Probes against servers on loopback: what comes back, and what is never called."""
+"""Probes against servers on loopback: results, and hosts that are never called."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ async def test_a_connection_that_breaks_off(server: Server) -> None:
     assert answer.was_tried
 
 
-async def test_nobody_listens() -> None:
+async def test_a_refused_connection() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         answer = await send(f"http://127.0.0.1:{taken.getsockname()[1]}/", prober(probe_hosts="127.0.0.1"))
@@ -135,7 +135,7 @@ async def test_nobody_listens() -> None:
     assert answer.was_tried
 
 
-async def test_a_certificate_of_somebody_elses_authority(server: Server) -> None:
+async def test_a_certificate_of_a_foreign_authority(server: Server) -> None:
     answer = await send(f"{server.tls_url}/ready", prober(trusts=False))
     assert answer == ProbeFailure("met a certificate that is not trusted", was_tried=True)
     assert server.seen == []

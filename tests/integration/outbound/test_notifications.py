@@ -136,7 +136,7 @@ async def test_teams_gets_an_adaptive_card_without_markdown(receiver: Receiver, 
 
 
 @pytest.mark.parametrize("facts", ALL, ids=lambda facts: facts.event.value)
-async def test_slack_gets_blocks_that_mention_nobody(receiver: Receiver, facts: Facts) -> None:
+async def test_slack_gets_blocks_without_mentions(receiver: Receiver, facts: Facts) -> None:
     message = json.loads((await tell(receiver, ChannelKind.SLACK, facts)).body)
     assert message["text"].startswith("monthly: ")
     assert 2 <= len(message["blocks"]) <= 50
@@ -268,7 +268,7 @@ async def test_what_does_not_pass(receiver: Receiver, status: int) -> None:
         (b"", "HTTP 400."),
     ],
 )
-async def test_of_an_answer_only_its_code_is_told(receiver: Receiver, body: bytes, failure: str) -> None:
+async def test_only_the_status_of_an_answer_is_in_the_failure(receiver: Receiver, body: bytes, failure: str) -> None:
     assert (await post(receiver, Reply(400, body))).failure == failure
 
 
@@ -291,13 +291,13 @@ async def test_a_connection_that_breaks_off(receiver: Receiver) -> None:
     assert "SECRET" not in delivery.failure
 
 
-async def test_a_certificate_that_nobody_vouches_for(receiver: Receiver) -> None:
+async def test_an_untrusted_certificate(receiver: Receiver) -> None:
     delivery = await ChannelSender(loopback_allowed=True).post(outgoing(receiver.url))
     assert delivery == Delivery(sent=False, failure="The certificate is not trusted.")
     assert receiver.received == []
 
 
-async def test_nobody_listens() -> None:
+async def test_a_refused_connection() -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         delivery = await ChannelSender(loopback_allowed=True).post(

@@ -158,7 +158,7 @@ async def test_who_does_not_ask_gets_no_run(storage: Storage, engine: Engine, do
     assert [run.policy for run in runs.items] == ["newcomers"]
 
 
-async def test_every_policy_that_asks_gets_its_own_run(storage: Storage, engine: Engine) -> None:
+async def test_every_policy_with_the_trigger_gets_its_own_run(storage: Storage, engine: Engine) -> None:
     for name in ("first", "second"):
         await put(storage, name, events={"afterMaintenance": True})
     await deliver(engine, maintenance("Post"))
@@ -181,7 +181,7 @@ async def test_an_engine_that_is_down_makes_the_delivery_fail_and_the_next_one_g
 @pytest.mark.parametrize(
     "event", ["[]", "{}", "null", '{"eventType": "Something.Else", "id": "x"}', "no JSON", "[" * 100_000]
 )
-async def test_events_that_nobody_can_ask_for(storage: Storage, engine: Engine, event: str) -> None:
+async def test_events_of_no_known_type(storage: Storage, engine: Engine, event: str) -> None:
     await put(storage, "all", events={"newMachine": True, "beforeMaintenance": True, "afterMaintenance": True})
     await deliver(engine, event)
     assert engine.attempts == []

@@ -59,7 +59,7 @@ async def test_one_run_whatever_the_order_of_events(storage: Storage, engine: En
     assert set(engine.events) <= {(run_id, Signal.POST_MAINTENANCE)}
 
 
-async def test_only_what_a_policy_names_is_accompanied(storage: Storage, engine: Engine) -> None:
+async def test_only_configurations_of_policies_get_a_maintenance_run(storage: Storage, engine: Engine) -> None:
     await put(storage, "other", maintenance={"configurations": [CONFIGURATION.replace("weekly", "monthly")]})
     await put(storage, "disabled", enabled=False)
     await put(storage, "wrong", scope={})
@@ -170,7 +170,7 @@ async def test_scheduled_runs_are_listed_apart_from_others(storage: Storage, eng
         {"ResourceSubscriptionIds": ["99999999-2222-4333-8444-555555555555"]},
     ],
 )
-async def test_the_first_event_fixes_no_time_that_azure_knows(
+async def test_times_of_azure_win_over_those_of_the_first_event(
     storage: Storage, engine: Engine, claimed: dict[str, Any]
 ) -> None:
     await put(storage)

@@ -79,7 +79,7 @@ async def test_a_probe_of_a_host_that_may_not_be_called_is_refused(
     assert (await call(put_policy, body=body, name="monthly")).status == 201
 
 
-async def test_a_snapshot_in_the_group_of_its_machine_needs_nobody_s_permission(storage: Storage) -> None:
+async def test_a_snapshot_in_the_group_of_its_machine_needs_no_permission(storage: Storage) -> None:
     del storage
     body = POLICY | {"hooks": {"snapshot": {}}}
     assert (await call(put_policy, body=body, name="monthly")).status == 201

@@ -160,7 +160,7 @@ async def test_what_was_received_is_a_number(storage: Storage, received: object)
 async def test_a_row_that_cannot_be_read_counts(storage: Storage) -> None:
     run_id = await run_of(storage, 2 * DAY)
     whole = len(await read_evidence(run_id))
-    await storage._store.results.insert(run_id, "e~00~1", {"note": "an ending is no evidence"})
+    await storage._store.results.insert(run_id, "e~00~1", {"note": "a completion is no evidence"})
     await storage._store.results.insert(run_id, "k~odd", {"note": "{"})
     page = await call(evidence.get_run_evidence, query={"limit": "500"}, runId=run_id)
     assert len(page.json["records"]) + len(page.json.get("unreadable", [])) >= whole
@@ -225,10 +225,10 @@ async def test_the_history_of_machines_goes_slice_by_slice(storage: Storage, eng
     await run_of(storage, 10 * DAY, machines=1)
     key = machine(0).key
     only_history = Retention(runs=None, history=400 * DAY, instances=None)
-    its_turn = next(at for hours in range(256) if hourly_shard(at := NOW + timedelta(hours=hours)) == int(key[:2], 16))
-    await purge(storage, engine, only_history, its_turn + timedelta(hours=1))
+    due = next(at for hours in range(256) if hourly_shard(at := NOW + timedelta(hours=hours)) == int(key[:2], 16))
+    await purge(storage, engine, only_history, due + timedelta(hours=1))
     assert len((await storage.history.list_page(key, 10, None)).items) == 2
-    await purge(storage, engine, only_history, its_turn)
+    await purge(storage, engine, only_history, due)
     assert len((await storage.history.list_page(key, 10, None)).items) == 1
     assert len((await storage.history.list_fleet(10, None)).items) == 1
 
@@ -260,7 +260,7 @@ async def test_what_a_phase_keeps_other_runs_away_from_is_evidence_with_a_name(s
 
 
 async def purge_slices_of(storage: Storage, engine: PurgedEngine, *digests: str) -> None:
-    """The calls of the hours in which these keys have their turn, within eleven days."""
+    """The calls of the hours in which these keys are due, within eleven days."""
     first = hourly_shard(NOW)
     for number in {int(digest[:2], 16) for digest in digests}:
         await purge(storage, engine, KEPT, NOW + timedelta(hours=(number - first) % 256))

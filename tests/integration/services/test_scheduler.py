@@ -1,4 +1,4 @@
-"""The timer: what is due starts once, while its window is open, and one broken policy keeps nobody else back."""
+"""The timer: what is due starts once, while its window is open, and one broken policy holds up no other."""
 
 from __future__ import annotations
 
@@ -117,9 +117,7 @@ async def test_a_freeze_of_some_machines_or_of_another_policy_holds_no_run(stora
     assert await reasons(storage) == []
 
 
-async def test_what_comes_behind_the_start_of_a_run_is_no_reason_why_it_did_not_start(
-    storage: Storage, engine: Engine
-) -> None:
+async def test_a_failure_after_the_start_of_a_run_is_no_failed_start(storage: Storage, engine: Engine) -> None:
     await put(storage, "monthly")
     assert len(await start_due_policies(storage, engine, OPENS)) == 1
     await storage.overrides.pause("monthly", Pause(actor="ann", reason="audit", at=OPENS))
@@ -176,12 +174,12 @@ async def test_a_run_that_would_go_on_keeps_its_windows_until_it_has_ended(stora
     assert await start_due_policies(storage, engine, OPENS) == []
     await storage.runs.close(run.id, RunState.FAILED, "", OPENS + 6 * MINUTE)
     await storage.overrides.end_carry_over("monthly", run.id, OPENS + 6 * MINUTE)
-    # Whoever ended it may have had a reason: this window stays its own.
+    # It may have been ended on purpose: this window stays its own.
     assert await start_due_policies(storage, engine, OPENS + 10 * MINUTE) == []
     assert len(await start_due_policies(storage, engine, OPENS + timedelta(days=28))) == 1
 
 
-async def test_a_broken_policy_is_audited_and_keeps_nobody_back(storage: Storage, engine: Engine) -> None:
+async def test_a_broken_policy_is_audited_and_holds_up_no_other(storage: Storage, engine: Engine) -> None:
     await put(storage, "a-broken", schedule=SCHEDULE | {"timeZone": "Mars/Olympus"})
     await put(storage, "monthly")
     assert [run.policy for run in await start_due_policies(storage, engine, OPENS)] == ["monthly"]

@@ -62,7 +62,7 @@ async def clean(storage: Storage, **limits: Any) -> list[str]:
     return [each.name for each in await delete_expired_snapshots(storage, open_snapshots(), NOW, **limits)]
 
 
-async def test_what_is_over_is_deleted_and_the_audit_log_says_so(azure: Simulator, storage: Storage) -> None:
+async def test_expired_snapshots_are_deleted_and_audited(azure: Simulator, storage: Storage) -> None:
     old, new = take(azure, NOW), take(azure, NOW + HOUR)
     assert await clean(storage) == [old.name]
     assert not exists(azure, old)

@@ -1,4 +1,4 @@
-"""The one way to start a run: by run id, whoever asks and however often."""
+"""The one way to start a run: by run id, for every caller and however often."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ async def test_an_engine_that_is_away_leaves_a_run_that_the_next_start_schedules
     assert list(engine.instances) == [RUN.text]
 
 
-async def test_a_run_that_nobody_can_ask_for_again_does_not_stay_queued(
+async def test_a_run_that_cannot_be_requested_again_does_not_stay_queued(
     storage: Storage, engine: Engine, monthly: str
 ) -> None:
     """Without an Idempotency-Key every start has an id of its own: no later start would schedule this one."""

@@ -1,4 +1,4 @@
-"""The watchdog on real tables and a scripted engine: which runs it looks at, and how long."""
+"""The watchdog on real tables and a scripted engine: which runs it checks, and how long."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def watch(storage: Storage, engine: Engine, at: datetime = NOW + 9 * HOUR, **opt
     return Watch(storage, engine, at, 30.0, pause=0.01, **options)  # pyright: ignore[reportArgumentType]: the engine is a fake of the client
 
 
-async def test_every_run_that_has_not_ended_is_looked_after_and_no_other(storage: Storage, engine: Engine) -> None:
+async def test_only_runs_that_have_not_ended_are_supervised(storage: Storage, engine: Engine) -> None:
     ended, *live = ids(4)
     await begin(storage, [ended, *live])
     await storage.runs.settle(await storage.runs.close(ended, RunState.COMPLETED, "", NOW))
@@ -176,7 +176,7 @@ async def test_an_end_that_was_cut_off_is_completed(storage: Storage, engine: En
     assert "run_ended" in [line["action"] for line in (await storage.audit.list_page(run_id, 10, None)).items]
 
 
-async def test_people_who_were_told_of_an_end_are_not_told_again(storage: Storage, engine: Engine) -> None:
+async def test_an_announced_end_is_not_announced_again(storage: Storage, engine: Engine) -> None:
     [run_id] = ids(1)
     await begin(storage, [run_id])
     await storage.runs.close(run_id, RunState.COMPLETED, "done", NOW)

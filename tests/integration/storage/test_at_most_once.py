@@ -219,7 +219,7 @@ async def test_of_many_executions_one_declares_the_guard(storage: Storage) -> No
     tokens = [f"token-{number}" for number in range(8)]
     stored = await asyncio.gather(*(storage.at_most_once.declare(guard(token=token)) for token in tokens))
     assert len({one.token for one in stored}) == 1
-    # The answer to the first insert may be lost: whoever asks again finds his own row.
+    # The answer to the first insert may be lost: a repeated call finds its own row.
     again = await storage.at_most_once.declare(guard(token=stored[0].token))
     assert again.token == stored[0].token
     assert (await storage.at_most_once.declare(guard(call=GuardedCall.AFTER_SCRIPT, token="other"))).token == "other"

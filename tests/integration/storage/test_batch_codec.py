@@ -51,7 +51,7 @@ async def test_columns_arrive_as_they_were(storage: Storage) -> None:
     assert {row.key: row.columns["yes"] async for row in table.scan(partition)} == {"a~'1:2": False}
 
 
-async def test_a_text_that_the_service_does_not_take_is_told_as_that(storage: Storage) -> None:
+async def test_a_text_that_the_service_does_not_take_has_an_error_of_its_own(storage: Storage) -> None:
     table = storage._store.results  # pyright: ignore[reportPrivateUsage]: likewise
     with pytest.raises(RecordTooLarge):
         await table.insert("p", "k", {"text": "x" * 40_000})

@@ -1,4 +1,4 @@
-"""Endings: written with the machine's row or not at all, and told to the phase whenever they become readable."""
+"""Completions: written with the machine's row or not at all, and read by the phase whenever they become readable."""
 
 from __future__ import annotations
 
@@ -44,47 +44,47 @@ async def record(storage: Storage, number: int, outcome: Outcome, *, second: int
     )
 
 
-async def test_a_phase_is_told_what_it_has_not_heard_of(storage: Storage) -> None:
+async def test_a_phase_gets_completions_after_its_cursor(storage: Storage) -> None:
     await storage.machines.add(RUN, [machine(number) for number in range(4)])
     assert await storage.completions.since(RUN, PHASE, "") == ([], "")
     await record(storage, 2, PATCHED, second=1)
     await record(storage, 1, FAILED, second=2)
-    first, heard = await storage.completions.since(RUN, PHASE, "")
+    first, cursor = await storage.completions.since(RUN, PHASE, "")
     assert sorted(first, key=str) == sorted([ended(2), ended(1, failed=True)], key=str)
     await storage.machines.update(
         RUN, machine(3).key, Stage.ASSESSED, completion=completion_change(PHASE, ended(3, 4, requeued=True))
     )
-    second, later = await storage.completions.since(RUN, PHASE, heard)
+    second, later = await storage.completions.since(RUN, PHASE, cursor)
     assert second == [ended(3, 4, requeued=True)]
-    assert await storage.completions.since(RUN, PHASE, heard) == (second, later), "the look was executed twice"
+    assert await storage.completions.since(RUN, PHASE, cursor) == (second, later), "the poll was executed twice"
     assert await storage.completions.since(RUN, PHASE, later) == ([], later)
 
 
-async def test_rows_that_were_heard_of_are_removed_by_the_hundred(storage: Storage) -> None:
+async def test_consumed_rows_are_removed_by_the_hundred(storage: Storage) -> None:
     for number in range(130):
         await storage.completions.record(RUN, completion_change(PHASE, ended(number)))
-    told, heard = await storage.completions.since(RUN, PHASE, "")
-    assert len(told) == len(heard.split()) == 130
-    assert (await storage.completions.since(RUN, PHASE, ""))[0] == told, "nothing goes before the phase has it"
-    again, left = await storage.completions.since(RUN, PHASE, heard)
+    completed, cursor = await storage.completions.since(RUN, PHASE, "")
+    assert len(completed) == len(cursor.split()) == 130
+    assert (await storage.completions.since(RUN, PHASE, ""))[0] == completed, "nothing goes before the phase has it"
+    again, left = await storage.completions.since(RUN, PHASE, cursor)
     assert (again, len(left.split())) == ([], 30)
-    assert await storage.completions.since(RUN, PHASE, heard) == ([], left)
+    assert await storage.completions.since(RUN, PHASE, cursor) == ([], left)
     assert len((await storage.completions.since(RUN, PHASE, ""))[0]) == 30
 
 
-async def test_four_hundred_are_told_at_a_time_and_the_others_next(storage: Storage) -> None:
+async def test_four_hundred_are_read_at_a_time_and_the_others_next(storage: Storage) -> None:
     changes = [completion_change(PHASE, ended(number)) for number in range(450)]
     for first in range(0, 450, 90):
         await asyncio.gather(*(storage.completions.record(RUN, change) for change in changes[first : first + 90]))
-    told, heard = await storage.completions.since(RUN, PHASE, "")
-    assert len(told) == 400
-    rest, heard = await storage.completions.since(RUN, PHASE, heard)
+    completed, cursor = await storage.completions.since(RUN, PHASE, "")
+    assert len(completed) == 400
+    rest, cursor = await storage.completions.since(RUN, PHASE, cursor)
     assert len(rest) == 50
-    assert {one.key for one in told} | {one.key for one in rest} == {machine(number).key for number in range(450)}
-    assert await storage.completions.since(RUN, PHASE, heard) == ([], heard)
+    assert {one.key for one in completed} | {one.key for one in rest} == {machine(number).key for number in range(450)}
+    assert await storage.completions.since(RUN, PHASE, cursor) == ([], cursor)
 
 
-async def test_other_phases_and_passes_are_not_heard(storage: Storage) -> None:
+async def test_completions_of_other_phases_and_passes_are_not_read(storage: Storage) -> None:
     await storage.machines.add(RUN, [machine(1), machine(2)])
     await record(storage, 1, PATCHED, second=1, phase="patch:0.0.1")
     await record(storage, 2, PATCHED, second=1, phase="patch:0.0.10")
@@ -92,7 +92,7 @@ async def test_other_phases_and_passes_are_not_heard(storage: Storage) -> None:
     assert (await storage.completions.since(RUN, "patch:0.0.10", ""))[0] == [ended(2)]
 
 
-async def test_a_machine_that_somebody_else_ended_is_told_with_the_outcome_that_is_stored(storage: Storage) -> None:
+async def test_a_machine_that_ended_elsewhere_completes_with_the_stored_outcome(storage: Storage) -> None:
     await storage.machines.add(RUN, [machine(1)])
     await storage.results.record_outcomes(RUN, [machine(1).key], FAILED, NOW)
     assert await record(storage, 1, PATCHED, second=1) == FAILED
@@ -100,13 +100,13 @@ async def test_a_machine_that_somebody_else_ended_is_told_with_the_outcome_that_
     assert (await storage.completions.since(RUN, PHASE, ""))[0] == [ended(1, failed=True), ended(1, 2)]
 
 
-async def test_a_machine_that_is_not_in_the_run_has_no_ending(storage: Storage) -> None:
+async def test_a_machine_that_is_not_in_the_run_has_no_completion(storage: Storage) -> None:
     with pytest.raises(RecordMissing):
         await record(storage, 1, PATCHED, second=1)
     assert (await storage.completions.since(RUN, PHASE, ""))[0] == []
 
 
-async def test_a_machine_with_more_patches_than_a_transaction_holds_is_told_with_its_row(storage: Storage) -> None:
+async def test_a_machine_with_more_patches_than_a_transaction_holds_completes_with_its_row(storage: Storage) -> None:
     from tests.support.factories import patches
 
     await storage.machines.add(RUN, [machine(1)])
@@ -125,11 +125,11 @@ async def test_a_machine_with_more_patches_than_a_transaction_holds_is_told_with
         assert (await storage.completions.since(RUN, f"p{count}", ""))[0] == [ended(1)]
 
 
-# --- whatever comes between a write and the look that reads it
+# --- delays between a write and the poll that reads it
 
 
 class Rows:
-    """The endings of one run in memory, as a table of the service keeps them."""
+    """The completions of one run in memory, as a table of the service keeps them."""
 
     def __init__(self) -> None:
         self.rows: dict[str, Row] = {}
@@ -156,17 +156,17 @@ class Rows:
 
 _LATE = st.tuples(st.just("write"), st.integers(0, 25))
 _AGAIN = st.tuples(st.just("again"), st.integers(0, 25))
-_LOOK = st.tuples(st.sampled_from(["look", "look twice", "lost look"]), st.just(0))
+_POLL = st.tuples(st.sampled_from(["poll", "poll twice", "lost poll"]), st.just(0))
 
 
 @settings(deadline=None)
-@given(st.lists(st.one_of(_LATE, _LATE, _AGAIN, _LOOK), max_size=120))
-def test_every_ending_is_told_however_late_it_becomes_readable(steps: list[tuple[str, int]]) -> None:
-    """Writes become readable in any order and at any time between looks, which may be executed again or get lost."""
-    asyncio.run(_told_whatever_happens(steps))
+@given(st.lists(st.one_of(_LATE, _LATE, _AGAIN, _POLL), max_size=120))
+def test_every_completion_is_read_however_late_it_becomes_readable(steps: list[tuple[str, int]]) -> None:
+    """Writes become readable in any order and at any time between polls, which may be executed again or get lost."""
+    asyncio.run(_read_all_completions(steps))
 
 
-async def _told_whatever_happens(steps: list[tuple[str, int]]) -> None:
+async def _read_all_completions(steps: list[tuple[str, int]]) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(completions, "BATCH_ROWS", 3)
         patched.setattr(completions, "_MAX_PER_POLL", 5)
@@ -174,26 +174,26 @@ async def _told_whatever_happens(steps: list[tuple[str, int]]) -> None:
         completion_rows = CompletionRepository(cast("Store", SimpleNamespace(results=table)))
         written: set[int] = set()
         rewritten: set[int] = set()
-        told: list[str] = []
-        heard = ""
-        for what, number in [*steps, *[("look", 0)] * 12]:
+        completed: list[str] = []
+        cursor = ""
+        for what, number in [*steps, *[("poll", 0)] * 12]:
             match what:
                 case "write" | "again" if what == "again" or number not in written:
                     if number in written:
                         rewritten.add(number)
                     written.add(number)
                     await completion_rows.record(RUN, completion_change(PHASE, ended(number)))
-                case "look" | "look twice":
-                    if what == "look twice":
+                case "poll" | "poll twice":
+                    if what == "poll twice":
                         # The answer of the first execution got lost; the second one counts.
-                        await completion_rows.since(RUN, PHASE, heard)
-                    found, heard = await completion_rows.since(RUN, PHASE, heard)
-                    told += [one.key for one in found]
-                case "lost look":
-                    await completion_rows.since(RUN, PHASE, heard)
+                        await completion_rows.since(RUN, PHASE, cursor)
+                    found, cursor = await completion_rows.since(RUN, PHASE, cursor)
+                    completed += [one.key for one in found]
+                case "lost poll":
+                    await completion_rows.since(RUN, PHASE, cursor)
                 case _:
                     pass
-        assert {machine(number).key for number in written} == set(told)
+        assert {machine(number).key for number in written} == set(completed)
         for number in written - rewritten:
-            assert told.count(machine(number).key) == 1
+            assert completed.count(machine(number).key) == 1
         assert len(table.rows) <= 2

@@ -93,7 +93,7 @@ async def test_nothing_is_started_on_a_machine_whose_stage_cannot_be_read(storag
     }
 
 
-async def test_a_machine_that_has_ended_is_done_whatever_its_stage_says(storage: Storage) -> None:
+async def test_a_machine_with_an_outcome_is_done_in_any_stage(storage: Storage) -> None:
     one = machine(1)
     await storage.machines.add(RUN, [one])
     await storage.results.record_outcome(RUN, one.key, CLOSED, at=NOW, installation=None, patches=[])
@@ -109,13 +109,13 @@ async def test_unknown_words_are_counted(storage: Storage) -> None:
     assert await storage.runs.progress(RUN) == ({"unknown": 1}, {"installing": 1, "done": 1})
 
 
-async def test_endings_of_a_phase(storage: Storage) -> None:
+async def test_completions_of_a_phase(storage: Storage) -> None:
     for key in ("a" * 24, "b" * 24):
         await storage.completions.record(RUN, completion_change("0.0", MachineEnded(key=key, attempt=1)))
     await storage._store.results.merge(RUN, f"e~0.0~{'a' * 24}~1", {"attempt": "perhaps"})
-    told, heard = await storage.completions.since(RUN, "0.0", "")
-    assert [each.key for each in told] == ["b" * 24]
-    assert len(heard.split()) == 2
+    found, cursor = await storage.completions.since(RUN, "0.0", "")
+    assert [each.key for each in found] == ["b" * 24]
+    assert len(cursor.split()) == 2
 
 
 async def test_changes_of_modes(storage: Storage) -> None:
@@ -145,7 +145,7 @@ async def test_evidence_has_a_damaged_row_as_it_is_stored(storage: Storage) -> N
     assert (found["key"], found["zones"]) == (machine(1).key, "{")
 
 
-async def test_what_the_fleet_knows_of_the_others(storage: Storage) -> None:
+async def test_the_last_results_of_other_machines(storage: Storage) -> None:
     for key, assessment in (("a" * 24, "{"), ("b" * 24, '{"at": "2026-11-10T19:00:00.000Z"}')):
         await storage._store.machines.insert(
             "machines", f"f~{key}", {"assessment": assessment, "installation": assessment}

@@ -101,14 +101,14 @@ async def test_a_machine_that_nothing_was_sent_to_is_free_when_its_run_is_closed
     assert await taken_by_other(storage) == OTHER
 
 
-async def test_a_holder_that_is_no_run_is_believed(storage: Storage) -> None:
+async def test_a_lease_of_an_unknown_holder_is_respected(storage: Storage) -> None:
     assert await storage.leases.acquire(KEY, "run-a", NOW, NOW + 5 * HOUR) == "run-a"
     assert await taken_by_other(storage) == "run-a"
     assert await storage.leases.acquire(machine(2).key, RUN, NOW, NOW + 5 * HOUR) == RUN
     assert await storage.leases.acquire(machine(2).key, OTHER, NOW, NOW + HOUR) == RUN, "a run without a row"
 
 
-async def test_only_a_collision_costs_a_look_at_the_holder(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_a_collision_reads_the_holder(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     await started(storage)
     reads: list[str] = []
     get = TableRequests.get

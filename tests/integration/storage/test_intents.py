@@ -110,7 +110,7 @@ async def test_an_intent_that_changed_is_not_declared_again(storage: Storage) ->
     assert (again.state, again.attempt) == (IntentState.DECLARED, 2)
 
 
-async def test_an_intent_is_known_to_whoever_has_seen_it(storage: Storage) -> None:
+async def test_an_intent_is_cached_once_it_was_read(storage: Storage) -> None:
     assert not storage.intents.is_cached(RUN, KEY, OperationKind.INSTALL)
     assert await storage.intents.get(RUN, KEY, OperationKind.INSTALL) is None
     await storage.intents.declare(intent(RUN))

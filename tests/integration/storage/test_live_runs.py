@@ -85,7 +85,7 @@ async def test_a_repeated_start_of_a_run_that_goes_on_keeps_its_entry(storage: S
     assert await entries(storage) == [RUN]
 
 
-async def test_an_entry_without_a_run_is_told_as_one(storage: Storage) -> None:
+async def test_an_entry_without_a_run_is_listed(storage: Storage) -> None:
     await storage._store.runs.insert(
         "live", RunId.parse(RUN).row_key, {"runId": RUN, "since": "2026-11-10T19:00:00.000Z"}
     )
@@ -96,7 +96,7 @@ async def test_an_entry_without_a_run_is_told_as_one(storage: Storage) -> None:
     assert await entries(storage) == []
 
 
-async def test_live_runs_are_told_newest_first(storage: Storage) -> None:
+async def test_live_runs_are_listed_newest_first(storage: Storage) -> None:
     ids = [RunId.of(NOW + number * DAY, "monthly").text for number in range(3)]
     for run_id in ids:
         await storage.runs.create(run(id=run_id))
@@ -141,7 +141,7 @@ async def test_a_small_run_is_counted_whenever_it_is_shown(storage: Storage) -> 
     assert stored.counted_at is None
 
 
-async def test_a_large_run_is_counted_once_in_its_time_whoever_asks(storage: Storage, requests: list[str]) -> None:
+async def test_a_large_run_is_counted_once_in_its_time_by_all_workers(storage: Storage, requests: list[str]) -> None:
     """1,100 machines: for 2.2 seconds, also by another worker."""
     await storage.runs.create(run())
     await storage.machines.add(RUN, [machine(number) for number in range(1_100)])

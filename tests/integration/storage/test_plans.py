@@ -218,7 +218,7 @@ async def test_a_large_plan_takes_one_request_for_a_hundred_rows(
     assert sum([1 async for one in storage.machines.scan(RUN) if one.ring]) == len(machines)
 
 
-async def test_the_last_installation_of_each_machine_tells_how_long_it_takes(storage: Storage) -> None:
+async def test_durations_are_those_of_the_last_installations(storage: Storage) -> None:
     machines = await add(storage, 3)
     began, patched = NOW - timedelta(minutes=40), Outcome(outcome=OutcomeKind.PATCHED, reason=Reason.OK, message="-")
     failed = patched.model_copy(update={"outcome": OutcomeKind.FAILED})
@@ -244,7 +244,7 @@ async def test_the_last_assessment_of_each_machine_is_known(storage: Storage) ->
     assert await storage.history.last_assessments() == {machines[0].key: NOW}
 
 
-async def test_standings_tell_stage_and_end(storage: Storage) -> None:
+async def test_standings_have_stage_and_end(storage: Storage) -> None:
     machines = await add(storage, 3)
     await storage.machines.update(RUN, machines[1].key, Stage.INSTALLED)
     await storage.results.record_outcomes(RUN, [machines[2].key], Outcome.skipped(Reason.HOLD_TAG, "held"), NOW)

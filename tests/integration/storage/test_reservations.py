@@ -72,7 +72,7 @@ async def test_what_was_given_back_is_not_reserved_by_a_late_execution(storage: 
 async def test_an_earlier_turn_gives_nothing_back_that_a_later_one_reserved(storage: Storage) -> None:
     await storage.reservations.reserve(wanted("a", sequence=5))
     assert await storage.reservations.release("a", 4) is None
-    assert await storage.reservations.release("nobody", 4) is None
+    assert await storage.reservations.release("missing", 4) is None
     (stored,) = await storage.reservations.list_all()
     assert stored.groups is not None
 
@@ -85,7 +85,7 @@ async def test_the_phase_that_a_run_is_in(storage: Storage) -> None:
     assert await storage.reservations.get_phase("a") is None
 
 
-async def test_a_forgotten_run_leaves_no_row(storage: Storage) -> None:
+async def test_a_purged_run_leaves_no_row(storage: Storage) -> None:
     await storage.reservations.reserve(wanted("a"))
     await storage.reservations.remove("a")
     await storage.reservations.remove("a")

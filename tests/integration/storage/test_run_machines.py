@@ -71,7 +71,7 @@ async def test_two_executions_at_once_add_every_machine_once(storage: Storage) -
     assert Counter(item.key for item in page.items) == Counter(item.key for item in machines)
 
 
-async def test_a_large_fleet_comes_at_a_pace_that_leaves_the_partition_to_others(storage: Storage) -> None:
+async def test_a_large_fleet_is_written_in_throttled_batches(storage: Storage) -> None:
     begun = time.monotonic()
     await storage.machines.add(RUN, [machine(number) for number in range(500)])
     assert await storage.runs.count_machines(RUN) == 500
@@ -142,7 +142,7 @@ async def test_lists_of_machines_read_neither_patches_nor_intents(storage: Stora
     assert [item.key for item in page.items] == [key]
 
 
-async def test_stages_are_told_of_the_machines_that_the_run_has(storage: Storage) -> None:
+async def test_stages_are_counted_of_machines_of_the_run(storage: Storage) -> None:
     machines = [machine(number) for number in range(6)]
     await storage.machines.add(RUN, machines)
     keys = [item.key for item in machines]
@@ -245,7 +245,7 @@ async def test_a_second_assessment_with_fewer_patches_leaves_none_behind(storage
     assert await storage.results.list_patches(RUN, machine(2).key) == patches(5)
 
 
-async def test_the_first_outcome_wins_and_the_second_is_told(storage: Storage) -> None:
+async def test_the_first_outcome_wins_and_is_returned_for_the_second(storage: Storage) -> None:
     await storage.machines.add(RUN, [machine(1)])
     key = machine(1).key
     assert await storage.results.record_outcome(RUN, key, FAILED, at=NOW, installation=INSTALLED, patches=[]) == FAILED
@@ -265,7 +265,7 @@ async def test_the_first_outcome_wins_and_the_second_is_told(storage: Storage) -
     )
 
 
-async def test_of_many_outcomes_at_once_one_is_stored_and_all_are_told_it(storage: Storage) -> None:
+async def test_of_many_outcomes_at_once_one_is_stored_and_returned_to_all(storage: Storage) -> None:
     await storage.machines.add(RUN, [machine(1)])
     key = machine(1).key
     outcomes = [PATCHED.model_copy(update={"message": f"writer {n}"}) for n in range(6)]

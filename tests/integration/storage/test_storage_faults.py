@@ -210,7 +210,7 @@ async def test_refusals_become_our_errors(shaky: Storage, line: Line, status: in
     assert type(caught.value) is kind
 
 
-async def test_nobody_listening_is_found_out_quickly_and_without_secrets(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_refused_connection_fails_quickly_and_without_secrets(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     key = "c2VjcmV0LWtleS1vZi10aGUtYWNjb3VudA=="
     connection = f"DefaultEndpointsProtocol=http;AccountName=a;AccountKey={key};TableEndpoint=http://127.0.0.1:1/a;"
@@ -306,7 +306,7 @@ async def test_wherever_the_worker_dies_the_next_reader_completes_the_end(
     assert k > 2, "a cut between the row and what follows it was tried"
 
 
-async def test_wherever_ending_the_rest_dies_the_close_of_the_run_completes_it(shaky: Storage, line: Line) -> None:
+async def test_wherever_the_end_of_the_rest_dies_the_close_of_the_run_completes_it(shaky: Storage, line: Line) -> None:
     """The first execution is cut at the k-th request; the next one comes at another time, and for another reason."""
     outcome = Outcome.skipped(Reason.NOT_APPROVED, "Not started: the ring was not approved in time.")
     other = Outcome.skipped(Reason.INTERNAL, "Not started: the run failed.")

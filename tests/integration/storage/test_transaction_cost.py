@@ -82,8 +82,8 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Counter:
 
 
 @pytest.fixture
-async def patient(azurite: str, counter: Counter) -> AsyncIterator[Storage]:
-    """Records whose writes wait for company as they do in production."""
+async def batched(azurite: str, counter: Counter) -> AsyncIterator[Storage]:
+    """Records whose writes are batched as in production."""
     assert counter.transactions == 0
     settings = Settings(
         tables_connection=SecretStr(azurite), table_prefix=f"e{time.time_ns()}", storage_batch_delay_seconds=0.25
@@ -155,21 +155,21 @@ async def _patch(storage: Storage, key: str) -> None:
     assert stored == PATCHED
 
 
-async def test_a_machine_costs_three_transactions_at_most(patient: Storage, counter: Counter) -> None:
+async def test_a_machine_costs_three_transactions_at_most(batched: Storage, counter: Counter) -> None:
     machines = [machine(number) for number in range(100)]
-    await patient.runs.create(run())
+    await batched.runs.create(run())
     counter.count_from_here()
-    await patient.machines.add(RUN, machines)
-    await patient.machines.list_stages(RUN, limit=100, cursor=None)
+    await batched.machines.add(RUN, machines)
+    await batched.machines.list_stages(RUN, limit=100, cursor=None)
     with batching():
-        await asyncio.gather(*(_patch(patient, one.key) for one in machines))
+        await asyncio.gather(*(_patch(batched, one.key) for one in machines))
     assert counter.transactions <= 3 * len(machines)
     assert sum(counter.writes) >= 50 * len([rows for rows in counter.writes if rows > 1])
-    assert await patient.runs.progress(RUN) == ({"patched": 100}, {"done": 100})
-    assert len((await patient.history.list_fleet(200, None)).items) == 100
-    assert len(await patient.results.list_patches(RUN, KEY)) == len(PATCHES)
-    assert await patient.leases.held([one.key for one in machines], RUN, NOW) == set()
-    assert len((await patient.completions.since(RUN, "patch", ""))[0]) == 100
+    assert await batched.runs.progress(RUN) == ({"patched": 100}, {"done": 100})
+    assert len((await batched.history.list_fleet(200, None)).items) == 100
+    assert len(await batched.results.list_patches(RUN, KEY)) == len(PATCHES)
+    assert await batched.leases.held([one.key for one in machines], RUN, NOW) == set()
+    assert len((await batched.completions.since(RUN, "patch", ""))[0]) == 100
 
 
 # --- remembered rows, and a worker that changes them
@@ -209,7 +209,7 @@ async def test_an_end_through_another_worker_stays(storage: Storage, worker: Sto
 
 
 async def test_an_intent_of_another_worker_is_found_by_the_insert(storage: Storage, worker: Storage) -> None:
-    """A machine's row says that nothing has begun, and yet somebody has declared it: only one may send."""
+    """A machine's row says that nothing has begun, and yet another worker has declared it: only one may send."""
     await storage.machines.add(RUN, [MachineRecord.model_validate({**machine(1).to_wire(), "stage": "ready"})])
     await storage.machines.get_validated(RUN, KEY)
     theirs = intent(RUN).model_copy(update={"machine_key": KEY, "kind": OperationKind.INSTALL})
@@ -230,9 +230,9 @@ async def test_an_intent_is_followed_as_it_is(storage: Storage, worker: Storage)
 
 
 async def test_a_lease_that_lasts_costs_nothing_and_one_that_does_not_is_extended(
-    patient: Storage, counter: Counter
+    batched: Storage, counter: Counter
 ) -> None:
-    storage = patient
+    storage = batched
     await storage.leases.acquire(KEY, "run-a", NOW, LATER)
     counter.count_from_here()
     assert await storage.leases.acquire(KEY, "run-a", NOW, LATER, lasting=LATER) == "run-a"
@@ -242,9 +242,7 @@ async def test_a_lease_that_lasts_costs_nothing_and_one_that_does_not_is_extende
     assert (counter.reads, counter.writes) == ([], [1])
 
 
-async def test_a_lease_that_another_worker_gave_back_is_taken_by_nobody_in_secret(
-    storage: Storage, worker: Storage
-) -> None:
+async def test_a_released_lease_of_another_worker_is_not_taken_twice(storage: Storage, worker: Storage) -> None:
     await storage.leases.acquire(KEY, "run-a", NOW, LATER)
     await worker.leases.release(KEY, "run-a")
     assert await worker.leases.acquire(KEY, "run-b", NOW, LATER) == "run-b"
@@ -263,20 +261,20 @@ async def test_a_lease_that_another_worker_took_meanwhile_is_given_back(storage:
 
 
 async def test_a_row_that_another_worker_changed_makes_no_other_row_doubtful(
-    patient: Storage, counter: Counter
+    batched: Storage, counter: Counter
 ) -> None:
     """Looks at twenty machines share a transaction, and one of them is in the wrong."""
     machines = [machine(number) for number in range(20)]
-    await patient.machines.add(RUN, machines)
+    await batched.machines.add(RUN, machines)
 
-    async def look_at_all() -> None:
-        await asyncio.gather(*(patient.machines.get_validated(RUN, each.key) for each in machines))
+    async def read_all() -> None:
+        await asyncio.gather(*(batched.machines.get_validated(RUN, each.key) for each in machines))
 
-    await look_at_all()
-    await _worker_beside(patient).machines.update(RUN, machines[0].key, Stage.ASSESSING)
-    await look_at_all()
+    await read_all()
+    await _worker_beside(batched).machines.update(RUN, machines[0].key, Stage.ASSESSING)
+    await read_all()
     counter.count_from_here()
-    await look_at_all()
+    await read_all()
     assert (counter.reads, counter.writes) == ([], [20])
 
 
@@ -314,7 +312,7 @@ def test_rows_that_were_not_used_make_room() -> None:
     assert [key for key in "abc" if cache.get("p", key) is not None] == ["a", "c"]
 
 
-async def test_whoever_asks_after_the_request_was_sent_gets_another_answer() -> None:
+async def test_a_read_after_the_request_was_sent_gets_another_answer() -> None:
     reads = SingleFlight()
     answers = count(1)
     arrived, sent = asyncio.Event(), asyncio.Event()
@@ -336,7 +334,7 @@ async def test_whoever_asks_after_the_request_was_sent_gets_another_answer() -> 
     assert found[1:] == [1, 1, 2]
 
 
-async def test_a_question_waits_for_company_and_goes_at_once_for_whoever_does_not() -> None:
+async def test_a_read_is_batched_and_sent_at_once_for_a_caller_without_batching() -> None:
     reads = SingleFlight(batch_delay=60)
     sent = count(1)
 

@@ -1,4 +1,4 @@
-"""Group commit: the same rows and the same answers as one by one, in fewer transactions."""
+"""Write batching: the same rows and the same answers as one by one, in fewer transactions."""
 
 from __future__ import annotations
 
@@ -110,14 +110,14 @@ def test_writes_of_the_same_rows_are_those_of_some_order(requests: list[list[Cha
         assert "stale" not in conditions
 
 
-async def test_what_comes_together_goes_together() -> None:
+async def test_concurrent_writes_share_transactions() -> None:
     service = FakeService()
     writes = WriteBatcher(service.commit)
     await asyncio.gather(*(writes.write("p", [_insert(f"r{number}")]) for number in range(250)))
     assert [len(one) for one in service.transactions] == [100, 100, 50]
 
 
-async def test_what_comes_within_the_linger_goes_together_and_the_first_goes_at_once() -> None:
+async def test_writes_within_the_delay_share_a_transaction_and_the_first_is_sent_at_once() -> None:
     service = FakeService()
     writes = WriteBatcher(service.commit, batch_delay=0.2)
     with batching():
@@ -130,7 +130,7 @@ async def test_what_comes_within_the_linger_goes_together_and_the_first_goes_at_
     assert sorted(len(one) for one in service.transactions) == [1, 1, 4]
 
 
-async def test_a_full_transaction_waits_for_nobody() -> None:
+async def test_a_full_transaction_is_sent_at_once() -> None:
     service = FakeService()
     writes = WriteBatcher(service.commit, batch_delay=60)
     with batching():
@@ -139,7 +139,7 @@ async def test_a_full_transaction_waits_for_nobody() -> None:
     assert [len(one) for one in service.transactions] == [1, 100]
 
 
-async def test_whoever_does_not_wait_takes_the_others_along() -> None:
+async def test_a_write_without_batching_takes_waiting_ones_along() -> None:
     service = FakeService()
     writes = WriteBatcher(service.commit, batch_delay=60)
     with batching():
@@ -151,7 +151,7 @@ async def test_whoever_does_not_wait_takes_the_others_along() -> None:
     assert [len(one) for one in service.transactions] == [1, 4]
 
 
-async def test_whoever_does_not_wait_goes_as_soon_as_the_row_is_free() -> None:
+async def test_a_write_without_batching_is_sent_as_soon_as_the_row_is_free() -> None:
     """A row that is being written holds up the next write of it, and nothing else does."""
     service = FakeService()
     writes = WriteBatcher(service.commit, batch_delay=60)
@@ -162,14 +162,14 @@ async def test_whoever_does_not_wait_goes_as_soon_as_the_row_is_free() -> None:
     assert service.rows["row"][1]["value"] == 2
 
 
-async def test_rows_that_belong_together_are_never_apart() -> None:
+async def test_rows_of_one_write_are_in_one_transaction() -> None:
     service = FakeService()
     writes = WriteBatcher(service.commit)
     await asyncio.gather(*(writes.write("p", [_insert(f"{n}-{k}") for k in range(30)]) for n in range(7)))
     assert [len(one) for one in service.transactions] == [90, 90, 30]
 
 
-async def test_a_conflict_of_one_is_told_to_one() -> None:
+async def test_a_conflict_of_one_fails_one() -> None:
     service = _service(["row-3"])
     writes = WriteBatcher(service.commit)
     answers = await asyncio.gather(*(_answer(writes, [_insert(key)]) for key in _KEYS))
@@ -177,7 +177,7 @@ async def test_a_conflict_of_one_is_told_to_one() -> None:
     assert [len(one) for one in service.transactions] == [6, 1, 5]
 
 
-async def test_questions_do_not_hold_up_writes() -> None:
+async def test_reads_do_not_hold_up_writes() -> None:
     service = _service(_KEYS)
     writes = WriteBatcher(service.commit)
     stale = [[Change("merge", key, {}, "stale")] for key in _KEYS]
@@ -202,7 +202,7 @@ async def test_a_row_that_is_too_large_fails_alone() -> None:
 
 
 @pytest.mark.parametrize("is_stored", [True, False])
-async def test_an_outage_is_told_to_everybody(is_stored: bool) -> None:
+async def test_an_outage_fails_all_writes(is_stored: bool) -> None:
     service = FakeService(is_lost=lambda number: True)
     if not is_stored:
 
@@ -216,7 +216,7 @@ async def test_an_outage_is_told_to_everybody(is_stored: bool) -> None:
     assert [type(one) for one in found] == [StorageUnreachable] * 6
 
 
-async def test_a_caller_who_is_cancelled_takes_nobody_along() -> None:
+async def test_a_cancelled_caller_cancels_no_other() -> None:
     service = FakeService()
     writes = WriteBatcher(service.commit, batch_delay=0.05)
     with batching():
@@ -226,7 +226,7 @@ async def test_a_caller_who_is_cancelled_takes_nobody_along() -> None:
     tasks[2].cancel()
     found = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(one) for one in found] == [list, list, asyncio.CancelledError, list, list, list]
-    # He had not been sent yet, and is not any more.
+    # Its write had not been sent yet, and is not any more.
     assert "row-2" not in service.rows
 
 

@@ -84,8 +84,8 @@ async def test_what_an_assignment_may_not_be(azure: httpx.AsyncClient) -> None:
     assert (await assign(resourceId=MACHINE, extra=1)).paths == ["extra"]
     missing = await assign(configurationId=CONFIGURATION + "x", resourceId=MACHINE)
     assert (missing.status, missing.problem["detail"]) == (404, "There is no such maintenance configuration.")
-    nobody = await assign(resourceId=MACHINE + "x")
-    assert nobody.status == 404
+    missing = await assign(resourceId=MACHINE + "x")
+    assert missing.status == 404
     for query in ({}, {"machine": "x"}, {"configuration": "x"}, {"machine": MACHINE, "configuration": CONFIGURATION}):
         assert (await call(maintenance_assignments.list_assignments, query=query)).status == 400
     for query in ({"machine": MACHINE}, {"assignment": "x"}):
@@ -122,7 +122,7 @@ async def test_all_machines_and_a_filter_contradict_each_other(azure: httpx.Asyn
     assert (await assign(resourceId=MACHINE, allMachines=True)).paths == ["allMachines"]
 
 
-async def test_the_answer_says_how_many_machines_match_now(azure: httpx.AsyncClient) -> None:
+async def test_the_answer_counts_the_machines_that_match_now(azure: httpx.AsyncClient) -> None:
     await put()
     one = await assign(resourceId=WHOLE, filter={"tagSettings": {"tags": {"ENV": ["prod", "stage"]}}})
     assert (one.status, one.json["matching"], one.json["notes"]) == (200, 1, [])

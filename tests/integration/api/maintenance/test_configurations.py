@@ -182,7 +182,7 @@ DENIED = {"error": {"code": "AuthorizationFailed", "message": "does not have aut
         ({"drop": "before"}, 503, "Azure cannot answer now"),
     ],
 )
-async def test_what_azure_refuses_is_told_in_its_words(
+async def test_a_refusal_of_azure_is_passed_on_with_its_text(
     azure: httpx.AsyncClient, effect: dict[str, Any], status: int, said: str
 ) -> None:
     """Asked once: how often to ask again is the caller's decision."""

@@ -50,7 +50,7 @@ async def test_a_run_is_cancelled_by_the_name_that_an_event_gives(azure: httpx.A
     assert (wrong.status, wrong.paths) == (400, ["run"])
 
 
-async def test_it_is_said_clearly_when_it_is_too_late(
+async def test_a_late_cancel_is_refused_with_the_reason(
     azure: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await put(body=coming(6))
@@ -74,7 +74,7 @@ async def test_a_configuration_without_a_window_has_nothing_to_cancel(azure: htt
     assert "There is no run to come. Nobody can say when it runs: it has no maintenance window." in refused.text
 
 
-async def test_a_cancelled_run_shows_as_cancelled_and_a_second_cancel_says_so(azure: httpx.AsyncClient) -> None:
+async def test_a_cancelled_run_shows_as_cancelled_and_so_does_a_second_cancel(azure: httpx.AsyncClient) -> None:
     await put(body=coming(8))
     first, second = (await call(maintenance_upcoming_runs.list_coming_runs, query={"count": "2"}, **place())).json[
         "runs"
@@ -116,7 +116,7 @@ async def test_a_run_that_another_tool_has_cancelled_shows_as_cancelled(azure: h
     assert every[0]["nextRun"]["canceled"] is True
 
 
-async def test_it_is_said_when_resource_graph_does_not_know_which_runs_are_cancelled(azure: httpx.AsyncClient) -> None:
+async def test_unknown_cancellations_are_marked(azure: httpx.AsyncClient) -> None:
     await put(body=coming(12))
     order = {"reason": "release night", "actor": "ana"}
     assert (await call(maintenance_upcoming_runs.cancel_scheduled_run, body=order, **place())).status == 200
