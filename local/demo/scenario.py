@@ -63,7 +63,10 @@ class Report:
             "run": self.run,
             "countsByOutcome": self.run["countsByOutcome"],
             "machines": [
-                {key: machine[key] for key in ("id", "name", "ring", "lane", "wave", "why", "outcome", "reason")}
+                {
+                    key: machine[key]
+                    for key in ("id", "name", "ring", "lane", "wave", "placementReasons", "outcome", "reason")
+                }
                 for machine in self.machines
             ],
             "makespan": self.plan["makespan"],

@@ -32,7 +32,7 @@ EXCLUSIONS = "x~"
 HEAD = "plan"
 """Row key of the head row."""
 _POSITION = "position"
-_SHOWN_ON_MACHINES = ("ring", "phase", "lane", "wave", "why")
+_SHOWN_ON_MACHINES = ("ring", "phase", "lane", "wave", "placementReasons")
 
 
 class PlanRepository(Repository):

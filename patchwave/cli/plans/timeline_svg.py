@@ -144,7 +144,7 @@ class _Picture:
             },
         )
         times = f"{clock(machine.predicted_start)} to {clock(machine.predicted_end)}"
-        lines = [f"{name}: wave {machine.wave}, {times}", *machine.why]
+        lines = [f"{name}: wave {machine.wave}, {times}", *machine.placement_reasons]
         SubElement(bar, "title").text = "\n".join(map(_plain, lines))
 
     def _chart(self, lane: Lane, top: float) -> None:

@@ -121,7 +121,7 @@ def _machines(machines: Sequence[PlannedMachine], most: int | None) -> Renderabl
             str(machine.wave),
             clock(machine.predicted_start),
             clock(machine.predicted_end),
-            _folding("; ".join(machine.why)),
+            _folding("; ".join(machine.placement_reasons)),
         )
     _count_rest(table, machines, most)
     return table

@@ -161,5 +161,5 @@ def _message(machine: Json) -> str:
 def _place(machine: Json) -> str:
     """Where the machine stands in the plan of its run, and why."""
     place = f"ring {machine.get('ring')}, phase {machine.get('phase')}, {machine.get('lane')}, wave {machine['wave']}"
-    why = "; ".join(cast("list[str]", machine.get("why") or []))
+    why = "; ".join(cast("list[str]", machine.get("placementReasons") or []))
     return plain(f"{place}: {why}" if why else place)

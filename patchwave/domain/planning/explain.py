@@ -49,7 +49,7 @@ class PlanExplainer:
                 self._slots[group, slot] = f"{words.name}{words.of}{after}"
                 after = f" after {words.name}"
 
-    def why(self, job: Job, wave: int) -> list[str]:
+    def reasons(self, job: Job, wave: int) -> list[str]:
         """Its zone and update domain, the rules that may hold it, and what did hold it if that is none of them."""
         rules = self._constraints.rules
         said = [self._slots[place.group, place.slot] for place in job.permits if place.slot]

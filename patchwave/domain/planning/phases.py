@@ -27,7 +27,7 @@ class PhasePlan:
     """Phases in order, each the regions that are patched side by side."""
 
     regions: list[list[str]] = field(default_factory=list[list[str]])
-    why: dict[str, str] = field(default_factory=dict[str, str])
+    reasons: dict[str, str] = field(default_factory=dict[str, str])
     """By region, what decided its phase; regions that nothing held back are not in it."""
     notes: list[str] = field(default_factory=list[str])
     bound: float = 0.0
@@ -69,13 +69,13 @@ def make_phases(
                 f"phases[{number - 1}] of the policy names paired regions: they are patched one after the other."
             )
         for region in mine:
-            made.why.setdefault(region, f"phase {first} by the policy")
+            made.reasons.setdefault(region, f"phase {first} by the policy")
     rest = [region for region in loads if region not in named]
     first = len(made.regions) + 1
     maker.add(rest)
     if first > 1:
         for region in rest:
-            made.why.setdefault(region, f"phase {first}: after the regions that the policy names")
+            made.reasons.setdefault(region, f"phase {first}: after the regions that the policy names")
     return made
 
 
@@ -136,9 +136,9 @@ class _Maker:
                 # The latest phase with one that it is paired with tells the most.
                 rival = next((other for other in reversed(before) if other in conflicts[region]), None)
                 if rival is not None:
-                    self.made.why[region] = f"phase {number}: {region} is paired with {rival}"
+                    self.made.reasons[region] = f"phase {number}: {region} is paired with {rival}"
                 else:
-                    self.made.why[region] = f"phase {number}: beside {longest} it makes the ring shorter"
+                    self.made.reasons[region] = f"phase {number}: beside {longest} it makes the ring shorter"
             before += phase
 
 

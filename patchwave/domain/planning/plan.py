@@ -19,7 +19,8 @@ PLAN_VERSION = 1
 class PlannedMachine(Document):
     """Where the plan puts a machine. Times are seconds from the start of the run.
 
-    ``groups`` are the names of the separation rules that it takes a place in; ``why`` says in words what decided.
+    ``groups`` are the names of the concurrency groups that it takes a permit in; ``placement_reasons`` say in words
+    what decided.
     """
 
     id: str
@@ -33,7 +34,7 @@ class PlannedMachine(Document):
     groups: list[str] = Field(default_factory=list[str])
     predicted_start: float
     predicted_end: float
-    why: list[str] = Field(default_factory=list[str])
+    placement_reasons: list[str] = Field(default_factory=list[str])
 
 
 class ExcludedMachine(Document):

@@ -56,7 +56,7 @@ class Placement:
     wave: int
     wave_size: int
     permits: tuple[Permit, ...]
-    why: str
+    reason: str
     predicted_start: float
     predicted_end: float
 
@@ -234,13 +234,13 @@ class _Drawing:
         explanation = PlanExplainer(self.constraints, jobs, slices, ramp=self.policy.ramp, ended=ended)
         for job in sorted(jobs, key=lambda job: (slices[job.key].start, job.key)):
             wave = waves[job.key]
-            why = [
-                *filter(None, (self.chosen[job.key].why, phase.phases.why.get(job.lane, ""))),
-                *explanation.why(job, wave),
+            reasons = [
+                *filter(None, (self.chosen[job.key].reason, phase.phases.reasons.get(job.lane, ""))),
+                *explanation.reasons(job, wave),
             ]
-            self._place(phase, job, wave, sizes[job.lane, wave], slices[job.key], why)
+            self._place(phase, job, wave, sizes[job.lane, wave], slices[job.key], reasons)
 
-    def _place(self, phase: _PhaseOf, job: Job, wave: int, wave_size: int, times: Slice, why: list[str]) -> None:
+    def _place(self, phase: _PhaseOf, job: Job, wave: int, wave_size: int, times: Slice, reasons: list[str]) -> None:
         self.placements.append(
             Placement(
                 key=job.key,
@@ -251,7 +251,7 @@ class _Drawing:
                 wave=wave,
                 wave_size=wave_size,
                 permits=job.permits,
-                why="; ".join(why),
+                reason="; ".join(reasons),
                 predicted_start=times.start,
                 predicted_end=times.end,
             )
@@ -266,7 +266,7 @@ class _Drawing:
                 groups=[place.group for place in job.permits],
                 predicted_start=times.start,
                 predicted_end=times.end,
-                why=why,
+                placement_reasons=reasons,
             )
         )
 

@@ -20,7 +20,7 @@ class RingAssignment(NamedTuple):
     """The ring of a machine, counted from 0 in the order of the rings, and what put it there (empty: nothing did)."""
 
     number: int
-    why: str
+    reason: str
 
 
 def keep_in_ring(rings: Sequence[Ring], name: str, machine_id: str) -> list[Ring]:

@@ -78,7 +78,7 @@ class MachineRecord(Document):
     phase: int = 0
     lane: str = ""
     wave: int = 0
-    why: list[str] = Field(default_factory=list[str])
+    placement_reasons: list[str] = Field(default_factory=list[str])
     """Where the plan put the machine, and why; see `patchwave.domain.planning.plan.PlannedMachine`."""
     expected_seconds: float | None = None
     """How long its last installation took, with what was done after it; nothing when none is known."""

@@ -43,5 +43,5 @@ def waiting_for(run: Run, machine: MachineRecord, rings: Sequence[str], phase: t
         return f"the ring {rings[phase[0]]} before its own"
     if phase is not None and own > phase:
         return f"phase {phase[1] + 1} of its ring before its own, which is phase {machine.phase}"
-    why = "; ".join(machine.why)
+    why = "; ".join(machine.placement_reasons)
     return f"its turn in {machine.lane}{f': {why}' if why else ''}"

@@ -32,7 +32,7 @@ def test_the_bad_update_is_one_of_the_broad_ring_in_one_region():
 
 
 def row(name: str, outcome: str = "patched", reason: str = "ok", **fields: Any) -> dict[str, Any]:
-    return machine_document(name, outcome, reason) | {"why": [], "wave": 1, "phase": 1} | fields
+    return machine_document(name, outcome, reason) | {"placementReasons": [], "wave": 1, "phase": 1} | fields
 
 
 def report(*, late: bool = False, **changes: Any) -> Report:

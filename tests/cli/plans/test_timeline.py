@@ -20,7 +20,14 @@ NAMESPACE = "{http://www.w3.org/2000/svg}"
 
 def machine(name: str, start: float, end: float, *, lane: str = "westeurope", wave: int = 1) -> PlannedMachine:
     return PlannedMachine(
-        id=f"/x/{name}", ring="all", phase=1, lane=lane, wave=wave, predicted_start=start, predicted_end=end, why=["&"]
+        id=f"/x/{name}",
+        ring="all",
+        phase=1,
+        lane=lane,
+        wave=wave,
+        predicted_start=start,
+        predicted_end=end,
+        placement_reasons=["&"],
     )
 
 

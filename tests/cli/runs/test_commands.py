@@ -298,7 +298,13 @@ class TestMachines:
         assert "What to do about web-2." in output
 
     def test_one_machine_shows_its_place_its_health_and_the_way_back(self, patchwave: Patchwave, service: Service):
-        placed = {"ring": "broad", "phase": 2, "lane": "westeurope", "wave": 3, "why": ["zone 2 after zone 1"]}
+        placed = {
+            "ring": "broad",
+            "phase": 2,
+            "lane": "westeurope",
+            "wave": 3,
+            "placementReasons": ["zone 2 after zone 1"],
+        }
         health = {"healthBefore": {"healthy": True}, "healthAfter": {"healthy": False, "reason": "The probe said 500."}}
         hooks = {
             "rollbackInstructions": "Use the snapshot snap-1.",

@@ -24,7 +24,7 @@ PLAN = Plan(
             wave=1,
             predicted_start=0,
             predicted_end=1800,
-            why=["first of its ring"],
+            placement_reasons=["first of its ring"],
         )
     ],
     makespan=Makespan(predicted_seconds=1800, lower_bound_seconds=1800),

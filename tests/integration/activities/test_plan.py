@@ -172,7 +172,7 @@ async def test_only_machines_without_a_ring_end_with_the_plan(storage: Storage) 
     open_machines = [one async for one in storage.machines.scan(RUN) if one.outcome is None]
     assert {one.key for one in open_machines} == {one.key for one in machines[:8]}
     assert {one.ring for one in open_machines} == {"canary", "broad"}
-    assert all(one.why for one in open_machines)
+    assert all(one.placement_reasons for one in open_machines)
     lines = (await storage.audit.list_page(RUN, 10, None)).items
     assert [line["action"] for line in lines] == ["planned"]
     assert lines[0]["detail"]["excluded"] == {"no_ring": 1}

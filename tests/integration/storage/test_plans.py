@@ -68,7 +68,7 @@ def plans(draw: st.DrawFn) -> Plan:
                 groups=draw(st.lists(TEXT, max_size=3)),
                 predicted_start=draw(SECONDS),
                 predicted_end=draw(SECONDS),
-                why=draw(st.lists(TEXT, max_size=3)),
+                placement_reasons=draw(st.lists(TEXT, max_size=3)),
             )
         )
     excluded = [
@@ -131,10 +131,12 @@ async def test_a_phase_is_handed_out_in_pages(storage: Storage) -> None:
 async def test_a_machines_own_row_shows_its_place_and_keeps_everything_else(storage: Storage) -> None:
     machines = await add(storage, 3)
     await storage.results.record_outcomes(RUN, [machines[2].key], Outcome.skipped(Reason.HOLD_TAG, "held"), NOW)
-    plan = make([planned_machine(0), planned_machine(1, ring="broad", wave=7, lane="eastus", why=["a", "b"])])
+    plan = make(
+        [planned_machine(0), planned_machine(1, ring="broad", wave=7, lane="eastus", placement_reasons=["a", "b"])]
+    )
     await storage.plans.save(RUN, plan, in_order(plan), SHORT)
     first, second, third = [await storage.machines.get(RUN, one.key) for one in machines]
-    place = {"ring": "broad", "phase": 1, "lane": "eastus", "wave": 7, "why": ["a", "b"]}
+    place = {"ring": "broad", "phase": 1, "lane": "eastus", "wave": 7, "placement_reasons": ["a", "b"]}
     assert second == machines[1].model_copy(update=place)
     assert first
     assert (first.ring, first.lane) == ("canary", "westeurope")
@@ -144,7 +146,7 @@ async def test_a_machines_own_row_shows_its_place_and_keeps_everything_else(stor
 
 async def test_a_whole_plan_never_changes(storage: Storage) -> None:
     first = make([planned_machine(1)])
-    second = make([planned_machine(1, why=["another"]), planned_machine(2)], notes=[])
+    second = make([planned_machine(1, placement_reasons=["another"]), planned_machine(2)], notes=[])
     await storage.plans.save(RUN, first, in_order(first), SHORT)
     assert await storage.plans.save(RUN, second, in_order(second), PlanSummary()) == SHORT
     assert await storage.plans.get(RUN) == first

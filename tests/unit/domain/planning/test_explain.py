@@ -12,7 +12,7 @@ from tests.support.fleet_strategies import make_machine, make_policy, set_id
 def reasons(machines: list[PlannerMachine], **policy: Any) -> list[tuple[float, str]]:
     """Start and reason of each machine, in order of time."""
     result = make_plan(machines, make_policy(**policy), Topology())
-    return [(each.predicted_start, each.why) for each in result.placements]
+    return [(each.predicted_start, each.reason) for each in result.placements]
 
 
 def test_a_ramp_is_named_while_it_lasts_and_the_limit_afterwards() -> None:

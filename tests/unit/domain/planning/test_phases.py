@@ -48,7 +48,7 @@ def phases_of(
 def test_the_fewest_machines_go_first_and_ties_go_by_name() -> None:
     made = phases_of({"westeurope": 5, "northeurope": 9, "polandcentral": 100})
     assert made.regions == [["polandcentral", "westeurope"], ["northeurope"]]
-    assert made.why == {"northeurope": "phase 2: northeurope is paired with westeurope"}
+    assert made.reasons == {"northeurope": "phase 2: northeurope is paired with westeurope"}
     assert phases_of({"westeurope": 5, "northeurope": 5}).regions == [["northeurope"], ["westeurope"]]
 
 
@@ -62,15 +62,15 @@ def test_the_policy_fixes_the_order_and_the_rest_follows() -> None:
     machines = {"westeurope": 5, "eastus": 1, "polandcentral": 1, "northeurope": 1}
     made = phases_of(machines, [["westeurope", "uksouth"], ["eastus"]])
     assert made.regions == [["westeurope"], ["eastus"], ["northeurope", "polandcentral"]]
-    assert made.why["westeurope"] == "phase 1 by the policy"
-    assert made.why["polandcentral"] == "phase 3: after the regions that the policy names"
+    assert made.reasons["westeurope"] == "phase 1 by the policy"
+    assert made.reasons["polandcentral"] == "phase 3: after the regions that the policy names"
     assert made.notes == []
 
 
 def test_a_pair_that_the_policy_puts_together_is_parted_and_noted() -> None:
     made = phases_of({"westeurope": 5, "northeurope": 1}, [["westeurope", "northeurope"]])
     assert made.regions == [["northeurope"], ["westeurope"]]
-    assert made.why["westeurope"] == "phase 2: westeurope is paired with northeurope"
+    assert made.reasons["westeurope"] == "phase 2: westeurope is paired with northeurope"
     assert made.notes == ["phases[0] of the policy names paired regions: they are patched one after the other."]
 
 
@@ -85,13 +85,13 @@ def test_regions_without_a_pair_go_where_they_cost_the_least() -> None:
     made = phases_of(machines, seconds=seconds)
     assert made.regions == [["northeurope"], ["polandcentral", "westeurope"]]
     assert made.bound == 240.0
-    assert made.why == {
+    assert made.reasons == {
         "westeurope": "phase 2: westeurope is paired with northeurope",
         "polandcentral": "phase 2: beside westeurope it makes the ring shorter",
     }
     by_number = phases_of(machines, seconds=seconds, fewest_first=True)
     assert by_number.regions == [["northeurope", "polandcentral"], ["westeurope"]]
-    assert by_number.why == {"westeurope": "phase 2: westeurope is paired with northeurope"}
+    assert by_number.reasons == {"westeurope": "phase 2: westeurope is paired with northeurope"}
     assert by_number.bound == 240.0
 
 
@@ -102,7 +102,7 @@ def test_each_of_three_phases_has_what_it_waits_for() -> None:
     made = phases_of(machines, seconds=seconds | {"uksouth": 90.0})
     assert made.regions == [["brazilsoutheast", "northcentralus", "uksouth"], ["southcentralus"], ["brazilsouth"]]
     assert made.bound == 92.0
-    assert made.why == {
+    assert made.reasons == {
         "southcentralus": "phase 2: southcentralus is paired with northcentralus",
         "brazilsouth": "phase 3: brazilsouth is paired with southcentralus",
     }
@@ -111,7 +111,7 @@ def test_each_of_three_phases_has_what_it_waits_for() -> None:
 def test_phases_behind_fixed_ones_are_numbered_on() -> None:
     made = phases_of({"uksouth": 1, "westeurope": 2, "northeurope": 3}, [["uksouth"]])
     assert made.regions == [["uksouth"], ["westeurope"], ["northeurope"]]
-    assert made.why == {
+    assert made.reasons == {
         "uksouth": "phase 1 by the policy",
         "westeurope": "phase 2: after the regions that the policy names",
         "northeurope": "phase 3: northeurope is paired with westeurope",

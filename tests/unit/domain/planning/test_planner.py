@@ -44,7 +44,7 @@ def intervals(result: PlanResult) -> list[Interval]:
 def why(machines: list[PlannerMachine], topology: Topology = PAIRS, **policy: Any) -> dict[str, str]:
     """The reasons of a plan by name of the machine."""
     names = {machine.key: machine.name for machine in machines}
-    return {names[each.key]: each.why for each in make_plan(machines, make_policy(**policy), topology).placements}
+    return {names[each.key]: each.reason for each in make_plan(machines, make_policy(**policy), topology).placements}
 
 
 @MANY
@@ -267,7 +267,7 @@ def test_a_plan_has_ring_phase_and_time_of_each_machine() -> None:
     ]
     assert [each.groups for each in result.plan.machines] == [["run"]] * 4
     assert (result.plan.makespan.predicted_seconds, result.plan.makespan.lower_bound_seconds) == (4800.0, 4800.0)
-    assert result.plan.machines[2].why[-1] == "phase 2: westeurope is paired with northeurope"
+    assert result.plan.machines[2].placement_reasons[-1] == "phase 2: westeurope is paired with northeurope"
 
 
 def test_a_ring_that_waits_for_an_approval_is_marked() -> None:

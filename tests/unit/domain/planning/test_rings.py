@@ -89,7 +89,7 @@ def test_a_share_is_spread_over_regions_and_images() -> None:
     assert Counter((machine.region, machine.image) for machine in taken) == {
         (region, f"image{image}"): 10 for region in ("westeurope", "eastus") for image in range(3)
     }
-    assert chosen[taken[0].key].why == "ring first: 10 % by hash"
+    assert chosen[taken[0].key].reason == "ring first: 10 % by hash"
 
 
 @settings(deadline=None, max_examples=50)

@@ -18,17 +18,30 @@ RINGS = ["canary", "broad"]
 
 def run(**fields: Any) -> Run:
     known: dict[str, Any] = {
-        "id": "r", "policy": "p", "mode": Mode.PATCH, "state": RunState.RUNNING,
-        "trigger": Trigger(kind=TriggerKind.HTTP), "created_at": NOW,
-    }  # fmt: skip
+        "id": "r",
+        "policy": "p",
+        "mode": Mode.PATCH,
+        "state": RunState.RUNNING,
+        "trigger": Trigger(kind=TriggerKind.HTTP),
+        "created_at": NOW,
+    }
     return Run(**known | fields)
 
 
 def machine(**fields: Any) -> MachineRecord:
     known: dict[str, Any] = {
-        "id": "/m", "key": "k", "name": "m", "subscription_id": "s", "resource_group": "g", "stage": Stage.ASSESSED,
-        "ring": "broad", "phase": 2, "lane": "westeurope", "wave": 3, "why": ["update domain 1 of av after 0"],
-    }  # fmt: skip
+        "id": "/m",
+        "key": "k",
+        "name": "m",
+        "subscription_id": "s",
+        "resource_group": "g",
+        "stage": Stage.ASSESSED,
+        "ring": "broad",
+        "phase": 2,
+        "lane": "westeurope",
+        "wave": 3,
+        "placement_reasons": ["update domain 1 of av after 0"],
+    }
     return MachineRecord(**known | fields)
 
 
@@ -49,12 +62,21 @@ BUDGET = "the run to be resumed or cancelled: the error budget of "
         ({"stop_reason": "Enough."}, {}, (1, 1), "the end of the run: nothing more starts in it"),
         ({"state": RunState.PAUSED}, {}, (1, 1), "the run, which is paused, to be resumed"),
         ({"blocked_scopes": ["run"]}, {}, (1, 1), BUDGET + "the run is used up"),
-        ({"blocked_scopes": ["wave:broad/westeurope/2"]}, {}, (1, 1),
-         BUDGET + "wave 2 of westeurope in the ring broad is used up"),
-        ({"blocked_scopes": ["wave:broad/westeurope/4"]}, {"why": []}, (1, 1), "its turn in westeurope"),
+        (
+            {"blocked_scopes": ["wave:broad/westeurope/2"]},
+            {},
+            (1, 1),
+            BUDGET + "wave 2 of westeurope in the ring broad is used up",
+        ),
+        ({"blocked_scopes": ["wave:broad/westeurope/4"]}, {"placement_reasons": []}, (1, 1), "its turn in westeurope"),
         ({"blocked_scopes": ["ring:canary"]}, {}, (0, 0), BUDGET + "the ring canary is used up"),
         ({"blocked_scopes": ["ring:canary"]}, {}, None, BUDGET + "the ring canary is used up"),
-        ({"blocked_scopes": ["lane:broad/uksouth"]}, {"phase": 1, "why": []}, (1, 0), "its turn in westeurope"),
+        (
+            {"blocked_scopes": ["lane:broad/uksouth"]},
+            {"phase": 1, "placement_reasons": []},
+            (1, 0),
+            "its turn in westeurope",
+        ),
         ({"state": RunState.AWAITING_APPROVAL, "waiting_for": "broad"}, {}, None, "the approval of the ring broad"),
         ({"state": RunState.AWAITING_RUN, "waiting_for": "the run other"}, {}, (1, 1), "the run other"),
         ({"waiting_for": "the bake time of the ring canary"}, {}, None, "the bake time of the ring canary"),
@@ -65,7 +87,7 @@ BUDGET = "the run to be resumed or cancelled: the error budget of "
         ({}, {}, (1, 1), "its turn in westeurope: update domain 1 of av after 0"),
         ({}, {"stage": Stage.INSTALLED}, (1, 1), "its turn in westeurope: update domain 1 of av after 0"),
     ],
-)  # fmt: skip
+)
 def test_what_a_machine_waits_for(
     of_run: dict[str, Any], of_machine: dict[str, Any], phase: tuple[int, int] | None, words: str
 ) -> None:
