@@ -47,7 +47,7 @@ class Worker:
 
 
 async def travel(fault_schedule: FaultSchedule) -> None:
-    """The way of a request or an answer. Whoever sends from a worker that was killed meanwhile never gets there."""
+    """The way of a request or an answer. What a worker sends that was killed meanwhile never arrives."""
     await asyncio.sleep(fault_schedule.source.uniform(*_LATENCY_SECONDS))
     if _current.get().is_dead:
         raise asyncio.CancelledError
@@ -71,7 +71,7 @@ class Cluster:
         self._clients = patch.multiple(PerLoop, get=_client_of_worker, pop=lambda _: None)
 
     async def __aenter__(self) -> Cluster:
-        # Whoever starts the run is in a process of its own as well.
+        # The client that starts the run is in a process of its own as well.
         _current.set(Worker("outside"))
         self._clients.start()
         self.engine.subscribe(self._wake)
@@ -107,7 +107,7 @@ class Cluster:
         return instance_id
 
     async def raise_orchestration_event(self, instance_id: str, event_name: str, *, data: object = None) -> None:
-        """Nobody steers the run of a schedule."""
+        """No control command is sent to the run of a schedule."""
         raise NotImplementedError
 
     async def get_orchestration_state(self, instance_id: str) -> object:
@@ -168,7 +168,7 @@ class Cluster:
             response = self._turn(item)
         else:
             if fault_schedule.source.random() < fault_schedule.twice:
-                # The lease of the message ran out: somebody else gets it while this one works on.
+                # The lease of the message ran out: another worker gets it while this one works on.
                 self.doubled += 1
                 self._loop.call_later(fault_schedule.source.uniform(0, 2), self.engine.abandon, item.completionToken)
             response = await self._activity(item)

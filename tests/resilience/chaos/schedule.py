@@ -47,10 +47,10 @@ MACHINES = 100
 SECONDS = 5_400.0
 """About how long the run takes without faults: kills and outages fall within it."""
 LONGEST = timedelta(hours=24)
-"""Faults make a run longer, but not longer than this: an installation that nobody hears of any more ends with its
+"""Faults make a run longer, but not longer than this: an installation without any further result ends with its
 window of two hours, whatever it has to wait for then."""
 _POLICY: Json = {"scope": {"subscriptions": [SUBSCRIPTION]}, "maxConcurrent": 40, "startStopped": True}
-_LOOK_EVERY = timedelta(seconds=30)
+_POLL_EVERY = timedelta(seconds=30)
 _POLL_SECONDS = "180"
 _SETTINGS = {
     "PATCHWAVE_RESOURCE_MANAGER": BASE_URL,
@@ -187,10 +187,10 @@ async def _run(
 
 
 async def _wait(has_come: Callable[[], bool], longest: timedelta) -> None:
-    for _ in range(int(longest / _LOOK_EVERY)):
+    for _ in range(int(longest / _POLL_EVERY)):
         if has_come():
             return
-        await asyncio.sleep(_LOOK_EVERY.total_seconds())
+        await asyncio.sleep(_POLL_EVERY.total_seconds())
 
 
 def _all_ended(cluster: Cluster) -> bool:

@@ -132,7 +132,7 @@ class Rig:
         order.give(self._folder)
         run_id = self._start(ids, order.name)
         run = self._wait(run_id)
-        found = self._look(run, ids)
+        found = self._examine(run, ids)
         effects = len(order.effects(self._folder).read_text().splitlines())
         spoilt: Json = {}
         if order.spoilt(self._folder).exists():
@@ -185,7 +185,7 @@ class Rig:
 
     # --- what became of it
 
-    def _look(self, run: Json, ids: list[str]) -> _Found:
+    def _examine(self, run: Json, ids: list[str]) -> _Found:
         """Ask storage and the log of the simulator, not the product."""
         run_id = run["id"]
         problems: list[str] = []

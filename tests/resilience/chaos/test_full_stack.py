@@ -49,7 +49,7 @@ def test_schedule_on_the_whole_product(two_workers: Product, seed: int) -> None:
     run_id = product.start(ids)
     for _ in range(source.randint(1, 4)):
         time.sleep(source.uniform(0.2, _SECONDS / 4))
-        # Nobody waits until it is replaced: the other one may be next.
+        # Without waiting until it is replaced: the other one may be next.
         for worker in product.stack.workers[:1]:
             os.kill(worker, signal.SIGKILL)
     hold_invariants(product, run_id, ids, timeout=400)

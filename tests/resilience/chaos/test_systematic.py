@@ -14,7 +14,7 @@ _SHARES = 2
 """Each way is cut into so many tests, which test processes share."""
 _STEPS = {Way.KILL_AFTER: 1, Way.RESET_AFTER: 1, Way.RESET_BEFORE: 1, Way.KILL_BEFORE: 4}
 """A worker that dies before an effect leaves the world as it was after the one before it: each fourth is enough to see
-that both ends of a request are broken alike. A request that gets lost has to be missed by whoever sent it."""
+that both ends of a request are broken alike. A lost request has to be noticed by its sender."""
 
 
 def _judge(attempt: Attempt) -> None:

@@ -51,7 +51,7 @@ class _Jump(selectors.SelectSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
-            raise RuntimeError("Nothing will ever happen any more: everybody waits for somebody else.")
+            raise RuntimeError("Nothing will ever happen any more: all tasks wait for each other.")
         self._loop.passed += max(timeout, 0)
         return []
 

@@ -1,4 +1,4 @@
-"""What holds after every fault, whatever it was: `hold_invariants` looks at a run from all sides once it has ended."""
+"""What holds after every fault, whatever it was: `hold_invariants` checks a run from all sides once it has ended."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.product import Product, wait_until
 type Json = dict[str, Any]
 
 _MAX_LEASE = timedelta(hours=30)
-"""A lock that is kept runs out: the longest installation, what the guest may add to it, and the looks around it."""
+"""A lock that is kept runs out: the longest installation, what the guest may add to it, and the polls around it."""
 _KEEPS_ITS_LOCK = ("left_running", "timed_out", "unknown", "failed")
 """Outcomes behind which something may still run in the guest."""
 _SIGNED_ROWS = ("i~", "g~")

@@ -36,8 +36,8 @@ def test_f19_two_runs_never_install_on_one_machine_at_a_time(product: Product) -
     ends_patched_once(product, one, first)
 
 
-def test_f19_what_another_run_has_installed_meanwhile_is_not_installed_again(product: Product) -> None:
-    """The second run has found patches before the first one brought them: it looks again, and finds nothing to do."""
+def test_f19_patches_of_another_run_are_not_installed_again(product: Product) -> None:
+    """The second run found patches that the first one installs: it assesses again, and finds nothing to do."""
     (one,) = product.take()
     waiting = product.start([one], rings=[{"name": "all", "approval": {"within": "PT8H"}}])
     wait_until(lambda: product.run(waiting)["state"] == "awaiting_approval", what=lambda: str(product.run(waiting)))
@@ -67,7 +67,7 @@ async def test_f19_the_lock_of_a_run_that_crashed_runs_out_and_lets_the_next_one
 # --- F20: all workers are restarted in the middle of a wave, with the same or with changed code
 
 
-def test_f20_all_workers_gone_in_the_middle_of_a_wave_cost_nobody_anything(product: Product) -> None:
+def test_f20_a_wave_completes_although_all_workers_were_lost(product: Product) -> None:
     ids = product.take(8, installMinutes=20)
     run_id = product.start(ids, maxConcurrent=4)
     for begun in (2, 5):
@@ -123,10 +123,10 @@ async def watchdog(product: Product) -> Any:
     async with storage_of(product) as storage:
         engine = AsyncTaskHubGrpcClient(host_address=product.stack.engine, data_converter=FunctionsDataConverter())
 
-        async def look(at: datetime) -> object:
+        async def supervise(at: datetime) -> object:
             return await supervise_runs(Watch(storage, engine, at, POLL_SECONDS, pause=0.1))
 
-        yield look
+        yield supervise
         await engine.close()
 
 

@@ -16,7 +16,7 @@ from tests.support.product import Product, wait_until
 pytestmark = pytest.mark.chaos
 
 
-def test_pair_f02_f06_a_worker_killed_after_the_post_while_everybody_else_is_throttled(product: Product) -> None:
+def test_pair_f02_f06_a_worker_killed_after_the_post_while_others_are_throttled(product: Product) -> None:
     one, *others = product.take(4, installMinutes=30)
     for other in others:
         product.fault(other, "install", times=3, status=429, headers={"Retry-After": "1"}, body=REFUSAL)
@@ -38,7 +38,7 @@ def test_pair_f03_f20_an_answer_lost_just_before_all_workers_are_gone(product: P
     product.stack.kill_worker()
     rows = hold_invariants(product, run_id, ids)
     assert {row["outcome"] for row in rows.values()} == {"patched"}
-    assert all(len(product.requests(one, "install")) == 1 for one in ids), "nobody is asked twice"
+    assert all(len(product.requests(one, "install")) == 1 for one in ids), "no installation is sent twice"
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_pair_f16_f19_two_starts_at_once_over_the_same_machines(product: Product
     both = [hold_invariants(product, run_id, ids) for run_id in (first, second)]
     for one in ids:
         ends = {rows[one.lower()]["reason"] for rows in both}
-        assert "ok" in ends, "somebody has patched it"
+        assert "ok" in ends, "one of the runs has patched it"
         assert ends <= {"ok", "locked_by_run", "no_pending_patches"}
         assert product.accepted(one)["install"] == 1
 

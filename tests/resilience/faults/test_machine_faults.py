@@ -21,7 +21,7 @@ STOPPED = {"error": {"code": "OperationNotAllowed", "message": "This operation r
 
 
 def waiting_run(product: Product, ids: list[str], **policy: Any) -> str:
-    """A run that has found and assessed its machines and installs nothing until somebody approves."""
+    """A run that has found and assessed its machines and installs nothing until it is approved."""
     run_id = product.start(ids, rings=[{"name": "all", "approval": {"within": "PT1H"}}], **policy)
     wait_until(lambda: product.run(run_id)["state"] == "awaiting_approval", what=lambda: str(product.run(run_id)))
     return run_id
@@ -49,7 +49,7 @@ def test_f12_a_role_that_was_taken_away_costs_its_machines_and_no_others(product
     assert {rows[one.lower()]["outcome"] for one in open_} == {"patched"}
 
 
-def test_f12_a_403_to_the_post_is_believed_at_once(product: Product) -> None:
+def test_f12_a_403_to_the_post_is_final_at_once(product: Product) -> None:
     closed, open_ = product.take(2)
     product.fault(closed, "install", times=None, status=403, body=FORBIDDEN)
     rows = hold_invariants(product, product.start([closed, open_]), [closed, open_])

@@ -20,7 +20,7 @@ from tests.support.webhook_receiver import Receiver, Reply, receiving
 
 @dataclass
 class Trap:
-    """A port of this machine on which nobody should ever call."""
+    """A port of this machine that must never be called."""
 
     port: int
     calls: int = 0
@@ -124,7 +124,7 @@ async def test_f25_a_receiver_that_answers_drop_by_drop_is_left(monkeypatch: pyt
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("status", [500, 502, 503])
-async def test_f25_a_receiver_that_fails_is_told_of_and_tried_again_by_others(status: int) -> None:
+async def test_f25_a_failing_receiver_is_a_temporary_failure(status: int) -> None:
     with receiving() as receiver:
         receiver.replies.append(Reply(status, headers={"Retry-After": "7"}))
         delivery = await post(receiver)

@@ -96,7 +96,7 @@ def test_f24_kql_in_a_selector_is_a_text_and_selects_nothing(product: Product) -
 # --- what machines bring with them
 
 
-def test_f24_tags_of_a_megabyte_and_texts_of_somebody_else_trouble_no_machine(product: Product) -> None:
+def test_f24_tags_of_a_megabyte_and_hostile_texts_disturb_no_machine(product: Product) -> None:
     """Nothing of it is executed, escaped twice, or lost: the machine beside it is patched as well."""
     evil = "=cmd|' /C calc'!A0 <script>alert(1)</script> {{ 7*7 }} ' | take 1"
     heavy, rude, fine = (

@@ -116,7 +116,7 @@ async def test_f11_the_deadline_is_the_time_given_and_the_reserve_for_a_reboot(
     assert abs(given - timedelta(hours=4)) < timedelta(hours=3)
 
 
-async def test_f11_an_operation_that_never_ends_times_out_keeps_its_lock_and_holds_nobody_up(product: Product) -> None:
+async def test_f11_an_operation_that_never_ends_times_out_keeps_its_lock_and_delays_no_other(product: Product) -> None:
     stuck, *others = product.take(1, neverEnds="install") + product.take(2)
     run_id = product.start([stuck, *others], maxConcurrent=1)
     wait_until(lambda: product.accepted(stuck).get("install") == 1)

@@ -1,4 +1,4 @@
-"""F14 and F15: a threshold is crossed, or somebody cancels, while many machines are under way."""
+"""F14 and F15: a threshold is crossed, or the run is cancelled, while many machines are in progress."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def installs(product: Product, ids: list[str]) -> int:
 # --- F14: the failure threshold is crossed in a later wave
 
 
-def test_f14_a_crossed_threshold_starts_nobody_more_and_lets_those_end_who_run(product: Product) -> None:
+def test_f14_a_crossed_threshold_starts_nothing_more_and_lets_running_machines_end(product: Product) -> None:
     good, bad = product.take(4), product.take(16, installFails=2)
     run_id = product.start(
         [*good, *bad],
@@ -37,20 +37,20 @@ def test_f14_a_crossed_threshold_starts_nobody_more_and_lets_those_end_who_run(p
     assert "error budget of the run is used up" in run["reason"]
     counts = Counter((row["outcome"], row["reason"]) for row in rows.values())
     failed = counts["failed", "patches_failed"]
-    # Two of twenty may fail. The third stops the run, while up to three others are under way.
+    # Two of twenty may fail. The third stops the run, while up to three others are in progress.
     assert 3 <= failed <= 6
     assert counts == {
         ("patched", "ok"): 4,
         ("failed", "patches_failed"): failed,
         ("skipped", "error_budget"): 16 - failed,
     }
-    assert installs(product, bad) == failed, "nobody was started for nothing"
+    assert installs(product, bad) == failed, "no machine was started in vain"
 
 
 # --- F15: cancel while many are in flight
 
 
-def test_f15_a_cancel_tells_who_goes_on_from_who_never_began(product: Product) -> None:
+def test_f15_a_cancel_keeps_running_machines_apart_from_those_that_never_began(product: Product) -> None:
     ids = product.take(8, installMinutes=600)
     run_id = product.start(ids, maxConcurrent=3)
     wait_until(lambda: installs(product, ids) == 3, what=lambda: str(product.run(run_id)))
@@ -67,7 +67,7 @@ def test_f15_a_cancel_tells_who_goes_on_from_who_never_began(product: Product) -
 
 
 @pytest.mark.chaos
-def test_f15_a_cancel_with_many_in_flight_starts_nobody_more(product: Product) -> None:
+def test_f15_a_cancel_with_many_in_flight_starts_nothing_more(product: Product) -> None:
     ids = product.take(48, installMinutes=600)
     run_id = product.start(ids, maxConcurrent=24)
     wait_until(lambda: installs(product, ids) >= 16, what=lambda: str(product.run(run_id)))
@@ -92,7 +92,7 @@ def test_f15_a_run_whose_orchestration_was_terminated_can_still_be_ended(product
     assert product.api.post(f"/api/runs/{run_id}/cancel").status_code in (200, 202)
 
     def ended() -> object:
-        # The watchdog looks every five minutes.
+        # The watchdog runs every five minutes.
         product.api.post("/admin/functions/supervise_runs", json={"input": ""})
         return product.run(run_id)["endedAt"]
 

@@ -84,7 +84,7 @@ def test_f22_a_result_that_is_there_already_is_the_success_of_an_earlier_attempt
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("status", [409, 412])
-def test_f22_a_row_that_somebody_else_has_changed_is_read_and_written_again(
+def test_f22_a_row_that_was_changed_meanwhile_is_read_and_written_again(
     shaky: tuple[Product, StorageLine], status: int
 ) -> None:
     product, line = shaky

@@ -85,7 +85,7 @@ def test_f03_a_server_error_behind_which_azure_accepted_is_adopted(product: Prod
 
 
 @pytest.mark.chaos
-def test_f03_an_operation_that_ended_before_anybody_asked_is_adopted(product: Product) -> None:
+def test_f03_an_operation_that_ended_before_the_first_poll_is_adopted(product: Product) -> None:
     (one,) = product.take(installMinutes=1)
     product.fault(one, "install", drop="after", delaySeconds=1)
     ends_patched_once(product, one, product.start([one]))
@@ -95,7 +95,7 @@ def test_f03_an_operation_that_ended_before_anybody_asked_is_adopted(product: Pr
 # --- F4: the answer is lost, and Azure has not accepted
 
 
-def test_f04_a_post_that_azure_never_got_is_sent_again_after_a_look(product: Product) -> None:
+def test_f04_a_post_that_azure_never_got_is_sent_again_after_a_read(product: Product) -> None:
     (one,) = product.take()
     rule = product.fault(one, "install", drop="before")
     run_id = product.start([one])
@@ -152,7 +152,7 @@ def test_f05_an_accepted_post_that_was_answered_otherwise_is_adopted(product: Pr
     assert row["installation"]["installed"] >= 1
 
 
-def test_f05_a_lock_is_believed_at_once_and_named(product: Product) -> None:
+def test_f05_a_lock_is_final_at_once_and_named(product: Product) -> None:
     (one,) = product.take()
     scope = one.partition("/providers/")[0]
     message = (
@@ -184,7 +184,7 @@ def test_f05_a_machine_that_stays_busy_is_skipped_after_a_bounded_number_of_post
 
 
 @pytest.mark.chaos
-def test_f05_an_installation_of_somebody_else_is_never_adopted(product: Product) -> None:
+def test_f05_a_foreign_installation_is_never_adopted(product: Product) -> None:
     (one,) = product.take()
     run_id = product.start([one], rings=[{"name": "all", "approval": {"within": "PT1H"}}])
     wait_until(lambda: product.run(run_id)["state"] == "awaiting_approval")

@@ -1,4 +1,4 @@
-"""F6 to F8: Azure limits requests. Being throttled is pacing: nobody fails for it, and nobody asks too early."""
+"""F6 to F8: Azure limits requests. No machine fails for being throttled, and no request is sent too early."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.simulator import SUBSCRIPTION, Simulator
 # --- F6: 429 with Retry-After
 
 
-def test_f06_throttled_posts_wait_as_long_as_azure_asks(product: Product) -> None:
+def test_f06_throttled_posts_wait_for_retry_after(product: Product) -> None:
     (one,) = product.take()
     product.fault(one, "install", times=3, status=429, headers={"Retry-After": "2"}, body=REFUSAL)
     ends_patched_once(product, one, product.start([one]))
@@ -31,7 +31,7 @@ def test_f06_throttled_posts_wait_as_long_as_azure_asks(product: Product) -> Non
     assert all(later - earlier >= timedelta(seconds=2) for earlier, later in pairwise(times)), times
 
 
-async def test_f06_nobody_of_the_budget_asks_before_the_time_and_other_regions_do_not_wait(
+async def test_f06_no_request_of_the_bucket_is_sent_early_and_other_regions_do_not_wait(
     storage: Storage, azure: Simulator
 ) -> None:
     throttled, neighbour, abroad = azure.take(), azure.take(), azure.take()
@@ -51,7 +51,7 @@ async def test_f06_nobody_of_the_budget_asks_before_the_time_and_other_regions_d
 
 
 @pytest.mark.chaos
-def test_f06_being_throttled_more_often_than_attempts_are_allowed_fails_nobody(product: Product) -> None:
+def test_f06_throttling_beyond_the_number_of_attempts_fails_no_machine(product: Product) -> None:
     (one,) = product.take()
     times = MAX_REFUSALS + 3
     product.fault(one, "install", times=times, status=429, headers={"Retry-After": None}, body=REFUSAL)
@@ -75,7 +75,7 @@ def shrunk(product: Product) -> Iterator[None]:
 
 @pytest.mark.chaos
 @pytest.mark.usefixtures("shrunk")
-def test_f07_a_storm_of_429_slows_the_run_and_fails_nobody(product: Product) -> None:
+def test_f07_a_storm_of_429_slows_the_run_and_fails_no_machine(product: Product) -> None:
     ids = product.take(24)
     run_id = product.start(ids)
     rows = hold_invariants(product, run_id, ids)
@@ -112,7 +112,7 @@ def test_f08_a_date_is_waited_for(product: Product) -> None:
 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("retry_after", ["1000000000", "1e300", "Fri, 31 Dec 9999 23:59:59 GMT", "NaN"])
-async def test_f08_nobody_sleeps_for_years(storage: Storage, azure: Simulator, status: int, retry_after: str) -> None:
+async def test_f08_waits_are_bounded(storage: Storage, azure: Simulator, status: int, retry_after: str) -> None:
     one = azure.take()
     fault(azure, one, "install", times=1, status=status, headers={"Retry-After": retry_after}, body=REFUSAL)
     result = await install(await prepare(storage, one))

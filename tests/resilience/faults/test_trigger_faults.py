@@ -201,7 +201,7 @@ async def test_f17_a_tick_of_a_day_later_starts_nothing(storage: Storage, engine
 # --- F18: the timer is late by three days
 
 
-async def test_f18_a_timer_that_is_three_days_late_patches_nobody_and_says_so(
+async def test_f18_a_timer_that_is_three_days_late_patches_nothing_and_reports_it(
     storage: Storage, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await put(storage)
