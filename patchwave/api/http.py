@@ -68,7 +68,7 @@ def read_model[Model: Document](request: func.HttpRequest, model: type[Model], *
     """
     document: object = read_json(request) if required or read_body(request).strip() else {}
     try:
-        return model.from_wire(document)
+        return model.model_validate(document)
     except ValidationError as error:
         raise invalid_body(*explain(error, model)) from None
 

@@ -140,7 +140,7 @@ async def _pending(
             key = str(row["key"])
             os_type = systems.get(key)
             assessment = object_or_none(row.get("assessment"))
-            summary = AssessmentSummary.from_wire(assessment) if assessment else None
+            summary = AssessmentSummary.model_validate(assessment) if assessment else None
             is_lately = summary is not None and summary.at is not None and now - summary.at < ASSESSMENT_HOLDS
             if summary is None or not is_lately or row.get("outcome") not in _NOTHING_DONE or key not in systems:
                 continue

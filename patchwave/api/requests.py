@@ -124,7 +124,7 @@ def read_command(request: func.HttpRequest, at: datetime) -> Command:
     if read_body(request):
         return command_of(request, read_model(request, AuditReason), at)
     try:
-        given = AuditReason.from_wire({name: query_of(request, name) for name in ("reason", "actor")})
+        given = AuditReason.model_validate({name: query_of(request, name) for name in ("reason", "actor")})
     except ValidationError as error:
         raise invalid_body(*explain(error, AuditReason)) from None
     return command_of(request, given, at)
@@ -177,6 +177,6 @@ def read_scope(request: func.HttpRequest) -> Scope:
         if (text := query_of(request, name))
     }
     try:
-        return Scope.from_wire(found)
+        return Scope.model_validate(found)
     except ValidationError as error:
         raise ApiProblem(400, "The query is not valid.", errors=explain(error, Scope)) from None

@@ -244,7 +244,7 @@ async def _requeue(watch: Watch, run: Run, machine: OrchestrationState, phases: 
     """Tell a live phase to requeue the machine. An operation that Azure accepted is adopted."""
     state = await watch.engine.get_orchestration_state(machine.instance_id)
     given = None if state is None else state.get_input()
-    work = None if given is None else MachineWork.from_wire(given)
+    work = None if given is None else MachineWork.model_validate(given)
     if work is None or instance_ids.phase(run.id, work.phase) not in phases:
         return
     at = datetime.now(UTC)

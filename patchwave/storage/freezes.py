@@ -83,7 +83,7 @@ class FreezeRepository(Repository):
 
 def _freeze(row: Row) -> Freeze:
     try:
-        return Freeze.from_wire(get_json(row.columns, "document"))
+        return Freeze.model_validate(get_json(row.columns, "document"))
     except Exception:
         # Fail closed: an unreadable freeze may forbid patching tonight.
         _LOG.exception("The row of the freeze %s cannot be read: nothing starts until it is replaced.", row.key)

@@ -220,7 +220,7 @@ def _ended(outcome: Outcome, at: datetime) -> dict[str, object]:
 
 
 def _outcome_of(row: Row) -> Outcome:
-    return Outcome.from_wire({name: row.columns[name] for name in ("outcome", "reason", "message")})
+    return Outcome.model_validate({name: row.columns[name] for name in ("outcome", "reason", "message")})
 
 
 def _machine(row: Row) -> MachineRecord:

@@ -146,7 +146,7 @@ def _pin(rows: Sequence[Columns]) -> Pin | None:
     return Pin(
         from_ring=rows[0]["fromRing"],
         at=rows[0]["at"],
-        windows=None if windows is None else WindowsPin.from_wire(windows),
+        windows=None if windows is None else WindowsPin.model_validate(windows),
         linux=LinuxPin(masks=masks) if masks else None,
         kinds=get_json(rows[0], "kinds"),
     )

@@ -80,7 +80,7 @@ class PlanRepository(Repository):
     async def get_summary(self, run_id: str) -> PlanSummary | None:
         """The plan in short, or ``None`` while the run has no plan."""
         row = await self._store.results.get(run_id, HEAD)
-        return None if row is None else PlanSummary.from_wire(get_json(row.columns, "planned"))
+        return None if row is None else PlanSummary.model_validate(get_json(row.columns, "planned"))
 
     async def get(self, run_id: str) -> Plan | None:
         """The whole plan, or ``None`` while the run has none. Scans all its rows."""
@@ -93,10 +93,10 @@ class PlanRepository(Repository):
         return Plan(
             version=head.columns["version"],
             policy=head.columns["policy"],
-            rings=[RingOfPlan.from_wire(ring) for ring in get_json(head.columns, "rings")],
+            rings=[RingOfPlan.model_validate(ring) for ring in get_json(head.columns, "rings")],
             machines=[unpack(PlannedMachine, columns) for columns in machines],
             excluded=[unpack(ExcludedMachine, columns) for columns in excluded],
-            makespan=Makespan.from_wire(get_json(head.columns, "makespan")),
+            makespan=Makespan.model_validate(get_json(head.columns, "makespan")),
             notes=get_json(head.columns, "notes"),
         )
 

@@ -167,7 +167,7 @@ class MachineRepository(Repository):
         async for _ in OptimisticRetry(f"machine {machine_key}"):
             row = await open_row(self._store.results, run_id, machine_key)
             if _SKIP in row.columns:
-                return Command.from_wire(get_json(row.columns, _SKIP))
+                return Command.model_validate(get_json(row.columns, _SKIP))
             started = {} if "startedAt" in row.columns else {"startedAt": at}
             changes = pack({"stage": stage, **started})
             if "outcome" in row.columns or await self._store.results.merge(run_id, row.key, changes, row.etag):

@@ -62,7 +62,7 @@ class PatchMemory:
         basis, packed = self._lists.get((run_id, row.key), (0, b""))
         if not packed or basis != _basis(row):
             return None
-        return [PatchRecord.from_wire(wire) for wire in json.loads(zlib.decompress(packed))]
+        return [PatchRecord.model_validate(wire) for wire in json.loads(zlib.decompress(packed))]
 
 
 def merge_patches(known: Sequence[PatchRecord], handled: Sequence[PatchRecord]) -> list[PatchRecord]:

@@ -69,7 +69,7 @@ def test_json_is_what_its_reader_takes(block: Block) -> None:
     if isinstance(document, list):
         assert parse_channels(block.text)
     elif "makespan" in document:
-        assert Plan.from_wire(document).machines
+        assert Plan.model_validate(document).machines
     elif "maintenanceScope" in document.get("properties", {}):
         _check_configuration(document)
     else:

@@ -86,7 +86,7 @@ def test_the_policy_is_one_that_the_app_takes() -> None:
 def test_the_document_is_one_that_the_app_sends() -> None:
     document = json.loads(DOCUMENT)
     common = ("version", "runId", "policy", "at")
-    facts = RunEnded.from_wire({key: value for key, value in document.items() if key not in common})
+    facts = RunEnded.model_validate({key: value for key, value in document.items() if key not in common})
     assert Announcement(document["runId"], document["policy"], NOW, facts).to_json() == document
 
 

@@ -22,7 +22,7 @@ def test_a_draft_of_the_live_fleet(
     monkeypatch.delenv("PATCHWAVE_KEY", raising=False)
     runs_before = product.api.get("/api/runs").json()["runs"]
     assert run(["plan", "--live", "--policy", str(file), "-o", "json"]) == 0
-    plan = Plan.from_wire(json.loads(capsys.readouterr().out))
+    plan = Plan.model_validate(json.loads(capsys.readouterr().out))
     assert {machine.id for machine in plan.machines} == set(ids)
     assert [machine.reason for machine in plan.excluded] == ["not_found"]
     # Both regions of the test fleet are a pair.

@@ -71,7 +71,7 @@ def test_polls_of_operations(status: int, body: str) -> None:
         failure = reading.failure
         if failure is not None:
             crosses(failure.to_wire())
-            assert PollReading.from_wire(reading.to_wire()) == reading
+            assert PollReading.model_validate(reading.to_wire()) == reading
         for kind in (AssessResult, InstallResult):
             _summarize(kind.model_validate(reading.result))
 
@@ -88,7 +88,7 @@ def test_refusals(status: int, body: str, header: str) -> None:
     failure = read_failure(status, body, retry_after=parse_retry_after(header, NOW))
     storable(failure.text)
     crosses(failure.to_wire())
-    assert ArmFailure.from_wire(failure.to_wire()) == failure
+    assert ArmFailure.model_validate(failure.to_wire()) == failure
     crosses(classify(failure).to_outcome(failure).to_wire())
 
 

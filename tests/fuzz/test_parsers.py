@@ -79,7 +79,7 @@ def test_a_document_is_a_policy_or_every_error_is_listed(document: object) -> No
         wire = policy.to_wire()
         crosses(wire)
         assert parse_policy(wire) == policy
-        assert Policy.from_wire(json.loads(json.dumps(wire))) == policy
+        assert Policy.model_validate(json.loads(json.dumps(wire))) == policy
         for query in build_queries(policy.scope):
             kql.tokens(query.text)
         if policy.schedule:
@@ -229,7 +229,7 @@ def test_recurrences(text: str) -> None:
 @given(changed({**POLICY["schedule"], "start": "2026-11-01"}))
 def test_schedules_find_their_occurrences(document: object) -> None:
     with suppress(ValueError):
-        schedule = Schedule.from_wire(document)
+        schedule = Schedule.model_validate(document)
         assert all(each.window_end_utc > each.at_utc for each in islice(upcoming(schedule, NOW), 4))
 
 

@@ -97,14 +97,14 @@ def test_the_snapshot_is_ready_before_the_script_begins() -> None:
 def test_a_failed_hook_skips_the_machine_and_uses_the_budgets(where: str) -> None:
     answers: dict[str, list[HookResult]] = {where: [RUNS, FAILED]}
     hooks = Hooks(**answers)
-    outcome = Outcome.from_wire(hooks.run(before).output)
+    outcome = Outcome.model_validate(hooks.run(before).output)
     assert (outcome.outcome, outcome.reason) == (OutcomeKind.SKIPPED, Reason.HOOK_FAILED)
     assert counts_as_failure(outcome.outcome, outcome.reason)
     assert ("run_script" in hooks.order) == (where == "script"), "no script without its snapshot"
 
 
 def test_a_cancelled_run_is_no_failure_of_the_hook() -> None:
-    outcome = Outcome.from_wire(Hooks(snapshot=[CANCELED]).run(before).output)
+    outcome = Outcome.model_validate(Hooks(snapshot=[CANCELED]).run(before).output)
     assert outcome == Outcome.canceled()
     assert not counts_as_failure(outcome.outcome, outcome.reason)
 
@@ -119,7 +119,7 @@ def test_refusals_are_borne_for_a_while() -> None:
     hooks = Hooks(script=[BUSY] * 5 + [DONE])
     assert hooks.run(before).output is None
     hooks = Hooks(script=[BUSY])
-    outcome = Outcome.from_wire(hooks.run(before).output)
+    outcome = Outcome.model_validate(hooks.run(before).output)
     assert hooks.order.count("run_script") == 6
     assert outcome.message == "Another command runs."
 
@@ -131,7 +131,7 @@ def test_what_the_policy_does_not_mind_does_not_skip_the_machine() -> None:
 def test_a_hook_that_never_ends_ends_all_the_same() -> None:
     hooks = Hooks(snapshot=[RUNS])
     ended = hooks.run(before)
-    assert Outcome.from_wire(ended.output).reason is Reason.HOOK_FAILED
+    assert Outcome.model_validate(ended.output).reason is Reason.HOOK_FAILED
     assert 24 * 60 - 15 <= hooks.minutes <= 24 * 60 + 1
     assert len(hooks.calls) <= 160
     assert len(ended.history) <= 1_300

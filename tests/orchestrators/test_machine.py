@@ -43,7 +43,7 @@ def run(fleet: Fleet, *, step: Step = Step.PATCH, mode: Mode = Mode.PATCH, **opt
     with Workbench([patch_machine, await_operation], fleet.activities()) as bench:
         ended = bench.run(contracts.PATCH_MACHINE.name, work.to_wire())
         assert ended.status is OrchestrationStatus.COMPLETED
-        completion = MachineEnded.from_wire(ended.output)
+        completion = MachineEnded.model_validate(ended.output)
         assert (completion.key, completion.attempt) == (KEY, 3)
         if fleet.scripts[KEY].breaks != contracts.RECORD_OUTCOME.name:
             assert fleet.completions["phase"].pop() == completion, "the phase always gets the completion"

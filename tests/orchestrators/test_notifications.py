@@ -70,7 +70,7 @@ class Town:
         return Workbench([send_notifications, *orchestrators], self.activities() | replaced)
 
     def _list(self, data: Json) -> Json:
-        Notice.from_wire(data)
+        Notice.model_validate(data)
         return NoticeChannels(channels=list(self.scripts), failed=self.failed).to_wire()
 
     def _send(self, data: Json) -> Json:
@@ -251,7 +251,7 @@ def announced_by(fleet: Fleet) -> list[Json]:
         assert ended.status is OrchestrationStatus.COMPLETED, ended.failure
         if fleet.opened.announces:
             bench.wait(f"{RUN_ID}:notify:ended:1")
-    notices = [Notice.from_wire(attempt["notice"]) for attempt in town.attempts["ops"]]
+    notices = [Notice.model_validate(attempt["notice"]) for attempt in town.attempts["ops"]]
     assert len({(notice.facts.event, notice.number) for notice in notices}) == len(notices)
     return [notice.facts.to_wire() for notice in sorted(notices, key=lambda notice: notice.at)]
 

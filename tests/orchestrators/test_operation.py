@@ -49,7 +49,7 @@ def test_polls_until_there_is_something_to_report(end: OperationReport) -> None:
     with fleet.bench() as bench:
         ended = bench.run("await_operation", INPUT)
         assert len(bench.calls_of("poll_operation")) == 5
-    assert OperationReport.from_wire(ended.output) == end
+    assert OperationReport.model_validate(ended.output) == end
 
 
 @pytest.mark.parametrize("polls", [35, 240])
@@ -68,7 +68,7 @@ def test_nothing_signed_passes_through_the_history() -> None:
     with fleet.bench() as bench:
         ended = bench.run("await_operation", INPUT)
     assert "http" not in repr(ended.history)
-    assert OperationReport.from_wire(ended.output).state is OperationState.ENDED
+    assert OperationReport.model_validate(ended.output).state is OperationState.ENDED
 
 
 def test_the_first_poll_is_near_the_expected_end() -> None:

@@ -39,7 +39,7 @@ class Machines:
         return {contracts.NEXT_PATCH_MODE_WAVE.name: self.next, contracts.STEP_PATCH_MODE_CHANGE.name: self.step}
 
     def next(self, data: Json) -> Json:
-        ref = ChangeRef.from_wire(data)
+        ref = ChangeRef.model_validate(data)
         with self._lock:
             self.numbers.append(ref.wave)
             keys = sorted(key for key, polls in self.left.items() if polls > 0)[: self.wave]
@@ -47,7 +47,7 @@ class Machines:
             return NextChanges(machine_keys=keys).to_wire()
 
     def step(self, data: Json) -> Json:
-        key = MachineChangeRef.from_wire(data).machine_key
+        key = MachineChangeRef.model_validate(data).machine_key
         with self._lock:
             if self.broken.get(key, 0) > 0:
                 self.broken[key] -= 1

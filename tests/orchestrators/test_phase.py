@@ -568,7 +568,7 @@ def test_a_cancel_is_passed_on_to_every_running_machine_some_on_each_tick(monkey
             time.sleep(0.3)
 
     def end(data: list[Any]) -> None:
-        fleet.tell(data[0], MachineEnded.from_wire(data[1]))
+        fleet.tell(data[0], MachineEnded.model_validate(data[1]))
         canceled_after[data[1]["key"]] = timedelta(seconds=data[2])
 
     orchestrators = {"patch_phase": patch_phase, "patch_machine": patch_machine}

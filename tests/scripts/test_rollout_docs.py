@@ -17,7 +17,7 @@ PAGE = rollout_docs.PAGE.read_text(encoding="utf-8")
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    return Plan.from_wire(json.loads(rollout_docs.run(f"{rollout_docs.EXAMPLE} -o json")))
+    return Plan.model_validate(json.loads(rollout_docs.run(f"{rollout_docs.EXAMPLE} -o json")))
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,7 @@ class Floor:
 
     def tell(self, data: list[Any]) -> None:
         for _ in range(self._repeats):
-            self.fleet.tell(data[0], MachineEnded.from_wire(data[1]))
+            self.fleet.tell(data[0], MachineEnded.model_validate(data[1]))
 
     def enter(self, data: list[str]) -> float:
         key, at, instance_id = data

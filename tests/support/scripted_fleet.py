@@ -348,8 +348,8 @@ class Fleet:
         assessment = self.assessments.get(data["machineKey"])
         installation = self.installations.get(data["machineKey"])
         learned = {
-            "assessment": AssessmentSummary.from_wire(assessment) if assessment else None,
-            "installation": InstallationSummary.from_wire(installation) if installation else None,
+            "assessment": AssessmentSummary.model_validate(assessment) if assessment else None,
+            "installation": InstallationSummary.model_validate(installation) if installation else None,
         }
         return preflight.model_copy(update=learned).to_wire()
 
@@ -385,7 +385,7 @@ class Fleet:
 
     def _record(self, data: Json) -> Json:
         self.recorded.setdefault(data["machineKey"], []).append(data)
-        outcome = Outcome.from_wire(data["outcome"])
+        outcome = Outcome.model_validate(data["outcome"])
         failed = counts_as_failure(outcome.outcome, outcome.reason)
         self.tell(data["phase"], MachineEnded(key=data["machineKey"], attempt=data["attempt"], failed=failed))
         return Recorded(failed=failed).to_wire()

@@ -117,7 +117,7 @@ def _understand(document: Json, url: str) -> Plan:
     from patchwave.domain.planning.plan import Plan
 
     try:
-        return Plan.from_wire(document)
+        return Plan.model_validate(document)
     except ValueError as error:
         raise RefusedError(
             f"{url} answered with a plan that this command cannot read: is it of another version?"
@@ -156,7 +156,7 @@ def _read_plan(file: Path) -> Plan:
     if isinstance(document, dict):
         document = {key: value for key, value in cast("Json", document).items() if key != "diff"}
     try:
-        return Plan.from_wire(document)
+        return Plan.model_validate(document)
     except ValueError as error:
         raise RefusedError(
             f"{file} holds no plan of version {PLAN_VERSION}, as `patchwave plan -o json` prints it"

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
 from pydantic.alias_generators import to_camel
@@ -29,15 +29,6 @@ class Document(BaseModel):
     def to_wire(self) -> Json:
         """The plain JSON form that may cross a durable boundary or an HTTP answer."""
         return self.model_dump(mode="json", by_alias=True)
-
-    @classmethod
-    def from_wire(cls, data: object) -> Self:
-        """Read the JSON form back.
-
-        Raises:
-            pydantic.ValidationError: the data is not such a document.
-        """
-        return cls.model_validate(data)
 
 
 class ExternalDocument(BaseModel):

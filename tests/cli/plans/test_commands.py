@@ -50,7 +50,7 @@ class TestOffline:
     def test_json_is_the_documented_format(self, patchwave: Patchwave, service: Service):
         result = patchwave("plan", "--fleet", FLEET, "--policy", POLICY, "-o", "json")
         assert (result.code, result.errors) == (0, "")
-        assert Plan.from_wire(result.document).to_wire() == result.document
+        assert Plan.model_validate(result.document).to_wire() == result.document
         assert (result.document["version"], result.document["policy"]) == (1, "rollout")
         assert len(result.document["machines"]) == 14
         assert service.requests == []

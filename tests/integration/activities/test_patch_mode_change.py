@@ -68,7 +68,7 @@ async def plan(
         id=CHANGE,
         state=ChangeState.RUNNING,
         wanted=wanted,
-        scope=Scope.from_wire({"machineIds": ids}),
+        scope=Scope.model_validate({"machineIds": ids}),
         max_concurrent=10,
         max_failures=2,
         planned=order,

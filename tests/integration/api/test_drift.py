@@ -97,7 +97,7 @@ async def schedule(azure: httpx.AsyncClient, name: str, *machines: str) -> None:
 async def examined(**query: str) -> DriftReport:
     answered = await call(drift.examine_fleet, query=query)
     assert answered.status == 200, answered.text
-    return DriftReport.from_wire(answered.json)
+    return DriftReport.model_validate(answered.json)
 
 
 def by_kind(report: DriftReport) -> dict[str, set[str]]:

@@ -76,7 +76,7 @@ async def azure(
 async def test_the_plan_of_an_inline_policy(azure: httpx.AsyncClient, storage: Storage):
     answered = await call(plans.plan_dry_run, body={"policy": policy()})
     assert answered.status == 200, answered.text
-    plan = Plan.from_wire(answered.json)
+    plan = Plan.model_validate(answered.json)
     assert plan.policy == "adhoc-monthly"
     assert {machine.id for machine in plan.machines} == {machine_id(number) for number in range(12)} - {
         machine_id(3),
@@ -99,7 +99,7 @@ async def test_machines_outside_of_the_boundary_are_left_out_with_the_reason(
     monkeypatch.setenv("PATCHWAVE_SUBSCRIPTIONS", FIRST)
     load_settings.cache_clear()
     tagged = policy(scope={"tags": {"values": {"env": ["test"]}}})
-    plan = Plan.from_wire((await call(plans.plan_dry_run, body={"policy": tagged})).json)
+    plan = Plan.model_validate((await call(plans.plan_dry_run, body={"policy": tagged})).json)
     outside = {machine.id for machine in plan.excluded if machine.reason == "outside_boundary"}
     assert outside == {machine_id(number) for number in range(0, 12, 2)}
     assert {machine.id for machine in plan.machines} == {machine_id(number) for number in (1, 7, 9, 11)}
@@ -118,7 +118,7 @@ async def test_zones_are_compared_by_building(azure: httpx.AsyncClient):
         ).json()["value"]
         for zone in region.get("availabilityZoneMappings", [])
     }
-    plan = Plan.from_wire((await call(plans.plan_dry_run, body={"policy": policy(maxConcurrent=100)})).json)
+    plan = Plan.model_validate((await call(plans.plan_dry_run, body={"policy": policy(maxConcurrent=100)})).json)
     for one in plan.machines:
         for other in plan.machines:
             overlap = one.predicted_start < other.predicted_end and other.predicted_start < one.predicted_end
@@ -135,7 +135,7 @@ async def test_a_stored_policy_with_overrides(azure: httpx.AsyncClient, storage:
     await storage.policies.put("monthly", policy(), if_match=None, if_none_match=True, at=datetime.now(UTC))
     narrowed = {"scope": {"locations": ["westeurope"]}}
     answered = await call(plans.plan_dry_run, body={"policy": "monthly", "overrides": narrowed})
-    plan = Plan.from_wire(answered.json)
+    plan = Plan.model_validate(answered.json)
     assert {machine.lane for machine in plan.machines} == {"westeurope"}
 
 
@@ -144,7 +144,7 @@ async def test_durations_of_the_last_runs_are_used(azure: httpx.AsyncClient, sto
     await ended(storage, 0, now - timedelta(hours=1), now)
     await ended(storage, 1, now - timedelta(hours=30), now)
     await ended(storage, 2, now - timedelta(hours=1), now, OutcomeKind.PATCHED)
-    plan = Plan.from_wire((await call(plans.plan_dry_run, body={"policy": policy()})).json)
+    plan = Plan.model_validate((await call(plans.plan_dry_run, body={"policy": policy()})).json)
     reasons = {machine.id: machine.reason for machine in plan.excluded}
     assert reasons.pop(machine_id(0)) == "no_pending_patches"
     assert set(reasons) == {machine_id(3), machine_id(5)}
@@ -182,7 +182,7 @@ async def test_a_draft_reads_a_bounded_number_of_lists(
 
 async def excluded(document: dict[str, Any]) -> set[str]:
     """The machines of which a draft says that there is nothing to install."""
-    plan = Plan.from_wire((await call(plans.plan_dry_run, body={"policy": document})).json)
+    plan = Plan.model_validate((await call(plans.plan_dry_run, body={"policy": document})).json)
     return {machine.id for machine in plan.excluded if machine.reason == "no_pending_patches"}
 
 
@@ -221,7 +221,9 @@ async def ended(
 
 async def test_ids_that_do_not_exist(azure: httpx.AsyncClient):
     asked = [machine_id(1), machine_id(77)]
-    plan = Plan.from_wire((await call(plans.plan_dry_run, body={"policy": policy(scope={"machineIds": asked})})).json)
+    plan = Plan.model_validate(
+        (await call(plans.plan_dry_run, body={"policy": policy(scope={"machineIds": asked})})).json
+    )
     assert [machine.id for machine in plan.machines] == [machine_id(1)]
     assert [(machine.id, machine.reason) for machine in plan.excluded] == [(machine_id(77), "not_found")]
 

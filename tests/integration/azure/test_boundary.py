@@ -54,7 +54,7 @@ CONFIGURATION = ConfigurationId.parse(f"{GROUP}/Microsoft.Maintenance/maintenanc
 SCHEDULE = MaintenanceConfiguration.model_validate(
     {"id": str(CONFIGURATION), "location": "westeurope", "properties": {"maintenanceScope": "InGuestPatch"}}
 )
-ASSIGNMENT = Assignment.from_wire(
+ASSIGNMENT = Assignment.model_validate(
     {
         "id": f"{MACHINE.text}/providers/Microsoft.Maintenance/configurationAssignments/a",
         "name": "a",
@@ -243,7 +243,7 @@ async def test_a_read_changes_nothing_and_is_not_kept_back(
 async def test_no_dynamic_scope_is_written_outside_of_the_boundary(servers: tuple[Server, Server], place: str) -> None:
     """The SDK has other operations for each kind of place."""
     manager, _ = servers
-    scope = Assignment.from_wire(
+    scope = Assignment.model_validate(
         {"id": f"{place}/providers/Microsoft.Maintenance/configurationAssignments/a", "name": "a", "resourceId": place}
         | {"location": "global", "maintenanceConfigurationId": str(CONFIGURATION)}
         | {"filter": {"locations": ["westeurope"], "tagSettings": {"tags": {"env": ["test"]}}}}

@@ -106,8 +106,8 @@ def test_a_snapshot_goes_to_the_group_of_its_disk_or_to_a_listed_one(group: str,
     ],
 )
 def test_a_scope_of_nothing_but_systems_needs_one(scope: object, is_needed: bool) -> None:
-    assert ANYWHERE.is_needed_by(Scope.from_wire(scope)) is is_needed
-    assert not DRAWN.is_needed_by(Scope.from_wire(scope))
+    assert ANYWHERE.is_needed_by(Scope.model_validate(scope)) is is_needed
+    assert not DRAWN.is_needed_by(Scope.model_validate(scope))
 
 
 def test_a_machine_outside_stays_in_the_list_with_the_reason() -> None:

@@ -540,7 +540,7 @@ def test_target_inner_errors_and_details_of_every_level_are_kept() -> None:
             ErrorDetail("ofDetail"),
         ],
     )
-    assert ArmFailure.from_wire(json.loads(json.dumps(failure.to_wire()))) == failure
+    assert ArmFailure.model_validate(json.loads(json.dumps(failure.to_wire()))) == failure
     assert failure.text == (
         "HTTP 409 OperationNotAllowed: Refused. [vm-1]; Outer: first [osProfile]; Second: second; Within: third; "
         "System.TimeoutException: at Compute.Run(); Deepest: the root of it [disk]; ofDetail"
@@ -556,7 +556,7 @@ def test_the_target_of_a_refused_parameter_is_kept() -> None:
 
 def test_a_failure_that_was_stored_before_details_had_targets_is_read() -> None:
     stored = {"status": 409, "code": "C", "message": "m", "details": [["a", "b"]], "retryAfter": None}
-    assert ArmFailure.from_wire(stored).details == [ErrorDetail("a", "b", "")]
+    assert ArmFailure.model_validate(stored).details == [ErrorDetail("a", "b", "")]
 
 
 def test_inner_errors_do_not_decide_the_class() -> None:
@@ -759,7 +759,7 @@ statuses = st.sampled_from([0, 200, 201, 202, 204, 301, 400, 401, 403, 404, 409,
 def test_reading_any_error_answer_never_raises(status: int, body: str) -> None:
     failure = read_failure(status, body)
     assert failure.status == status
-    assert ArmFailure.from_wire(failure.to_wire()) == failure
+    assert ArmFailure.model_validate(failure.to_wire()) == failure
     assert failure.text.encode() is not None
     assert classify(failure).to_outcome(failure).message
 

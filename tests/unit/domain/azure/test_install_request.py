@@ -33,11 +33,11 @@ WINDOWS = {"classificationsToInclude": ["Critical"]}
 
 def install(**fields: Any) -> InstallParameters:
     given_fields = {"maximumDuration": "PT2H", "rebootSetting": "IfRequired", "linuxParameters": LINUX} | fields
-    return InstallParameters.from_wire(given_fields)
+    return InstallParameters.model_validate(given_fields)
 
 
 def test_the_documented_request_is_what_we_send() -> None:
-    parameters = InstallParameters.from_wire(
+    parameters = InstallParameters.model_validate(
         {
             "maximumDuration": "PT4H",
             "rebootSetting": "IfRequired",
@@ -81,7 +81,7 @@ def test_every_field_of_the_two_systems_is_sent_by_its_name() -> None:
     both: list[tuple[str, dict[str, Any]]] = [("windowsParameters", windows), ("linuxParameters", linux)]
     for key, system in both:
         sent = {"maximumDuration": "PT1H30M", "rebootSetting": "Never", key: system}
-        assert InstallParameters.from_wire(sent).to_azure() == sent
+        assert InstallParameters.model_validate(sent).to_azure() == sent
 
 
 def test_only_one_system_is_sent_and_it_must_be_given() -> None:
@@ -192,7 +192,7 @@ def test_any_other_kb_is_refused(text: str) -> None:
 def test_point_27_a_kb_that_azure_would_refuse_is_refused_before_any_call(value: str) -> None:
     for field in ("kbNumbersToInclude", "kbNumbersToExclude"):
         with pytest.raises(ValidationError) as caught:
-            WindowsParameters.from_wire({"classificationsToInclude": ["Security"], field: [value]})
+            WindowsParameters.model_validate({"classificationsToInclude": ["Security"], field: [value]})
         (error,) = caught.value.errors()
         assert error["loc"] == (field, 0)
         assert "KB4512508" in error["msg"]
@@ -201,7 +201,7 @@ def test_point_27_a_kb_that_azure_would_refuse_is_refused_before_any_call(value:
 @given(st.text(alphabet="abcXYZ019*?", min_size=1, max_size=30))
 def test_name_masks_of_letters_digits_and_wildcards_are_taken(mask: str) -> None:
     for field in ("patchNameMasksToInclude", "patchNameMasksToExclude"):
-        found = WindowsParameters.from_wire({"classificationsToInclude": ["Security"], field: [mask]})
+        found = WindowsParameters.model_validate({"classificationsToInclude": ["Security"], field: [mask]})
         assert found.to_wire()[field] == [mask]
 
 
@@ -209,24 +209,24 @@ def test_name_masks_of_letters_digits_and_wildcards_are_taken(mask: str) -> None
 def test_name_masks_with_anything_else_are_refused(mask: str) -> None:
     document = {"patchNameMasksToInclude": [mask]}
     if re.fullmatch(r"[A-Za-z0-9*?]+", mask):
-        assert WindowsParameters.from_wire(document).patch_name_masks_to_include == [mask]
+        assert WindowsParameters.model_validate(document).patch_name_masks_to_include == [mask]
     else:
         with pytest.raises(ValidationError, match="name mask"):
-            WindowsParameters.from_wire(document)
+            WindowsParameters.model_validate(document)
 
 
 @pytest.mark.parametrize(
     "mask", ["openssl", "lib*", "openssl=3.0.2-0ubuntu1.18", "g++", "linux-image-?.*", "a=1:2~rc1+b"]
 )
 def test_packages_can_be_masked_and_pinned(mask: str) -> None:
-    assert LinuxParameters.from_wire({"packageNameMasksToInclude": [mask]}).package_name_masks_to_include == [mask]
+    assert LinuxParameters.model_validate({"packageNameMasksToInclude": [mask]}).package_name_masks_to_include == [mask]
 
 
 @pytest.mark.parametrize("mask", ["", " ", "a b", "=1.0", "a=", "a=b=c", "-rf", "a;reboot", "$(x)", "a|b", "a\n", "a'"])
 def test_package_masks_that_select_nothing_or_are_hostile_are_refused(mask: str) -> None:
     for field in ("packageNameMasksToInclude", "packageNameMasksToExclude"):
         with pytest.raises(ValidationError, match="name=version"):
-            LinuxParameters.from_wire({"classificationsToInclude": ["Security"], field: [mask]})
+            LinuxParameters.model_validate({"classificationsToInclude": ["Security"], field: [mask]})
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_package_masks_that_select_nothing_or_are_hostile_are_refused(mask: str)
 )
 def test_the_combination_that_the_linux_agent_refuses_is_refused(chosen: list[str]) -> None:
     with pytest.raises(ValidationError, match="give both or neither"):
-        LinuxParameters.from_wire({"classificationsToInclude": chosen})
+        LinuxParameters.model_validate({"classificationsToInclude": chosen})
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,8 @@ def test_the_combination_that_the_linux_agent_refuses_is_refused(chosen: list[st
 )
 def test_the_combinations_that_the_linux_agent_takes_are_taken(chosen: list[str]) -> None:
     assert (
-        LinuxParameters.from_wire({"classificationsToInclude": chosen}).to_wire()["classificationsToInclude"] == chosen
+        LinuxParameters.model_validate({"classificationsToInclude": chosen}).to_wire()["classificationsToInclude"]
+        == chosen
     )
 
 
@@ -254,31 +255,31 @@ def test_the_combinations_that_the_linux_agent_takes_are_taken(chosen: list[str]
 )
 def test_windows_settings_that_select_nothing_are_refused(document: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="at least one of classificationsToInclude"):
-        WindowsParameters.from_wire(document)
+        WindowsParameters.model_validate(document)
 
 
 @pytest.mark.parametrize("document", [{}, {"packageNameMasksToExclude": ["kernel*"]}, {"maintenanceRunId": "x"}])
 def test_linux_settings_that_select_nothing_are_refused(document: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="at least one of classificationsToInclude"):
-        LinuxParameters.from_wire(document)
+        LinuxParameters.model_validate(document)
 
 
 def test_classifications_are_compared_without_case_and_sent_as_azure_spells_them() -> None:
-    found = WindowsParameters.from_wire({"classificationsToInclude": ["UpdateRollup", "SECURITY"]})
+    found = WindowsParameters.model_validate({"classificationsToInclude": ["UpdateRollup", "SECURITY"]})
     assert found.to_wire()["classificationsToInclude"] == ["UpdateRollUp", "Security"]
 
 
 @pytest.mark.parametrize("word", ["Security-ESM", "Other", "", "Moderate", 3, None])
 def test_classifications_that_windows_does_not_have_are_refused(word: object) -> None:
     with pytest.raises(ValidationError):
-        WindowsParameters.from_wire({"classificationsToInclude": [word]})
+        WindowsParameters.model_validate({"classificationsToInclude": [word]})
 
 
 def test_a_misspelt_key_is_an_error_and_not_a_silent_default() -> None:
     with pytest.raises(ValidationError):
         install(rebootsetting="Never")
     with pytest.raises(ValidationError):
-        WindowsParameters.from_wire(WINDOWS | {"kbNumbersToinclude": ["KB4512508"]})
+        WindowsParameters.model_validate(WINDOWS | {"kbNumbersToinclude": ["KB4512508"]})
 
 
 # --- the form of Microsoft's text, name_version
@@ -305,7 +306,7 @@ def test_a_misspelt_key_is_an_error_and_not_a_silent_default() -> None:
 def test_a_name_with_a_version_is_translated_where_only_one_reading_is_possible(mask: str, read: str) -> None:
     for field in ("packageNameMasksToInclude", "packageNameMasksToExclude"):
         document = {"classificationsToInclude": ["Security"], field: [mask]}
-        assert LinuxParameters.from_wire(document).to_wire()[field] == [read]
+        assert LinuxParameters.model_validate(document).to_wire()[field] == [read]
     assert read_package_mask(read) == read
 
 
@@ -348,7 +349,7 @@ def test_names_with_underscores_stay_what_they_are(mask: str) -> None:
 )
 def test_a_mask_with_two_readings_is_refused_with_the_forms_that_work(mask: str, version: str, name: str) -> None:
     with pytest.raises(ValidationError) as caught:
-        LinuxParameters.from_wire({"packageNameMasksToInclude": [mask]})
+        LinuxParameters.model_validate({"packageNameMasksToInclude": [mask]})
     (error,) = caught.value.errors()
     assert error["loc"] == ("packageNameMasksToInclude", 0)
     assert f"write {version} for the version, or {name} when" in error["msg"]

@@ -109,11 +109,11 @@ def test_our_times_are_written_in_one_form() -> None:
 
 
 def test_our_documents_are_strict_and_camel_case() -> None:
-    document = Ours.from_wire({"someTime": "2026-11-10T19:00:00Z"})
+    document = Ours.model_validate({"someTime": "2026-11-10T19:00:00Z"})
     assert document.to_wire() == {"someTime": "2026-11-10T19:00:00.000Z", "plainText": ""}
     for bad in ({"someTime": "2026-11-10T19:00:00Z", "plainTxt": "x"}, {"someTime": "soon"}, {}, [], None):
         with pytest.raises(ValidationError):
-            Ours.from_wire(bad)
+            Ours.model_validate(bad)
     with pytest.raises(ValidationError):
         document.plain_text = "changed"
 

@@ -37,4 +37,4 @@ def test_outcomes_without_a_known_word_are_refused() -> None:
     assert Outcome.skipped(Reason.HOLD_TAG, "x").outcome is OutcomeKind.SKIPPED
     for bad in ({"outcome": "fine"}, {"reason": "because"}, {"message": None}, {"extra": 1}):
         with pytest.raises(ValidationError):
-            Outcome.from_wire(Outcome.canceled().to_wire() | bad)
+            Outcome.model_validate(Outcome.canceled().to_wire() | bad)

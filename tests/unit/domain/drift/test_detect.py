@@ -534,7 +534,7 @@ def test_each_finding_has_a_subject_evidence_and_a_command_and_is_counted(fleet:
         assert finding.subject.startswith("/subscriptions/")
         assert finding.evidence
         assert "patchwave " in finding.fix
-    assert DriftReport.from_wire(made.to_wire()) == made
+    assert DriftReport.model_validate(made.to_wire()) == made
 
 
 @settings(max_examples=25, deadline=None)

@@ -254,9 +254,9 @@ def test_a_machine_with_a_problem_is_in_a_scope_by_what_the_other_columns_say() 
         {"subscriptions": [SUBSCRIPTION], "exclude": {"resourceGroups": ["rg-web"]}},
     ]
     for document in inside:
-        assert [each.name for each in select_machines(Scope.from_wire(document), [odd])] == ["a..b"]
+        assert [each.name for each in select_machines(Scope.model_validate(document), [odd])] == ["a..b"]
     for document in outside:
-        assert select_machines(Scope.from_wire(document), [odd]) == []
+        assert select_machines(Scope.model_validate(document), [odd]) == []
 
 
 def test_a_column_named_problem_makes_none() -> None:
@@ -264,21 +264,21 @@ def test_a_column_named_problem_makes_none() -> None:
 
 
 def test_names_in_other_scripts_are_asked_for_in_both_cases() -> None:
-    scope = Scope.from_wire(
+    scope = Scope.model_validate(
         {
             "resourceGroups": ["rg-LÄDEN", "rg-web"],
             "machineIds": [machine_id("VM-GRÖßE")],
             "exclude": {"resourceGroups": ["rg-läden-alt", "rg-old"]},
         }
     )
-    [query] = build_queries(Scope.from_wire({**scope.to_wire(), "resourceGroups": ["rg-web"]}))
+    [query] = build_queries(Scope.model_validate({**scope.to_wire(), "resourceGroups": ["rg-web"]}))
     upper, lower = machine_id("VM-GRÖßE"), machine_id("vm-größe").lower()
     assert f"| where (id in~ ('{upper}') or tolower(id) in~ ('{lower}'))" in query.text
     # An exclusion may only narrow by what compares the same everywhere; the scope does the rest.
     assert "| where not (resourceGroup in~ ('rg-old'))" in query.text
-    [query] = build_queries(Scope.from_wire({"resourceGroups": ["rg-LÄDEN", "rg-web"]}))
+    [query] = build_queries(Scope.model_validate({"resourceGroups": ["rg-LÄDEN", "rg-web"]}))
     assert "(resourceGroup in~ ('rg-LÄDEN', 'rg-web') or tolower(resourceGroup) in~ ('rg-läden'))" in query.text
-    [query] = build_queries(Scope.from_wire({"osTypes": ["Linux"], "exclude": {"resourceGroups": ["rg-läden"]}}))
+    [query] = build_queries(Scope.model_validate({"osTypes": ["Linux"], "exclude": {"resourceGroups": ["rg-läden"]}}))
     assert "not (" not in query.text
 
 

@@ -182,7 +182,7 @@ def test_looks_end_with_the_settle_time_and_are_few(shortest: float, minutes: in
 def test_the_section_of_the_policy() -> None:
     policy = parse_policy(SMALLEST)
     assert policy.health.is_wanted, "health is checked unless the policy says otherwise"
-    assert policy.health == Health.from_wire(policy.health.to_wire())
+    assert policy.health == Health.model_validate(policy.health.to_wire())
     assert policy.health.settle == timedelta(minutes=15)
     assert policy.health.alerts is None
     off = parse_policy(SMALLEST | {"health": {"enabled": False}})

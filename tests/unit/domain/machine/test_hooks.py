@@ -77,7 +77,7 @@ def test_mistakes_are_listed_with_their_path(hooks: dict[str, Any], path: str) -
 
 def test_a_policy_survives_the_wire() -> None:
     one = policy(snapshot={"keep": "PT48H"}, before={"linux": ["a", "b"]}, after={"windows": "c"})
-    assert Policy.from_wire(one.to_wire()) == one
+    assert Policy.model_validate(one.to_wire()) == one
 
 
 def test_a_failed_hook_skips_the_machine_and_uses_the_budgets() -> None:

@@ -489,7 +489,7 @@ def test_pins_come_back_with_every_field() -> None:
         linux=LinuxPin(masks=["a=1", "b=2"]),
         kinds=["Linux/apt", "Windows"],
     )
-    assert Pin.from_wire(pin.to_wire()) == pin
+    assert Pin.model_validate(pin.to_wire()) == pin
     assert (pin.size.kbs, pin.size.packages) == (1, 2)
     assert pin_of(OsType.LINUX, package("a")).kinds is None
     empty = Installed().to_pin("canary", NOW, ["Windows"])

@@ -35,11 +35,11 @@ NAME = "2026-11 Cumulative Update for SQL Server (KB5046616)"
 
 
 def windows(**fields: Any) -> WindowsParameters:
-    return WindowsParameters.from_wire({"classificationsToInclude": ["Critical", "Security"]} | fields)
+    return WindowsParameters.model_validate({"classificationsToInclude": ["Critical", "Security"]} | fields)
 
 
 def linux(*classifications: str, **fields: Any) -> LinuxParameters:
-    return LinuxParameters.from_wire({"classificationsToInclude": list(classifications)} | fields)
+    return LinuxParameters.model_validate({"classificationsToInclude": list(classifications)} | fields)
 
 
 def kb(**changes: Any) -> PatchRecord:
@@ -293,7 +293,7 @@ def test_without_a_policy_all_that_is_pending_counts() -> None:
     asked = found.model_copy(update={"selection": Selection(installable=1, needs_subscription=0)})
     assert (asked.pending, asked.installable, asked.behind_subscription) == (6, 1, 0)
     assert summary(critical=1, needs_subscription=2).pending == 0
-    assert AssessmentSummary.from_wire(asked.to_wire()) == asked
+    assert AssessmentSummary.model_validate(asked.to_wire()) == asked
 
 
 def test_equal_rules_have_one_digest() -> None:

@@ -213,7 +213,7 @@ SPELLED: dict[str, Any] = {
 
 
 def test_the_same_filter_in_another_order_or_case_is_the_same_assignment() -> None:
-    one, other = ScopeFilter.from_wire(FILTER), ScopeFilter.from_wire(SPELLED)
+    one, other = ScopeFilter.model_validate(FILTER), ScopeFilter.model_validate(SPELLED)
     configuration = ConfigurationId.parse(CONFIGURATION)
     assert assignment_name(configuration, one) == assignment_name(configuration, other)
     first = assigned(GROUP, "first", **FILTER)
@@ -233,7 +233,7 @@ def test_the_same_filter_in_another_order_or_case_is_the_same_assignment() -> No
     ],
 )
 def test_another_filter_is_another_assignment(key: str, value: Any) -> None:
-    one, other = ScopeFilter.from_wire(FILTER), ScopeFilter.from_wire(FILTER | {key: value})
+    one, other = ScopeFilter.model_validate(FILTER), ScopeFilter.model_validate(FILTER | {key: value})
     configuration = ConfigurationId.parse(CONFIGURATION)
     assert assignment_name(configuration, one) != assignment_name(configuration, other)
     assert not assigned(GROUP, **FILTER).is_same_as(assigned(GROUP, **(FILTER | {key: value})))
@@ -241,7 +241,7 @@ def test_another_filter_is_another_assignment(key: str, value: Any) -> None:
 
 def test_all_and_any_of_one_tag_are_the_same() -> None:
     found = [
-        ScopeFilter.from_wire({"tagSettings": {"filterOperator": word, "tags": {"env": ["prod"]}}}).identity
+        ScopeFilter.model_validate({"tagSettings": {"filterOperator": word, "tags": {"env": ["prod"]}}}).identity
         for word in ("All", "Any")
     ]
     assert found[0] == found[1]
@@ -262,10 +262,10 @@ def test_all_and_any_of_one_tag_are_the_same() -> None:
     ],
 )
 def test_a_filter_that_leaves_no_machine_out_is_empty(criteria: dict[str, Any], is_empty: bool) -> None:
-    assert ScopeFilter.from_wire(criteria).is_empty is is_empty
+    assert ScopeFilter.model_validate(criteria).is_empty is is_empty
 
 
 def test_the_operator_is_sent_as_azure_spells_it() -> None:
-    given = ScopeFilter.from_wire({"tagSettings": {"filterOperator": "ANY", "tags": {"env": ["prod"]}}})
+    given = ScopeFilter.model_validate({"tagSettings": {"filterOperator": "ANY", "tags": {"env": ["prod"]}}})
     assert given.tag_settings is not None
     assert given.tag_settings.filter_operator == "Any"

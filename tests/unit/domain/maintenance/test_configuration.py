@@ -60,7 +60,7 @@ def test_every_property_of_the_table_is_read_and_sent(path: str, value: object) 
     for step in path.split("."):
         sent = sent[step]
     assert sent == value
-    assert MaintenanceConfiguration.from_wire(read.to_wire()) == read
+    assert MaintenanceConfiguration.model_validate(read.to_wire()) == read
 
 
 def test_what_azure_gives_is_read_and_not_sent() -> None:

@@ -195,7 +195,7 @@ def test_a_command_is_quoted_for_the_shell() -> None:
 @pytest.mark.parametrize("facts", ALL, ids=lambda facts: facts.event.value)
 def test_a_notice_survives_its_journey(facts: Facts) -> None:
     notice = Notice(run_id=RUN_ID, number=3, at=AT, facts=facts)
-    assert Notice.from_wire(notice.to_wire()) == notice
+    assert Notice.model_validate(notice.to_wire()) == notice
 
 
 def test_a_delivery_id_is_of_one_notice_on_one_channel() -> None:

@@ -145,7 +145,7 @@ def test_plans_are_documents_in_order_of_time(
     machines: list[PlannerMachine], policy: Policy, topology: Topology
 ) -> None:
     result = make_plan(machines, policy, topology)
-    assert Plan.from_wire(result.plan.to_wire()) == result.plan
+    assert Plan.model_validate(result.plan.to_wire()) == result.plan
     order = [(each.ring, each.phase, each.predicted_start, each.key) for each in result.placements]
     assert order == sorted(order)
     assert result.plan.makespan.predicted_seconds == max((each.predicted_end for each in result.placements), default=0)

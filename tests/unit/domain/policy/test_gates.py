@@ -17,30 +17,30 @@ SCOPES = {"wave": "wave:r/a/1", "lane": "lane:r/a", "ring": "ring:r", "run": "ru
 
 @pytest.mark.parametrize("within", ["PT1M", "PT24H", "PT240H", "PT720H"])
 def test_a_deadline_of_a_minute_to_thirty_days(within: str) -> None:
-    assert Approval.from_wire({"within": within}).to_wire()["within"] == within
+    assert Approval.model_validate({"within": within}).to_wire()["within"] == within
 
 
 @pytest.mark.parametrize("within", ["PT59S", "PT0S", "PT721H", "PT720H1S"])
 def test_a_deadline_that_is_too_short_or_too_long(within: str) -> None:
     with pytest.raises(ValidationError, match="must be from PT1M to PT720H"):
-        Approval.from_wire({"within": within})
+        Approval.model_validate({"within": within})
 
 
 def test_an_approval_waits_a_day_and_takes_any_approver_by_default() -> None:
-    assert Approval.from_wire({}).within == timedelta(hours=24)
-    assert Approval.from_wire({}).require_second_person is False
-    assert Approval.from_wire({"requireSecondPerson": True}).require_second_person is True
+    assert Approval.model_validate({}).within == timedelta(hours=24)
+    assert Approval.model_validate({}).require_second_person is False
+    assert Approval.model_validate({"requireSecondPerson": True}).require_second_person is True
     schema = Approval.model_json_schema()["properties"]["within"]
     assert (schema["default"], schema["examples"]) == ("PT24H", ["PT24H"])
 
 
 def test_a_budget_holds_and_has_no_limit_by_default() -> None:
-    assert ErrorBudget.from_wire({}).to_wire() == {
+    assert ErrorBudget.model_validate({}).to_wire() == {
         "wave": None, "lane": None, "ring": None, "run": None, "onExceeded": "hold"
     }  # fmt: skip
     whole = {"wave": 1, "lane": "5%", "ring": 0, "run": "100%", "onExceeded": "end"}
-    assert ErrorBudget.from_wire(whole).to_wire() == whole
-    assert ErrorBudget.from_wire(whole).on_exceeded is OnExceeded.END
+    assert ErrorBudget.model_validate(whole).to_wire() == whole
+    assert ErrorBudget.model_validate(whole).on_exceeded is OnExceeded.END
 
 
 @pytest.mark.parametrize(
@@ -110,6 +110,6 @@ def test_forgiving_gives_no_failure_back() -> None:
     ],
 )
 def test_the_limit_of_a_scope(share: int | str | None, sizes: dict[str, int], limit: int | None) -> None:
-    ledger = BudgetLedger(ErrorBudget.from_wire({"ring": share}), sizes)
+    ledger = BudgetLedger(ErrorBudget.model_validate({"ring": share}), sizes)
     assert ledger.limit("ring", "ring:r") == limit
     assert ledger.limit("run", "run") is None

@@ -33,7 +33,7 @@ def test_what_is_installed_by_default() -> None:
         "packageNameMasksToExclude": [],
         "maintenanceRunId": None,
     }
-    assert Install.from_wire(wire) == Install()
+    assert Install.model_validate(wire) == Install()
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_what_is_installed_by_default() -> None:
     ],
 )
 def test_the_bounds_themselves_are_taken(field: str, value: Any) -> None:
-    assert Install.from_wire({field: value}).to_wire()[field] == value
+    assert Install.model_validate({field: value}).to_wire()[field] == value
 
 
 @pytest.mark.parametrize(
@@ -67,14 +67,14 @@ def test_the_bounds_themselves_are_taken(field: str, value: Any) -> None:
 )
 def test_what_is_beyond_them_is_refused(field: str, value: Any, says: str) -> None:
     with pytest.raises(ValidationError) as caught:
-        Install.from_wire({field: value})
+        Install.model_validate({field: value})
     (error,) = caught.value.errors()
     assert error["loc"] == (field,)
     assert says in error["msg"]
 
 
 def test_seconds_are_kept_in_the_policy() -> None:
-    wire = Install.from_wire({"maximumDuration": "PT45M30S", "minimumDuration": "PT20M59S"}).to_wire()
+    wire = Install.model_validate({"maximumDuration": "PT45M30S", "minimumDuration": "PT20M59S"}).to_wire()
     assert (wire["maximumDuration"], wire["minimumDuration"]) == ("PT45M30S", "PT20M59S")
 
 

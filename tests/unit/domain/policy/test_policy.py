@@ -68,7 +68,7 @@ def test_the_example_is_valid_and_has_its_documented_meaning() -> None:
 def test_a_policy_survives_the_wire_and_reading_its_own_output() -> None:
     policy = parse_policy(monthly())
     wire = json.loads(json.dumps(policy.to_wire()))
-    assert Policy.from_wire(wire) == policy
+    assert Policy.model_validate(wire) == policy
     assert parse_policy(wire) == policy
     jsonschema.Draft202012Validator(policy_schema()).validate(wire)
 

@@ -170,4 +170,4 @@ def test_the_description_names_every_selector() -> None:
 
 def test_a_scope_survives_the_wire() -> None:
     scope = Scope.model_validate({"machineIds": [machine_id()], "tags": {"values": {"env": ["prod"]}}})
-    assert Scope.from_wire(scope.to_wire()) == scope
+    assert Scope.model_validate(scope.to_wire()) == scope

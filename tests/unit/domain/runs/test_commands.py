@@ -410,7 +410,7 @@ def test_whatever_is_ordered_the_run_shows_what_keeps_it_and_an_order_twice_is_o
         assert state.resume_count >= before.resume_count
         assert not before.stop_reason or state.stop_reason == before.stop_reason
         assert before.cancel_requested_at in (None, state.cancel_requested_at)
-        assert Run.from_wire(state.to_wire()) == state
+        assert Run.model_validate(state.to_wire()) == state
         assert order(state) == state
 
 

@@ -214,6 +214,6 @@ def test_an_error_that_azure_reports_too_is_named_once() -> None:
 
 def test_a_reboot_that_the_assessment_does_not_mention_is_the_installations_to_tell() -> None:
     kept = INSTALLED.model_copy(update={"reboot_status": "Required"})
-    silent = AssessmentSummary.from_wire({"status": "Succeeded"})
+    silent = AssessmentSummary.model_validate({"status": "Succeeded"})
     outcome = conclude(occurrence(), machine(update_manager_status="Succeeded", installation=kept, assessment=silent))
     assert (outcome.outcome, outcome.reason) == (OutcomeKind.REBOOT_REQUIRED, Reason.REBOOT_PENDING)

@@ -271,7 +271,7 @@ def test_only_two_words_of_the_inner_status_lead_to_a_good_outcome(
         assert not result.failed_patch_count
         assert not result.pending_patch_count
         assert not needs_subscription
-    assert Outcome.from_wire(outcome.to_wire()) == outcome
+    assert Outcome.model_validate(outcome.to_wire()) == outcome
 
 
 # --- restarts apart from the installation

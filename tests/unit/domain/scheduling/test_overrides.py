@@ -24,7 +24,7 @@ def skip(opening: datetime, actor: str = "ann") -> Skip:
 def test_a_policy_without_orders_is_free() -> None:
     free = ScheduleOverrides()
     assert (free.pause, free.skips, free.carry_overs, free.ordered_run) == (None, [], [], "")
-    assert ScheduleOverrides.from_wire(free.to_wire()) == free
+    assert ScheduleOverrides.model_validate(free.to_wire()) == free
 
 
 def test_the_first_pause_counts() -> None:

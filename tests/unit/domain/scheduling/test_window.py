@@ -104,7 +104,7 @@ def test_what_starts_can_end_inside_the_window_and_azure_takes_it(
         windows_parameters=chosen.windows if os_type is WINDOWS else None,
         linux_parameters=chosen.linux if os_type is LINUX else None,
     )
-    assert InstallParameters.from_wire(sent.to_wire()).maximum_duration == permitted
+    assert InstallParameters.model_validate(sent.to_wire()).maximum_duration == permitted
 
 
 def test_no_floor_lies_below_what_the_install_call_takes() -> None:
