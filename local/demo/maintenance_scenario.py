@@ -219,7 +219,7 @@ class Report:
         said = {str(each).lower() for each in cast("Json", self.occurrence.get("machines") or {})}
         kept = {str(each["id"]).lower() for each in self.machines}
         if len(said) != IN_RUN or said != kept:
-            yield f"The schedule patched {len(said)} machines, {len(kept)} were accompanied, of {IN_RUN}"
+            yield f"The schedule patched {len(said)} machines, {len(kept)} had a maintenance run, of {IN_RUN}"
         for machine in self.machines:
             name = machine["name"]
             if not machine.get("outcome"):

@@ -1,4 +1,4 @@
-"""Scheduled runs of Update Manager as we accompanied them: kept when Azure has forgotten them. Reads only."""
+"""Maintenance runs: kept when Azure no longer has their scheduled runs. Reads only."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _STATUS_MISMATCH = ParameterSpec(
 
 
 class MaintenanceRun(Document):
-    """A scheduled run, and the run of ours around it."""
+    """A scheduled run of Update Manager, and the pre and post maintenance of a policy."""
 
     run_id: str
     policy: str
@@ -49,13 +49,13 @@ class MaintenanceRun(Document):
     occurrence: MaintenanceOccurrence
 
 
-_RUNS = PageSpec("MaintenanceRuns", "occurrences", MaintenanceRun, "Some of them; no `cursor` after the last page.")
+_RUNS = PageSpec("MaintenanceRuns", "runs", MaintenanceRun, "Some of them; no `cursor` after the last page.")
 
 
 class MaintenanceRunMachine(Document):
-    """A machine of a scheduled run: what was done before it, Update Manager's word, its result, and what it came to.
+    """A machine of a maintenance run: pre maintenance, Update Manager's status and result, and the outcome.
 
-    ``status_mismatch``: Update Manager called it done, and it is not.
+    ``status_mismatch``: Update Manager reports success, and the facts differ.
     """
 
     id: str
@@ -85,22 +85,22 @@ _MACHINES = PageSpec(
 
 @route(
     "GET",
-    "maintenance/occurrences",
+    "maintenance/runs",
     _RUNS.response,
     role=Role.READER,
     query=PAGED,
     problems=INVALID_QUERY,
 )
-async def list_maintenance_occurrences(req: func.HttpRequest) -> func.HttpResponse:
-    """Scheduled runs that a policy accompanied, newest first, a page at a time."""
+async def list_maintenance_runs(req: func.HttpRequest) -> func.HttpResponse:
+    """Maintenance runs, newest first, a page at a time."""
     limit, cursor = page_of(req)
     page = await open_storage().runs.list_page(limit, cursor, Mode.MAINTENANCE)
     return _RUNS.respond([view for run in page.items if (view := _view(run))], page)
 
 
-@route("GET", "maintenance/occurrences/{runId}", ResponseSpec(200, MaintenanceRun), role=Role.READER, problems=NO_RUN)
-async def get_maintenance_occurrence(req: func.HttpRequest) -> func.HttpResponse:
-    """One scheduled run, by the id of the run around it; the counts of one that goes on are at most seconds old."""
+@route("GET", "maintenance/runs/{runId}", ResponseSpec(200, MaintenanceRun), role=Role.READER, problems=NO_RUN)
+async def get_maintenance_run(req: func.HttpRequest) -> func.HttpResponse:
+    """One maintenance run; the counts of one that goes on are at most seconds old."""
     storage = open_storage()
     run = await _find(storage, run_id_of(req))
     counted = await storage.runs.get_counted(run.id, datetime.now(UTC))
@@ -109,14 +109,14 @@ async def get_maintenance_occurrence(req: func.HttpRequest) -> func.HttpResponse
 
 @route(
     "GET",
-    "maintenance/occurrences/{runId}/machines",
+    "maintenance/runs/{runId}/machines",
     _MACHINES.response,
     role=Role.READER,
     query=[_STATUS_MISMATCH, *PAGED],
     problems=INVALID_QUERY | NO_RUN,
 )
-async def list_maintenance_occurrence_machines(req: func.HttpRequest) -> func.HttpResponse:
-    """The machines of a scheduled run with their results, a page at a time."""
+async def list_maintenance_run_machines(req: func.HttpRequest) -> func.HttpResponse:
+    """The machines of a maintenance run with their results, a page at a time."""
     limit, cursor = page_of(req)
     word = query_of(req, "statusMismatch") or "false"
     if word not in ("true", "false"):
@@ -131,7 +131,7 @@ async def list_maintenance_occurrence_machines(req: func.HttpRequest) -> func.Ht
 async def _find(storage: Storage, run_id: str) -> Run:
     run = await storage.runs.get(run_id)
     if run is None or run.maintenance is None:
-        raise no_such("run around a scheduled run")
+        raise no_such("maintenance run")
     return run
 
 

@@ -266,18 +266,18 @@ class ApiClient:
         """Who changed a maintenance configuration and its assignments, and why, oldest first."""
         return self._pages(f"{_configuration_path(name)}/audit", "audit", {}, limit)
 
-    def maintenance_occurrences(self, limit: int | None = None) -> Iterator[Json]:
-        """Scheduled runs that policies accompanied, newest first."""
-        return self._pages("/api/maintenance/occurrences", "occurrences", {}, limit)
+    def maintenance_runs(self, limit: int | None = None) -> Iterator[Json]:
+        """Maintenance runs, newest first."""
+        return self._pages("/api/maintenance/runs", "runs", {}, limit)
 
-    def maintenance_occurrence(self, run_id: str) -> Json:
+    def maintenance_run(self, run_id: str) -> Json:
         """One of them, by the run around it."""
-        return _document(self._send("GET", f"/api/maintenance/occurrences/{_segment(run_id)}"))
+        return _document(self._send("GET", f"/api/maintenance/runs/{_segment(run_id)}"))
 
-    def maintenance_occurrence_machines(self, run_id: str, *, status_mismatch: bool = False) -> Iterator[Json]:
+    def maintenance_run_machines(self, run_id: str, *, status_mismatch: bool = False) -> Iterator[Json]:
         """Its machines, or those that Update Manager called done and that are not."""
         asked = _given(statusMismatch="true" if status_mismatch else "")
-        return self._pages(f"/api/maintenance/occurrences/{_segment(run_id)}/machines", "machines", asked, None)
+        return self._pages(f"/api/maintenance/runs/{_segment(run_id)}/machines", "machines", asked, None)
 
     def assignments(self, *, machine: str = "", configuration: str = "") -> Json:
         """What a machine is assigned to, or what a maintenance configuration is assigned to."""

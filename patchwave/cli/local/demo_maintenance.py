@@ -132,11 +132,11 @@ class _Scene:
 
     def _prepare(self) -> None:
         self._title("Forty minutes before the start: the pre event, and the work before")
-        found = self._until("the pre event", lambda: next(self._client.maintenance_occurrences(1), None))
+        found = self._until("the pre event", lambda: next(self._client.maintenance_runs(1), None))
         self._run_id = str(found["runId"])
         self._say("The pre event came, and was answered at once. A run of the policy does the work before:")
         self._until("the end of the work before", lambda: self._occurrence().get("preparedAt"))
-        self._run("maintenance", "occurrences", "show", self._run_id)
+        self._run("maintenance", "runs", "show", self._run_id)
         rows = list(self._client.machines(self._run_id))
         started = ", ".join(plain(row["name"]) for row in rows if row.get("poweredOn"))
         scripted = sum(bool(row.get("preScriptOutput")) for row in rows)
@@ -160,7 +160,7 @@ class _Scene:
             report.patches[str(row["id"])] = items(self._client.machine(run_id, str(row["key"])), "patches")
         report.occurrence, report.deliveries = self._simulator.occurrence() or {}, self._simulator.deliveries()
         report.power["after"] = self._simulator.power()
-        self._run("maintenance", "occurrences", "show", run_id)
+        self._run("maintenance", "runs", "show", run_id)
         for row in (row for row in report.machines if row.get("poweredOn")):
             self._say(
                 f"{row['name']} was started, is {row['outcome']}, and is {report.power['after'][row['id']]} again."
@@ -278,10 +278,10 @@ class _Scene:
         self._console.print(text, soft_wrap=True)
 
     def _occurrence(self) -> Json:
-        return part(self._client.maintenance_occurrence(self._run_id), "occurrence")
+        return part(self._client.maintenance_run(self._run_id), "occurrence")
 
     def _ended(self) -> Json | None:
-        run = self._client.maintenance_occurrence(self._run_id)
+        run = self._client.maintenance_run(self._run_id)
         return run if run.get("state") in FINAL_STATES else None
 
     def _until[Found](self, what: str, look: Callable[[], Found | None]) -> Found:

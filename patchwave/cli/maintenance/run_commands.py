@@ -1,4 +1,4 @@
-"""``patchwave maintenance occurrences``: scheduled runs of Update Manager, and what was done around them."""
+"""``patchwave maintenance runs``: pre and post maintenance of Update Manager's scheduled runs."""
 
 from __future__ import annotations
 
@@ -21,44 +21,40 @@ from patchwave.cli.service import Service, command
 _NAMED = 5
 """Ids that one line names."""
 
-occurrences = typer.Typer(
-    name="occurrences", no_args_is_help=True, help="Scheduled runs that policies accompanied, and their results."
-)
-maintenance.add_typer(occurrences)
+runs = typer.Typer(name="runs", no_args_is_help=True, help="Maintenance runs of policies, and their results.")
+maintenance.add_typer(runs)
 
 
-@command(occurrences, "list")
-def list_occurrences(service: Service, limit: LimitOption = None) -> None:
-    """List scheduled runs, newest first."""
-    found = list(service.client.maintenance_occurrences(limit))
-    service.show(found, occurrences_table)
+@command(runs, "list")
+def list_runs(service: Service, limit: LimitOption = None) -> None:
+    """List maintenance runs, newest first."""
+    found = list(service.client.maintenance_runs(limit))
+    service.show(found, runs_table)
 
 
-@command(occurrences, "show")
-def show_occurrence(
+@command(runs, "show")
+def show_run(
     service: Service,
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help=f"Id of the run around it, or '{NEWEST}' for the newest one.")
-    ],
+    run: Annotated[str, typer.Argument(metavar="RUN", help=f"Id of the run, or '{NEWEST}' for the newest one.")],
     status_mismatch: Annotated[
         bool, typer.Option("--status-mismatch", help="Only machines that Update Manager called done and that are not.")
     ] = False,
     limit: LimitOption = None,
 ) -> None:
-    """Show one scheduled run with its machines: what was done before, Update Manager's word, what it came to."""
+    """Show one maintenance run with its machines: pre maintenance, Update Manager's status, and the outcome."""
     if run == NEWEST:
-        newest = next(iter(service.client.maintenance_occurrences(1)), None)
+        newest = next(iter(service.client.maintenance_runs(1)), None)
         if newest is None:
-            raise NotFoundError("No scheduled run was accompanied yet")
+            raise NotFoundError("There is no maintenance run yet")
         run = str(newest["runId"])
-    found = service.client.maintenance_occurrence(run)
-    found_machines = islice(service.client.maintenance_occurrence_machines(run, status_mismatch=status_mismatch), limit)
+    found = service.client.maintenance_run(run)
+    found_machines = islice(service.client.maintenance_run_machines(run, status_mismatch=status_mismatch), limit)
     machines = sorted(found_machines, key=by_name)
-    document = {"occurrence": found, "machines": machines}
-    service.show(document, lambda _: Group(occurrence_facts(found), machines_table(machines)))
+    document = {"run": found, "machines": machines}
+    service.show(document, lambda _: Group(run_facts(found), machines_table(machines)))
 
 
-def occurrences_table(found: Iterable[Json]) -> RenderableType:
+def runs_table(found: Iterable[Json]) -> RenderableType:
     """One line per scheduled run."""
     table = new_table(
         "run", "configuration", "starts (UTC)", "state", "machines", "outcomes", "status mismatch",
@@ -78,7 +74,7 @@ def occurrences_table(found: Iterable[Json]) -> RenderableType:
     return table
 
 
-def occurrence_facts(found: Json) -> RenderableType:
+def run_facts(found: Json) -> RenderableType:
     """One scheduled run: its events, and the work before and after it."""
     occurrence = part(found, "occurrence")
     facts = {

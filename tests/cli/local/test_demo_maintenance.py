@@ -115,7 +115,7 @@ SPOILED: list[tuple[Callable[[Report], object], str]] = [
     (lambda made: made.power["during"].update({STOPPED: "deallocated"}), "when the scheduled run began"),
     (lambda made: made.power["after"].update({STOPPED: "running"}), "another power state"),
     (lambda made: made.power["after"].update({EXCLUDED: "deallocated"}), "another power state"),
-    (lambda made: made.machines.pop(), "were accompanied"),
+    (lambda made: made.machines.pop(), "had a maintenance run"),
     (_machine(STOPPED, poweredOn=False), "started by Patchwave: none"),
     (_machine(EXCLUDED, poweredOn=True), "started by Patchwave"),
     (_machine(STOPPED, snapshotId=""), "No snapshot"),

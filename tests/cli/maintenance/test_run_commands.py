@@ -1,4 +1,4 @@
-"""``patchwave maintenance occurrences`` against a service over HTTP."""
+"""``patchwave maintenance runs`` against a service over HTTP."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.cli.service import Service, machine_document, problem
 
 RUN = "20261121T030000Z-weekly-0a1b2c3d"
 CONFIGURATION = "/subscriptions/s/resourceGroups/rg/providers/Microsoft.Maintenance/maintenanceConfigurations/nightly"
-OCCURRENCE: dict[str, Any] = {
+MAINTENANCE_RUN: dict[str, Any] = {
     "runId": RUN,
     "policy": "weekly",
     "state": "completed",
@@ -53,8 +53,8 @@ MACHINES = [
 
 
 def test_scheduled_runs_are_listed(patchwave: Patchwave, service: Service) -> None:
-    service.answers = [JSONResponse({"occurrences": [OCCURRENCE], "cursor": None})]
-    result = patchwave("maintenance", "occurrences", "list")
+    service.answers = [JSONResponse({"runs": [MAINTENANCE_RUN], "cursor": None})]
+    result = patchwave("maintenance", "runs", "list")
     assert result.code == 0
     (line,) = [line for line in result.output.splitlines() if RUN in line]
     assert "nightly" in line
@@ -64,32 +64,30 @@ def test_scheduled_runs_are_listed(patchwave: Patchwave, service: Service) -> No
 
 def test_one_is_shown_with_its_machines(patchwave: Patchwave, service: Service) -> None:
     service.answers = [
-        JSONResponse({"occurrences": [OCCURRENCE], "cursor": None}),
-        JSONResponse(OCCURRENCE),
+        JSONResponse({"runs": [MAINTENANCE_RUN], "cursor": None}),
+        JSONResponse(MAINTENANCE_RUN),
         JSONResponse({"machines": MACHINES, "cursor": None}),
     ]
-    result = patchwave("maintenance", "occurrences", "show", "latest")
+    result = patchwave("maintenance", "runs", "show", "latest")
     assert result.code == 0
     assert "none came" in result.output
     assert "2 rows about no virtual machine: arc-1, arc-2" in result.output
     first, second = (line for line in result.output.splitlines() if line.startswith("web-"))
     assert "started, snapshot" in first
     assert "failed" in second
-    assert (
-        service.asked("GET", f"/api/maintenance/occurrences/{RUN}/machines")[0]["query"].get("statusMismatch") is None
-    )
+    assert service.asked("GET", f"/api/maintenance/runs/{RUN}/machines")[0]["query"].get("statusMismatch") is None
 
 
 def test_only_what_is_contradicted(patchwave: Patchwave, service: Service) -> None:
-    service.answers = [JSONResponse(OCCURRENCE), JSONResponse({"machines": MACHINES[1:], "cursor": None})]
-    result = patchwave("maintenance", "occurrences", "show", RUN, "--status-mismatch", "-o", "json")
-    assert result.document == {"occurrence": OCCURRENCE, "machines": MACHINES[1:]}
-    [asked] = service.asked("GET", f"/api/maintenance/occurrences/{RUN}/machines")
+    service.answers = [JSONResponse(MAINTENANCE_RUN), JSONResponse({"machines": MACHINES[1:], "cursor": None})]
+    result = patchwave("maintenance", "runs", "show", RUN, "--status-mismatch", "-o", "json")
+    assert result.document == {"run": MAINTENANCE_RUN, "machines": MACHINES[1:]}
+    [asked] = service.asked("GET", f"/api/maintenance/runs/{RUN}/machines")
     assert asked["query"]["statusMismatch"] == "true"
 
 
 def test_none_yet(patchwave: Patchwave, service: Service) -> None:
-    service.answers = [JSONResponse({"occurrences": [], "cursor": None})]
-    assert patchwave("maintenance", "occurrences", "show", "latest").code == 2
+    service.answers = [JSONResponse({"runs": [], "cursor": None})]
+    assert patchwave("maintenance", "runs", "show", "latest").code == 2
     service.answers = [problem(404, "Not Found", "There is no such run around a scheduled run.")]
-    assert patchwave("maintenance", "occurrences", "show", RUN).code == 2
+    assert patchwave("maintenance", "runs", "show", RUN).code == 2

@@ -146,15 +146,15 @@ async def test_scheduled_runs_are_listed_apart_from_others(storage: Storage, eng
     await put(storage, "assessor", maintenance=None, events={"beforeMaintenance": True})
     await deliver(engine, maintenance("Pre"))
     assert len(engine.instances) == 2
-    listed = await call(maintenance_runs.list_maintenance_occurrences)
-    [one] = listed.json["occurrences"]
+    listed = await call(maintenance_runs.list_maintenance_runs)
+    [one] = listed.json["runs"]
     assert one["occurrence"]["id"] == ID
-    shown = await call(maintenance_runs.get_maintenance_occurrence, runId=one["runId"])
+    shown = await call(maintenance_runs.get_maintenance_run, runId=one["runId"])
     assert shown.json["occurrence"] == one["occurrence"]
-    machines = await call(maintenance_runs.list_maintenance_occurrence_machines, runId=one["runId"])
+    machines = await call(maintenance_runs.list_maintenance_run_machines, runId=one["runId"])
     assert machines.json == {"machines": [], "cursor": None}
     [other] = [run_id for run_id in engine.instances if run_id != one["runId"]]
-    assert (await call(maintenance_runs.get_maintenance_occurrence, runId=other)).status == 404
+    assert (await call(maintenance_runs.get_maintenance_run, runId=other)).status == 404
 
 
 # --- times are Azure's, whatever the first event says
