@@ -143,7 +143,7 @@ def test_the_tables_have_a_column_for_each_size() -> None:
     assert "| 1,000 | Patchwave | 4.0 | 0 | 0 | 1.10 | 273 | 150 | 10 |" in text
 
 
-def test_the_page_keeps_what_people_wrote() -> None:
+def test_the_page_keeps_its_hand_written_parts() -> None:
     page = "before\n<!-- begin: make bench -->\nold\n<!-- end: make bench -->\nafter\n"
     document = results() | {"metrics": []}
     written = report.page_with(page, document)

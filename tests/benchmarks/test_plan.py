@@ -69,7 +69,7 @@ def test_a_missed_bar_is_reported() -> None:
     assert judge({"a": linear, "b": {10: 1.0, 100: 13.0}}, [{"ratio": 1.0}])["passed"] is False
 
 
-def test_a_measurement_comes_with_its_plan() -> None:
+def test_a_measurement_has_its_plan() -> None:
     times, plans = measure(SHAPES[0], {50: 3, 80: 1}, 2)
     assert min(times.values()) > 0
     assert {size: len(each.placements) + len(each.excluded) for size, each in plans.items()} == {50: 50, 80: 80}

@@ -44,9 +44,7 @@ def test_a_size_that_is_measured_again_leaves_the_others_as_they_were(
     assert after["stop"] == before["stop"]
 
 
-def test_what_stands_beside_the_sizes_can_be_measured_again_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_measurements_can_be_repeated_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = results()
     output = tmp_path / "results.json"
     output.write_text(json.dumps(before))
@@ -61,7 +59,7 @@ def test_what_stands_beside_the_sizes_can_be_measured_again_too(
     assert "stop, kills and peers at" in render(after)
 
 
-def test_peers_stand_behind_the_product_in_whatever_order_they_ended(
+def test_peers_are_listed_behind_the_product_in_any_order_of_their_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "results.json"

@@ -54,7 +54,7 @@ def test_the_list_of_commands_is_what_can_be_called(patchwave: Patchwave) -> Non
         assert command.name == name
 
 
-def test_every_command_says_what_it_does_and_what_each_option_is() -> None:
+def test_every_command_and_option_has_help() -> None:
     def check(command: object, words: str) -> None:
         assert getattr(command, "help", ""), words
         for parameter in getattr(command, "params", []):
@@ -74,7 +74,7 @@ def test_every_command_says_what_it_does_and_what_each_option_is() -> None:
         (("plan", "-o", "json", "-p", "missing.yaml"), 2, "--fleet"),
     ],
 )
-def test_errors_are_json_where_json_is_asked_for(
+def test_errors_are_json_with_output_json(
     patchwave: Patchwave, words: tuple[str, ...], code: int, message: str
 ) -> None:
     result = patchwave(*words)
@@ -91,7 +91,9 @@ def test_the_details_of_a_refusal_are_in_the_json(patchwave: Patchwave, tmp_path
     assert {detail["path"] for detail in document["details"]} >= {"maxConcurrent"}
 
 
-def test_a_command_of_a_checkout_says_what_it_needs(patchwave: Patchwave, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_of_a_checkout_fails_with_what_it_needs(
+    patchwave: Patchwave, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "local.demo.scenario", None)
     result = patchwave("demo")
     assert result.code == 2
@@ -106,7 +108,7 @@ def test_completion_can_be_installed(patchwave: Patchwave, shell: str, monkeypat
     assert "_PATCHWAVE_COMPLETE" in result.output
 
 
-def test_completion_knows_commands_at_every_level() -> None:
+def test_completion_has_commands_at_every_level() -> None:
     complete = {"_PATCHWAVE_COMPLETE": "complete_bash", "COMP_WORDS": "patchwave run st", "COMP_CWORD": "2"}
     done = subprocess.run(
         [sys.executable, "-m", "patchwave.cli"], env=complete, capture_output=True, text=True, check=False

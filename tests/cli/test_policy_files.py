@@ -83,7 +83,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "\n".join(
         ("!!binary x", "not JSON"),
     ],
 )
-def test_what_stands_for_too_much_or_for_nothing_is_refused(text: str, why: str):
+def test_aliases_and_unresolved_names_are_refused(text: str, why: str):
     """In words, and before it takes the memory of the machine."""
     with pytest.raises(yaml.YAMLError, match=why):
         parse_value(text)

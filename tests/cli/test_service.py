@@ -68,9 +68,7 @@ def test_the_key_comes_from_the_environment(patchwave: Patchwave, service: Servi
     assert service.requests[0]["headers"]["x-functions-key"] == "from-environment"
 
 
-def test_a_token_goes_along_where_people_sign_in(
-    patchwave: Patchwave, service: Service, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_token_is_sent_where_users_sign_in(patchwave: Patchwave, service: Service, monkeypatch: pytest.MonkeyPatch):
     assert patchwave("run", "list").code == 0
     assert "authorization" not in service.requests[0]["headers"]
     monkeypatch.setenv("PATCHWAVE_TOKEN", "eyJ.secret.token\n")

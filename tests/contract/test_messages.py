@@ -292,7 +292,7 @@ def test_a_phase_at_its_fullest_stays_below_the_limit_of_a_payload() -> None:
     assert len(df_dumps(ReconcileRequest(run_id=RUN_ID, step=Step.PATCH, keys=keys).to_wire())) <= MAX_KEYS
 
 
-def test_what_a_poll_brings_has_no_list_of_patches_and_no_url() -> None:
+def test_the_result_of_a_poll_has_no_list_of_patches_and_no_url() -> None:
     result = InstallResult.model_validate(installation(patches=[linux_patch(installationState="Installed")] * 500))
     report = OperationReport(state=OperationState.ENDED, installation=result.model_copy(update={"patches": []}))
     assert len(df_dumps(report.to_wire())) <= MAX_MESSAGE

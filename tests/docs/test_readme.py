@@ -38,7 +38,7 @@ def test_the_sample_settings_are_valid(monkeypatch: pytest.MonkeyPatch):
     assert settings.tables_connection.get_secret_value() == "UseDevelopmentStorage=true"
 
 
-def test_the_sample_settings_have_what_host_json_asks_for():
+def test_the_sample_settings_have_what_host_json_needs():
     wanted = set(re.findall(r"%(\w+)%", (ROOT / "host.json").read_text("utf-8")))
     assert wanted <= sample().keys()
 

@@ -60,7 +60,7 @@ def ends_patched(product: Product, run_id: str, ids: list[str]) -> None:
     assert all(product.accepted(one)["install"] == 1 for one in ids)
 
 
-async def test_a_run_goes_on_when_the_host_has_lost_everything(product: Product) -> None:
+async def test_a_run_is_recovered_when_the_host_has_lost_everything(product: Product) -> None:
     run_id, ids = begin(product)
     product.stack.restart_host()
     async with watching(product, run_id) as (_, supervise):
@@ -72,7 +72,7 @@ async def test_a_run_goes_on_when_the_host_has_lost_everything(product: Product)
 
 
 @pytest.mark.chaos
-async def test_a_run_that_lost_its_phase_goes_on(product: Product) -> None:
+async def test_a_run_that_lost_its_phase_is_recovered(product: Product) -> None:
     run_id, ids = begin(product)
     async with watching(product, run_id) as (engine, supervise):
         query = OrchestrationQuery(
@@ -124,7 +124,7 @@ async def test_a_silent_run_is_woken_and_then_taken_for_dead(product: Product) -
 
 
 @pytest.mark.chaos
-async def test_a_run_of_a_version_that_is_not_supported_goes_on_in_the_current_one(product: Product) -> None:
+async def test_a_run_of_an_unsupported_version_is_recovered_in_the_current_one(product: Product) -> None:
     """The app was deployed under it, and its orchestration fails at its next turn."""
     run_id, ids = begin(product, 3)
     async with watching(product, run_id) as (engine, supervise):

@@ -323,7 +323,7 @@ def test_a_machine_that_stays_stopped_is_not_started_for_ever() -> None:
     assert fleet.outcomes[KEY] == ("skipped", "not_running")
 
 
-def test_a_start_that_is_refused_for_a_passing_reason_is_asked_for_again() -> None:
+def test_a_temporarily_refused_start_is_retried() -> None:
     busy = PowerResult(accepted=False, wait_seconds=30, failure=ArmFailure(status=409, code="OperationNotAllowed"))
     accepted = PowerResult(accepted=True, wait_seconds=30)
     script = Script(

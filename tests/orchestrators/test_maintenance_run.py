@@ -313,7 +313,7 @@ def test_a_hibernated_machine_is_left_alone_which_is_no_failure() -> None:
     assert azure.calls_of(contracts.CANCEL_OCCURRENCE.name) == []
 
 
-def test_the_machines_are_listed_until_their_number_stands() -> None:
+def test_the_machines_are_listed_until_their_number_is_stable() -> None:
     azure = Azure("a", "b", "c")
     azure.listings = [0, 1, 3, 3]
     azure.run()
@@ -501,7 +501,7 @@ def test_a_pre_without_a_post_is_closed_by_the_clock() -> None:
 
 
 @pytest.mark.parametrize("stand", [{"pre_deadline": datetime(2020, 1, 1, tzinfo=UTC)}, {"is_stopped": True}])
-def test_too_late_or_stopped_by_a_person_nothing_is_begun_and_nothing_cancelled(stand: Json) -> None:
+def test_a_late_or_stopped_run_begins_and_cancels_nothing(stand: Json) -> None:
     azure = Azure("a", "b", stopped=("b",), cancel_on_pre_failure=True, **stand)
     azure.run()
     assert azure.calls_of(contracts.START_MACHINE.name) == azure.calls_of(contracts.CANCEL_OCCURRENCE.name) == []
@@ -524,7 +524,7 @@ def test_a_post_event_that_arrives_first_begins_with_the_results() -> None:
     assert sorted(azure.concluded) == ["a", "b"]
 
 
-def test_a_stop_that_azure_refuses_is_asked_for_again() -> None:
+def test_a_stop_that_azure_refuses_is_retried() -> None:
     azure = Azure("a", stopped=("a",))
     azure.stops["a"] = [PowerResult(accepted=False, wait_seconds=30, failure=NO)] * 3 + [PowerResult(accepted=True)]
     azure.run()

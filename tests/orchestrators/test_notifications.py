@@ -155,7 +155,7 @@ def test_a_channel_that_is_throttled_for_ever_is_given_up_after_six_hours() -> N
     assert calls <= 80
 
 
-def test_a_final_failure_is_reported_and_does_not_keep_others_from_being_told() -> None:
+def test_a_final_failure_is_reported_and_stops_no_other_channel() -> None:
     town = Town({"gone": "PATCHWAVE_CHANNELS has no such channel."}, ops=[FINAL], chat=[SENT])
     with town.bench() as bench:
         ended = bench.run(contracts.SEND_NOTIFICATIONS.name, NOTICE.to_wire())

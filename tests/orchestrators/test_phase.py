@@ -433,7 +433,7 @@ def test_a_budget_that_is_not_used_up_stops_nothing(failures: int) -> None:
     assert not bench.calls_of(contracts.TRIP_ERROR_BUDGET.name)
 
 
-def test_failures_in_a_wave_go_on_using_its_budget_in_the_next_window() -> None:
+def test_failures_of_a_wave_count_in_the_next_window_too() -> None:
     machines = keys(6)
     fleet = Fleet(machines, cap=1)
     floor = Floor(fleet, failing=[machines[0], machines[4]], seconds=lambda _: 600)
@@ -448,7 +448,7 @@ def test_failures_in_a_wave_go_on_using_its_budget_in_the_next_window() -> None:
     assert set(floor.started) == set(machines[:5])
 
 
-def test_failures_of_earlier_phases_go_on_using_the_budget() -> None:
+def test_failures_of_earlier_phases_count_too() -> None:
     fleet = Fleet(keys(20), cap=2)
     floor = Floor(fleet, failing=keys(20)[:1])
     budget = ErrorBudget(run=2, on_exceeded=OnExceeded.END)

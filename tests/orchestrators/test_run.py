@@ -65,7 +65,7 @@ def test_an_assess_run_installs_nothing() -> None:
     assert contracts.INSTALL_PATCHES.name not in fleet.order
 
 
-def test_discovery_goes_page_by_page_and_waits_as_asked() -> None:
+def test_discovery_reads_page_by_page_and_waits_for_retry_after() -> None:
     fleet = Fleet(keys(3))
     fleet.discoveries = [
         DiscoveryPage(machines=1, cursor="2"),
@@ -454,7 +454,7 @@ def test_what_the_window_leaves_is_skipped() -> None:
     assert left
 
 
-def test_what_the_window_leaves_goes_on_in_the_next_one() -> None:
+def test_machines_that_a_window_leaves_are_patched_in_the_next_one() -> None:
     fleet, canary, broad = two_rings(12, cap=1)
     fleet.opened = fleet.opened.model_copy(update={"options": MachineOptions(mode=Mode.PATCH, continues=True)})
     now = datetime.now(UTC)
@@ -662,7 +662,7 @@ def test_a_cancel_ends_every_wait(waits_for: str, asked_before: str) -> None:
 
 
 @pytest.mark.parametrize("waits_for", ["approval", "bake", "gate", "window"])
-def test_a_cancel_whose_event_got_lost_ends_every_wait_within_a_day(waits_for: str) -> None:
+def test_a_cancel_with_a_lost_event_ends_every_wait_within_a_day(waits_for: str) -> None:
     """The answer to a cancel is 202 whether or not the event reaches the engine: the row has to be enough."""
     budget = ErrorBudget(ring=0) if waits_for == "gate" else ErrorBudget()
     fleet, canary, _ = two_rings(9, cap=1, error_budget=budget)
@@ -728,7 +728,7 @@ def test_an_unreadable_result_of_an_activity_closes_the_run() -> None:
     assert set(fleet.outcomes.values()) == {("unknown", "internal")}
 
 
-def test_a_ramp_goes_on_where_the_phase_before_it_ended_however_many_windows_that_took() -> None:
+def test_a_ramp_continues_over_phases_and_windows() -> None:
     fleet = Fleet(keys(20), ramp=True, cap=1)
     fleet.rings = [Ring("all", [{"eastus": fleet.keys[:10]}, {"westus": fleet.keys[10:]}])]
     fleet.opened = fleet.opened.model_copy(update={"options": MachineOptions(mode=Mode.PATCH, continues=True)})

@@ -72,7 +72,7 @@ def test_a_timer_that_lost_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None
     assert any(was_open)
 
 
-def test_without_a_cancel_each_lasts_as_long_as_was_asked_for() -> None:
+def test_without_a_cancel_each_wait_has_its_full_length() -> None:
     assert all(590 <= each <= 620 for each in seconds_between(None))
 
 

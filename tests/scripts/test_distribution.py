@@ -70,7 +70,7 @@ def test_the_wheel_has_the_command_and_its_license(wheel: zipfile.ZipFile) -> No
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
 
 
-def test_the_command_asks_for_no_package_of_the_app(wheel: zipfile.ZipFile) -> None:
+def test_the_command_requires_no_package_of_the_app(wheel: zipfile.ZipFile) -> None:
     base = {each.name for each in requirements(wheel)}
     assert {"httpx", "pydantic", "typer"} <= base
     assert not {name for name in base if name.startswith(("azure", "durable", "grpc", "aiohttp"))}
@@ -96,5 +96,5 @@ def test_the_command_works_with_its_own_packages_alone(words: str, wheel: zipfil
     assert (done.returncode, done.stdout != "") == (0, True), done.stderr
 
 
-def test_the_command_is_where_the_entry_point_says() -> None:
+def test_the_entry_point_exists() -> None:
     assert callable(app.main)

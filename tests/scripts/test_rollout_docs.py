@@ -73,7 +73,7 @@ def test_zones_of_two_subscriptions_are_one_building(machine: Callable[[str], Pl
     assert len({machine(f"web-weu-{number}").wave for number in (1, 2, 3)}) == 3
 
 
-def test_the_set_goes_one_at_a_time_and_by_update_domain(machine: Callable[[str], PlannedMachine]):
+def test_the_set_is_patched_one_at_a_time_and_by_update_domain(machine: Callable[[str], PlannedMachine]):
     members = sorted((machine(f"sql-neu-{number}") for number in (1, 2, 3, 4)), key=lambda each: each.predicted_start)
     for earlier, later in pairwise(members):
         assert earlier.predicted_end <= later.predicted_start

@@ -29,7 +29,7 @@ def test_the_defaults_are_the_public_cloud(monkeypatch: pytest.MonkeyPatch) -> N
     assert (settings.poll_seconds, settings.assess_concurrency, settings.table_prefix) == (30, 600, "patchwave")
 
 
-def test_another_manager_is_asked_for_its_own_token(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_resource_manager_gets_a_token_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = read(monkeypatch, RESOURCE_MANAGER="https://localhost:8443/")
     assert settings.manager_url == "https://localhost:8443"
     assert settings.manager_scope == "https://localhost:8443/.default"

@@ -63,7 +63,7 @@ def test_an_installation_that_leaves_the_machine_unhealthy(simulator: Simulator)
     assert view["vmHealth"]["status"]["code"] == "HealthState/unhealthy"
 
 
-def test_alerts_are_filtered_as_asked(simulator: Simulator) -> None:
+def test_alerts_are_filtered_as_requested(simulator: Simulator) -> None:
     one = simulator.take(
         alerts=[
             {"rule": "cpu-high", "severity": "Sev0"},

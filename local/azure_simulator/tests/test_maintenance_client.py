@@ -86,7 +86,7 @@ async def test_configurations(maintenance: MaintenanceManagementClient) -> None:
         await client.get(GROUP, "Sdk-One")
 
 
-async def test_a_refusal_comes_as_the_sdk_s_error(maintenance: MaintenanceManagementClient) -> None:
+async def test_a_refusal_is_the_sdk_s_error(maintenance: MaintenanceManagementClient) -> None:
     refused = a_configuration(duration="05:00")
     with pytest.raises(HttpResponseError) as caught:
         await maintenance.maintenance_configurations.create_or_update(GROUP, "Sdk-Refused", refused)

@@ -137,14 +137,14 @@ def test_cloud_events_and_the_older_casing(simulator: Simulator, endpoint: Endpo
     assert headers["content-type"].startswith("application/cloudevents+json")
 
 
-def test_events_come_twice_or_the_wrong_way_round_when_asked_to(simulator: Simulator, endpoint: Endpoint) -> None:
+def test_events_are_duplicated_or_reordered_on_request(simulator: Simulator, endpoint: Endpoint) -> None:
     run = fire(simulator, "Twice", duplicates=1)
     assert sorted(kinds(endpoint.wait(run["id"], 4))) == ["Post", "Post", "Pre", "Pre"]
     run = fire(simulator, "Wrong-Way-Round", postFirst=True)
     assert kinds(endpoint.wait(run["id"], 2)) == ["Post", "Pre"]
 
 
-def test_an_event_that_is_not_taken_comes_again(simulator: Simulator, endpoint: Endpoint) -> None:
+def test_a_failed_delivery_is_repeated(simulator: Simulator, endpoint: Endpoint) -> None:
     endpoint.failures = 2
     run = fire(simulator, "Again", sendPost=False)
     assert kinds(endpoint.wait(run["id"], 1)) == ["Pre"]

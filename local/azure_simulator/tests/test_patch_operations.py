@@ -101,7 +101,7 @@ def test_installing_removes_what_was_selected_and_nothing_else(simulator: Simula
 
 
 @pytest.mark.parametrize(("setting", "status"), [("IfRequired", "Completed"), ("Never", "Required")])
-def test_reboots_happen_as_the_setting_says(simulator: Simulator, setting: str, status: str) -> None:
+def test_reboots_follow_the_setting(simulator: Simulator, setting: str, status: str) -> None:
     one = simulator.take_system("Linux", pendingPatches=3, rebootRequired=True, installMinutes=1, rebootMinutes=1)
     everything = {"classificationsToInclude": ["Critical", "Security", "Other"]}
     result = simulator.install(one, rebootSetting=setting, linuxParameters=everything)
@@ -415,7 +415,7 @@ def test_a_senseless_query_for_requests_is_refused(simulator: Simulator, query: 
     assert simulator.http.get(f"/_sim/requests?{query}").status_code == 400
 
 
-def test_a_version_that_is_asked_for_is_installed_while_the_repository_holds_it(simulator: Simulator) -> None:
+def test_a_requested_version_is_installed_while_the_repository_has_it(simulator: Simulator) -> None:
     patches = [
         {"name": "openssl", "version": "1.4", "older": ["1.1", "1.2", "1.3"]},
         {"name": "curl", "version": "8.1"},
@@ -442,7 +442,7 @@ def test_a_version_that_is_asked_for_is_installed_while_the_repository_holds_it(
     assert [patch["version"] for patch in newer["patches"] if patch["installationState"] == "Installed"] == ["1.4"]
 
 
-def test_an_exclusion_goes_by_the_name_whatever_version_stands_behind_it(simulator: Simulator) -> None:
+def test_an_exclusion_matches_the_name_in_any_version(simulator: Simulator) -> None:
     one = simulator.take_system("Linux", pendingPatches=[{"name": "curl", "version": "8.1"}], installMinutes=1)
     chosen = {"classificationsToInclude": ["Security"], "packageNameMasksToExclude": ["curl=7.0"]}
     assert simulator.install(one, linuxParameters=chosen)["excludedPatchCount"] == 1
@@ -464,7 +464,7 @@ def test_packages_compare_with_case_and_without_their_architecture(simulator: Si
     }
 
 
-def test_windows_goes_by_kb_numbers_and_the_date_of_publication(simulator: Simulator) -> None:
+def test_windows_selects_by_kb_numbers_and_the_date_of_publication(simulator: Simulator) -> None:
     patches = [
         {"name": "Cumulative", "kb": "5000001", "published": "2026-11-10T18:00:00.0000000+00:00"},
         {"name": "Definitions", "kb": "2267602", "published": "2026-11-12T06:00:00+01:00"},

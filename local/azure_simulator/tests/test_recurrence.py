@@ -40,11 +40,11 @@ def starts(text: str, zone: str = "UTC", after: datetime = BEFORE, most: int = 4
         ("Month Second Tuesday Offset-6", ["2026-02-04 22:30", "2026-03-04 22:30", "2026-04-08 22:30"]),
     ],
 )
-def test_a_schedule_runs_when_its_grammar_says(text: str, expected: list[str]) -> None:
+def test_a_schedule_runs_by_its_grammar(text: str, expected: list[str]) -> None:
     assert starts(text, most=3) == expected
 
 
-def test_later_runs_do_not_depend_on_where_one_looks_from() -> None:
+def test_later_runs_do_not_depend_on_the_first_moment() -> None:
     for text in ("3Days", "2Weeks Mon,Fri", "2Months", "3Months Last Sunday Offset6"):
         many = list(islice(read_recurrence(text).starts(START, ZoneInfo("UTC"), BEFORE), 40))
         for index in (7, 20, 33):

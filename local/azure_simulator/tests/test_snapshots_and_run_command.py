@@ -89,7 +89,7 @@ def test_a_deleted_snapshot_is_gone_everywhere(simulator: Simulator) -> None:
 
 
 @pytest.mark.parametrize("exit_code", [0, 3])
-def test_a_linux_command_brings_both_streams_in_one_message(simulator: Simulator, exit_code: int) -> None:
+def test_a_linux_command_has_both_streams_in_one_message(simulator: Simulator, exit_code: int) -> None:
     one = simulator.take_system("Linux", scriptExit=exit_code)
     body = {"commandId": "RunShellScript", "script": ["true", 'echo "ended with $code"']}
     reply = simulator.post(one, "runCommand", body)
@@ -101,7 +101,7 @@ def test_a_linux_command_brings_both_streams_in_one_message(simulator: Simulator
     assert simulator.get(reply.headers["location"]).json() == result
 
 
-def test_a_windows_command_brings_an_entry_for_each_stream(simulator: Simulator) -> None:
+def test_a_windows_command_has_an_entry_for_each_stream(simulator: Simulator) -> None:
     one = simulator.take_system("Windows")
     body = {"commandId": "RunPowerShellScript", "script": ['Write-Output "all well"']}
     entries = simulator.follow(simulator.post(one, "runCommand", body))["properties"]["output"]["value"]

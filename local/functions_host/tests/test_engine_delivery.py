@@ -112,7 +112,7 @@ def test_a_resume_that_arrives_during_the_suspending_turn_is_not_lost(rig: Rig) 
     assert len(new_events(rig.must_take(), "executionResumed")) == 1
 
 
-def test_activities_wait_when_only_turns_are_asked_for(make_rig: MakeRig) -> None:
+def test_activities_wait_when_only_turns_are_requested(make_rig: MakeRig) -> None:
     rig = make_rig()
     engine = rig.backend
     assert isinstance(engine, Engine)

@@ -47,7 +47,7 @@ def test_b10_a_late_result_does_not_complete_a_task_of_the_next_execution(rig: R
         assert new_events(rig.must_take(), "taskCompleted")[0].taskCompleted.result.value == '"fresh"'
 
 
-def test_b10_a_result_that_comes_during_the_last_turn_is_not_carried_over(rig: Rig, mended: bool) -> None:
+def test_b10_a_result_during_the_last_turn_is_not_carried_over(rig: Rig, mended: bool) -> None:
     rig.begun(activity(1))
     item = rig.must_take()
     rig.raise_event("wake")
@@ -69,7 +69,7 @@ def test_b10_a_late_child_does_not_complete_a_task_of_the_next_execution(rig: Ri
     assert len(stale) == int(not mended)
 
 
-def test_events_that_come_during_the_last_turn_are_carried_over(rig: Rig, mended: bool) -> None:
+def test_events_during_the_last_turn_are_carried_over(rig: Rig, mended: bool) -> None:
     rig.start()
     turn = rig.must_take()
     rig.raise_event("kept")
@@ -77,7 +77,7 @@ def test_events_that_come_during_the_last_turn_are_carried_over(rig: Rig, mended
     assert [event.eventRaised.name for event in new_events(rig.must_take(), "eventRaised")] == ["kept"]
 
 
-def test_a_termination_that_comes_during_the_last_turn_is_carried_over(rig: Rig) -> None:
+def test_a_termination_during_the_last_turn_is_carried_over(rig: Rig) -> None:
     rig.start()
     turn = rig.must_take()
     rig.backend.TerminateInstance(pb.TerminateRequest(instanceId="main"), None)  # pyright: ignore[reportArgumentType]

@@ -37,7 +37,7 @@ def service(mended: bool) -> Iterator[stubs.TaskHubSidecarServiceStub]:
     backend.stop(0)
 
 
-def test_b5_an_instance_beyond_the_history_limit_fails_and_says_so(make_rig: MakeRig, mended: bool) -> None:
+def test_b5_an_instance_beyond_the_history_limit_fails_with_the_reason(make_rig: MakeRig, mended: bool) -> None:
     rig = make_rig(max_history_size=10)
     rig.begun(*(activity(n) for n in range(1, 21)))
     with contextlib.suppress(Aborted):

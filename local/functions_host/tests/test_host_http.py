@@ -69,12 +69,12 @@ def test_requests_run_side_by_side_with_a_large_body(host: RunningHost) -> None:
 
 
 @pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Origin": "https://evil.example"}])
-def test_a_foreign_page_is_refused_while_no_keys_are_asked_for(host: RunningHost, headers: dict[str, str]) -> None:
+def test_a_foreign_page_is_refused_while_no_keys_are_required(host: RunningHost, headers: dict[str, str]) -> None:
     assert host.client.get("/api/health", headers=headers).status_code == 403
     assert host.client.post("/admin/functions/tick", headers=headers, json={}).status_code == 403
 
 
-def test_keys_are_asked_for(locked: RunningHost) -> None:
+def test_keys_are_required(locked: RunningHost) -> None:
     keys, client = locked.keys, locked.client
     assert client.get("/api/health").status_code == 200
     assert client.get("/api/echo").status_code == 401
@@ -216,7 +216,7 @@ def test_the_host_ends_on_sigterm_and_takes_its_workers_with_it(tmp_path_factory
         assert not [pid for pid in pids if alive(pid)]
 
 
-def test_an_app_that_cannot_be_loaded_says_why(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_an_app_that_cannot_be_loaded_fails_with_the_reason(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("bad")
     (folder / "function_app.py").write_text("import no_such_module\n")
     with pytest.raises(ChildFailed, match="no_such_module"):

@@ -18,7 +18,7 @@ def orchestrator(engine: Engine) -> dict[str, Any]:
     return engine.measure()["orchestrators"]["orchestrator"]
 
 
-def test_sequential_steps_replay_what_their_closed_form_says(rig: Rig, engine: Engine) -> None:
+def test_sequential_steps_replay_as_often_as_their_closed_form(rig: Rig, engine: Engine) -> None:
     steps = 12
     rig.start()
     for number in range(steps):

@@ -59,7 +59,7 @@ def test_what_is_not_a_schedule(schedule: str) -> None:
         parse_schedule(schedule)
 
 
-def test_a_schedule_that_never_comes_says_so() -> None:
+def test_a_schedule_without_occurrences_is_refused() -> None:
     with pytest.raises(HostJsonError, match="never"):
         parse_schedule("0 0 0 31 2 *").next_after(_at("2026-01-01T00:00:00"))
 

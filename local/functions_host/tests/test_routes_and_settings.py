@@ -106,7 +106,7 @@ def test_host_json_defaults(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("document", ["{", "[]", {}, {"version": "2.0", "functionTimeout": "soon"}])
-def test_a_host_json_that_cannot_be_used_says_so(tmp_path: Path, document: object) -> None:
+def test_an_unusable_host_json_is_refused(tmp_path: Path, document: object) -> None:
     with pytest.raises(HostJsonError):
         _host_json(tmp_path, document)
 

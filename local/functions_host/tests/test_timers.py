@@ -65,7 +65,7 @@ async def test_a_timer_that_never_ran_does_not_run_at_the_start(tmp_path: Path) 
     assert kept["Next"].endswith("-01-01T03:00:00+00:00")
 
 
-async def test_a_missed_occurrence_runs_once_and_says_that_it_is_late(tmp_path: Path) -> None:
+async def test_a_missed_occurrence_runs_once_and_is_marked_as_late(tmp_path: Path) -> None:
     file = tmp_path / "timers.json"
     missed = datetime.now(UTC).replace(microsecond=0) - timedelta(days=3)
     _status(file, missed)

@@ -74,7 +74,7 @@ def report() -> Report:
     )
 
 
-def test_the_policy_is_valid_and_the_fleet_is_as_told():
+def test_the_policy_is_valid_and_the_fleet_is_as_described():
     around = parse_policy(policy()).maintenance
     assert around is not None
     assert around.configurations == [arm_id(WEEKLY)]

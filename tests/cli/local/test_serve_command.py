@@ -43,7 +43,7 @@ def test_a_port_in_use_is_refused_before_anything_starts(patchwave: Patchwave):
     assert "is in use" in result.errors
 
 
-def test_serve_says_what_it_left_out_of_a_fleet(patchwave: Patchwave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_serve_lists_what_it_left_out_of_a_fleet(patchwave: Patchwave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     @contextmanager
     def running_stack(*_: object) -> Generator[SimpleNamespace]:
         simulator = {"notes": ["value[3] is left out: it has no location"]}

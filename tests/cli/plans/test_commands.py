@@ -92,7 +92,7 @@ class TestOffline:
         assert "60 of 60 machines are outside of the policy's scope" in result.errors
         assert "0 machines" in result.output
 
-    def test_a_fleet_as_people_have_it(self, patchwave: Patchwave, tmp_path: Path, anything: str):
+    def test_a_typical_fleet(self, patchwave: Patchwave, tmp_path: Path, anything: str):
         fleet = tmp_path / "fleet.json"
         entry = {"id": f"{GROUP}/virtualMachines/vm", "location": "westeurope", "colour": "red"}
         other = entry | {"id": str(entry["id"]).upper(), "zones": ["2"]}

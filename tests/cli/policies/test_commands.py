@@ -75,7 +75,7 @@ class TestApply:
         assert service.requests == []
 
 
-class TestLooking:
+class TestShow:
     def test_list(self, patchwave: Patchwave, file: Path):
         patchwave("policy", "apply", "-f", str(file))
         output = patchwave("policy", "list").output

@@ -69,7 +69,7 @@ class TestImport:
         assert [policy["enabled"] for policy, _ in service.policies.values()] == [False, False]
         assert "still patches these machines" in result.errors
 
-    def test_stores_them_enabled_when_asked(self, patchwave: Patchwave, service: Service):
+    def test_stores_them_enabled_on_request(self, patchwave: Patchwave, service: Service):
         service.answers = [JSONResponse(IMPORTED)]
         patchwave("policy", "import", "--from-configuration", CONFIGURATION, "--apply", "--enabled")
         assert [policy["enabled"] for policy, _ in service.policies.values()] == [True, True]

@@ -75,7 +75,7 @@ class TestSchedule:
         assert patchwave("schedule", "show", "none").code == 2
 
 
-class TestOrders:
+class TestCommands:
     @pytest.mark.parametrize(
         ("command", "answer", "said"),
         [

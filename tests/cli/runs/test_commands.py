@@ -92,7 +92,7 @@ class TestStart:
         assert "4 assessing" in result.errors
 
 
-class TestLookingAtRuns:
+class TestListAndShow:
     def test_list_is_newest_first_and_limited(self, patchwave: Patchwave, service: Service):
         for day in range(10, 20):
             run_id = f"202611{day}T190000Z-monthly"
@@ -101,7 +101,7 @@ class TestLookingAtRuns:
         assert result.code == 0
         assert [each["id"] for each in result.document] == [f"202611{day}T190000Z-monthly" for day in (19, 18, 17)]
 
-    def test_list_pages_when_the_service_gives_less_than_asked(self, patchwave: Patchwave, service: Service):
+    def test_list_pages_when_the_service_returns_less_than_the_limit(self, patchwave: Patchwave, service: Service):
         for number in range(230):
             run_id = f"20261110T19{number // 60:02}{number % 60:02}Z-monthly"
             service.runs[run_id] = [run_document(run_id)]
@@ -185,7 +185,7 @@ class TestLookingAtRuns:
         both = patchwave("run", "show", RUN, "--policy", "weekly")
         assert (both.code, "narrows 'latest'" in both.errors) == (2, True)
 
-    def test_latest_was_created_last_whatever_its_id_says(self, patchwave: Patchwave, service: Service):
+    def test_latest_was_created_last_in_any_order_of_ids(self, patchwave: Patchwave, service: Service):
         """The id of a scheduled run has the start of its window, which is open for a week at most."""
         scheduled, asked, older = "20261104T190000Z-monthly", "20261110T120000Z-monthly-0a", "20261101T190000Z-monthly"
         service.runs = {
@@ -198,7 +198,7 @@ class TestLookingAtRuns:
         listed = patchwave("run", "list", "-o", "json").document
         assert [each["id"] for each in listed] == [scheduled, asked, older]
 
-    def test_latest_is_looked_for_no_longer_than_it_can_be_found(self, patchwave: Patchwave, service: Service):
+    def test_latest_is_searched_no_longer_than_needed(self, patchwave: Patchwave, service: Service):
         """The fake gives 100 at a time."""
         for number in range(300):
             day, hour = 1 + number // 24, number % 24
@@ -207,7 +207,7 @@ class TestLookingAtRuns:
         assert patchwave("run", "show", "latest", "-o", "json").document["id"] == "20261113T110000Z-monthly"
         assert len(service.asked("GET", "/api/runs")) == 2
 
-    def test_latest_is_looked_for_among_5000_runs_at_most(
+    def test_latest_is_searched_among_5000_runs_at_most(
         self, patchwave: Patchwave, service: Service, monkeypatch: pytest.MonkeyPatch
     ):
         assert commands.LOOKED_THROUGH == 5000
@@ -406,7 +406,7 @@ class TestWatch:
         assert sum(f"bad-{number}" in output for number in range(10)) == 10
         assert "and 75 more" in output
 
-    def test_a_service_that_stumbles_is_asked_again(self, patchwave: Patchwave, service: Service):
+    def test_a_failed_read_is_retried(self, patchwave: Patchwave, service: Service):
         service.runs[RUN] = [run_document(RUN)]
         service.answers = [problem(503, "Storage does not answer", "")]
         assert patchwave("run", "watch", RUN, "--interval", "0.1").code == 0
@@ -450,7 +450,7 @@ class TestExport:
         [said] = service.asked("POST", f"/api/runs/{RUN}/evidence/exported")
         assert said["body"] == {"records": 4}
 
-    def test_a_run_that_goes_on_is_not_called_exported(self, patchwave: Patchwave, service: Service, tmp_path: Path):
+    def test_an_unfinished_run_is_not_called_exported(self, patchwave: Patchwave, service: Service, tmp_path: Path):
         service.answers = [
             JSONResponse({"records": [{"record": "run", "id": RUN, "state": "running"}], "cursor": None})
         ]

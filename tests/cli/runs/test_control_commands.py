@@ -31,7 +31,7 @@ PLAN = Plan(
 )
 
 
-class TestOrdersToARun:
+class TestCommandsToARun:
     @pytest.mark.parametrize(("order", "state"), [("pause", "paused"), ("resume", "running"), ("cancel", "running")])
     def test_asks_with_name_and_comment_and_shows_the_run(
         self, patchwave: Patchwave, service: Service, order: str, state: str
@@ -64,7 +64,7 @@ class TestOrdersToARun:
         assert "cannot be paused" in result.errors
 
 
-class TestOrdersToTheLatestRun:
+class TestCommandsToTheLatestRun:
     ENDED, LIVE, RETRY = "20261112T190000Z-monthly", "20261111T190000Z-monthly", "20261113T190000Z-monthly-0a"
 
     @pytest.fixture
@@ -206,7 +206,7 @@ class TestAuditAndPlan:
         assert "before" not in output
         assert "cut text" in output
 
-    def test_the_audit_is_all_of_it_or_as_much_as_asked(self, patchwave: Patchwave, service: Service):
+    def test_the_audit_is_whole_or_limited(self, patchwave: Patchwave, service: Service):
         service.runs[RUN] = [run_document(RUN)]
         service.audit = self.LINES * 50
         assert len(patchwave("run", "audit", RUN, "-o", "json").document) == 150
@@ -226,7 +226,7 @@ class TestAuditAndPlan:
         assert patchwave("run", "plan", RUN).code == 2
 
 
-class TestWhatAPersonSees:
+class TestShow:
     def test_shows_commands_decisions_and_what_the_run_waits_for(self, patchwave: Patchwave, service: Service):
         order = {"actor": "ana", "reason": "disks are full", "at": MOMENT, "before": "running", "after": "paused"}
         decision = {"approved": True, "actor": "ben", "reason": "canary is fine", "at": MOMENT}

@@ -20,7 +20,7 @@ def test_an_approver_reads_author_digest_scope_and_scripts():
     }
 
 
-def test_a_policy_of_a_request_and_a_changed_one_are_said_to_be_such():
+def test_an_inline_policy_and_a_changed_one_are_marked():
     inline = {"policyOrigin": {"author": "cleo", "version": 0, "digest": "0123456789abcdef"}, "policySnapshot": None}
     assert rules_of(inline) == {"rules": "from a request by cleo, digest 0123456789ab"}
     changed = {"policyOrigin": {"author": "", "version": 3, "digest": "0" * 64, "changedDigest": "f" * 64}}

@@ -178,7 +178,7 @@ async def test_the_result_tells_throttled_from_failed(
         (FORBIDDEN, 0, 3, 0, 0),
     ],
 )
-def test_the_pauses_are_as_asked_and_grow(
+def test_pauses_follow_retry_after_and_grow(
     monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, asked: float, attempt: int, least: float, most: float
 ) -> None:
     monkeypatch.setenv("PATCHWAVE_POLL_SECONDS", "30")

@@ -145,7 +145,7 @@ async def test_the_lock_lasts_while_a_machine_settles(storage: Storage, simulato
     assert await storage.leases.held([key], RUN_ID, at) == set(), "it has ended"
 
 
-async def test_one_that_recovers_goes_on_at_once(storage: Storage, simulator: Simulator) -> None:
+async def test_a_machine_that_recovers_is_healthy_at_once(storage: Storage, simulator: Simulator) -> None:
     one = simulator.take()
     key = await prepare(storage, one)
     await check(key, Moment.BEFORE)
@@ -189,9 +189,7 @@ async def test_alerts_count_only_where_the_policy_has_them(storage: Storage, sim
     assert (await check(key, Moment.BEFORE)).state is HealthState.OK
 
 
-async def test_alerts_that_cannot_be_asked_for_are_waited_for_and_then_veto(
-    storage: Storage, simulator: Simulator
-) -> None:
+async def test_unreadable_alerts_are_retried_and_then_veto(storage: Storage, simulator: Simulator) -> None:
     key = await prepare(storage, simulator.take(), {"alerts": {}})
     rule = {
         "match": {"operation": "alerts"},
@@ -246,7 +244,7 @@ async def test_a_probe_of_a_host_that_is_not_listed_has_no_result(storage: Stora
     assert "PATCHWAVE_PROBE_HOSTS" in before.signals["probe"].detail
 
 
-async def test_a_machine_that_cannot_be_read_is_asked_again(storage: Storage, simulator: Simulator) -> None:
+async def test_an_unreadable_machine_is_read_again(storage: Storage, simulator: Simulator) -> None:
     one = simulator.take()
     key = await prepare(storage, one, {"resourceHealth": False})
     rule = {"match": {"operation": "read", "machine": one}, "times": 2, "effect": {"status": 503}}

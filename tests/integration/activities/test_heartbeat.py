@@ -123,7 +123,7 @@ async def test_accepted_failures_stay_accepted(storage: Storage, run: Run) -> No
     assert (found.failures["run"], found.forgiven["run"], found.resume_count) == (2, 1, 1)
 
 
-async def test_windows_and_bake_times_go_on_where_they_were(storage: Storage, run: Run) -> None:
+async def test_windows_and_bake_times_continue(storage: Storage, run: Run) -> None:
     first, second, *_ = await plan(storage)
     for one, minutes in ((first, 0), (second, 7)):
         await storage.results.record_outcome(

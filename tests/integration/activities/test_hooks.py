@@ -119,7 +119,7 @@ async def test_a_foreign_snapshot_is_not_taken_for_ours(azure: Simulator, storag
     assert "this run did not take" in message(result)
 
 
-async def test_nothing_is_asked_where_no_snapshot_is_wanted(azure: Simulator, storage: Storage) -> None:
+async def test_without_a_snapshot_hook_nothing_is_requested(azure: Simulator, storage: Storage) -> None:
     one = azure.take()
     key = await prepare(storage, one, {"before": LINUX})
     assert (await finish(take_snapshot, snapshot_request(key))).state is HookState.DONE
@@ -221,7 +221,7 @@ async def test_the_lock_lasts_while_the_second_script_runs(azure: Simulator, sto
     assert await storage.leases.held([key], RUN_ID, at + timedelta(hours=2)) == {key}
 
 
-async def test_a_script_is_sent_once_however_often_it_is_asked_for(azure: Simulator, storage: Storage) -> None:
+async def test_a_repeated_call_sends_a_script_once(azure: Simulator, storage: Storage) -> None:
     one = azure.take_system("Linux", scriptMinutes=10)
     key = await prepare(storage, one, {"before": LINUX})
     await asyncio.gather(*(run_script(script_request(key)) for _ in range(5)))
@@ -292,7 +292,7 @@ async def test_a_refusal_for_good_fails_at_once(azure: Simulator, storage: Stora
     assert "AuthorizationFailed" in message(result)
 
 
-async def test_a_script_that_goes_on_for_too_long_is_given_up(
+async def test_a_script_that_runs_too_long_times_out(
     azure: Simulator, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = azure.take_system("Linux", scriptMinutes=100_000)
@@ -463,7 +463,7 @@ async def test_a_script_that_is_refused_for_good_is_not_sent_again(
 
 
 @pytest.mark.parametrize(("effect", "named"), REFUSALS, ids=["lock", "policy"])
-async def test_a_snapshot_that_is_refused_for_good_is_not_asked_for_again(
+async def test_a_finally_refused_snapshot_is_not_requested_again(
     azure: Simulator, storage: Storage, effect: Json, named: str
 ) -> None:
     one = azure.take()

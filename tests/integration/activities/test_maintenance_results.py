@@ -114,7 +114,7 @@ async def row(storage: Storage, number: int) -> MachineRecord:
     return found
 
 
-async def test_a_page_is_copied_in_slices_of_fifty_and_patches_are_asked_for_ten_at_a_time(
+async def test_a_page_is_copied_in_slices_of_fifty_and_patches_are_read_ten_at_a_time(
     storage: Storage, graph: Graph
 ) -> None:
     await begin(storage, 53)

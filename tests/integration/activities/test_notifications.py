@@ -104,9 +104,7 @@ async def told(receiver: Receiver, facts: Facts) -> dict[str, Any]:
 # --- which channels
 
 
-async def test_a_channel_that_was_told_by_an_earlier_generation_is_not_told_again(
-    storage: Storage, channels: None
-) -> None:
+async def test_a_channel_gets_no_second_notification_in_a_later_generation(storage: Storage, channels: None) -> None:
     await make_run(storage)
     report = NoticeReport(
         run_id=RUN_ID, event=RunStarted().event, number=1, at=AT, sent=["hub"], failed={"gone": "no such channel"}
@@ -309,7 +307,7 @@ async def test_a_channel_that_was_taken_out_of_the_setting(storage: Storage, cha
 # --- the audit log
 
 
-async def test_who_was_told_is_in_the_audit_log_of_the_run_once(storage: Storage) -> None:
+async def test_deliveries_are_audited_once(storage: Storage) -> None:
     await make_run(storage)
     failure = "HTTP 404. Given up after 1 attempt."
     report = NoticeReport(run_id=RUN_ID, event=RunStarted().event, number=1, at=AT, sent=["hub"], failed={})

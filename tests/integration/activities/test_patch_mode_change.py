@@ -146,7 +146,7 @@ async def test_a_machine_whose_row_cannot_be_read_has_failed_and_the_others_go_o
     assert ([each.key for each in page.items], page.unreadable) == ([whole], [f"c~{damaged}"])
 
 
-async def test_what_needs_nothing_and_what_is_refused_is_never_asked_for(azure: Simulator, storage: Storage) -> None:
+async def test_machines_without_a_change_and_refused_ones_get_no_request(azure: Simulator, storage: Storage) -> None:
     so_already, other = azure.take_system("Linux"), azure.take_system("Windows")
     await plan(storage, azure, [so_already, other], WantedSettings(patch_mode=PatchMode.IMAGE_DEFAULT))
     assert await wave() == []
@@ -223,9 +223,7 @@ async def test_a_stop_keeps_everything_that_was_not_begun(azure: Simulator, stor
     assert (change.state, change.counts_by_end) == (ChangeState.STOPPED, {"changed": 1, "canceled": 1})
 
 
-async def test_a_machine_of_the_wave_that_was_not_asked_for_is_not_after_a_stop(
-    azure: Simulator, storage: Storage
-) -> None:
+async def test_after_a_stop_no_further_machine_of_the_wave_is_changed(azure: Simulator, storage: Storage) -> None:
     one = azure.take_system("Linux")
     [key] = await plan(storage, azure, [one])
     assert await wave() == [key]
@@ -256,7 +254,7 @@ _CONFLICT = {"status": 409, "body": {"error": {"code": "Conflict", "message": "A
     "answer", [_CONFLICT, {"status": 429, "headers": {"Retry-After": "0"}}, {"status": 503}, None],
     ids=["409", "429", "503", "none"],
 )  # fmt: skip
-async def test_whatever_azure_answers_a_change_that_it_took_is_not_asked_for_again(
+async def test_an_accepted_change_is_never_sent_again(
     azure: Simulator, storage: Storage, answer: Json | None, is_taken: bool
 ) -> None:
     one = azure.take_system("Linux")

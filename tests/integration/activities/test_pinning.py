@@ -139,7 +139,7 @@ async def test_the_pin_does_not_grow_after_it_was_written(storage: Storage) -> N
     assert await pin() == PinSize(packages=1)
 
 
-async def test_only_the_ring_that_goes_first_installs_freely(storage: Storage) -> None:
+async def test_only_the_first_ring_installs_freely(storage: Storage) -> None:
     """The list of the policy names the broad ring first; its order does not."""
     await begin(storage)
     canary = await add(storage, 1, "canary", [package("curl", "8.1")])
@@ -155,7 +155,7 @@ async def test_only_the_ring_that_goes_first_installs_freely(storage: Storage) -
     assert await masks_of(broad) == ["curl=8.1"]
 
 
-async def test_a_retry_that_brings_its_pin_stays_pinned_in_any_ring(storage: Storage) -> None:
+async def test_a_retry_with_a_pin_stays_pinned_in_any_ring(storage: Storage) -> None:
     """Alone in its run, a machine of a later ring may be the percentage that makes the first one."""
     await begin(storage)
     await storage.patch_pins.save(RUN, Pin(from_ring="canary", at=NOW, linux=LinuxPin(masks=["curl=8.1"])))
@@ -465,7 +465,7 @@ async def test_a_first_ring_that_failed_lets_none_of_its_kind_install(storage: S
     assert "installed nothing on Windows machines" in outcome.message
 
 
-async def test_a_pin_that_does_not_know_its_kinds_lets_none_install(storage: Storage) -> None:
+async def test_a_pin_without_its_kinds_lets_no_machine_install(storage: Storage) -> None:
     """That of a run before kinds were kept, or that a retry brought."""
     await begin(storage, withoutPin="install")
     await storage.patch_pins.save(RUN, Pin(from_ring="canary", at=NOW, linux=LinuxPin(masks=["curl=8.1"])))

@@ -134,7 +134,7 @@ async def test_a_failed_operation_has_its_error(prepared: Storage, azure: Script
 # --- no usable answer
 
 
-async def test_unclear_answers_are_asked_again_ever_later_and_then_lost(prepared: Storage, azure: Script) -> None:
+async def test_unclear_answers_are_polled_with_growing_pauses_and_then_lost(prepared: Storage, azure: Script) -> None:
     await follow(prepared, adopted=True)
     azure.polls = [unclear() for _ in range(20)]
     reports = [await poll() for _ in range(20)]
@@ -218,7 +218,7 @@ async def test_the_reason_of_a_lost_operation_is_kept(prepared: Storage, azure: 
     assert (report.state, report.failure) == (OperationState.LOST, LOST.failure)
 
 
-async def test_a_machine_that_cannot_be_asked_is_unclear_as_well(prepared: Storage, azure: Script) -> None:
+async def test_an_unreadable_machine_is_unclear_as_well(prepared: Storage, azure: Script) -> None:
     await follow(prepared)
     azure.polls = [LOST] * 3
     azure.reads = [ArmFailure(status=status, retry_after=wait) for status, wait in ((500, 44), (429, 5), (503, 6))]
@@ -294,7 +294,7 @@ async def test_with_very_many_in_flight_an_installation_that_a_sweep_shows_needs
 
 
 @pytest.mark.parametrize(("in_flight", "polls"), [(500, 1), (501, 0)])
-async def test_a_sweep_is_asked_with_more_than_five_hundred_in_flight(
+async def test_a_sweep_is_used_with_more_than_five_hundred_in_flight(
     prepared: Storage, azure: Script, monkeypatch: pytest.MonkeyPatch, in_flight: int, polls: int
 ) -> None:
     monkeypatch.setattr(module, "open_bulk_status", lambda: Sweep(OURS))
@@ -305,7 +305,7 @@ async def test_a_sweep_is_asked_with_more_than_five_hundred_in_flight(
     assert len(azure.polled) == polls
 
 
-async def test_with_few_in_flight_no_sweep_is_asked(
+async def test_with_few_in_flight_no_sweep_is_used(
     prepared: Storage, azure: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = Sweep(OURS)

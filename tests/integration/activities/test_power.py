@@ -149,9 +149,7 @@ async def test_a_final_refusal_has_the_reason(azure: Simulator, storage: Storage
 
 
 @pytest.mark.parametrize("effect", [{"status": 429}, {"status": 503}, {"drop": "before"}])
-async def test_a_restart_that_was_not_taken_is_asked_for_again(
-    azure: Simulator, storage: Storage, effect: Json
-) -> None:
+async def test_a_restart_that_was_not_accepted_is_sent_again(azure: Simulator, storage: Storage, effect: Json) -> None:
     one = azure.take(rebootPending=True)
     key = await prepare(storage, one, {})
     fault(azure, {"match": {"machine": one, "operation": "power"}, "times": 1, "effect": effect})
@@ -274,9 +272,7 @@ async def test_a_machine_that_was_started_is_ours_until_it_shows_that_it_is_off(
     assert len(sent(azure, "power", "POST", f"{one}/start")) == 1
 
 
-async def test_a_machine_goes_back_to_the_power_state_that_it_had_right_before_its_start(
-    azure: Simulator, storage: Storage
-) -> None:
+async def test_the_power_state_right_before_the_start_is_restored(azure: Simulator, storage: Storage) -> None:
     """It was deallocated when the run looked at it first, and has been stopped in another way since."""
     one = azure.take(power="deallocated")
     key = await prepare(storage, one, {})
@@ -321,7 +317,7 @@ _ANSWERS = [
 @pytest.mark.parametrize("is_taken", [True, False], ids=["taken", "not taken"])
 @pytest.mark.parametrize("answer", [*_ANSWERS, None], ids=lambda each: str(each["status"]) if each else "none")
 @pytest.mark.parametrize("verb", ["start", "deallocate"])
-async def test_whatever_azure_answers_the_machine_is_asked_before_anything_is_sent_again(
+async def test_the_machine_is_read_before_anything_is_sent_again(
     azure: Simulator, storage: Storage, verb: str, answer: Json | None, is_taken: bool
 ) -> None:
     """One wrong answer to the first call: what Azure took is sent once, what it did not take is sent again."""
@@ -466,9 +462,7 @@ async def test_a_machine_that_is_gone_needs_no_stop(azure: Simulator, storage: S
 
 
 @pytest.mark.parametrize("operation", ["power", "read"])
-async def test_a_start_that_is_throttled_is_to_be_asked_for_again(
-    azure: Simulator, storage: Storage, operation: str
-) -> None:
+async def test_a_throttled_start_is_to_be_retried(azure: Simulator, storage: Storage, operation: str) -> None:
     one = azure.take(power="deallocated")
     key = await prepare(storage, one, {})
     rule = {"match": {"machine": one, "operation": operation}, "times": 1}

@@ -148,7 +148,7 @@ async def test_with_very_many_in_flight_a_sweep_finds_running_machines(
     assert (sent(azure, one, "poll"), sent(azure, other, "poll")) == (0, 0)
 
 
-async def test_one_that_no_sweep_shows_is_asked_after(
+async def test_an_operation_that_no_sweep_shows_is_polled(
     storage: Storage, azure: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SWEPT_ABOVE", -1)

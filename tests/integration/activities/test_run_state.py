@@ -56,7 +56,7 @@ async def test_controls_are_read_from_the_row(live: Storage) -> None:
     )
 
 
-async def test_controls_of_no_run_are_asked_for_again(storage: Storage) -> None:
+async def test_controls_without_a_run_fail(storage: Storage) -> None:
     with pytest.raises(RecordMissing):
         await get_run_controls(RunRef(run_id=RUN))
 
@@ -74,7 +74,7 @@ async def test_a_state_is_shown(live: Storage) -> None:
     assert ((await stored(live)).state, (await stored(live)).waiting_for) == (RunState.RUNNING, "")
 
 
-async def test_an_approval_is_asked_for_since_the_first_time_whichever_generation_that_was(live: Storage) -> None:
+async def test_an_approval_counts_from_its_first_request_in_any_generation(live: Storage) -> None:
     await live.runs.ask_approval(RUN, "broad", NOW)
     await live.runs.set_state(RUN, RunState.RUNNING)
     again = await set_run_state(SetRunState(run_id=RUN, state=RunState.AWAITING_APPROVAL, waiting_for="broad"))

@@ -248,7 +248,7 @@ async def test_a_refusal_that_is_certain_ends_it_at_once(
     assert (len(azure.sent), azure.read) == (1, [])
 
 
-async def test_a_refused_token_is_tried_again_without_a_look(prepared: Storage, azure: Script) -> None:
+async def test_a_refused_token_is_retried_without_a_read(prepared: Storage, azure: Script) -> None:
     azure.posts = [refused(401, "ExpiredAuthenticationToken", "x"), ACCEPTED]
     result = await start()
     assert (result.state, result.wait_seconds, result.counts_as_attempt) == (StartState.WAIT, 60, True)
@@ -276,7 +276,7 @@ async def test_a_call_that_was_kept_back_is_refused_and_no_attempt(prepared: Sto
     ("answer", "counts"),
     [(LOST, True), (refused(500, "InternalError", "x"), True), (refused(503, "ServerBusy", "x"), False)],
 )
-async def test_without_an_answer_the_machine_is_asked_until_the_grace_is_over(
+async def test_without_an_answer_the_machine_is_read_until_the_grace_period_is_over(
     prepared: Storage, azure: Script, answer: Submission, counts: bool
 ) -> None:
     foreign = shown("foreign", NOW - timedelta(minutes=6))
@@ -336,7 +336,7 @@ async def test_an_assessment_is_found_in_its_own_summary(prepared: Storage, azur
         (ArmFailure(status=503, retry_after=7), 7.05, False),
     ],
 )
-async def test_a_machine_that_cannot_be_asked_is_asked_again(
+async def test_an_unreadable_machine_is_read_again_later(
     prepared: Storage, azure: Script, failure: ArmFailure, wait: float, counts: bool
 ) -> None:
     azure.posts, azure.reads = [LOST], [failure]
@@ -487,7 +487,7 @@ async def test_a_throttled_start_reads_no_machine_before_its_reserved_time(
     assert (len(azure.sent), len(azure.read)) == (1, 0)
 
 
-async def test_a_class_that_does_not_pass_ends_it_once_the_machine_was_asked(prepared: Storage, azure: Script) -> None:
+async def test_a_final_error_ends_it_once_the_machine_was_read(prepared: Storage, azure: Script) -> None:
     azure.posts, azure.reads = [refused(422, "Unprocessable", "Words of Azure.")], [NOTHING]
     await start()
     azure.later(120)

@@ -203,7 +203,7 @@ async def test_a_throttled_preflight_after_the_window_is_the_end(
     assert "too many GETs" in outcome.message
 
 
-async def test_one_that_goes_on_in_the_next_window_is_left_for_it(
+async def test_a_machine_of_a_continued_run_is_left_for_the_next_window(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await prepare(storage, monkeypatch, THROTTLED, window=timedelta(hours=-1), policy=GOES_ON, powered_on_by_run=True)

@@ -178,7 +178,7 @@ class TestNextWindow:
             NEXT + 4 * HOUR,
         )
 
-    async def test_what_people_say_meanwhile_counts(self, storage: Storage, run: Run, clock: Clock) -> None:
+    async def test_commands_during_the_wait_count(self, storage: Storage, run: Run, clock: Clock) -> None:
         await find()
         await storage.overrides.skip("monthly", Skip(occurrence=NEXT, actor="ann", reason="x", at=OPENS))
         assert (await find()).opens_at == AFTER_NEXT
@@ -256,7 +256,7 @@ class TestFrozenMachines:
         assert await self.judge(self.SHOP.key) is not None
 
     @pytest.mark.parametrize("stage", [Stage.ASSESSED, Stage.INSTALLED])
-    async def test_nothing_is_asked_of_azure_for_a_frozen_machine(
+    async def test_no_request_is_sent_for_a_frozen_machine(
         self, storage: Storage, run: Run, clock: Clock, stage: Stage
     ) -> None:
         """There is no Azure here: a call of it would fail."""

@@ -105,7 +105,9 @@ async def test_every_order_without_a_name_is_of_the_api(storage: Storage) -> Non
 
 
 @pytest.mark.parametrize("typed", ["timer", "patchwave", "api", "azure", "cleanup"])
-async def test_no_key_holder_goes_by_the_name_of_a_part_of_the_app(storage: Storage, monthly: str, typed: str) -> None:
+async def test_no_key_holder_can_claim_the_name_of_a_part_of_the_app(
+    storage: Storage, monthly: str, typed: str
+) -> None:
     assert (await call(policy_schedule.pause_policy, body={**REASON, "actor": typed}, name=monthly)).status == 200
     assert await last_line(storage, monthly, "policy_paused") == (f"{typed} (claimed)", "", False)
 

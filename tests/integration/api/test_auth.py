@@ -368,7 +368,7 @@ async def test_a_policy_and_its_runs_keep_the_author(storage: Storage) -> None:
 
 
 @pytest.mark.usefixtures("guarded")
-async def test_an_inline_policy_never_goes_by_the_name_of_a_stored_one(storage: Storage) -> None:
+async def test_an_inline_policy_never_has_the_name_of_a_stored_one(storage: Storage) -> None:
     author = signed_in(CLEO, "author", name="cleo")
     given = {"policy": {"name": "monthly", **GUARDED_POLICY, **SCRIPT}}
     started = await call(runs.start_run, body=given, headers=author, engine=Engine())
@@ -482,7 +482,7 @@ async def test_an_operator_retries_no_rules_that_no_stored_policy_has_any_more(s
 
 
 @pytest.mark.usefixtures("roles")
-async def test_a_principal_without_a_name_goes_by_its_id(storage: Storage, monthly: str) -> None:
+async def test_a_principal_without_a_name_is_shown_by_its_id(storage: Storage, monthly: str) -> None:
     answer = await call(
         policies.put_policy, body=POLICY, headers=signed_in(ANA, "author"), query={"actor": "the-boss"}, name="fresh"
     )

@@ -128,7 +128,7 @@ async def test_unreadable_versions_of_agents_are_unknown_and_noted(azure: httpx.
     assert note.startswith(f"Some versions of VM agents in {SUBSCRIPTION} are not known: HTTP 403")
 
 
-async def test_a_page_that_is_throttled_is_asked_for_again(azure: httpx.AsyncClient):
+async def test_a_throttled_page_of_the_fleet_is_requested_again(azure: httpx.AsyncClient):
     rule = {"match": {"operation": "list"}, "effect": {"status": 429, "headers": {"Retry-After": "0"}}, "times": 1}
     assert (await azure.post("/_sim/faults", json=rule)).status_code == 201
     assert (await call(fleet.list_fleet_eligibility)).json["notes"] == []

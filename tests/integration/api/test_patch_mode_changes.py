@@ -85,14 +85,14 @@ async def test_what_azure_would_refuse_is_refused_in_the_plan(azure: httpx.Async
     assert change["toChange"] == 0
 
 
-async def test_what_the_change_will_not_bring_about_is_noted(azure: httpx.AsyncClient):
+async def test_what_the_change_will_not_achieve_is_noted(azure: httpx.AsyncClient):
     change = await plan("noble", patchMode="AutomaticByPlatform", bypass=False, assessmentMode="ImageDefault")
     [row] = (await machines(change)).values()
     assert row["end"] is None
     assert "not in the table of supported images" in row["note"]
 
 
-async def test_a_start_hands_it_to_the_engine_once_and_again_when_asked(azure: httpx.AsyncClient, engine: Engine):
+async def test_a_start_schedules_it_once_and_again_on_request(azure: httpx.AsyncClient, engine: Engine):
     change = await plan("scenario-8")
     for _ in range(2):
         answered = await order("start", change, engine)

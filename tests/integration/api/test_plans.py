@@ -237,13 +237,13 @@ async def test_a_fleet_that_one_answer_cannot_hold(azure: httpx.AsyncClient, mon
     assert (await call(plans.plan_dry_run, body={"policy": policy()})).status == 200
 
 
-async def test_a_throttled_page_is_asked_for_again(azure: httpx.AsyncClient):
+async def test_a_throttled_page_is_requested_again(azure: httpx.AsyncClient):
     rule = {"match": {"operation": "graph"}, "times": 1, "effect": {"status": 429, "headers": {"Retry-After": "1"}}}
     assert (await azure.post("/_sim/faults", json=rule)).is_success
     assert len((await call(plans.plan_dry_run, body={"policy": policy()})).json["machines"]) == 10
 
 
-async def test_a_list_that_does_not_come_in_time(azure: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch):
+async def test_a_list_that_takes_too_long(azure: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(plans, "MAX_SECONDS", 0.2)
     rule = {"match": {"operation": "graph"}, "effect": {"status": 503, "headers": {"Retry-After": "1"}}}
     assert (await azure.post("/_sim/faults", json=rule)).is_success

@@ -96,7 +96,7 @@ async def test_a_configuration_as_policies(azure: Azure) -> None:
     assert azure.read_ids == [ID.lower()]
 
 
-async def test_the_policy_has_the_name_that_was_asked_for(azure: Azure) -> None:
+async def test_the_policy_has_the_requested_name(azure: Azure) -> None:
     answered = await call(policy_conversion.import_policy, body={"configurationId": ID, "name": "servers"})
     assert [policy["name"] for policy in answered.json["policies"]] == ["servers"]
 
@@ -139,9 +139,7 @@ async def test_machines_outside_of_the_boundary_are_refused_before_any_policy_is
     assert (refused.status, refused.paths) == (400, ["scope.machineIds[0]"])
 
 
-async def test_assignments_that_take_too_long_are_asked_for_again(
-    azure: Azure, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_slow_assignments_are_requested_again(azure: Azure, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy_conversion, "MAX_SECONDS", -1.0)
     answered = await call(policy_conversion.import_policy, body={"configurationId": ID})
     assert (answered.status, answered.headers["Retry-After"]) == (503, "60")

@@ -63,7 +63,7 @@ def instant(text: str) -> datetime:
 
 
 class TestOccurrences:
-    async def test_twelve_unless_asked_otherwise(self, storage: Storage, nightly: str) -> None:
+    async def test_twelve_by_default(self, storage: Storage, nightly: str) -> None:
         answer = await call(policy_schedule.list_occurrences, name=nightly)
         assert answer.status == 200
         assert {name: answer.json[name] for name in ("policy", "enabled", "pause")} == {
@@ -91,9 +91,7 @@ class TestOccurrences:
         assert coming[0]["reason"] == "skipped by ann (claimed): release night"
         assert coming[1]["reason"].endswith("by year-end: closing")
 
-    async def test_a_window_that_is_open_comes_first_until_its_run_is_there(
-        self, storage: Storage, nightly: str
-    ) -> None:
+    async def test_an_open_window_is_listed_first_until_its_run_exists(self, storage: Storage, nightly: str) -> None:
         policy = await find_policy(storage, nightly)
         now = datetime(2099, 1, 2, 3, 0, tzinfo=UTC)
 
@@ -255,7 +253,7 @@ class TestRunNow:
         await call(policy_schedule.skip_next_occurrence, body=WHY, name=nightly)
         await self.run_now(engine)
 
-    async def test_a_freeze_stands_in_the_way_unless_it_holds_some_machines_only(
+    async def test_a_freeze_of_all_machines_blocks_the_window(
         self, storage: Storage, engine: Engine, nightly: str
     ) -> None:
         now = datetime.now(UTC)
@@ -292,7 +290,7 @@ ORDERS = [
 
 
 @pytest.mark.parametrize("order", ORDERS)
-class TestEveryOrder:
+class TestEveryCommand:
     async def give(self, order: object, engine: Engine, **request: Any) -> Any:
         with_client = order in (policy_schedule.resume_policy, policy_schedule.run_policy_now)
         return await call(order, engine=engine if with_client else None, **request)

@@ -162,7 +162,7 @@ async def test_a_webhook_without_a_secret_of_the_app_is_traced(storage: Storage,
 
 
 @pytest.mark.usefixtures("signed", "monthly")
-async def test_a_policy_that_cannot_be_looked_up_changes_no_answer(
+async def test_an_unreadable_policy_changes_no_answer(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")

@@ -63,7 +63,7 @@ async def give(engine: Engine, command: str, body: object = b"", **headers: str)
     return await call(COMMANDS[command], body=body, headers=headers, engine=engine, runId=RUN)
 
 
-async def test_a_pause_is_written_told_and_audited_once(live: Storage, engine: Engine) -> None:
+async def test_a_pause_is_stored_signalled_and_audited_once(live: Storage, engine: Engine) -> None:
     body = {"reason": "the disks are full"}
     first = await call(run_commands.pause_run, body=body, headers=ANA, engine=engine, runId=RUN)
     second = await give(engine, "pause", {"reason": "me too", "actor": "ben"})
@@ -127,7 +127,7 @@ async def test_an_approval_of_nothing_is_refused(live: Storage, engine: Engine, 
 
 
 @pytest.mark.parametrize("command", ["pause", "resume", "approve", "reject"])
-async def test_the_run_that_could_not_be_told_keeps_the_order(live: Storage, engine: Engine, command: str) -> None:
+async def test_a_command_is_kept_when_its_signal_fails(live: Storage, engine: Engine, command: str) -> None:
     await live.runs.set_state(RUN, RunState.AWAITING_APPROVAL, "broad")
     if command == "resume":
         await live.runs.pause(RUN, a_command())

@@ -165,7 +165,7 @@ async def test_an_unknown_policy_is_not_found(storage: Storage, engine: Engine, 
     assert not engine.attempts
 
 
-async def test_an_idempotency_key_stands_for_one_body(storage: Storage, engine: Engine, monthly: str) -> None:
+async def test_an_idempotency_key_is_for_one_body(storage: Storage, engine: Engine, monthly: str) -> None:
     headers = {"idempotency-key": "k-1"}
     first = await call(runs.start_run, body=b'{"policy": "monthly", "mode": "assess"}', headers=headers, engine=engine)
     written_otherwise = b' { "mode" : "assess", "policy" : "monthly" } '
@@ -330,7 +330,7 @@ async def test_machines_are_listed_and_filtered(storage: Storage) -> None:
     assert wrong.paths == ["outcome"]
 
 
-async def test_a_machine_comes_with_its_patches_and_without_operation_urls(storage: Storage) -> None:
+async def test_a_machine_has_its_patches_and_no_operation_urls(storage: Storage) -> None:
     await storage.runs.create(run())
     await storage.machines.add(run().id, [machine(1)])
     patches = [PatchRecord(name="openssl", version="3"), PatchRecord(name="KB1", kb_id="1")]

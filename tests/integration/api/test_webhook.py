@@ -82,7 +82,7 @@ async def test_the_same_delivery_many_times_at_once_is_one_run(storage: Storage,
     assert len(engine.instances) == 1
 
 
-async def test_a_delivery_stands_for_one_start(storage: Storage, engine: Engine, monthly: str) -> None:
+async def test_a_delivery_starts_one_run(storage: Storage, engine: Engine, monthly: str) -> None:
     first = await send(engine, b'{"mode": "assess"}', delivery="d-1")
     of_other_key = await send(engine, b'{"mode": "assess", "sentAt": "later"}', delivery="d-1")
     assert of_other_key.json["id"] == first.json["id"]

@@ -70,7 +70,7 @@ async def test_a_region_cannot_break_out_of_its_literal() -> None:
     assert r"location =~ 'west\' | project secret //'" in graph.asked[0][0]
 
 
-async def test_availability_is_asked_one_by_one_until_many_ask() -> None:
+async def test_availability_is_read_one_by_one_until_there_are_many_callers() -> None:
     graph = Graph(QueryPage(rows("/VM/A", "/vm/b")))
     sweeps = make(graph)
     alone = [await sweeps.available(ONE, "westeurope") for _ in range(MAX_SINGLE_READS)]

@@ -29,7 +29,7 @@ def settings(**changes: str) -> Settings:
 
 
 @pytest.mark.parametrize("name", [*PLATFORM, "IDENTITY_ENDPOINT", "MSI_ENDPOINT"])
-async def test_in_azure_without_a_configured_identity_no_developer_is_asked(
+async def test_in_azure_without_a_configured_identity_no_developer_credential_is_used(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv(name, "http://127.0.0.1:1/token" if name.endswith("ENDPOINT") else "app")

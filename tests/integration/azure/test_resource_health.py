@@ -102,7 +102,7 @@ async def test_what_cannot_be_read_is_a_failure(
     ("within", "time_range"),
     [(timedelta(minutes=5), "1h"), (timedelta(hours=24), "1d"), (timedelta(hours=25), "7d"), (timedelta(30), "30d")],
 )
-async def test_alerts_are_asked_for_by_machine(
+async def test_alerts_are_requested_by_machine(
     server: Server, client: ResourceHealth, within: timedelta, time_range: str
 ) -> None:
     server.answers.append((200, {"value": [alert("cpu"), "odd"]}))

@@ -34,9 +34,7 @@ async def test_no_redirect_sends_a_request_twice(servers: tuple[Server, Server],
 
 
 @pytest.mark.parametrize("name", ["Azure-AsyncOperation", "Location"])
-async def test_an_operation_on_another_host_is_lost_and_not_asked_for(
-    servers: tuple[Server, Server], name: str
-) -> None:
+async def test_an_operation_on_another_host_is_lost_and_not_polled(servers: tuple[Server, Server], name: str) -> None:
     manager, elsewhere = servers
     settings = settings_of(manager)
     manager.answer = (202, {name: elsewhere.url + OPERATION}, "")
@@ -51,7 +49,7 @@ async def test_an_operation_on_another_host_is_lost_and_not_asked_for(
     assert elsewhere.seen == []
 
 
-async def test_a_next_page_on_another_host_is_not_asked_for(servers: tuple[Server, Server]) -> None:
+async def test_a_next_page_on_another_host_is_not_requested(servers: tuple[Server, Server]) -> None:
     manager, elsewhere = servers
     manager.answer = (200, {}, f'{{"value": [], "nextLink": "{elsewhere.url}{OPERATION}"}}')
     found = await CALLS["alerts"](settings_of(manager))

@@ -78,7 +78,7 @@ async def test_requests_take_the_proxy_that_is_named(
 
 
 @pytest.mark.parametrize(("name", "asked"), [("https_proxy", True), ("ALL_PROXY", True), ("no_proxy", False)])
-def test_the_environment_is_asked_only_when_it_names_a_proxy(
+def test_the_environment_is_read_only_when_it_names_a_proxy(
     monkeypatch: pytest.MonkeyPatch, name: str, asked: bool
 ) -> None:
     assert transport_options() == {"use_env_settings": False}

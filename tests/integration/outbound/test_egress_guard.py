@@ -81,7 +81,7 @@ async def test_numbers_do_not_hide_an_address(send: Send, host: str, connections
     ["[::ffff:169.254.169.254]", "[::ffff:a9fe:a9fe]", "[fd00:ec2::254]", "[64:ff9b::a9fe:a9fe]", "[fe80::1]", "[::1]",
      "[::]", "[0:0:0:0:0:ffff:7f00:1]"],
 )  # fmt: skip
-async def test_ipv6_forms_are_judged_as_the_address_they_stand_for(host: str, connections: list[Any]) -> None:
+async def test_ipv6_forms_are_judged_as_the_address_they_embed(host: str, connections: list[Any]) -> None:
     assert "must not be called" in await notify(host)
     assert connections == []
     # A policy cannot even name one.
@@ -125,7 +125,7 @@ async def test_where_the_app_gets_its_tokens_is_not_called_in_a_private_network_
 
 @pytest.mark.parametrize("endpoint", ["http://10.1.2.3:8081/msi/token", "http://[::ffff:10.1.2.3]:8081/msi/token"])
 @pytest.mark.parametrize("address", ["10.1.2.3", "::ffff:10.1.2.3", "::ffff:a01:203", "64:ff9b::10.1.2.3"])
-def test_an_address_in_ipv6_form_is_the_one_that_it_stands_for(
+def test_an_address_in_ipv6_form_is_the_one_that_it_embeds(
     monkeypatch: pytest.MonkeyPatch, endpoint: str, address: str
 ) -> None:
     """Where private addresses may be called, the endpoint with the app's tokens was, in this form."""

@@ -150,7 +150,9 @@ async def test_a_change_of_a_known_machine_is_no_news(
         {"events": {"newMachine": True}, "scope": {}},
     ],
 )
-async def test_who_does_not_ask_gets_no_run(storage: Storage, engine: Engine, document: dict[str, Any]) -> None:
+async def test_policies_without_the_trigger_get_no_run(
+    storage: Storage, engine: Engine, document: dict[str, Any]
+) -> None:
     await put(storage, "other", **document)
     await put(storage, "newcomers", events={"newMachine": True})
     await deliver(engine, written())
@@ -258,7 +260,7 @@ async def test_why_an_event_started_nothing_is_one_line(
     assert len(engine.instances) == 1
 
 
-async def test_what_azure_does_not_know_yet_is_one_warning_at_each_delivery(
+async def test_a_machine_that_azure_does_not_have_yet_is_one_warning_at_each_delivery(
     storage: Storage, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     await put(storage, "around", events={"beforeMaintenance": True})

@@ -43,7 +43,7 @@ async def test_machines_that_are_not_there_cost_few_reads_and_lose_no_other_even
     assert len(engine.instances) == 1
 
 
-async def test_a_machine_that_was_not_there_is_asked_about_again_after_minutes(
+async def test_a_missing_machine_is_looked_up_again_after_minutes(
     storage: Storage, engine: Engine, azure: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await put(storage, "newcomers", events={"newMachine": True})

@@ -36,7 +36,7 @@ async def test_a_policy_with_scripts_is_refused_while_they_are_off(storage: Stor
     assert await storage.policies.get("monthly") is None
 
 
-async def test_no_request_brings_scripts_in_another_way(storage: Storage, engine: Engine) -> None:
+async def test_scripts_are_refused_in_every_kind_of_request(storage: Storage, engine: Engine) -> None:
     await call(put_policy, body=POLICY, name="monthly")
     for body in ({"policy": WITH_SCRIPT}, {"policy": "monthly", "overrides": {"hooks": WITH_SCRIPT["hooks"]}}):
         refused = await call(start_run, body=body, engine=engine)
@@ -52,7 +52,9 @@ async def test_where_scripts_are_allowed_they_are_taken(engine: Engine) -> None:
     assert (await call(start_run, body={"policy": WITH_SCRIPT}, headers=author, engine=engine)).status == 202
 
 
-async def test_a_key_alone_brings_no_scripts(storage: Storage, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_key_alone_may_not_store_scripts(
+    storage: Storage, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A key does not say who wrote a script, so that scripts need roles as well as their own setting."""
     monkeypatch.setenv("PATCHWAVE_SCRIPTS", "true")
     load_settings.cache_clear()

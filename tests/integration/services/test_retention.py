@@ -168,7 +168,7 @@ async def test_a_row_that_cannot_be_read_counts(storage: Storage) -> None:
     assert (await exported(run_id, len(last) + len(page.json.get("unreadable", [])))).status == 200
 
 
-async def test_evidence_of_a_run_that_goes_on_is_no_export(storage: Storage) -> None:
+async def test_evidence_of_an_unfinished_run_is_no_export(storage: Storage) -> None:
     run_id = await run_of(storage, 2 * DAY, ended=False)
     assert (await exported(run_id, len(await read_evidence(run_id)))).status == 409
     assert await exported_at(storage, run_id) is None
@@ -197,7 +197,7 @@ async def test_a_run_that_has_not_ended_never_goes(storage: Storage, engine: Pur
     assert await storage.runs.get(run_id) is not None
 
 
-async def test_each_call_removes_a_bounded_number_of_rows_and_the_next_goes_on(
+async def test_each_call_removes_a_bounded_number_of_rows_and_the_next_continues(
     storage: Storage, engine: PurgedEngine
 ) -> None:
     run_id = await run_of(storage, 401 * DAY, machines=4)
@@ -209,7 +209,7 @@ async def test_each_call_removes_a_bounded_number_of_rows_and_the_next_goes_on(
     assert calls == 3
 
 
-async def test_a_run_waits_for_its_export_where_that_is_asked_for(storage: Storage, engine: PurgedEngine) -> None:
+async def test_a_run_is_kept_until_its_export_where_the_setting_has_it(storage: Storage, engine: PurgedEngine) -> None:
     run_id = await run_of(storage, 401 * DAY)
     wanted = Retention(runs=400 * DAY, history=None, instances=None, needs_export=True)
     assert await purge(storage, engine, wanted, NOW) == []
@@ -220,7 +220,7 @@ async def test_a_run_waits_for_its_export_where_that_is_asked_for(storage: Stora
     assert not engine.asked
 
 
-async def test_the_history_of_machines_goes_slice_by_slice(storage: Storage, engine: PurgedEngine) -> None:
+async def test_the_history_of_machines_is_purged_slice_by_slice(storage: Storage, engine: PurgedEngine) -> None:
     await run_of(storage, 500 * DAY, machines=1)
     await run_of(storage, 10 * DAY, machines=1)
     key = machine(0).key
@@ -271,7 +271,7 @@ def sha(text: str) -> str:
 
 
 @pytest.mark.parametrize("kind", ["idempotency-key", "delivery", "signature", "event", "new_machine", "retry"])
-async def test_claims_go_with_the_age_of_the_runs_that_they_stand_for(
+async def test_idempotency_keys_are_purged_with_the_age_of_their_runs(
     storage: Storage, engine: PurgedEngine, kind: str
 ) -> None:
     await storage.idempotency.reserve(kind, "old", "run-1", NOW - 412 * DAY)
@@ -286,7 +286,9 @@ async def test_a_claim_of_a_kind_that_nothing_removes_is_refused(storage: Storag
         await storage.idempotency.reserve("something", "key", "value", NOW)
 
 
-async def test_packages_go_when_they_were_first_seen_long_ago(storage: Storage, engine: PurgedEngine) -> None:
+async def test_packages_are_purged_by_the_date_when_they_were_first_seen(
+    storage: Storage, engine: PurgedEngine
+) -> None:
     for os_type in OsType:
         await storage.patch_pins.record_first_seen(os_type, [("openssl", "1")], NOW - 412 * DAY)
         await storage.patch_pins.record_first_seen(os_type, [("openssl", "2")], NOW - 300 * DAY)

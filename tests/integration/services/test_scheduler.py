@@ -125,7 +125,7 @@ async def test_a_failure_after_the_start_of_a_run_is_no_failed_start(storage: St
     assert await reasons(storage) == []
 
 
-async def test_a_run_that_goes_on_has_the_window_for_itself(storage: Storage, engine: Engine) -> None:
+async def test_a_continued_run_has_the_window_for_itself(storage: Storage, engine: Engine) -> None:
     await put(storage, "monthly")
     [run] = await start_due_policies(storage, engine, OPENS - timedelta(days=28) - HOUR)
     earlier = "20261013T180000Z-monthly"
@@ -166,7 +166,7 @@ async def test_a_run_that_is_over_keeps_no_window(storage: Storage, engine: Engi
     assert (await storage.overrides.get("monthly")).carry_over_of(earlier) is None
 
 
-async def test_a_run_that_would_go_on_keeps_its_windows_until_it_has_ended(storage: Storage, engine: Engine) -> None:
+async def test_a_continued_run_reserves_windows_until_it_has_ended(storage: Storage, engine: Engine) -> None:
     await put(storage, "monthly")
     [run] = await start_due_policies(storage, engine, OPENS - timedelta(days=28) - HOUR)
     await storage.runs.start(run.id, STORED_AT)

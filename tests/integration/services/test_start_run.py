@@ -75,9 +75,7 @@ async def test_a_starter_that_died_before_the_engine_is_made_good(
     assert [line["action"] for line in (await storage.audit.list_page(RUN.text, 10, None)).items] == ["run_started"]
 
 
-async def test_the_start_is_audited_once_however_often_it_is_asked_for(
-    storage: Storage, engine: Engine, chosen: WrittenPolicy
-) -> None:
+async def test_a_repeated_start_is_audited_once(storage: Storage, engine: Engine, chosen: WrittenPolicy) -> None:
     for _ in range(3):
         await start(storage, engine, chosen)
     assert len((await storage.audit.list_page(RUN.text, 10, None)).items) == 1

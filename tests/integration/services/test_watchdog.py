@@ -188,9 +188,7 @@ async def test_an_announced_end_is_not_announced_again(storage: Storage, engine:
 
 
 @pytest.mark.parametrize(("minutes", "left"), [(10, 1), (11, 0)])
-async def test_an_entry_whose_run_never_came_is_removed(
-    storage: Storage, engine: Engine, minutes: int, left: int
-) -> None:
+async def test_an_entry_without_a_run_is_removed(storage: Storage, engine: Engine, minutes: int, left: int) -> None:
     run_id = RunId.of(NOW, "monthly").text
     entry = {"runId": run_id, "since": "2026-11-10T19:00:00.000Z"}
     await storage._store.runs.insert("live", RunId.parse(run_id).row_key, entry)

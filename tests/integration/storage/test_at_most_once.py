@@ -163,7 +163,7 @@ async def test_a_policy_is_versioned_and_its_etag_guards_it(storage: Storage) ->
         await storage.policies.put("monthly", {"a": 5}, if_match="*", if_none_match=False, at=NOW)
 
 
-async def test_a_policy_that_comes_again_has_another_etag(storage: Storage) -> None:
+async def test_a_policy_that_is_created_again_has_another_etag(storage: Storage) -> None:
     first = await storage.policies.put("monthly", {"a": 1}, if_match=None, if_none_match=False, at=NOW)
     await storage.policies.delete("monthly", if_match=None)
     again = await storage.policies.put("monthly", {"a": 1}, if_match=None, if_none_match=False, at=NOW + HOUR)

@@ -42,7 +42,7 @@ async def test_a_lease_is_another_ones_until_the_moment_when_it_runs_out(storage
     }
 
 
-async def test_a_lease_that_is_given_back_while_it_is_asked_for_is_taken(
+async def test_a_lease_that_is_released_during_the_request_is_acquired(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = storage._store.machines
@@ -129,7 +129,7 @@ async def test_an_intent_is_cached_once_it_was_read(storage: Storage) -> None:
         (Stage.INSTALLING, OperationKind.INSTALL, True),
     ],
 )
-async def test_an_intent_is_looked_for_unless_the_row_says_that_none_has_begun(
+async def test_an_intent_is_read_unless_the_row_shows_that_none_exists(
     storage: Storage, monkeypatch: pytest.MonkeyPatch, stage: Stage, kind: OperationKind, *, is_asked: bool
 ) -> None:
     await storage.machines.add(RUN, [machine(1, stage=stage)])
@@ -173,7 +173,7 @@ async def test_an_operation_does_not_begin_on_a_machine_that_is_skipped_or_has_e
         assert (found.stage, found.started_at) == (stage, None)
 
 
-async def test_a_skip_comes_too_late_behind_an_intent_unless_azure_refused_it(storage: Storage) -> None:
+async def test_a_skip_is_too_late_after_an_intent_unless_azure_refused_it(storage: Storage) -> None:
     await storage.machines.add(RUN, [machine(1)])
     declared = intent(RUN)
     await storage.intents.declare(declared)

@@ -79,7 +79,7 @@ async def test_a_repeated_start_of_a_run_that_has_ended_leaves_no_entry(storage:
     assert await entries(storage) == []
 
 
-async def test_a_repeated_start_of_a_run_that_goes_on_keeps_its_entry(storage: Storage) -> None:
+async def test_a_repeated_start_of_an_unfinished_run_keeps_its_entry(storage: Storage) -> None:
     await storage.runs.create(run())
     await storage.runs.create(run())
     assert await entries(storage) == [RUN]

@@ -54,7 +54,7 @@ async def test_the_first_pin_of_a_run_counts(storage: Storage) -> None:
     assert await storage.patch_pins.get("20261210T190000Z-monthly") is None
 
 
-async def test_a_large_pin_is_spread_over_rows_and_comes_whole(storage: Storage) -> None:
+async def test_a_large_pin_is_spread_over_rows_and_read_whole(storage: Storage) -> None:
     masks = [f"package-{number:06d}=1:{number}.0-0ubuntu1.22.04.{number}" for number in range(20_000)]
     large = PIN.model_copy(update={"linux": LinuxPin(masks=masks)})
     await storage.patch_pins.save(RUN, large)

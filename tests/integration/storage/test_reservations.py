@@ -21,7 +21,7 @@ def wanted(run_id: str, sequence: int = 1, phase: str = "0.0", groups: Groups = 
     return Reservation(run_id=run_id, sequence=sequence, phase=phase, since=NOW, groups=groups)
 
 
-async def test_a_reservation_comes_back_as_it_was_without_names(storage: Storage) -> None:
+async def test_a_reservation_round_trips_without_names(storage: Storage) -> None:
     kept, others = await storage.reservations.reserve(wanted("a", sequence=7, phase="1.2"))
     assert (kept.number, others) == (1, [])
     (stored,) = await storage.reservations.list_all()

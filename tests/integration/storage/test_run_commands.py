@@ -68,7 +68,7 @@ async def test_many_orders_at_once_all_count_and_of_equal_ones_the_first(live: S
     assert (stored.paused_at is not None) == ("pause" in stored.last_commands)
 
 
-async def test_of_contrary_decisions_at_once_one_stands(live: Storage) -> None:
+async def test_of_contrary_decisions_at_once_one_wins(live: Storage) -> None:
     answers = await asyncio.gather(
         *(live.runs.decide_ring(RUN, "broad", command(f"p{n}"), approved=n % 2 == 0) for n in range(6)),
         return_exceptions=True,
@@ -99,7 +99,7 @@ async def test_gates_and_states_are_shown_and_the_end_takes_them_away(live: Stor
     assert await live.runs.get(RUN) == closed
 
 
-async def test_what_people_write_is_kept_without_secrets(live: Storage) -> None:
+async def test_comments_are_kept_without_secrets(live: Storage) -> None:
     paused = await live.runs.pause(RUN, command(reason="\0 Bearer abcdefghijkl, https://example.org/?code=SECRET"))
     assert paused.last_commands["pause"].reason == "\ufffd Bearer ***, https://example.org/?***"
 

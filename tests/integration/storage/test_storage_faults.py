@@ -115,21 +115,21 @@ async def test_a_short_outage_is_ridden_out(shaky: Storage, line: Line) -> None:
     assert len(line.seen) == 4
 
 
-async def test_a_run_whose_answer_was_lost_exists_once(shaky: Storage, line: Line) -> None:
+async def test_a_run_exists_once_after_a_lost_answer(shaky: Storage, line: Line) -> None:
     line.count_from_here(lambda number, _: "lose" if number == 1 else "pass")
     stored, _ = await shaky.runs.create(run())
     assert stored == run()
     assert (await shaky.runs.list_page(10, None)).items == [run(policy_snapshot=None)]
 
 
-async def test_a_batch_whose_answer_was_lost_is_complete(shaky: Storage, line: Line) -> None:
+async def test_a_batch_is_complete_after_a_lost_answer(shaky: Storage, line: Line) -> None:
     machines = [machine(number) for number in range(120)]
     line.count_from_here(lambda number, what: "lose" if number == 1 else "pass")
     await shaky.machines.add(RUN, machines)
     assert await shaky.runs.count_machines(RUN) == 120
 
 
-async def test_an_outcome_whose_answer_was_lost_is_still_ours(shaky: Storage, line: Line) -> None:
+async def test_an_outcome_is_still_ours_after_a_lost_answer(shaky: Storage, line: Line) -> None:
     await shaky.machines.add(RUN, [machine(1)])
     line.count_from_here(lambda number, _: "lose" if number == 1 else "pass")
     assert await shaky.results.record_outcome(RUN, KEY, PATCHED, at=NOW, installation=None, patches=[]) == PATCHED
@@ -137,23 +137,23 @@ async def test_an_outcome_whose_answer_was_lost_is_still_ours(shaky: Storage, li
     assert len((await shaky.history.list_page(KEY, 10, None)).items) == 1
 
 
-async def test_a_lease_whose_answer_was_lost_is_still_ours(shaky: Storage, line: Line) -> None:
+async def test_a_lease_is_still_ours_after_a_lost_answer(shaky: Storage, line: Line) -> None:
     line.count_from_here(lambda number, _: "lose" if number == 1 else "pass")
     assert await shaky.leases.acquire(KEY, "run-a", NOW, NOW) == "run-a"
 
 
-async def test_a_claim_whose_answer_was_lost_is_still_ours(shaky: Storage, line: Line) -> None:
+async def test_an_idempotency_key_is_still_ours_after_a_lost_answer(shaky: Storage, line: Line) -> None:
     line.count_from_here(lambda number, _: "lose" if number == 1 else "pass")
     assert (await shaky.idempotency.reserve("idempotency-key", "k", "run-1", NOW))[0] == "run-1"
 
 
-async def test_an_intent_whose_answer_was_lost_is_reported_as_there(shaky: Storage, line: Line) -> None:
+async def test_an_intent_is_reported_as_existing_after_a_lost_answer(shaky: Storage, line: Line) -> None:
     """Not created is the safe answer: the caller asks Azure before it posts."""
     line.count_from_here(lambda number, _: "lose" if number == 1 else "pass")
     assert await shaky.intents.declare(intent(RUN)) == (intent(RUN), False)
 
 
-async def test_an_order_whose_answer_was_lost_counts_once(shaky: Storage, line: Line) -> None:
+async def test_a_command_counts_once_after_a_lost_answer(shaky: Storage, line: Line) -> None:
     await shaky.runs.create(run())
     await shaky.runs.start(RUN, NOW)
     paused = await shaky.runs.pause(RUN, command())
@@ -165,7 +165,7 @@ async def test_an_order_whose_answer_was_lost_counts_once(shaky: Storage, line: 
 
 
 @pytest.mark.parametrize("lost", [1, 2, 3])
-async def test_a_skip_and_a_start_whose_answers_were_lost_agree(shaky: Storage, line: Line, lost: int) -> None:
+async def test_a_skip_and_a_start_agree_after_lost_answers(shaky: Storage, line: Line, lost: int) -> None:
     await shaky.machines.add(RUN, [machine(1)])
     line.count_from_here(lambda number, _: "lose" if number == lost else "pass")
     assert (await shaky.machines.skip(RUN, KEY, command(), OperationKind.INSTALL)).skip_command == command()

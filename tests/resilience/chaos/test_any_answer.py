@@ -102,13 +102,13 @@ _MANY = settings(max_examples=100, deadline=None, suppress_health_check=[HealthC
 
 @given(_weather("install"))
 @_FEW
-def test_an_installation_is_accepted_once_and_told_as_it_was(faults: list[Json]) -> None:
+def test_an_installation_is_accepted_once_and_reported_as_it_was(faults: list[Json]) -> None:
     tells_the_truth(play(faults), "install")
 
 
 @given(_weather("assess"))
 @_FEW
-def test_an_assessment_is_accepted_once_and_told_as_it_was(faults: list[Json]) -> None:
+def test_an_assessment_is_accepted_once_and_reported_as_it_was(faults: list[Json]) -> None:
     tells_the_truth(play(faults, mode=Mode.ASSESS), "assess")
 
 

@@ -131,7 +131,7 @@ async def watchdog(product: Product) -> Any:
 
 
 @pytest.mark.chaos
-async def test_f21_a_run_that_went_silent_goes_on_where_azure_is(product: Product, watchdog: Any) -> None:
+async def test_f21_a_silent_run_is_recovered_from_the_state_of_azure(product: Product, watchdog: Any) -> None:
     """Hours pass for the watchdog, in which a timer should have fired: it ends what is left and begins anew."""
     (one,) = product.take(installMinutes=110)
     run_id = product.start([one])
@@ -141,7 +141,7 @@ async def test_f21_a_run_that_went_silent_goes_on_where_azure_is(product: Produc
     ends_patched_once(product, one, run_id)
 
 
-async def test_f21_a_child_that_died_gets_another_turn(product: Product, watchdog: Any) -> None:
+async def test_f21_a_child_that_died_is_started_again(product: Product, watchdog: Any) -> None:
     (one,) = product.take(installMinutes=100)
     run_id = product.start([one])
     wait_until(lambda: product.accepted(one).get("install") == 1)

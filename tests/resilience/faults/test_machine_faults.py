@@ -97,7 +97,7 @@ def asked(product: Product, rule: str) -> int:
 # --- F13: deleted, deallocated or moved between discovery and POST
 
 
-def test_f13_machines_that_went_away_since_they_were_found_are_skipped_and_fail_nothing(product: Product) -> None:
+def test_f13_machines_that_were_deleted_since_discovery_are_skipped_and_fail_nothing(product: Product) -> None:
     deleted, deallocated, fine = product.take(3)
     ids = [deleted, deallocated, fine]
     # A single failure would end the run.
@@ -117,7 +117,7 @@ def test_f13_machines_that_went_away_since_they_were_found_are_skipped_and_fail_
     ("status", "body", "reason"),
     [(404, GONE, "not_found"), pytest.param(409, STOPPED, "not_running", marks=pytest.mark.chaos)],
 )
-def test_f13_a_machine_that_goes_away_before_the_very_post_is_asked_once(
+def test_f13_a_machine_that_is_deleted_right_before_the_post_gets_one_request(
     product: Product, status: int, body: Json, reason: str
 ) -> None:
     """Moved to another group or subscription, a machine is no more under its old id: 404 as well."""

@@ -80,7 +80,7 @@ def test_f15_a_cancel_with_many_in_flight_starts_nothing_more(product: Product) 
     assert counts == {"left_running": installs(product, ids), "canceled": 48 - installs(product, ids)}
 
 
-def test_f15_a_run_whose_orchestration_was_terminated_can_still_be_ended(product: Product) -> None:
+def test_f15_a_run_with_a_terminated_orchestration_can_still_be_ended(product: Product) -> None:
     """Termination in the engine does not reach children everywhere: the row of the run does."""
     ids = product.take(6, installMinutes=60)
     run_id = product.start(ids, maxConcurrent=2)

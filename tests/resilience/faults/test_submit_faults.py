@@ -44,7 +44,7 @@ def test_f02_a_worker_killed_after_the_post_adopts_the_running_operation(product
 
 
 @pytest.mark.chaos
-def test_f02_a_worker_killed_during_a_poll_goes_on_polling(product: Product) -> None:
+def test_f02_polling_continues_after_a_worker_was_killed(product: Product) -> None:
     (one,) = product.take(installMinutes=30)
     run_id = product.start([one])
     wait_until(lambda: product.accepted(one).get("install") == 1)
@@ -66,7 +66,7 @@ def test_f02_a_worker_killed_before_the_record_loses_no_result(product: Product)
 # --- F3: the answer to the POST is lost, and Azure has accepted
 
 
-def test_f03_an_accepted_post_whose_answer_was_lost_is_adopted(product: Product) -> None:
+def test_f03_an_accepted_post_with_a_lost_answer_is_adopted(product: Product) -> None:
     (one,) = product.take(installMinutes=20)
     product.fault(one, "install", drop="after")
     row = ends_patched_once(product, one, product.start([one]))

@@ -164,7 +164,7 @@ def test_f16_a_timer_that_ticks_twice_at_once_starts_one_run(product: Product) -
 # --- F17: redelivery much later, and out of order
 
 
-def test_f17_an_event_that_comes_again_after_the_end_and_out_of_order_starts_nothing_more(product: Product) -> None:
+def test_f17_a_repeated_event_after_the_end_and_out_of_order_starts_nothing_more(product: Product) -> None:
     ids = product.take(1)
     asked = ("beforeMaintenance", "afterMaintenance")
     with announced(product, "f17-around", ids, *asked) as (before, after):

@@ -102,7 +102,7 @@ def test_a_200_without_an_end_is_an_acceptance_to_follow(body: str) -> None:
 
 
 @pytest.mark.parametrize("status", [201, 202])
-def test_only_a_200_brings_a_result(status: int) -> None:
+def test_only_a_200_has_a_result(status: int) -> None:
     assert read(status, json.dumps(RESULT)).reading is None
 
 

@@ -325,7 +325,7 @@ def test_a_name_with_a_version_is_translated_where_only_one_reading_is_possible(
         "mod_*=*",
     ],
 )
-def test_names_with_underscores_stay_what_they_are(mask: str) -> None:
+def test_names_with_underscores_are_unchanged(mask: str) -> None:
     assert read_package_mask(mask) == mask
 
 

@@ -189,7 +189,7 @@ def test_point_26_a_window_that_was_exceeded_is_kept_with_what_is_pending() -> N
         (["Succeeded"], PatchOperationStatus.UNKNOWN),
     ],
 )
-def test_only_words_of_the_enumeration_mean_what_they_say(word: Any, status: PatchOperationStatus) -> None:
+def test_only_values_of_the_enumeration_are_recognized(word: Any, status: PatchOperationStatus) -> None:
     assert InstallResult.model_validate(installation(status=word)).status is status
     assert AssessResult.model_validate(assessment(status=word)).status is status
 
@@ -365,7 +365,7 @@ def test_what_the_agent_reports_is_kept_with_its_number() -> None:
         ({"details": [{"code": "N", "message": "12patches"}]}, [("N", "12patches", "", None)]),
     ],
 )
-def test_details_count_more_than_what_they_stand_in(error: dict[str, Any], kept: list[Any]) -> None:
+def test_details_win_over_their_envelope(error: dict[str, Any], kept: list[Any]) -> None:
     found = ApiError.model_validate(error).reported
     assert [(each.code, each.message, each.target, each.count) for each in found] == kept
 

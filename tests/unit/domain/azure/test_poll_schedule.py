@@ -36,7 +36,7 @@ def test_waits_are_neither_short_nor_endless(now: float, elapsed: float, known: 
         assert POLL - 1e-6 <= wait <= 20 * POLL + 1e-6
 
 
-def test_one_or_two_looks_when_the_machine_takes_as_long_as_the_last_time() -> None:
+def test_one_or_two_polls_when_the_machine_takes_as_long_as_the_last_time() -> None:
     source = random.Random(1)
     schedule = PollSchedule(POLL, READS)
     counts = [count(schedule, operation(), took * source.uniform(0.9, 1.1), took) for took in range(120, 600, 5)]

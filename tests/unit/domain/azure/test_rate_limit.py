@@ -129,7 +129,7 @@ def test_after_a_gap_one_request_is_due(limit: Limit, level: float) -> None:
     assert gap * limit.pace(min(limit.burst, level + gap * limit.refill)) >= 1 - 1e-6
 
 
-def test_the_documented_buckets_come_to_rest_above_the_floor() -> None:
+def test_the_documented_buckets_settle_above_the_floor() -> None:
     """There a limiter sends as fast as the bucket fills, and a quarter of the burst stays unspent."""
     rest = next(level for level in range(600) if PATCHES.pace(level) >= PATCHES.refill)
     assert 150 < rest < 190
@@ -208,7 +208,7 @@ def test_reads_are_never_bunched() -> None:
     assert not azure.refused
 
 
-def test_what_is_asked_now_and_then_does_not_wait() -> None:
+def test_occasional_requests_do_not_wait() -> None:
     limiter = RateLimiter(READS)
     for second in range(100, 200):
         assert limiter.reserve(second) == second

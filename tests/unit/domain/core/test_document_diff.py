@@ -7,7 +7,7 @@ import json
 from patchwave.domain.core.document_diff import changes_in_words
 
 
-def test_keys_that_came_went_and_changed() -> None:
+def test_keys_that_were_added_removed_and_changed() -> None:
     before = {"maxConcurrent": 20, "install": {"rebootSetting": "Always", "maximumDuration": "PT2H"}, "ramp": True}
     after = {
         "maxConcurrent": 5,
@@ -25,7 +25,7 @@ def test_keys_that_came_went_and_changed() -> None:
     assert changes_in_words(after, after) == {}
 
 
-def test_a_list_is_one_value_and_an_object_that_came_is_one_too() -> None:
+def test_a_list_is_one_value_and_an_added_object_is_one_too() -> None:
     changed = changes_in_words({"rings": [{"name": "a"}], "bake": None}, {"rings": [{"name": "b"}], "bake": {"a": 1}})
     assert changed["changed"] == [
         {"path": "bake", "before": None, "after": '{"a": 1}'},

@@ -57,7 +57,7 @@ def test_never(address: str, private_allowed: bool) -> None:
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_private_addresses_when_asked_for(address: str) -> None:
+def test_private_addresses_where_they_are_allowed(address: str) -> None:
     assert refusal(address, private_allowed=False)
     assert refusal(address, private_allowed=True) == ""
 

@@ -93,7 +93,7 @@ def test_what_opens_something_is_taken_out(text: str, shown: str) -> None:
         "The encoded value at /subscriptions/a/b%3D has barcode=7 and tokens=5.",
     ],
 )
-def test_what_people_and_azure_write_stays(text: str) -> None:
+def test_text_of_users_and_azure_is_unchanged(text: str) -> None:
     assert redact(text) == text
 
 

@@ -386,7 +386,7 @@ def test_an_assessment_is_stale_after_so_many_days() -> None:
     assert "run start -f - --mode assess" in finding.fix
 
 
-def test_no_assessment_is_stale_and_azure_can_be_told_to_assess() -> None:
+def test_a_machine_without_an_assessment_is_stale_with_a_fix() -> None:
     seldom = machine(assessment_mode=AssessmentMode.IMAGE_DEFAULT, power="deallocated")
     finding = only(stale(facts(seldom)))
     assert "No assessment is known" in finding.evidence
@@ -443,7 +443,7 @@ def test_only_what_the_run_could_have_brought_counts() -> None:
     assert "still counts 1 critical." in finding.evidence
 
 
-def test_what_needs_a_subscription_is_no_schedules_to_bring() -> None:
+def test_patches_that_need_a_subscription_are_not_missing() -> None:
     fleet = facts(machine(bypass=True), configurations=[configuration()], runs=[runs(ended=DAY)])
     known = LastAssessment(NOW, {"security": 131}, (ExcludedPatch("security", 131),))
     assert done(replace(fleet, assessments={machine_id().lower(): known})) == []
@@ -558,7 +558,7 @@ def test_a_policy_over_everything_leaves_no_machine_unpatched(fleet: DriftInputs
     assert not kinds & {FindingKind.UNPATCHED, FindingKind.OS_MANAGED}
 
 
-def test_a_report_is_narrowed_and_counts_what_was_asked_for() -> None:
+def test_a_report_is_narrowed_and_counts_what_was_selected() -> None:
     made = report(facts(machine("web-01", bypass=True), machine("db-01", bypass=True)))
     assert made.findings_by_kind == {FindingKind.UNPATCHED: 2, FindingKind.STALE_ASSESSMENT: 2}
     narrowed = made.only([FindingKind.UNPATCHED], "DB-", 10)

@@ -106,7 +106,7 @@ def test_without_subscriptions_all_that_the_identity_can_read_are_queried() -> N
     assert query.subscriptions == ()
 
 
-def test_many_ids_are_asked_in_chunks_each_with_its_own_subscriptions() -> None:
+def test_many_ids_are_queried_in_chunks_each_with_its_own_subscriptions() -> None:
     ids = [machine_id(f"vm-{number:03}") for number in range(IDS_PER_QUERY + 1)]
     scope = Scope.model_validate({"machineIds": [*ids, ids[0].upper(), machine_id("vm-000", OTHER_SUBSCRIPTION)]})
     queries = build_queries(scope)
@@ -116,7 +116,7 @@ def test_many_ids_are_asked_in_chunks_each_with_its_own_subscriptions() -> None:
     assert [query.subscriptions for query in queries] == [(SUBSCRIPTION,), (SUBSCRIPTION, OTHER_SUBSCRIPTION)]
 
 
-def test_ids_outside_the_scope_are_not_asked_for() -> None:
+def test_ids_outside_the_scope_are_not_queried() -> None:
     scope = Scope.model_validate(
         {
             "subscriptions": [SUBSCRIPTION],
@@ -128,7 +128,7 @@ def test_ids_outside_the_scope_are_not_asked_for() -> None:
     assert re.findall(r"'(/[^']+)'", query.text) == [machine_id()]
 
 
-def test_many_subscriptions_are_asked_in_groups() -> None:
+def test_many_subscriptions_are_queried_in_groups() -> None:
     subscriptions = [f"{number:08x}-0000-0000-0000-000000000000" for number in range(SUBSCRIPTIONS_PER_QUERY + 1)]
     queries = build_queries(Scope.model_validate({"subscriptions": subscriptions}))
     assert [len(query.subscriptions) for query in queries] == [SUBSCRIPTIONS_PER_QUERY, 1]
@@ -143,7 +143,7 @@ def test_many_subscriptions_are_asked_in_groups() -> None:
         ({"values": {"a": ["1"], "ü": ["ß"]}}, "contains 'a'"),
     ],
 )
-def test_tags_are_only_asked_for_where_the_answer_cannot_lose_a_machine(
+def test_tags_are_only_queried_where_the_result_cannot_lose_a_machine(
     tags: dict[str, object], condition: str | None
 ) -> None:
     [query] = build_queries(Scope.model_validate({"tags": tags}))
@@ -240,7 +240,7 @@ def test_a_row_with_an_id_that_cannot_be_read_is_a_machine_with_a_problem(
     assert select_machines(Scope(), [broken, broken]) == [machine]
 
 
-def test_a_machine_with_a_problem_is_in_a_scope_by_what_the_other_columns_say() -> None:
+def test_a_machine_with_a_problem_is_in_a_scope_by_its_other_columns() -> None:
     odd = {"id": machine_id("a..b"), "location": "West Europe", "osType": "Linux", "tags": {"env": "prod"}}
     inside: list[dict[str, Any]] = [
         {"subscriptions": [SUBSCRIPTION]},
@@ -263,7 +263,7 @@ def test_a_column_named_problem_makes_none() -> None:
     assert read_row({"id": machine_id(), "problem": "made up"}).problem == ""
 
 
-def test_names_in_other_scripts_are_asked_for_in_both_cases() -> None:
+def test_names_in_other_scripts_are_queried_in_both_cases() -> None:
     scope = Scope.model_validate(
         {
             "resourceGroups": ["rg-LÄDEN", "rg-web"],
@@ -282,7 +282,7 @@ def test_names_in_other_scripts_are_asked_for_in_both_cases() -> None:
     assert "not (" not in query.text
 
 
-def test_machines_come_once_in_order_and_only_those_in_scope() -> None:
+def test_machines_in_scope_are_listed_once_in_order() -> None:
     scope = Scope.model_validate({"tags": {"values": {"env": ["prod"]}}})
     upper = machine_id("b").upper().replace("/SUBSCRIPTIONS", "/subscriptions")
     rows = [
@@ -296,7 +296,7 @@ def test_machines_come_once_in_order_and_only_those_in_scope() -> None:
     assert [machine.id for machine in select_machines(scope, rows)] == [machine_id(name) for name in "abc"]
 
 
-def test_ids_asked_for_but_not_found() -> None:
+def test_requested_ids_that_were_not_found() -> None:
     scope = Scope.model_validate(
         {
             "machineIds": [machine_id("z"), machine_id("found"), machine_id("a"), machine_id("out")],

@@ -72,7 +72,7 @@ def test_each_of_the_eight_scenarios(
 
 @pytest.mark.parametrize("scenario", [5, 6, 7, 8])
 @pytest.mark.parametrize("settings", [windows(PatchMode.AUTOMATIC_BY_OS), linux(PatchMode.IMAGE_DEFAULT)])
-def test_in_the_other_modes_the_guest_patches_itself_whatever_flag_and_schedule_say(
+def test_in_the_other_modes_the_guest_patches_itself_under_any_flag_and_schedule(
     settings: PatchSettings, scenario: int
 ) -> None:
     schedules = [NIGHTLY] if scenario in (5, 7) else []
@@ -83,7 +83,7 @@ def test_in_the_other_modes_the_guest_patches_itself_whatever_flag_and_schedule_
     assert ("nightly fails" in patching.sentence) == bool(schedules)
 
 
-def test_the_schedule_that_comes_first_patches() -> None:
+def test_the_earliest_schedule_patches() -> None:
     patching = patch_ownership(linux(bypass=True), [WEEKLY, ENDED, NIGHTLY])
     assert (patching.patcher, patching.at) == (PatchSource.SCHEDULE, SOON)
     assert "nightly" in patching.sentence

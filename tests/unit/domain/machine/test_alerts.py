@@ -75,7 +75,7 @@ def test_an_alert_in_an_unknown_form_counts(body: dict[str, Any]) -> None:
     assert evaluate_alerts([Alert.read(body)], MACHINE, AlertVeto(), NOW) is not None
 
 
-def test_not_being_able_to_ask_is_no_permission() -> None:
+def test_unreadable_alerts_are_no_permission() -> None:
     outcome = alerts_unknown(ArmFailure(status=403, code="AuthorizationFailed", message="no right"))
     assert (outcome.outcome, outcome.reason) == (OutcomeKind.SKIPPED, Reason.FORBIDDEN)
     assert "AlertsManagement/alerts/read" in outcome.message

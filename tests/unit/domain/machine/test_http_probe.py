@@ -168,7 +168,7 @@ def test_an_address_that_no_machine_can_have_on_the_list_is_known_before(templat
         ("https://aabb{name}bbc/", False),
     ],
 )
-def test_a_placeholder_stands_for_at_least_one_character(template: str, possible: bool) -> None:
+def test_a_placeholder_matches_at_least_one_character(template: str, possible: bool) -> None:
     assert may_be_listed(template, ["aabbbbc"]) is possible
 
 

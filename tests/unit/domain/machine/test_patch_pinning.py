@@ -144,7 +144,7 @@ def test_the_last_publication_is_never_before_the_true_one() -> None:
     )
 
 
-def test_a_date_that_is_not_told_leaves_the_pin_without_one() -> None:
+def test_an_unknown_date_leaves_the_pin_without_one() -> None:
     for patches in ([kb(5_000_001), kb(5_000_002, days=None)], [kb(5_000_001), kb(5_000_001, days=None)]):
         windows = pin_of(OsType.WINDOWS, *patches).windows
         assert windows
@@ -344,7 +344,7 @@ def test_a_later_ring_never_gets_what_the_first_did_not(
 # --- by the policy's own classifications and masks
 
 
-def test_pinned_packages_that_no_selected_patch_needs_are_not_asked_for() -> None:
+def test_pinned_packages_that_no_selected_patch_needs_are_not_requested() -> None:
     """A dependency that the first ring got is pinned, and alone is no reason for an installation."""
     pin = pin_of(OsType.LINUX, package("openssl", "1.2"), package("libssl", "1.2", classifications=["Other"]))
     other = package("libssl", "1.3", classifications=["Other"])
@@ -481,7 +481,7 @@ def test_a_patch_of_exactly_the_delay_is_old_enough() -> None:
     assert WEEK.approved_from(NOW - 7 * DAY) == NOW
 
 
-def test_pins_come_back_with_every_field() -> None:
+def test_pins_round_trip_with_every_field() -> None:
     pin = Pin(
         from_ring="canary",
         at=NOW,

@@ -67,7 +67,7 @@ JUST_BEFORE = SETTLES - timedelta(seconds=1)
         (Power.STOPPED, call(IntentState.ACCEPTED, SETTLES), Next.FOLLOW),
     ],
 )
-def test_what_a_look_leads_to(shown: Power, last: AtMostOnceRecord | None, expected: Next) -> None:
+def test_the_next_step_of_a_power_check(shown: Power, last: AtMostOnceRecord | None, expected: Next) -> None:
     assert next_step(shown, last, NOW, DEADLINE, SETTLES) is expected
 
 
@@ -123,7 +123,7 @@ LEFT = NotRestored("It could not be stopped again: HTTP 409.")
 
 
 @pytest.mark.parametrize("kind", list(OutcomeKind))
-def test_a_machine_that_was_left_on_never_looks_as_if_all_were_well(kind: OutcomeKind) -> None:
+def test_a_machine_that_was_left_on_never_appears_as_patched(kind: OutcomeKind) -> None:
     before = Outcome(outcome=kind, reason=Reason.WINDOW_EXCEEDED, message="So it ended.")
     assert not_restored(before, None) == before
     after = not_restored(before, LEFT)
@@ -214,9 +214,7 @@ ANSWERS = st.tuples(st.sampled_from(["accepted", "open", "refused", "dead"]), st
 
 
 @given(st.lists(ANSWERS, max_size=12), st.integers(30, 400), st.integers(10, 60))
-def test_whatever_azure_answers_a_stop_is_asked_for_with_care_and_told_truly(
-    answers: list[tuple[str, bool]], takes: int, pause: int
-) -> None:
+def test_a_stop_is_bounded_and_its_result_is_true(answers: list[tuple[str, bool]], takes: int, pause: int) -> None:
     """A machine that stops ``takes`` seconds after a call that Azure took; a stop is repeated only after a look."""
     seconds, off_at, last = 0, None, None
     last_sent: tuple[int, str, bool] | None = None

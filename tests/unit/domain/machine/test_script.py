@@ -78,7 +78,7 @@ def test_the_command_follows_from_the_system() -> None:
 
 @NOT_HERE
 @pytest.mark.parametrize("code", [0, 1, 3, 255])
-def test_the_exit_code_comes_through(code: int) -> None:
+def test_the_exit_code_is_read(code: int) -> None:
     assert carried_out(f"echo hello\nexit {code}\n") == ScriptEnd(code, "hello")
 
 

@@ -132,7 +132,7 @@ def test_a_rate_is_parsed_from_its_text(rate: RecurEvery) -> None:
 
 @settings(max_examples=50)
 @given(rates, st.dates(date(2020, 1, 1), date(2030, 12, 31)), st.times(), st.integers(0, 400))
-def test_where_one_begins_to_look_changes_nothing(rate: RecurEvery, day: date, clock: time, later: int) -> None:
+def test_occurrences_do_not_depend_on_the_first_moment(rate: RecurEvery, day: date, clock: time, later: int) -> None:
     start = datetime.combine(day, clock.replace(second=0, microsecond=0, tzinfo=None))
     first = datetime(2019, 1, 1, tzinfo=UTC)
     until = start.replace(tzinfo=UTC) + timedelta(days=500)

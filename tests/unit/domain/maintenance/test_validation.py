@@ -148,7 +148,7 @@ def test_a_change_never_fails_on_a_value_that_azure_holds(path: str, value: Any)
     assert len(check_configuration(other, THEN, held)) == 1
 
 
-def test_what_a_schedule_cannot_work_without_is_asked_for_in_a_change_too() -> None:
+def test_required_fields_of_a_schedule_are_required_in_a_change_too() -> None:
     held = configuration("properties.extensionProperties.InGuestPatchMode", None)
     [problem] = check_configuration(held, THEN, held)
     assert problem.path == "properties.extensionProperties.InGuestPatchMode"
@@ -212,7 +212,7 @@ def test_advice_about_runs_that_are_near_and_about_midnight() -> None:
         ("mid-atlantic standard time", datetime(2021, 8, 21, 3, 18, tzinfo=UTC)),
     ],
 )
-def test_old_zones_are_known_and_come_with_a_warning(zone: str, starts_at: datetime) -> None:
+def test_old_zones_are_known_and_have_a_warning(zone: str, starts_at: datetime) -> None:
     found = configuration(f"{WINDOW}.timeZone", zone)
     assert check_configuration(found, THEN) == []
     run = found.next_occurrence(THEN)

@@ -175,7 +175,7 @@ def test_unknown_facts_are_left_out(facts: Facts) -> None:
 
 
 @given(st.sampled_from([RunStarted, ApprovalNeeded, ErrorBudgetNotice, RunEnded]), st.text(max_size=600))
-def test_whatever_people_typed_stays_on_its_line(
+def test_typed_text_stays_on_its_line(
     facts: type[RunStarted | ApprovalNeeded | ErrorBudgetNotice | RunEnded], text: str
 ) -> None:
     texts = {name: text for name, field in facts.model_fields.items() if field.annotation is str and name != "approve"}

@@ -90,7 +90,7 @@ def test_no_group_is_overfull_and_no_machine_waits_that_could_start(seed: int, s
 
 
 @given(seed=st.integers(0, 10**9), size=st.integers(1, 40))
-def test_taking_up_again_goes_on_as_before(seed: int, size: int) -> None:
+def test_a_resumed_admission_continues_as_before(seed: int, size: int) -> None:
     """What an orchestration carries into its next execution, running and waiting, is all there is to know."""
     random = Random(seed)
     first = Admission()

@@ -64,7 +64,7 @@ def test_sets_of_one_name_in_two_subscriptions_are_two() -> None:
     assert groups[0] == groups[2] != groups[1]
 
 
-def test_an_unknown_update_domain_makes_its_set_go_one_by_one_unless_it_is_not_planned() -> None:
+def test_an_unknown_update_domain_serializes_its_set_unless_it_is_not_planned() -> None:
     machines = [*av_set(20), make_machine(90, availability_set=set_id("av-web"))]
     share = Permit(f"set:{OWNER}/rg/av-web", 1)
     assert {mine[:-1] for mine in permits(machines)} == {(share,)}
@@ -96,7 +96,7 @@ def test_rules_that_hold_no_machine_have_no_text() -> None:
     assert constraints.rules == {}
 
 
-def test_slots_are_counted_like_people_count() -> None:
+def test_slots_are_numbered_from_one() -> None:
     assert sorted(["10", "9", "we-az2", "we-az10", "1"], key=slot_order) == ["1", "9", "10", "we-az2", "we-az10"]
 
 

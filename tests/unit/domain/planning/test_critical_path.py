@@ -72,7 +72,7 @@ def test_the_machine_with_most_work_behind_it_goes_first() -> None:
     assert length(critical_path_first([*short, long, *chain])) == lower_bound([*short, long, *chain]) == 45
 
 
-def test_what_shares_a_cluster_with_a_machine_of_the_first_zone_goes_behind_it() -> None:
+def test_a_machine_that_shares_a_cluster_with_one_of_the_first_zone_is_behind_it() -> None:
     cluster = Permit("cluster", 1)
     jobs = [job("a", 10, zone("1"), cluster), job("b", 50, cluster), job("c", 45, zone("2"))]
     assert [each.key for each in critical_path_first(jobs)] == ["a", "b", "c"]

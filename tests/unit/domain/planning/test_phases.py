@@ -78,7 +78,7 @@ def test_nothing_to_do_needs_no_phase() -> None:
     assert phases_of({}, [["westeurope"]]).regions == []
 
 
-def test_regions_without_a_pair_go_where_they_cost_the_least() -> None:
+def test_regions_without_a_pair_are_placed_where_they_cost_the_least() -> None:
     """North Europe is short, and Poland takes as long as West Europe: side by side they cost nothing."""
     machines = {"northeurope": 1, "polandcentral": 4, "westeurope": 5}
     seconds = {"northeurope": 40.0, "polandcentral": 160.0, "westeurope": 200.0}
@@ -118,7 +118,7 @@ def test_phases_behind_fixed_ones_are_numbered_on() -> None:
     }
 
 
-def test_of_phases_that_look_alike_the_shortest_when_drawn_counts() -> None:
+def test_of_equal_phases_the_shortest_timeline_wins() -> None:
     machines = {"northeurope": 1, "polandcentral": 2, "westeurope": 3}
     more = {frozenset({"northeurope", "polandcentral"}): 5.0}
     assert phases_of(machines, more=more).regions == [["northeurope", "polandcentral"], ["westeurope"]]

@@ -57,7 +57,7 @@ def test_a_machine_alone_stays_in_its_ring(name: str) -> None:
     assert rings[found[alone.key].number].name == name
 
 
-def test_a_machine_whose_ring_is_not_known_goes_to_no_ring_in_per_cent() -> None:
+def test_a_machine_with_an_unknown_ring_is_in_no_percentage_ring() -> None:
     alone = make_machine(1)
     rings = [Ring(name="canary", percent=5), Ring(name="broad")]
     assert choose_rings([alone], keep_in_ring(rings, "", alone.id))[alone.key].number == 1
@@ -105,7 +105,7 @@ def test_shares_are_of_the_whole_fleet(size: int, first: int, second: int) -> No
 
 @settings(deadline=None, max_examples=50)
 @given(size=st.integers(2, 200), percent=st.integers(1, 99), gone=st.integers(0, 199))
-def test_a_machine_that_comes_or_goes_hardly_changes_the_others(size: int, percent: int, gone: int) -> None:
+def test_an_added_or_removed_machine_hardly_changes_the_others(size: int, percent: int, gone: int) -> None:
     machines = spread_fleet(size)
     rings = [Ring(name="first", percent=percent), Ring(name="rest")]
     less = [machine for number, machine in enumerate(machines) if number != gone % size]

@@ -427,7 +427,7 @@ SECTIONS = st.dictionaries(
 
 @settings(deadline=None)
 @given(st.dictionaries(KEYS, JSON | SECTIONS, max_size=6))
-def test_whatever_comes_in_gets_a_policy_or_a_list_of_errors(document: dict[str, Any]) -> None:
+def test_every_document_is_a_policy_or_a_list_of_errors(document: dict[str, Any]) -> None:
     policy: Policy | None = None
     problems: list[Problem] = []
     try:
@@ -476,7 +476,7 @@ def test_a_digit_of_another_script_is_refused_with_its_path(path: str, text: str
     assert list(errors_of(SMALLEST | change)) == [path]
 
 
-def test_errors_of_rings_window_and_fields_come_together() -> None:
+def test_errors_of_rings_window_and_fields_are_listed_together() -> None:
     found = errors_of(
         SMALLEST
         | {

@@ -37,7 +37,7 @@ def test_a_document_that_is_none_is_refused_each_time() -> None:
     assert parse_stored_policy(document(maxConcurrent=1), name="wrong").max_concurrent == 1
 
 
-def test_of_many_policies_those_asked_for_last_are_kept() -> None:
+def test_of_many_policies_the_last_used_are_cached() -> None:
     kept = parse_stored_policy(document(), name="kept")
     left = parse_stored_policy(document(), name="left")
     for number in range(MAX_KEPT - 1):

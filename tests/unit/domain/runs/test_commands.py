@@ -98,7 +98,7 @@ class TestPauseAndResume:
             assert (resumed.state, resumed.waiting_for, resumed.paused_from_state) == (state, waiting_for, None)
             assert (resumed.paused_at, resumed.resumed_at, resumed.resume_count) == (None, LATER, 1)
 
-    def test_a_run_that_goes_on_is_not_resumed(self) -> None:
+    def test_a_running_run_is_not_resumed(self) -> None:
         assert commands.resume(run(), ANA) == run()
         resumed = commands.resume(commands.pause(run(), ANA), BEN)
         assert commands.resume(resumed, ANA) == resumed
@@ -150,7 +150,7 @@ class TestCancel:
 
 
 class TestDecisions:
-    def test_the_awaited_ring_is_approved_and_the_run_goes_on(self) -> None:
+    def test_the_awaited_ring_is_approved_and_the_run_continues(self) -> None:
         waits = commands.show(run(), RunState.AWAITING_APPROVAL, "early")
         assert commands.ring_in_question(waits) == "early"
         approved = approve(waits, "early")
@@ -283,7 +283,7 @@ class TestGates:
         assert commands.describe_scope(scope) == words
 
 
-class TestTheTurnOfAMachine:
+class TestStartBlockers:
     def test_nothing_keeps_it(self) -> None:
         assert start_blocker(approved_run(), placed()) is None
 

@@ -212,7 +212,7 @@ def test_an_error_that_azure_reports_too_is_named_once() -> None:
     assert outcome.message.count("exit code 100") == 1
 
 
-def test_a_reboot_that_the_assessment_does_not_mention_is_the_installations_to_tell() -> None:
+def test_a_reboot_that_the_assessment_does_not_mention_is_read_from_the_installation() -> None:
     kept = INSTALLED.model_copy(update={"reboot_status": "Required"})
     silent = AssessmentSummary.model_validate({"status": "Succeeded"})
     outcome = conclude(occurrence(), machine(update_manager_status="Succeeded", installation=kept, assessment=silent))

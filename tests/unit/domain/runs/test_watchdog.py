@@ -66,7 +66,7 @@ def test_an_execution_of_its_own_counts_as_heartbeat() -> None:
 
 
 @pytest.mark.parametrize("sign", [EngineStatus.MISSING, EngineStatus.FAILED, EngineStatus.ENDED])
-def test_a_dead_run_goes_on_when_nothing_of_it_is_left(sign: EngineStatus) -> None:
+def test_a_dead_run_is_recovered_when_nothing_of_it_is_left(sign: EngineStatus) -> None:
     assert decide(a_run(), Observation(sign, left=True), NOW) is RecoveryAction.END
     assert decide(a_run(), Observation(sign), NOW) is RecoveryAction.CONTINUE
 

@@ -146,7 +146,7 @@ def test_a_freeze_that_cannot_be_read_holds_every_machine_at_any_time(tags: dict
     )
 
 
-def test_a_freeze_of_adhoc_holds_every_policy_that_came_in_a_request() -> None:
+def test_a_freeze_of_adhoc_holds_every_inline_policy() -> None:
     frozen = parse_freeze(DATES | {"policies": ["adhoc"]}, name="year-end")
     at = frozen.starts_at
     assert [name for name in ("adhoc", "adhoc-1a2b3c4d", "adhocs", "monthly") if frozen.concerns(name, at)] == [

@@ -73,7 +73,7 @@ def test_a_carry_over_counts_from_its_first_request() -> None:
     assert carrying.carry_over_of(RUN) == WindowReservation(run_id=RUN, since=NOW)
 
 
-def test_two_runs_go_on_without_taking_the_windows_from_each_other() -> None:
+def test_two_continued_runs_do_not_take_windows_from_each_other() -> None:
     both = ScheduleOverrides().carrying(RUN, NOW, forget_before=NOW).carrying(OTHER, NOW + DAY, forget_before=NOW)
     assert both.carrying(RUN, NOW + 2 * DAY, forget_before=NOW) is both
     first_ended = both.carried(RUN, NOW + 3 * DAY)
@@ -86,7 +86,7 @@ def test_two_runs_go_on_without_taking_the_windows_from_each_other() -> None:
     assert used.run_id == RUN
 
 
-def test_the_end_of_a_run_that_did_not_go_on_changes_nothing() -> None:
+def test_the_end_of_a_run_without_carry_over_changes_nothing() -> None:
     carrying = ScheduleOverrides().carrying(RUN, NOW, forget_before=NOW)
     assert carrying.carried(OTHER, NOW) is carrying
     ended = carrying.carried(RUN, NOW + DAY)

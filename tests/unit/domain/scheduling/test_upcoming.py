@@ -96,7 +96,7 @@ class TestDecide:
         verdict = decide(policy(enabled=False), PAUSED, FROZEN, occurrence(FIRST))
         assert (verdict.decision, verdict.reason) == (ScheduleDecision.DISABLED, "the policy is disabled")
 
-    def test_a_freeze_that_began_since_holds_a_start_that_comes_late(self) -> None:
+    def test_a_freeze_that_began_since_holds_a_late_start(self) -> None:
         later = [freeze(FIRST + MINUTE, FIRST + HOUR)]
         assert decide(policy(), FREE, later, occurrence(FIRST)).will_run
         assert decide(policy(), FREE, later, occurrence(FIRST), now=FIRST).will_run
@@ -133,14 +133,14 @@ class TestListUpcoming:
         assert [each.run_id for each in summer] == ["20270309T190000Z-monthly", "20270413T180000Z-monthly"]
         assert all(each.window_end - each.at == 4 * HOUR for each in summer)
 
-    def test_a_run_that_goes_on_takes_the_next_window_and_no_further_one(self) -> None:
+    def test_a_continued_run_takes_the_next_window_and_no_further_one(self) -> None:
         planned = list_upcoming(policy(), CARRYING, [], FIRST + 4 * HOUR, 2)
         assert [(each.run_id, each.decision) for each in planned] == [
             (RUN, ScheduleDecision.CONTINUE),
             ("20270112T190000Z-monthly", ScheduleDecision.RUN),
         ]
 
-    def test_a_run_that_goes_on_does_not_take_a_window_that_is_frozen(self) -> None:
+    def test_a_continued_run_does_not_take_a_frozen_window(self) -> None:
         planned = list_upcoming(policy(), CARRYING, [freeze(SECOND, SECOND + HOUR)], FIRST + 4 * HOUR, 3)
         assert [each.decision for each in planned] == [
             ScheduleDecision.FROZEN,
@@ -216,7 +216,7 @@ class TestNextRunWindow:
         assert self.opening(SECOND, paused) == THIRD
         assert self.opening(SECOND + HOUR, paused.resumed()) == SECOND
 
-    def test_other_runs_that_go_on_do_not_stand_in_the_way(self) -> None:
+    def test_other_continued_runs_do_not_matter(self) -> None:
         others = CARRYING.carrying("20261111T080000Z-monthly-1a2b3c4d", FIRST + DAY, forget_before=NOW)
         assert self.opening(FIRST + 4 * HOUR, others) == SECOND
 
@@ -237,7 +237,7 @@ DAYS = st.integers(0, 20)
     st.booleans(),
     st.integers(0, 20 * 24 * 60),
 )
-def test_a_run_that_goes_on_and_the_timer_agree_on_whose_window_it_is(
+def test_a_continued_run_and_the_timer_agree_on_the_owner_of_a_window(
     frozen: list[tuple[int, int]], skipped: list[int], is_paused: bool, minutes: int
 ) -> None:
     """Whatever people ordered: the run only takes a window that may be used, and the timer starts nothing in it."""
