@@ -52,7 +52,7 @@ def occurrence_of(run: Run) -> MaintenanceOccurrence:
         RecordMissing: the run has another mode.
     """
     if run.maintenance is None:
-        raise RecordMissing(f"run {run.id} accompanies no scheduled run")
+        raise RecordMissing(f"run {run.id} is no maintenance run")
     return run.maintenance
 
 

@@ -34,11 +34,11 @@ class Step:
 def measured(steps: Sequence[Step], lanes: int) -> Iterator[Step]:
     """Measure so many at a time; each step comes back once its result is kept.
 
-    Each has a process of its own, since the counters beside a run (the relay before the storage, the looks at
+    Each has a process of its own, since the counters beside a run (the relay before the storage, the samples of
     processes) work in the one that measures, and must not wait for those of another run.
 
     Raises:
-        Exception: that of a measurement, once those under way have ended. No further one begins.
+        Exception: that of a measurement, once those in progress have ended. No further one begins.
     """
     waiting = iter(sorted(steps, key=lambda step: -step.seconds))
     context = get_context("spawn")

@@ -1,6 +1,6 @@
 """One run of the real app on the embedded host against the simulator, measured from outside.
 
-What comes back are plain JSON documents of counts; `benchmarks.metrics` reads them. The simulated clock runs faster
+The results are plain JSON documents of counts; `benchmarks.metrics` reads them. The simulated clock runs faster
 than the real one; the app's poll interval is divided by the speed, and the stack tells the app how fast the buckets of
 such a clock refill: app, buckets and operations then live on one clock.
 """
@@ -74,7 +74,7 @@ class Scene:
 
     @property
     def batch_delay(self) -> dict[str, str]:
-        """How long writes wait for company, on the simulator's clock: as many come within it as in Azure."""
+        """Batch delay of writes on the simulator's clock: as many share a batch as in Azure."""
         return {"PATCHWAVE_STORAGE_BATCH_DELAY_SECONDS": f"{BATCH_DELAY_SECONDS / self.speed:.4f}"}
 
     @property
@@ -158,7 +158,7 @@ class Stage:
         return wait_until(lambda: self._ended(run_id), timeout, f"run {run_id} has not ended")
 
     def _ended(self, run_id: str) -> Json | None:
-        # The list has no counts: those of a run under way are counted row by row, at each request.
+        # The list has no counts: those of a run in progress are counted row by row, at each request.
         listed: list[Json] = self.app.get("/api/runs", params={"limit": 1}).raise_for_status().json()["runs"]
         if not listed[0]["endedAt"]:
             return None

@@ -38,7 +38,7 @@ MAX_RUNNING = 5_500
 MAX_WAITING = 700
 """Max fetched machines that wait."""
 MAX_FREE_WAITING = 200
-"""Max fetched machines that no gate blocks: bounds the look-ahead past those that a constraint blocks."""
+"""Max fetched machines that no gate blocks: bounds the lookahead past those that a constraint blocks."""
 TICKS_PER_POLL = 3
 """Ticks per poll interval in an active phase; idle ticks grow longer."""
 MAX_IDLE_SLEEP = timedelta(minutes=10)

@@ -50,7 +50,7 @@ STOPPED, NO_BYPASS, EXCLUDED, TWICE, MANUAL, BY_IMAGE = (
     )
 )
 """What each machine shows: one that is stopped, one that lacks the bypass flag, one that misses what the schedule
-excludes, one with two schedules, one that nobody patches, and one that is left to its image."""
+excludes, one with two schedules, one that nothing patches, and one that is left to its image."""
 BY_NAME = (STOPPED, TWICE)
 """Assigned one by one; the others of the shop by a dynamic scope over their tag."""
 IN_RUN = 6
@@ -239,7 +239,7 @@ class Report:
         if self.machine(NO_BYPASS).get("outcome") != "failed":
             yield f"{NO_BYPASS} did not fail without the bypass flag"
         if self.machine(EXCLUDED).get("reason") != "status_mismatch":
-            yield f"{EXCLUDED} misses an update, and nobody said so"
+            yield f"{EXCLUDED} misses an update, and no finding says so"
 
     def _broken_findings(self) -> Iterable[str]:
         found = {(str(each["kind"]), str(each["subject"]).lower()) for each in self.findings_before}

@@ -61,7 +61,7 @@ _LOOK_UP_SECONDS = 30.0
 
 
 class ConfigurationView(Document):
-    """A configuration and what comes of it."""
+    """A configuration, its next runs and its notes."""
 
     configuration: MaintenanceConfiguration
     next_run: ComingRun | None
@@ -370,7 +370,7 @@ def _view(
 def notes_on(configuration: MaintenanceConfiguration, now: datetime, canceled: Collection[str] = ()) -> list[str]:
     """Notes on settings that Azure permits and that may not work as expected."""
     if configuration.unreadable:
-        return [f"Nobody can say when it runs: {configuration.unreadable}."]
+        return [f"When it runs is not known: {configuration.unreadable}."]
     if configuration.has_ended(now):
         return ["The schedule has ended: no run comes any more."]
     following = coming_runs(configuration, now, MAX_CANCELED, cutoff(), canceled)

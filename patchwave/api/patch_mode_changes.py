@@ -76,7 +76,7 @@ _EXAMPLE: Json = {
 
 
 class ChangeRequest(WantedSettings):
-    """Which machines shall be set to what, how many of them at a time, and when to give up."""
+    """Which machines shall be set to what, how many of them at a time, and after how many failures it stops."""
 
     scope: Scope = Field(description="The machines; at least one selector.")
     max_concurrent: int = Field(
@@ -169,7 +169,7 @@ async def list_mode_changes(req: func.HttpRequest) -> func.HttpResponse:
 
 @route("GET", "fleet/mode-changes/{changeId}", ResponseSpec(200, ModeChange), role=Role.READER, problems=NO_CHANGE)
 async def get_mode_change(req: func.HttpRequest) -> func.HttpResponse:
-    """One change; the ends of one that is under way are counted now."""
+    """One change; the ends of one in progress are counted now."""
     storage = open_storage()
     return json_response((await _counted(storage, await _find(storage, req))).to_wire())
 

@@ -51,7 +51,7 @@ _START_TIME = timedelta(minutes=10)
 
 
 class UpcomingOccurrences(Document):
-    """What comes next for a policy."""
+    """The next occurrences of a policy."""
 
     policy: str
     enabled: bool

@@ -137,7 +137,7 @@ def command_of(request: func.HttpRequest, given: AuditReason, at: datetime) -> C
 
 # --- the scope of a read of the fleet -----------------------------------------------------------------------
 
-TOO_MANY_READS = {429: f"{MAX_READS} reads of the fleet are under way already."}
+TOO_MANY_READS = {429: f"{MAX_READS} reads of the fleet are in progress already."}
 FLEET_PROBLEMS = TOO_MANY_READS | {
     422: f"The scope has more than {MAX_MACHINES:,} machines.",
     502: "Azure refuses to list the machines.",

@@ -1,1 +1,1 @@
-"""The ``patchwave`` command: starts, watches and steers runs through the app's HTTP API."""
+"""The ``patchwave`` command: starts, watches and controls runs through the app's HTTP API."""

@@ -219,7 +219,7 @@ class ApiClient:
         self._send("DELETE", f"/api/freezes/{_segment(name)}", params={"reason": reason, "actor": actor})
 
     def configurations(self, subscription: str = "", group: str = "") -> Iterator[Json]:
-        """Maintenance configurations and what comes of each, of one subscription (and group) or of all."""
+        """Maintenance configurations with their next runs, of one subscription (and group) or of all."""
         cursor = ""
         while True:
             asked = _given(subscription=subscription, resourceGroup=group, cursor=cursor)
@@ -230,7 +230,7 @@ class ApiClient:
                 return
 
     def configuration(self, name: str) -> Json:
-        """One maintenance configuration, by its ARM id or ``SUBSCRIPTION/GROUP/NAME``, and what comes of it."""
+        """One maintenance configuration, by its ARM id or ``SUBSCRIPTION/GROUP/NAME``, with its next runs."""
         return _document(self._send("GET", _configuration_path(name)))
 
     def put_configuration(

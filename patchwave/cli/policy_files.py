@@ -118,7 +118,7 @@ def parse_value(text: str) -> object:
     except RecursionError:
         raise yaml.YAMLError("it is nested too deeply") from None
     except (ValueError, LookupError) as error:
-        # What a tag such as !!int promises and the text does not keep; or a number of thousands of digits.
+        # A text that a tag such as !!int does not fit; or a number of thousands of digits.
         raise yaml.YAMLError(f"it holds a value that cannot be read: {error}") from error
     finally:
         loader.dispose()

@@ -40,7 +40,7 @@ class NotKnownYet(Exception):
 
 
 class _Lookups:
-    """The look-ups of one event loop; a worker has one."""
+    """The queries of one event loop; a worker has one."""
 
     def __init__(self) -> None:
         self.gate = asyncio.Semaphore(_SIDE_BY_SIDE)

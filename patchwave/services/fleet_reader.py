@@ -51,7 +51,7 @@ def one_of_few[**Arguments, Result](
         loop = asyncio.get_running_loop()
         if _in_progress.get(loop, 0) >= MAX_READS:
             raise TooManyReads(
-                f"{MAX_READS} reads of the fleet are under way; repeat the request when one has ended.",
+                f"{MAX_READS} reads of the fleet are in progress; repeat the request when one has ended.",
                 retry_after=_RETRY_SECONDS,
             )
         _in_progress[loop] = _in_progress.get(loop, 0) + 1

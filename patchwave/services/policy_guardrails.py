@@ -36,7 +36,7 @@ def check_permitted(policy: Policy) -> Policy:
     probe = policy.health.probe
     if probe is not None and not may_be_listed(probe.url, settings.listed_probe_hosts):
         message = (
-            f"The host {host_of(probe.url)} is not in PATCHWAVE_PROBE_HOSTS, an app setting: nobody would be asked."
+            f"The host {host_of(probe.url)} is not in PATCHWAVE_PROBE_HOSTS, an app setting: no request would be sent."
         )
         problems.append(Problem(path="health.probe.url", message=message))
     if problems:

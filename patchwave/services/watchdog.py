@@ -110,7 +110,7 @@ async def supervise_runs(watch: Watch) -> dict[str, list[RecoveryAction]]:
                 cut_off.append(each.run_id)
             except Exception:
                 # A failure of one run must not affect the others.
-                _LOG.exception("The run %s could not be looked after", each.run_id)
+                _LOG.exception("The run %s could not be supervised", each.run_id)
 
     await asyncio.gather(*(work() for _ in range(_RUNS_AT_ONCE)))
     # Continue here next time, so that slow runs do not starve the others.

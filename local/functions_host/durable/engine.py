@@ -86,7 +86,7 @@ class Engine(InMemoryOrchestrationBackend):
         replaceable: frozenset[pb.OrchestrationStatus] = FINISHED,
         skip_time: bool = False,
     ) -> None:
-        # The base class checks its limit too late and by aborting the call; ours is looked at before a turn is written.
+        # The base class checks its limit too late, and aborts the call; ours is checked before a work item is written.
         super().__init__(max_history_size=sys.maxsize, port=port)
         self.skip_time = skip_time
         self._history_limit = max_history_size
@@ -150,7 +150,7 @@ class Engine(InMemoryOrchestrationBackend):
 
     @override
     def reset(self) -> None:
-        """Forgets everything; timers of before do not fire into what comes after (B9)."""
+        """Forgets everything; earlier timers do not fire into the new state (B9)."""
         with self._lock:
             super().reset()
             self._timers.clear()
@@ -357,7 +357,7 @@ class Engine(InMemoryOrchestrationBackend):
             instance_id = self._orchestration_queue.popleft()
             instance = self._instances.get(instance_id)
             if instance is None or not instance.pending_events or instance_id in self._orchestration_in_flight:
-                # An instance in flight is queued again when its turn completes.
+                # An instance in flight is queued again when its work item completes.
                 self._orchestration_queue_set.discard(instance_id)
             elif not self._matches_filter(instance.name, instance.version, accepted):
                 passed_over.append(instance_id)

@@ -75,7 +75,7 @@ class Metrics:
         }
 
     def turn_begins(self, name: str, item: pb.WorkItem) -> None:
-        """A turn of the orchestrator is given to a worker."""
+        """A work item of an orchestrator goes to a worker."""
         counts = self._orchestrator(name)
         request = item.orchestratorRequest
         counts.turns += 1

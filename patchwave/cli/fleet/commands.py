@@ -1,4 +1,4 @@
-"""``patchwave fleet``: what machines are set to, who patches them, and changing that.
+"""``patchwave fleet``: what machines are set to, what patches them, and changing that.
 
 ``set-mode`` plans first, shows what it would do, and carries it out when it is told so: by ``--yes``, by an answer at a
 terminal, or later by ``mode-change start``.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from patchwave.cli.client import ApiClient
 
 fleet = typer.Typer(name="fleet", no_args_is_help=True, help="See and change what patches the machines of a fleet.")
-changes = typer.Typer(name="mode-change", no_args_is_help=True, help="Follow and steer changes of patch modes.")
+changes = typer.Typer(name="mode-change", no_args_is_help=True, help="Follow and control changes of patch modes.")
 fleet.add_typer(changes)
 
 SubscriptionOption = Annotated[list[str] | None, typer.Option("--subscription", help="Only of these; repeatable.")]

@@ -63,7 +63,7 @@ def _demonstrate(scene: Demonstration) -> None:
     broken = scene.violations(report)
     if broken:
         details = tuple(Detail("", sentence) for sentence in broken)
-        raise CommandError("The demonstration did not keep Patchwave's promises", ExitCode.NEEDS_PERSON, details)
+        raise CommandError("The demonstration violated Patchwave's guarantees", ExitCode.NEEDS_PERSON, details)
     console.print(
         f"{run['machines']} machines in {took(run)}, {len(report.accepted)} installs and none twice."
         f" {scene.kept(report)} Report: {scene.report.relative_to(ROOT)}",

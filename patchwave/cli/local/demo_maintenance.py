@@ -57,7 +57,7 @@ def demo_maintenance() -> None:
     broken = report.violations()
     if broken:
         details = tuple(Detail("", sentence) for sentence in broken)
-        raise CommandError("The demonstration did not keep Patchwave's promises", ExitCode.NEEDS_PERSON, details)
+        raise CommandError("The demonstration violated Patchwave's guarantees", ExitCode.NEEDS_PERSON, details)
     patched = sum(bool(row.get("installation")) for row in report.machines)
     console.print(
         f"\n{len(report.machines)} machines were prepared, {patched} patched by their schedule, and all left as they"
@@ -174,7 +174,7 @@ class _Scene:
         """What happens to fleets over the years, in a few seconds."""
         from local.demo.maintenance_scenario import COPY, LEGACY, RETIRED, TWICE, WEEKLY
 
-        self._title("A fleet that nobody looks after")
+        self._title("A neglected fleet")
         window = part(
             part(part(self._client.configuration(WEEKLY), "configuration"), "properties"), "maintenanceWindow"
         )

@@ -66,7 +66,7 @@ def serve(
     if fleet and machines:
         raise RefusedError("Give --fleet or --machines, not both")
     if arm and scripts:
-        raise RefusedError("--scripts is for the simulator, which --arm replaces: nobody signs in here")
+        raise RefusedError("--scripts is for the simulator, which --arm replaces: there is no sign-in here")
     if ca and not arm:
         raise RefusedError("--ca belongs to --arm; the simulator has its own CA")
     if poll_seconds is None and not arm:

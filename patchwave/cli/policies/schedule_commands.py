@@ -37,7 +37,7 @@ def show_schedule(
 
 @command(policies, "pause")
 def pause(service: Service, name: NameArgument, reason: ReasonOption, actor: ActorOption) -> None:
-    """Start nothing by the schedule until the policy is resumed; runs that are under way go on."""
+    """Start nothing by the schedule until the policy is resumed; runs in progress go on."""
     found = service.client.send_policy_command(name, "pause", reason, actor)
     service.show(found, orders_line)
 
@@ -107,7 +107,7 @@ def put_freeze(
     ] = None,
     match_any: Annotated[bool, typer.Option("--any", help="One of the tags is enough; otherwise all count.")] = False,
 ) -> None:
-    """Create or replace a freeze. It counts from the next start of a machine on, also in runs that are under way."""
+    """Create or replace a freeze. It counts from the next start of a machine on, also in runs in progress."""
     document: Json = {"from": start, "to": end, "reason": reason, "timeZone": zone, "policies": policy or []}
     if tag:
         document["tags"] = {"match": "any" if match_any else "all", "values": tag_values(tag)}

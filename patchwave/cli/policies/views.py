@@ -1,4 +1,4 @@
-"""Policies, what comes of them and why it will not run, and freezes, as tables. Pure functions of documents."""
+"""Policies, their occurrences with reasons, and freezes, as tables. Pure functions of documents."""
 
 from __future__ import annotations
 

@@ -43,13 +43,13 @@ _MAX_RECORD = 4_000_000
 
 _MACHINE_KEY = re.compile(r"[0-9a-f]{24}")
 
-runs = typer.Typer(name="run", no_args_is_help=True, help="Start, watch and steer runs.")
+runs = typer.Typer(name="run", no_args_is_help=True, help="Start, watch and control runs.")
 
 RunArgument = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
-        help=f"Run id, or '{NEWEST}': the newest run that is no retry; for an order the newest that can take it.",
+        help=f"Run id, or '{NEWEST}': the newest run that is no retry; for a command the newest that can take it.",
     ),
 ]
 PolicyOption = Annotated[
@@ -259,7 +259,7 @@ def follow(service: Service, run_id: str, interval: float) -> None:
     try:
         final = watch(service.client, run_id, open_console(errors=service.prints_json), interval)
     except KeyboardInterrupt:
-        open_console(errors=True).print(f"The run goes on; look again with: patchwave run watch {run_id}")
+        open_console(errors=True).print(f"The run goes on; watch it again with: patchwave run watch {run_id}")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     if service.prints_json:
         print_json(final)

@@ -23,7 +23,7 @@ ROWS_OF_ATTENTION = 15
 """Machines listed under a live view; `patchwave run machines` has them all."""
 
 TIMEOUT_SECONDS = 120.0
-"""How long a service that stopped answering is asked again before the watch gives up."""
+"""How long a service that stopped answering is asked again before the watch ends."""
 
 
 @dataclass(frozen=True)

@@ -395,7 +395,7 @@ def classify(failure: ArmFailure) -> ErrorClassification:
 def is_throttling(failure: ArmFailure) -> bool:
     """Whether the answer says no more than to come later: a call that is throttled is no attempt (safety rule 7).
 
-    That is a 429, Azure's or our own for a turn that is too far away, and a 503.
+    That is a 503, or a 429 of Azure or of our rate limiter when the reserved slot is too far away.
     """
     return failure.status in (429, 503)
 

@@ -1,4 +1,4 @@
-"""What comes back from the assess and install calls, read leniently.
+"""Results of the assess and install calls, read leniently.
 
 Follows the REST pages "Virtual Machines - Assess Patches" and "- Install Patches", api-version 2025-04-01, and
 what recordings of real traffic show beside them: missing keys, undocumented keys, words outside every published

@@ -20,7 +20,7 @@ _LAST_YEAR = 9990
 _ERA_YEARS, _ERA = 400, timedelta(days=146_097)
 """After 400 years the calendar repeats, weekdays and all."""
 _LAST_ERA = 9_200
-"""A rule is expanded from its place in the last era on, where dateutil gives up after 400 to 799 years."""
+"""A rule is expanded from its place in the last era on, where dateutil ends after 400 to 799 years."""
 
 _ORDINALS = {"first": 1, "second": 2, "third": 3, "fourth": 4, "last": -1}
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")

@@ -68,7 +68,7 @@ def check_policy_name(text: str) -> str:
     """
     if not is_policy_name(text):
         raise ValueError(
-            "must be 1 to 32 lower-case letters, digits and hyphens, beginning and ending with a letter or digit"
+            "must be 1 to 32 lower-case letters, digits and hyphens, and begin and end with a letter or digit"
         )
     return text
 

@@ -32,7 +32,7 @@ class Role(StrEnum):
     READER = "reader"
     """Look at everything."""
     OPERATOR = "operator"
-    """Start stored policies, as they are or narrowed; steer runs; change the calendar and freezes."""
+    """Start stored policies, as they are or narrowed; control runs; change the calendar and freezes."""
     AUTHOR = "author"
     """Write policies and the schedules of Update Manager, and start what no stored policy allows."""
     APPROVER = "approver"

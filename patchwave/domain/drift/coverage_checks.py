@@ -93,7 +93,7 @@ def _leave_out(standing: PatchCoverage) -> str:
 
 
 def _set(standing: PatchCoverage, wanted: WantedSettings) -> str:
-    """Set the machine. Where Azure refuses that: leave it to who patches it, or to Azure, or patch it this once."""
+    """Set the machine. Where Azure refuses that: leave it to its source of patches or to Azure, or patch it once."""
     settings = standing.machine.settings
     assert settings is not None
     if refusal_of(settings, wanted) is None:

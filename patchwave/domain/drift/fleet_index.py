@@ -52,7 +52,7 @@ class PatchCoverage:
 
     @property
     def others(self) -> list[str]:
-        """Who patches it beside policies of ours, in words; Azure lets only one of them at a time."""
+        """What patches it beside policies of ours, in words; Azure lets only one of them at a time."""
         patching, settings = self.patching, self.machine.settings
         if patching is None or settings is None:
             return []

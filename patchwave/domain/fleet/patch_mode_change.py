@@ -272,7 +272,7 @@ def _trouble(statuses: object) -> str:
 
 
 class ChangeStep(NamedTuple):
-    """What to do with a machine now: end it, ask Azure, or (neither) look again later."""
+    """What to do with a machine now: end it, ask Azure, or (neither) check it again later."""
 
     end: ChangeEnd | None = None
     message: str = ""

@@ -35,7 +35,7 @@ class Moment(StrEnum):
 
 
 class HealthRequest(Document):
-    """Check the health of a machine. ``looked_for``: seconds since the first look at this moment."""
+    """Check the health of a machine. ``looked_for``: seconds since its first check at this moment."""
 
     run_id: str
     machine_key: str

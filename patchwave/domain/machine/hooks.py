@@ -43,7 +43,7 @@ class HookState(StrEnum):
     WAIT = "wait"
     """It runs, or has to wait: ask again after ``wait_seconds``."""
     REQUEUED = "requeued"
-    """Nothing was begun, and nothing may be for now: the machine waits for its turn again."""
+    """Nothing was begun, and nothing may be for now: the machine is requeued."""
     FAILED = "failed"
     """It did not go well, or the run does not go on with the machine."""
 

@@ -75,7 +75,7 @@ def is_restored(shown: Power, before: Power) -> bool:
 
 
 class NotRestored(NamedTuple):
-    """Why a machine was not put back as it was. ``is_open``: Azure may still carry out a call."""
+    """Why a machine's power was not restored. ``is_open``: Azure may still carry out a call."""
 
     sentence: str
     is_open: bool = False

@@ -16,7 +16,7 @@ class Readiness(StrEnum):
     READY = "ready"
     NEEDS_START = "needs_start"
     WAIT = "wait"
-    """Something is changing on its own: look again, within limits."""
+    """Something is changing on its own: check again, within limits."""
     SKIP = "skip"
 
 

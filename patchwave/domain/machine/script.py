@@ -1,4 +1,4 @@
-"""A person's script, made ready for the guest, and what comes back of it.
+"""A person's script, made ready for the guest, and its result.
 
 The run-command call of Azure does not tell how a script ended: it reports success for ``exit 123`` on Linux
 (azure-cli issue 14425) and, since 2024, for ``exit 1`` on Windows (issue 29750), and it may run its own sample script

@@ -1,4 +1,4 @@
-"""Snapshots of OS disks: their names and tags, what Azure says of one, and how a machine is put back with it.
+"""Snapshots of OS disks: their names and tags, what Azure says of one, and how to roll a machine back with it.
 
 The name follows from the run and the machine, so that a repeated PUT meets the snapshot of the first. Names have at
 most 80 characters of ``a-z A-Z 0-9 _ -`` (REST page "Snapshots - Create Or Update").
@@ -199,7 +199,7 @@ def snapshot_body(disk: OsDisk, tags: Mapping[str, str], *, incremental: bool) -
 
 
 def rollback_advice(machine: MachineId, disk: OsDisk, snapshot: SnapshotId, expires: datetime | None) -> str:
-    """How the machine is put back: which snapshot, and the two commands that swap the OS disk.
+    """How to roll the machine back: which snapshot, and the two commands that swap the OS disk.
 
     Azure swaps the disk of a deallocated machine only.
     """

@@ -55,7 +55,7 @@ CARE: Mapping[str, str] = {
     "hooks.after": "runs a script in each machine; a schedule has events, and no step of its own",
     "health": "checks machines in a way of its own; a schedule checks none",
     "events": "assesses on events of Azure; a schedule does not",
-    "maintenance": "accompanies runs of schedules; the policy goes on doing that",
+    "maintenance": "is pre and post maintenance of scheduled runs; the policy goes on doing that",
     "notifications": "tells people about its runs; a schedule notifies no channel",
     "schedule.continueInNextWindow": "goes on in the next window; a schedule begins anew each time",
     "install.maximumDuration": "lets a machine take less than the window; a schedule gives it all of it",

@@ -1,7 +1,7 @@
 """Policies of a maintenance configuration and its assignments: the same moments, the same machines, the same patches.
 
-A schedule of Azure starts all of its machines at the same time. So do the policies; what Patchwave never gives up are
-its rules for paired regions and availability sets. They can be made more careful afterwards.
+A schedule of Azure starts all of its machines at the same time. So do the policies, except for Patchwave's rules for
+paired regions and availability sets. They can be made more careful afterwards.
 """
 
 from __future__ import annotations

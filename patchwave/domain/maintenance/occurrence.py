@@ -66,7 +66,7 @@ class OccurrenceId:
         return f"{self.at:%Y%m%d%H%M%S}"
 
     def run_id(self, policy: str) -> RunId:
-        """The one run of a policy that accompanies it: pre and post, in any order and however often, build the same."""
+        """The id of a policy's maintenance run for it: pre and post events, in any order and number, give the same."""
         return RunId.of(self.at, policy, hashlib.sha256(fold(self.text).encode()).hexdigest()[:8])
 
 
@@ -122,7 +122,7 @@ class EventTimeouts:
 
 
 class MaintenanceOccurrence(Document):
-    """The scheduled run that a run accompanies: its times, and what became of it."""
+    """The scheduled run of a maintenance run: its times and its result."""
 
     id: str
     """The correlation id, as Azure wrote it: what is cancelled, and what Resource Graph knows the results by."""

@@ -28,7 +28,7 @@ MAX_TITLE = 120
 
 _NEXT = {
     "hold": "Nothing more starts there until a person resumes or cancels the run.",
-    "end": "Nothing more starts; the run ends when the machines under way have ended.",
+    "end": "Nothing more starts; the run ends when the machines in progress have ended.",
 }
 
 

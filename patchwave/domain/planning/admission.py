@@ -1,7 +1,7 @@
 """Which machines may start now: the one rule that the plan and the running phase both follow.
 
-Every separation rule is a group with a capacity. A machine takes a *permit* in each of its groups while it is worked
-on, and may start when each of them has room:
+Every concurrency constraint is a group with a capacity. A machine takes a *permit* in each of its groups while it is
+worked on, and may start when each of them has room:
 
 - a permit without a slot is a unit of its own: ``run`` with capacity 20 lets 20 machines run;
 - a permit with a slot is shared by all machines in the same slot: ``zones:westeurope`` with capacity 1 lets any number
@@ -51,7 +51,7 @@ class Permit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A machine that waits for its turn: the lane and the wave that the plan put it in, and its permits."""
+    """A machine that waits: the lane and the wave that the plan put it in, and its permits."""
 
     key: str
     lane: str = ""
@@ -168,7 +168,7 @@ class _Lane:
 
     @property
     def lowest(self) -> int | None:
-        """The wave that is under way; ``None`` when all are over."""
+        """The wave in progress; ``None`` when all are over."""
         return self.order[0] if self.order else None
 
     def join(self, wave: int) -> None:
@@ -278,7 +278,7 @@ class Admission:
         return started
 
     def end(self, key: str, *, counts: bool = True) -> Released:
-        """Give back the permits of a machine; one that was put back does not count for the ramp."""
+        """Give back the permits of a machine; one that was requeued does not count for the ramp."""
         candidate = self._running.pop(key, None)
         if candidate is None:
             return Released(was_running=False, wave_is_over=False)
@@ -354,7 +354,7 @@ class Admission:
         return wave_is_over
 
     def _wake(self, name: str) -> None:
-        """Look again at who is first in what waits for a group that has changed; `start` then looks at the next."""
+        """Reconsider the first machine that waits for a group that has changed; `start` then considers the next."""
         group = self._groups.get(name)
         if group is None or group.hold:
             return

@@ -1,4 +1,4 @@
-"""Every separation rule as a group with a capacity: the permits that each machine takes, and the rules in words."""
+"""Every concurrency constraint as a group with a capacity: the permits of each machine, and the rules in words."""
 
 from __future__ import annotations
 

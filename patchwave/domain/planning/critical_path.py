@@ -1,7 +1,7 @@
 """Who goes first, and how short a run could be: both follow from the chains that the rules make.
 
 Machines that may not run together form a chain: the zones of a region, the update domains of a set, the nodes of a
-cluster. A run is as short as its longest chain allows if that chain never waits, so the machine with most behind it
+cluster. A run is as short as its critical path allows if that path never waits, so the machine with most behind it
 goes first. That is the critical-path rule of scheduling theory; nothing here decides who *may* start.
 """
 
@@ -84,7 +84,7 @@ def critical_path_first(jobs: Iterable[Job]) -> list[Job]:
 
 
 def _levels(in_order: Sequence[Job], limits: Mapping[str, int], *, with_units: bool) -> dict[str, float]:
-    """How many seconds are from the start of each job to the end of the longest chain behind it, by key."""
+    """How many seconds are from the start of each job to the end of the critical path behind it, by key."""
     slotted = {group: _Slots(limit) for group, limit in limits.items()}
     units: dict[str, _Units] = {}
     levels: dict[str, float] = {}
@@ -163,7 +163,7 @@ class _Load:
 def lower_bound(jobs: Sequence[Job], *, ramp: bool = False, ended: int = 0) -> float:
     """No order that keeps the rules does these jobs in fewer seconds.
 
-    The larger of the longest chain of exclusive groups and the work that every group has to do, divided by how many it
+    The larger of the critical path of exclusive groups and the work that every group has to do, divided by how many it
     does at a time.
 
     Args:

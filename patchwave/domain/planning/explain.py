@@ -1,4 +1,4 @@
-"""Why a machine has its turn when it has it, in words."""
+"""Why a machine starts when it does, in words."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from patchwave.domain.planning.timeline import Slice
 
 
 class PlanExplainer:
-    """Says of the machines of one phase what decided their turn."""
+    """Says of the machines of one phase what decided when they start."""
 
     def __init__(
         self,

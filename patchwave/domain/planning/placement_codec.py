@@ -16,7 +16,7 @@ from patchwave.domain.core.documents import Document
 class PlacedMachine(Document):
     """A machine with what decides when it may start; ``permits`` are texts of an admission's `Permit`.
 
-    ``attempt`` counts how often it was started in this step: one that had to be put back gets a new instance.
+    ``attempt`` counts how often it was started in this step: one that was requeued gets a new instance.
     """
 
     key: str

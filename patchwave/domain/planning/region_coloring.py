@@ -27,7 +27,7 @@ _TOLERANCE = 1.15
 
 @dataclass(frozen=True, slots=True)
 class RegionLoad:
-    """What the machines of a region need: their number, and how many seconds no order of them alone can beat."""
+    """What the machines of a region need: their number, and the seconds that any order of them takes at least."""
 
     machines: int
     seconds: float
@@ -36,14 +36,14 @@ class RegionLoad:
 
 
 class Colouring(NamedTuple):
-    """Regions by phase, in no order, and how many seconds no order inside these phases can beat."""
+    """Regions by phase, in no order, and the seconds that every order inside these phases takes at least."""
 
     seconds: float
     phases: tuple[tuple[str, ...], ...]
 
 
 class Colourings(NamedTuple):
-    """The shortest colourings that were found, best first, and how many seconds no colouring at all can beat.
+    """The shortest colourings that were found, best first, and the seconds that every colouring takes at least.
 
     Of up to eight regions, the first takes exactly these seconds. Of more than `MAX_COLOURED`, nothing is found.
     """

@@ -2,8 +2,8 @@
 
 Before a phase starts anything its run reserves the groups that its machines are in. It is the rule of
 `patchwave.domain.planning.admission` with whole phases in the place of machines: a group with slots is shared by phases
-that stay inside one and the same slot, any other group belongs to one phase at a time. Phases have their turn in the
-order of their numbers, and a number is given once.
+that stay inside one and the same slot, any other group belongs to one phase at a time. Phases go in the order of their
+numbers, and a number is given once.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _shared(mine: list[str], theirs: list[str]) -> list[str]:
 
 
 def ahead_of(mine: Reservation, others: Iterable[Reservation]) -> list[Reservation]:
-    """The reservations that have to be given back before this one has its turn, in their order."""
+    """The reservations that have to be released before this one holds its groups, in their order."""
     return sorted(
         (each for each in others if each.run_id != mine.run_id and each.number < mine.number and _meet(mine, each)),
         key=lambda each: each.number,

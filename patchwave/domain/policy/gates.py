@@ -46,7 +46,7 @@ class OnExceeded(StrEnum):
     HOLD = "hold"
     """The scope, and whatever comes behind it, starts nothing more until a person resumes or cancels the run."""
     END = "end"
-    """The run starts nothing more and ends when the machines under way have ended."""
+    """The run starts nothing more and ends when the machines in progress have ended."""
 
 
 class ErrorBudget(Document):

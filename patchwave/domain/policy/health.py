@@ -92,7 +92,7 @@ class Health(Document):
         default=timedelta(minutes=15),
         title="Settle",
         description="How long a machine may take after its installation to be as healthy as before, at most PT2H; PT0M"
-        " judges at the first look.",
+        " judges at the first check.",
         examples=["PT15M"],
         json_schema_extra={"default": "PT15M"},
     )

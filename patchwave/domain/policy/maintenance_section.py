@@ -37,7 +37,7 @@ class MaintenanceHooks(Document):
         max_length=MAX_CONFIGURATIONS,
         title="Configurations",
         description="The ARM ids of maintenance configurations; their pre and post events must reach the app. Of the"
-        " machines of a run, those in the policy's scope are prepared and looked after.",
+        " machines of a run, those in the policy's scope get pre and post maintenance.",
         examples=[
             [
                 "/subscriptions/11111111-2222-4333-8444-555555555555/resourceGroups/rg-updates"

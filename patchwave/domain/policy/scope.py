@@ -68,7 +68,7 @@ def _resource_group(value: str) -> str:
     if not _RESOURCE_GROUP.fullmatch(value) or ".." in value:
         raise ValueError(
             "is not a resource group name; write the name only: letters, digits, _ - . ( ), at most 90"
-            " characters, not ending in a dot"
+            " characters, without a dot at the end"
         )
     return value
 

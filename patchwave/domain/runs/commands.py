@@ -29,10 +29,10 @@ from patchwave.domain.runs.run import (
 )
 
 PATCHWAVE = "patchwave"
-"""Who gave an order that a gate gave."""
+"""The actor of a command that a gate gave."""
 
 
-# --- orders to a run ----------------------------------------------------------------------------------------
+# --- commands to a run --------------------------------------------------------------------------------------
 
 
 def pause(run: Run, command: Command) -> Run:
@@ -115,7 +115,7 @@ def awaited_ring(run: Run) -> str:
 
 
 def ring_in_question(run: Run) -> str:
-    """The ring that an order without a name is about: the awaited one, else the one that was decided last.
+    """The ring that a command without a name is about: the awaited one, else the one that was decided last.
 
     Raises:
         InvalidTransition: there is neither.
@@ -313,7 +313,7 @@ def not_started(stop_reason: str) -> Outcome:
 def terminal_outcome(run: Run, machine: MachineRecord) -> Outcome | None:
     """The outcome of a machine whose turn has come and on which nothing will be started; ``None``: it goes on.
 
-    One that has ended keeps its outcome: a run that failed itself is closed while some of its machines are under way.
+    One that has ended keeps its outcome: a run that failed itself is closed while some of its machines are in progress.
     """
     if machine.outcome is not None:
         return Outcome(outcome=machine.outcome, reason=Reason(machine.reason), message=machine.message)

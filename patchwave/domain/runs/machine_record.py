@@ -18,7 +18,7 @@ class Stage(StrEnum):
     WAITING = "waiting"
     ASSESSING = "assessing"
     ASSESSED = "ready"
-    """Assessed, and waiting for its turn to be patched. The word is no outcome: ``assessed`` is one."""
+    """Assessed, and waiting to be patched. The word is no outcome: ``assessed`` is one."""
     INSTALLING = "installing"
     VERIFYING = "verifying"
     INSTALLED = "installed"
@@ -94,9 +94,9 @@ class MachineRecord(Document):
     powered_on_by_run: bool = False
     snapshot_id: str = ""
     skip_command: Command | None = None
-    """The command of a person to leave the machine out: it ends as skipped when its turn comes."""
+    """The command of a person to leave the machine out: it ends as skipped when it would start."""
     rollback_instructions: str = ""
-    """How the machine is put back to before the run, for people: which snapshot, and the commands."""
+    """How to roll the machine back to before the run, for people: which snapshot, and the commands."""
     pre_script_output: str = ""
     post_script_output: str = ""
     """The end of what the policy's scripts printed, at most 2 KiB each."""

@@ -29,5 +29,5 @@ def is_purgeable(run: Run, retention: Retention, now: datetime) -> bool:
 
 
 def hourly_shard(now: datetime) -> int:
-    """Which 256th of the machines is looked at in this hour: all of them have their turn within eleven days."""
+    """Which 256th of the machines is checked in this hour: all of them are within eleven days."""
     return int(now.timestamp()) // 3_600 % 256

@@ -23,7 +23,7 @@ class Mode(StrEnum):
 
 
 type StartableMode = Literal[Mode.PATCH, Mode.ASSESS]
-"""What can be asked for; scheduled runs are accompanied because of their events."""
+"""What can be requested; maintenance runs start because of events."""
 
 
 class RunState(StrEnum):
@@ -121,7 +121,7 @@ class ApprovalDecision(Signed):
 
 
 class AppliedCommand(Command):
-    """An order that changed a run, and what the run showed before and after it."""
+    """A command that changed a run, and what the run showed before and after it."""
 
     before: RunState
     after: RunState
@@ -182,7 +182,7 @@ class Run(Document):
     exported_at: UtcDatetime | None = None
     """When all of its evidence was last downloaded, after it had ended."""
     maintenance: MaintenanceOccurrence | None = None
-    """The scheduled run of Update Manager that it accompanies."""
+    """The scheduled run of a maintenance run."""
 
 
 class Step(StrEnum):

@@ -44,4 +44,4 @@ def waiting_for(run: Run, machine: MachineRecord, rings: Sequence[str], phase: t
     if phase is not None and own > phase:
         return f"phase {phase[1] + 1} of its ring before its own, which is phase {machine.phase}"
     why = "; ".join(machine.placement_reasons)
-    return f"its turn in {machine.lane}{f': {why}' if why else ''}"
+    return f"a free slot in {machine.lane}{f': {why}' if why else ''}"

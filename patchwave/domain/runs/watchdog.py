@@ -15,7 +15,7 @@ from patchwave.domain.azure.poll_schedule import MAX_POLLS
 from patchwave.domain.runs.run import Run, RunState
 
 MAX_PAUSE = timedelta(minutes=10)
-"""Between two signs of life of a run that does not say that it sleeps longer."""
+"""Between two heartbeats of a run that does not say that it sleeps longer."""
 HEARTBEAT_TIMEOUT = 3 * MAX_PAUSE
 """Silence of a run after a heartbeat before the watchdog acts."""
 GRACE_PERIOD = timedelta(minutes=30)

@@ -1,7 +1,7 @@
 """Assessments that events ask for: a burst of events is one run of a policy in each quarter of an hour.
 
-An event that comes first starts the run of its quarter at once. What comes after it waits for the run of the next
-quarter, together with everything else: a run holds what was asked for before it was created, and nothing is lost.
+The first event starts the run of its quarter at once. Later ones wait for the run of the next quarter, together with
+everything else: a run holds what was asked for before it was created, and nothing is lost.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ class Signal(StrEnum):
     CANCEL = "cancel"
     """To a run, which passes it on to its phase, and that to machines that wait: no new starts."""
     POST_MAINTENANCE = "post_maintenance"
-    """To a run that accompanies a scheduled one: its row says that the post event has come."""
+    """To a maintenance run: its row says that the post event has come."""
     CONTROL = "control"
     """To a run, which forwards it to its phase: a command has been written to the run's row."""
 

@@ -17,7 +17,7 @@ def phase(run_id: str, name: str) -> str:
 
 
 def machine(run_id: str, step: str, machine_key: str, attempt: int = 1) -> str:
-    """A machine in a step; one that was put back and starts again gets a new instance."""
+    """A machine in a step; one that was requeued gets a new instance."""
     return f"{run_id}:{step}{_base_36(attempt) if attempt > 1 else ''}:{machine_key}"
 
 

@@ -1,4 +1,4 @@
-"""Accompanying a scheduled run of Update Manager: what orchestrators and activities tell each other about it."""
+"""Messages between the orchestrators and activities of maintenance runs."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class MaintenancePhase(StrEnum):
 
 
 class MaintenanceRunStatus(Document):
-    """Where a run stands that accompanies a scheduled one; read from its row, as often as it is asked.
+    """Where a maintenance run stands, read from its row.
 
     ``is_ended``: nothing is left to do. ``is_stopped``: a person or a gate ended our own run, so that nothing more is
-    begun; what was started is still put back, when Azure is done.
+    begun; what was started is still stopped again, when Azure is done.
     """
 
     is_ended: bool = False
@@ -199,7 +199,7 @@ class PowerCheck(Document):
 class FinalizeRequest(Document):
     """Give the machine its outcome; ``problems`` are sentences about what else did not go well.
 
-    ``not_restored``: why it was not put back as it was. ``keep_lease``: Azure may still do so, so the lock expires.
+    ``not_restored``: why its power was not restored. ``keep_lease``: Azure may still do so, so the lease expires.
     """
 
     run_id: str

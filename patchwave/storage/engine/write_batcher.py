@@ -1,4 +1,4 @@
-"""Group commit: concurrent writes to one partition share a transaction.
+"""Write batching: concurrent writes to one partition share a transaction.
 
     writes = WriteBatcher(commit, batch_delay=3)
     etags = await writes.write("20261110T190000Z-monthly", [Change("merge", "m~1a2b", {"stage": "ready"}, etag)])

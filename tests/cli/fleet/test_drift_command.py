@@ -175,8 +175,8 @@ def test_as_json(patchwave: Patchwave, service: Service, findings: dict[str, Any
 
 def test_a_healthy_fleet(patchwave: Patchwave, service: Service):
     healthy = report(facts(machine(), assessments={machine_id().lower(): LastAssessment(NOW)})).to_wire()
-    service.answers = [JSONResponse(healthy | {"notes": ["Nobody can say when it runs."]})]
+    service.answers = [JSONResponse(healthy | {"notes": ["When it runs is not known."]})]
     result = patchwave("doctor")
     assert result.code == 0
     assert "nothing is wrong" in result.output
-    assert "Nobody can say when it runs." in result.output
+    assert "When it runs is not known." in result.output

@@ -124,7 +124,7 @@ SPOILED: list[tuple[Callable[[Report], object], str]] = [
     (_machine(STOPPED, outcome=None), "No outcome"),
     (_machine(STOPPED, outcome="skipped"), "was not patched"),
     (_machine(NO_BYPASS, outcome="patched"), "bypass flag"),
-    (_machine(EXCLUDED, reason="ok"), "nobody said so"),
+    (_machine(EXCLUDED, reason="ok"), "no finding says so"),
     (lambda made: made.patches.pop(STOPPED), "copied patches of batch-01"),
     (lambda made: made.findings_before.pop(), "did not find reported_done_but_missing"),
     (lambda made: made.findings_after.append(made.findings_before[0]), "Still there"),

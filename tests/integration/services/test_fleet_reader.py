@@ -56,7 +56,7 @@ async def test_no_more_than_a_few_read_the_fleet_at_a_time(
     await asyncio.sleep(0)
     refused = await call(function, **given)
     assert (refused.status, refused.headers["Retry-After"]) == (429, "10")
-    assert refused.problem["detail"].startswith("4 reads of the fleet are under way")
+    assert refused.problem["detail"].startswith("4 reads of the fleet are in progress")
     end.set()
     assert [each.status for each in await asyncio.gather(*in_progress)] == [200] * MAX_READS
     assert (await call(function, **given)).status == 502

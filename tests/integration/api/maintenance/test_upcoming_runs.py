@@ -71,7 +71,7 @@ async def test_a_configuration_without_a_window_has_nothing_to_cancel(azure: htt
     assert (await azure.put(CONFIGURATION, json=host)).status_code == 200
     refused = await call(maintenance_upcoming_runs.cancel_scheduled_run, body={"reason": "no"}, **place())
     assert refused.status == 409
-    assert "There is no run to come. Nobody can say when it runs: it has no maintenance window." in refused.text
+    assert "There is no run to come. When it runs is not known: it has no maintenance window." in refused.text
 
 
 async def test_a_cancelled_run_shows_as_cancelled_and_so_does_a_second_cancel(azure: httpx.AsyncClient) -> None:

@@ -68,14 +68,19 @@ BUDGET = "the run to be resumed or cancelled: the error budget of "
             (1, 1),
             BUDGET + "wave 2 of westeurope in the ring broad is used up",
         ),
-        ({"blocked_scopes": ["wave:broad/westeurope/4"]}, {"placement_reasons": []}, (1, 1), "its turn in westeurope"),
+        (
+            {"blocked_scopes": ["wave:broad/westeurope/4"]},
+            {"placement_reasons": []},
+            (1, 1),
+            "a free slot in westeurope",
+        ),
         ({"blocked_scopes": ["ring:canary"]}, {}, (0, 0), BUDGET + "the ring canary is used up"),
         ({"blocked_scopes": ["ring:canary"]}, {}, None, BUDGET + "the ring canary is used up"),
         (
             {"blocked_scopes": ["lane:broad/uksouth"]},
             {"phase": 1, "placement_reasons": []},
             (1, 0),
-            "its turn in westeurope",
+            "a free slot in westeurope",
         ),
         ({"state": RunState.AWAITING_APPROVAL, "waiting_for": "broad"}, {}, None, "the approval of the ring broad"),
         ({"state": RunState.AWAITING_RUN, "waiting_for": "the run other"}, {}, (1, 1), "the run other"),
@@ -84,8 +89,8 @@ BUDGET = "the run to be resumed or cancelled: the error budget of "
         ({}, {"ring": ""}, None, "the plan of the run"),
         ({}, {}, (0, 0), "the ring canary before its own"),
         ({}, {}, (1, 0), "phase 1 of its ring before its own, which is phase 2"),
-        ({}, {}, (1, 1), "its turn in westeurope: update domain 1 of av after 0"),
-        ({}, {"stage": Stage.INSTALLED}, (1, 1), "its turn in westeurope: update domain 1 of av after 0"),
+        ({}, {}, (1, 1), "a free slot in westeurope: update domain 1 of av after 0"),
+        ({}, {"stage": Stage.INSTALLED}, (1, 1), "a free slot in westeurope: update domain 1 of av after 0"),
     ],
 )
 def test_what_a_machine_waits_for(
