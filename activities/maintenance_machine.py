@@ -52,18 +52,18 @@ async def check_machine_power(request: MachineRef) -> PowerCheck:
     if isinstance(view, ArmFailure):
         is_passing = classify(view).kind in (ErrorClass.RETRY_LATER, ErrorClass.THROTTLED)
         return PowerCheck(
-            sign=PowerState.WAIT if is_passing else PowerState.OFF,
+            state=PowerState.WAIT if is_passing else PowerState.OFF,
             powered_on_by_run=machine.powered_on_by_run,
             wait_seconds=wait_seconds(view.retry_after),
             counts_as_attempt=not is_throttling(view),
         )
     if view.power in (Power.STOPPED, Power.DEALLOCATED, Power.HIBERNATED):
-        sign = PowerState.OFF
+        state = PowerState.OFF
     else:
-        sign = PowerState.READY if view.power is Power.RUNNING and view.is_agent_ready else PowerState.WAIT
+        state = PowerState.READY if view.power is Power.RUNNING and view.is_agent_ready else PowerState.WAIT
     last = view.last_assessment
     return PowerCheck(
-        sign=sign,
+        state=state,
         powered_on_by_run=machine.powered_on_by_run,
         assess_activity_id=last.activity_id if last else "",
         wait_seconds=wait_seconds(),

@@ -51,12 +51,12 @@ async def find_next_window(request: RunRef) -> NextWindow:
     storage = open_storage()
     at = now()
     controls = await storage.overrides.get(run.policy)
-    known = controls.carry_over_of(run.id)
+    known = controls.window_reservation_of(run.id)
     waiting = WindowWait(since=known.since if known else at, behind=run.window_end)
     window = next_run_window(policy, controls, await storage.freezes.list_all(), waiting, at)
     if window is None:
         return NextWindow()
-    await storage.overrides.carry_over(run.policy, run.id, waiting.since)
+    await storage.overrides.reserve_window(run.policy, run.id, waiting.since)
     if window.at_utc > at:
         opening = f"the window that opens at {window.at_utc:%Y-%m-%d %H:%M} UTC"
         await storage.runs.set_state(run.id, RunState.AWAITING_WINDOW, opening)

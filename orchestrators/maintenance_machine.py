@@ -181,7 +181,7 @@ class _Machine:
         """The post phase. The power state is restored whatever else failed."""
         problems: list[str] = []
         checked = yield from self._check_power()
-        if checked.sign is PowerState.READY:
+        if checked.state is PowerState.READY:
             if self._work.hooks:
                 problems.append((yield from after_install(self._context, self._ref, self._waits)))
             if self._work.assess:
@@ -200,7 +200,7 @@ class _Machine:
         retries = RetryBudget(self._context, MAX_POLLS)
         while True:
             checked = yield from call(self._context, contracts.CHECK_MACHINE_POWER, self._ref)
-            pause = retries.pause(checked) if checked.sign is PowerState.WAIT else None
+            pause = retries.pause(checked) if checked.state is PowerState.WAIT else None
             if pause is None:
                 return checked
             yield self._pause(pause)

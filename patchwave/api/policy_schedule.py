@@ -219,7 +219,7 @@ list_policy_audit = audit_route(
 
 
 async def _requested_run(storage: Storage, policy: Policy, command: Command) -> RunId:
-    known = (await storage.overrides.get(policy.name)).ordered_run
+    known = (await storage.overrides.get(policy.name)).requested_run
     if known and await _is_in_progress(storage, known, command.at):
         return RunId.parse(known)
     freeze = active_freeze(await storage.freezes.list_all(), policy.name, {}, command.at)
@@ -228,7 +228,7 @@ async def _requested_run(storage: Storage, policy: Policy, command: Command) -> 
     controls = await storage.overrides.request_run(
         policy.name, new_run_id(policy).text, instead_of=known, **command.who, reason=command.reason, at=command.at
     )
-    return RunId.parse(controls.ordered_run)
+    return RunId.parse(controls.requested_run)
 
 
 async def _is_in_progress(storage: Storage, run_id: str, at: datetime) -> bool:
@@ -241,9 +241,9 @@ async def _is_in_progress(storage: Storage, run_id: str, at: datetime) -> bool:
 
 async def _tell_waiting_runs(client: DurableClient, controls: ScheduleOverrides) -> None:
     """Wake runs that passed over the window that is open now, instead of waiting for the timer."""
-    for carry_over in controls.carry_overs:
-        if carry_over.ended_at is None:
-            await tell_waiting_run(client, carry_over.run_id)
+    for reservation in controls.window_reservations:
+        if reservation.ended_at is None:
+            await tell_waiting_run(client, reservation.run_id)
 
 
 async def _read(req: func.HttpRequest) -> tuple[Storage, Policy, Command]:

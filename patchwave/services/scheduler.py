@@ -122,8 +122,8 @@ async def _start_if_due(
 
 async def _wake(storage: Storage, client: DurableClient, controls: ScheduleOverrides, occurrence: Occurrence) -> None:
     """Wake a run that waits for its own window: the policy or a freeze has changed since it chose one."""
-    carry_over = controls.carry_over_in(occurrence.at_utc)
-    run = await storage.runs.get(carry_over.run_id) if carry_over else None
+    reservation = controls.window_reservation_in(occurrence.at_utc)
+    run = await storage.runs.get(reservation.run_id) if reservation else None
     if run is not None and run.state is RunState.AWAITING_WINDOW:
         await tell_waiting_run(client, run.id)
 
@@ -133,14 +133,14 @@ async def _current_controls(
 ) -> ScheduleOverrides:
     """The controls without a deferred run that has ended, which must not block others for ever."""
     controls = await storage.overrides.get(policy)
-    carry_over = controls.carry_over_in(occurrence.at_utc)
-    if carry_over is None or carry_over.ended_at is not None:
+    reservation = controls.window_reservation_in(occurrence.at_utc)
+    if reservation is None or reservation.ended_at is not None:
         return controls
-    run = await storage.runs.get(carry_over.run_id)
+    run = await storage.runs.get(reservation.run_id)
     if run is not None and not run.state.is_final:
         return controls
-    ended_at = run.ended_at if run and run.ended_at else carry_over.since
-    return await storage.overrides.end_carry_over(policy, carry_over.run_id, ended_at)
+    ended_at = run.ended_at if run and run.ended_at else reservation.since
+    return await storage.overrides.end_window_reservation(policy, reservation.run_id, ended_at)
 
 
 async def _note_reason(storage: Storage, policy: str, occurrence: Occurrence, verdict: ScheduleVerdict) -> None:

@@ -161,7 +161,7 @@ class RunRepository(Repository):
     async def settle(self, run: Run) -> None:
         """Complete what follows the end of a run; removes its index entry last. Idempotent."""
         ended_at = run.ended_at or run.created_at
-        await self._overrides.end_carry_over(run.policy, run.id, ended_at)
+        await self._overrides.end_window_reservation(run.policy, run.id, ended_at)
         detail = {"state": run.state.value, "reason": run.reason, "countsByOutcome": run.counts_by_outcome}
         await self._audit.add(run.id, "run_ended", actor="patchwave", at=ended_at, detail=detail)
         await self._live_runs.remove(run.id)

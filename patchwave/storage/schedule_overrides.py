@@ -88,7 +88,7 @@ class ScheduleOverrideRepository(Repository):
         **who: Unpack[Signature],
     ) -> ScheduleOverrides:
         """Request a run, which replaces the previous request; of two concurrent ones, one counts."""
-        controls, is_changed = await self._change(policy, lambda known: known.ordering(run_id, instead_of=instead_of))
+        controls, is_changed = await self._change(policy, lambda known: known.requesting(run_id, instead_of=instead_of))
         if is_changed:
             await self._audit.add(
                 policy,
@@ -99,7 +99,7 @@ class ScheduleOverrideRepository(Repository):
             )
         return controls
 
-    async def carry_over(self, policy: str, run_id: str, at: datetime) -> ScheduleOverrides:
+    async def reserve_window(self, policy: str, run_id: str, at: datetime) -> ScheduleOverrides:
         """A deferred run takes the windows that open from now on; nothing else is started in them."""
         controls, is_changed = await self._change(
             policy, lambda known: known.carrying(run_id, at, forget_before=forgettable_before(at))
@@ -110,11 +110,13 @@ class ScheduleOverrideRepository(Repository):
             )
         return controls
 
-    async def end_carry_over(self, policy: str, run_id: str, at: datetime) -> ScheduleOverrides:
+    async def end_window_reservation(self, policy: str, run_id: str, at: datetime) -> ScheduleOverrides:
         """The deferred run has ended: later windows are free again."""
         controls, is_changed = await self._change(policy, lambda known: known.carried(run_id, at))
         if is_changed:
-            await self._audit.add(policy, "carry_over_ended", actor="patchwave", at=at, detail={"runId": run_id})
+            await self._audit.add(
+                policy, "window_reservation_ended", actor="patchwave", at=at, detail={"runId": run_id}
+            )
         return controls
 
     async def _change(

@@ -232,8 +232,8 @@ class Azure:
 
     def check_machine_power(self, data: Json) -> PowerCheck:
         key = data["machineKey"]
-        sign = PowerState.READY if key in self.running else PowerState.OFF
-        return PowerCheck(sign=sign, powered_on_by_run=key in self.ours, wait_seconds=30)
+        state = PowerState.READY if key in self.running else PowerState.OFF
+        return PowerCheck(state=state, powered_on_by_run=key in self.ours, wait_seconds=30)
 
     def assess_machine(self, _: Json) -> StartResult:
         return StartResult(state=StartState.ACCEPTED)

@@ -43,8 +43,8 @@ class ScheduleOverrides(Document):
 
     pause: Pause | None = None
     skips: list[Skip] = Field(default_factory=list[Skip])
-    carry_overs: list[WindowReservation] = Field(default_factory=list[WindowReservation])
-    ordered_run: str = ""
+    window_reservations: list[WindowReservation] = Field(default_factory=list[WindowReservation])
+    requested_run: str = ""
     """The run that was requested last: while it is in progress, the same request means this run."""
 
     def paused(self, pause: Pause) -> Self:
@@ -70,34 +70,36 @@ class ScheduleOverrides(Document):
         """With the occurrence that begins at that moment not skipped."""
         return self.model_copy(update={"skips": [each for each in self.skips if each.occurrence != opening]})
 
-    def carry_over_of(self, run_id: str) -> WindowReservation | None:
+    def window_reservation_of(self, run_id: str) -> WindowReservation | None:
         """Since when the run goes on in later windows; ``None`` when it does not, or has ended."""
-        return next((each for each in self.carry_overs if each.run_id == run_id and each.ended_at is None), None)
+        return next(
+            (each for each in self.window_reservations if each.run_id == run_id and each.ended_at is None), None
+        )
 
-    def carry_over_in(self, opening: datetime) -> WindowReservation | None:
+    def window_reservation_in(self, opening: datetime) -> WindowReservation | None:
         """The run that the window which opens at that moment belongs to."""
-        return next((each for each in self.carry_overs if each.holds(opening)), None)
+        return next((each for each in self.window_reservations if each.holds(opening)), None)
 
     def carrying(self, run_id: str, since: datetime, *, forget_before: datetime) -> Self:
         """The run goes on in windows that open after ``since``; from the first time that it was said, if it was.
 
         Runs that ended before ``forget_before`` have no open window any more.
         """
-        if self.carry_over_of(run_id):
+        if self.window_reservation_of(run_id):
             return self
-        kept = [each for each in self.carry_overs if each.ended_at is None or each.ended_at >= forget_before]
-        return self.model_copy(update={"carry_overs": [*kept, WindowReservation(run_id=run_id, since=since)]})
+        kept = [each for each in self.window_reservations if each.ended_at is None or each.ended_at >= forget_before]
+        return self.model_copy(update={"window_reservations": [*kept, WindowReservation(run_id=run_id, since=since)]})
 
     def carried(self, run_id: str, ended_at: datetime) -> Self:
         """The run has ended; windows that open later are free again, those that it used stay its own."""
-        if self.carry_over_of(run_id) is None:
+        if self.window_reservation_of(run_id) is None:
             return self
         ended = [
             each.model_copy(update={"ended_at": ended_at}) if each.run_id == run_id and each.ended_at is None else each
-            for each in self.carry_overs
+            for each in self.window_reservations
         ]
-        return self.model_copy(update={"carry_overs": ended})
+        return self.model_copy(update={"window_reservations": ended})
 
-    def ordering(self, run_id: str, *, instead_of: str) -> Self:
+    def requesting(self, run_id: str, *, instead_of: str) -> Self:
         """The run is requested, unless another one was since ``instead_of`` was read."""
-        return self if self.ordered_run != instead_of else self.model_copy(update={"ordered_run": run_id})
+        return self if self.requested_run != instead_of else self.model_copy(update={"requested_run": run_id})

@@ -91,8 +91,8 @@ def decide(
     for moment in (opening, now):
         if moment is not None and (freeze := active_freeze(freezes, policy.name, {}, moment)):
             return ScheduleVerdict(ScheduleDecision.FROZEN, freeze.sentence)
-    if carry_over := controls.carry_over_in(opening):
-        return ScheduleVerdict(ScheduleDecision.CONTINUE, f"the run {carry_over.run_id} goes on in this window")
+    if reservation := controls.window_reservation_in(opening):
+        return ScheduleVerdict(ScheduleDecision.CONTINUE, f"the run {reservation.run_id} goes on in this window")
     return ScheduleVerdict(ScheduleDecision.RUN, _left_out(policy, freezes, opening))
 
 
@@ -117,9 +117,9 @@ def list_upcoming(
         is_late = now is not None and occurrence.at_utc <= now
         verdict = decide(policy, controls, freezes, occurrence, now=now if is_late else None)
         run_id = RunId.of(occurrence.at_utc, policy.name).text
-        carry_over = controls.carry_over_in(occurrence.at_utc)
-        if verdict.decision is ScheduleDecision.CONTINUE and carry_over:
-            run_id = carry_over.run_id
+        reservation = controls.window_reservation_in(occurrence.at_utc)
+        if verdict.decision is ScheduleDecision.CONTINUE and reservation:
+            run_id = reservation.run_id
             # That it needs a further window after this one is not known yet.
             controls = controls.carried(run_id, occurrence.window_end_utc)
         planned.append(
@@ -145,13 +145,13 @@ def next_run_window(
     that opens.
     """
     systems = policy.scope.os_types or tuple(OsType)
-    lasting = controls.model_copy(update={"pause": None, "carry_overs": []})
+    lasting = controls.model_copy(update={"pause": None, "window_reservations": []})
     readable = [freeze for freeze in freezes if not isinstance(freeze, DamagedFreeze)]
     for each in _ahead(policy, run.since):
         is_open = each.at_utc <= now
         if each.window_end_utc <= run.behind or last_start(each.window_end_utc, policy.install, systems) < now:
             continue
-        asked = controls.model_copy(update={"carry_overs": []}) if is_open else lasting
+        asked = controls.model_copy(update={"window_reservations": []}) if is_open else lasting
         if decide(policy, asked, freezes if is_open else readable, each, now=now if is_open else None).will_run:
             return each
     return None

@@ -189,7 +189,7 @@ class PowerState(StrEnum):
 class PowerCheck(Document):
     """Whether scripts and assessments can be sent. ``counts_as_attempt`` is false for throttling."""
 
-    sign: PowerState
+    state: PowerState
     powered_on_by_run: bool = False
     assess_activity_id: str = ""
     wait_seconds: float = 0

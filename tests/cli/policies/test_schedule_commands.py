@@ -16,7 +16,13 @@ RUN = "20261101T080000Z-monthly-1a2b3c4d"
 
 
 def controls(**changes: Any) -> Response:
-    empty: dict[str, Any] = {"policy": "monthly", "pause": None, "skips": [], "carryOvers": [], "orderedRun": ""}
+    empty: dict[str, Any] = {
+        "policy": "monthly",
+        "pause": None,
+        "skips": [],
+        "windowReservations": [],
+        "requestedRun": "",
+    }
     return JSONResponse(empty | changes)
 
 

@@ -416,7 +416,7 @@ async def test_a_hibernated_machine_is_skipped_and_not_started(
     assert seen.outcome.reason.value == "hibernated"
     done = PreResult(run_id=run_id, machine_key=machine.key, is_hibernated=True)
     await record_pre_result(done)
-    assert (await check_machine_power(ref(run_id, machine))).sign is PowerState.OFF
+    assert (await check_machine_power(ref(run_id, machine))).state is PowerState.OFF
     await finalize_machine(FinalizeRequest(run_id=run_id, machine_key=machine.key))
     ended = await row(storage, run_id, machine)
     assert (ended.outcome, ended.power_state, ended.powered_on) == (OutcomeKind.SKIPPED, "hibernated", False)
@@ -428,9 +428,9 @@ async def test_a_power_check_afterwards_shows_what_can_be_done(
 ) -> None:
     run_id = await begin(storage, fired("checked", {}, {"power": "deallocated"}))
     machines = await found(storage, run_id, 2)
-    signs = {power(azure, machine): (await check_machine_power(ref(run_id, machine))).sign for machine in machines}
+    signs = {power(azure, machine): (await check_machine_power(ref(run_id, machine))).state for machine in machines}
     assert signs == {"PowerState/running": PowerState.READY, "PowerState/deallocated": PowerState.OFF}
     gone = machines[0]
     azure.http.post("/_sim/machines", json={"id": gone.id, "simulation": {"gone": True}})
-    assert (await check_machine_power(ref(run_id, gone))).sign is PowerState.OFF
+    assert (await check_machine_power(ref(run_id, gone))).state is PowerState.OFF
     assert MachineId.parse(gone.id).key == gone.key

@@ -127,7 +127,7 @@ async def test_looks(storage: Storage, monkeypatch: pytest.MonkeyPatch, failure:
     verified = await machine.verify_machine(request)
     assert (verified.is_ready, verified.counts_as_attempt) == (False, counts)
     again = await maintenance_machine.check_machine_power(REF)
-    assert (again.sign, again.counts_as_attempt) == (PowerState.WAIT, counts)
+    assert (again.state, again.counts_as_attempt) == (PowerState.WAIT, counts)
     if failure.retry_after:
         assert result.wait_seconds >= 20
         assert verified.wait_seconds >= 20

@@ -206,7 +206,7 @@ class TestNextWindow:
         await storage.policies.delete("monthly", if_match=None)
         assert await find() == NextWindow()
         assert (await stored(storage)).state is RunState.RUNNING
-        assert (await storage.overrides.get("monthly")).carry_overs == []
+        assert (await storage.overrides.get("monthly")).window_reservations == []
 
     async def test_a_run_without_a_window_does_not_wait_for_one(self, storage: Storage, clock: Clock) -> None:
         await begin(storage, None)

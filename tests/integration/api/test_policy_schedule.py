@@ -147,9 +147,9 @@ class TestPause:
     ) -> None:
         waiting, ended = "20261110T013000Z-nightly", "20261109T013000Z-nightly"
         for run_id in (waiting, ended):
-            await storage.overrides.carry_over(NAME, run_id, STORED_AT)
+            await storage.overrides.reserve_window(NAME, run_id, STORED_AT)
             await engine.schedule_new_orchestration("patch_run", input={}, instance_id=run_id, version="1")
-        await storage.overrides.end_carry_over(NAME, ended, STORED_AT + DAY)
+        await storage.overrides.end_window_reservation(NAME, ended, STORED_AT + DAY)
         engine.failing = engine_fails
         await call(policy_schedule.pause_policy, body=WHY, name=nightly)
         answer = await call(policy_schedule.resume_policy, body=WHY, engine=engine, name=nightly)

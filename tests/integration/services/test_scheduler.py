@@ -130,10 +130,10 @@ async def test_a_continued_run_has_the_window_for_itself(storage: Storage, engin
     [run] = await start_due_policies(storage, engine, OPENS - timedelta(days=28) - HOUR)
     earlier = "20261013T180000Z-monthly"
     assert run.id == earlier
-    await storage.overrides.carry_over("monthly", earlier, OPENS - timedelta(days=27))
+    await storage.overrides.reserve_window("monthly", earlier, OPENS - timedelta(days=27))
     assert await start_due_policies(storage, engine, OPENS) == []
     assert await reasons(storage) == [("continue", f"the run {earlier} goes on in this window")]
-    await storage.overrides.end_carry_over("monthly", earlier, OPENS + MINUTE)
+    await storage.overrides.end_window_reservation("monthly", earlier, OPENS + MINUTE)
     assert await start_due_policies(storage, engine, OPENS + 5 * MINUTE) == []
     assert len(await start_due_policies(storage, engine, OPENS + timedelta(days=28))) == 1
 
@@ -142,7 +142,7 @@ async def test_a_run_that_sleeps_in_its_own_window_is_woken(storage: Storage, en
     """Its policy was given an earlier time, or its freeze was taken away, after it had looked for a window."""
     await put(storage, "monthly")
     [run] = await start_due_policies(storage, engine, OPENS - timedelta(days=28) - HOUR)
-    await storage.overrides.carry_over("monthly", run.id, OPENS - timedelta(days=27))
+    await storage.overrides.reserve_window("monthly", run.id, OPENS - timedelta(days=27))
     await start_due_policies(storage, engine, OPENS)
     assert engine.events == [], "it works in it already"
     await storage.runs.set_state(run.id, RunState.AWAITING_WINDOW, "the window that opens at another time")
@@ -159,21 +159,21 @@ async def test_a_run_that_is_over_keeps_no_window(storage: Storage, engine: Engi
         [run] = await start_due_policies(storage, engine, OPENS - timedelta(days=28) - HOUR)
         earlier = run.id
         await storage.runs.close(earlier, RunState.COMPLETED, "", OPENS - HOUR)
-    await storage.overrides.carry_over("monthly", earlier, OPENS - timedelta(days=27))
+    await storage.overrides.reserve_window("monthly", earlier, OPENS - timedelta(days=27))
     [started] = await start_due_policies(storage, engine, OPENS)
     assert started.id == "20261110T190000Z-monthly"
     assert await reasons(storage) == []
-    assert (await storage.overrides.get("monthly")).carry_over_of(earlier) is None
+    assert (await storage.overrides.get("monthly")).window_reservation_of(earlier) is None
 
 
 async def test_a_continued_run_reserves_windows_until_it_has_ended(storage: Storage, engine: Engine) -> None:
     await put(storage, "monthly")
     [run] = await start_due_policies(storage, engine, OPENS - timedelta(days=28) - HOUR)
     await storage.runs.start(run.id, STORED_AT)
-    await storage.overrides.carry_over("monthly", run.id, OPENS - timedelta(days=27))
+    await storage.overrides.reserve_window("monthly", run.id, OPENS - timedelta(days=27))
     assert await start_due_policies(storage, engine, OPENS) == []
     await storage.runs.close(run.id, RunState.FAILED, "", OPENS + 6 * MINUTE)
-    await storage.overrides.end_carry_over("monthly", run.id, OPENS + 6 * MINUTE)
+    await storage.overrides.end_window_reservation("monthly", run.id, OPENS + 6 * MINUTE)
     # It may have been ended on purpose: this window stays its own.
     assert await start_due_policies(storage, engine, OPENS + 10 * MINUTE) == []
     assert len(await start_due_policies(storage, engine, OPENS + timedelta(days=28))) == 1

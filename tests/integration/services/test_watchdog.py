@@ -164,7 +164,7 @@ async def test_what_is_left_of_a_run_is_ended_side_by_side(storage: Storage, eng
 async def test_an_end_that_was_cut_off_is_completed(storage: Storage, engine: Engine) -> None:
     [run_id] = ids(1)
     await begin(storage, [run_id])
-    await storage.overrides.carry_over("monthly", run_id, NOW)
+    await storage.overrides.reserve_window("monthly", run_id, NOW)
     await storage.runs.close(run_id, RunState.COMPLETED, "done", NOW + HOUR)
     soon = watch(storage, engine, NOW + HOUR + timedelta(minutes=10))
     assert await supervise_runs(soon) == {run_id: []}
@@ -172,7 +172,7 @@ async def test_an_end_that_was_cut_off_is_completed(storage: Storage, engine: En
     await supervise_runs(watch(storage, engine, NOW + HOUR + timedelta(minutes=11)))
     assert engine.scheduled == [("send_notifications", f"{run_id}:notify:ended:1")]
     assert await storage.runs.list_watched() == []
-    assert [each.ended_at for each in (await storage.overrides.get("monthly")).carry_overs] == [NOW + HOUR]
+    assert [each.ended_at for each in (await storage.overrides.get("monthly")).window_reservations] == [NOW + HOUR]
     assert "run_ended" in [line["action"] for line in (await storage.audit.list_page(run_id, 10, None)).items]
 
 

@@ -59,7 +59,7 @@ async def test_a_run_is_in_the_index_from_its_creation_until_its_end_is_settled(
     ended = await storage.runs.close(RUN, RunState.COMPLETED, "done", NOW + DAY)
     assert await storage.runs.list_live() == []
     assert await entries(storage) == [RUN], "what follows the end is not done yet"
-    await storage.overrides.carry_over("monthly", RUN, NOW)
+    await storage.overrides.reserve_window("monthly", RUN, NOW)
     for _ in range(2):
         await storage.runs.settle(ended)
     assert await entries(storage) == []
@@ -67,7 +67,7 @@ async def test_a_run_is_in_the_index_from_its_creation_until_its_end_is_settled(
     assert [(line["at"], line["actor"], line["detail"]) for line in lines] == [
         ("2026-11-11T19:00:00.000Z", "patchwave", {"state": "completed", "reason": "done", "countsByOutcome": {}})
     ]
-    [carried] = (await storage.overrides.get("monthly")).carry_overs
+    [carried] = (await storage.overrides.get("monthly")).window_reservations
     assert carried.ended_at == NOW + DAY
 
 

@@ -38,7 +38,7 @@ def freeze(**fields: Any) -> Freeze:
 async def test_a_policy_without_orders(storage: Storage) -> None:
     assert await storage.overrides.get("monthly") == ScheduleOverrides()
     assert await storage.overrides.resume("monthly", actor="ann", reason="", at=NOW) == ScheduleOverrides()
-    assert await storage.overrides.end_carry_over("monthly", RUN, NOW) == ScheduleOverrides()
+    assert await storage.overrides.end_window_reservation("monthly", RUN, NOW) == ScheduleOverrides()
     assert await storage.overrides.unskip("monthly", NOW, actor="ann", reason="", at=NOW) == ScheduleOverrides()
     assert await lines(storage) == []
 
@@ -95,13 +95,13 @@ async def test_skips_live(storage: Storage) -> None:
 async def test_orders_at_once_are_all_kept(storage: Storage) -> None:
     await asyncio.gather(
         storage.overrides.pause("monthly", pause("ann")),
-        storage.overrides.carry_over("monthly", RUN, NOW),
+        storage.overrides.reserve_window("monthly", RUN, NOW),
         *(storage.overrides.skip("monthly", skip(day)) for day in range(1, 4)),
     )
     stored = await storage.overrides.get("monthly")
     assert stored.pause == pause("ann")
     assert {each.occurrence for each in stored.skips} == {NOW + day * DAY for day in range(1, 4)}
-    assert stored.carry_over_of(RUN) == WindowReservation(run_id=RUN, since=NOW)
+    assert stored.window_reservation_of(RUN) == WindowReservation(run_id=RUN, since=NOW)
 
 
 async def test_of_two_runs_ordered_at_once_one_counts(storage: Storage) -> None:
@@ -110,20 +110,20 @@ async def test_of_two_runs_ordered_at_once_one_counts(storage: Storage) -> None:
         for run in (RUN, OTHER)
     ]
     first, second = await asyncio.gather(*order)
-    assert first.ordered_run == second.ordered_run in (RUN, OTHER)
+    assert first.requested_run == second.requested_run in (RUN, OTHER)
     assert [line[0] for line in await lines(storage)] == ["run_requested"]
 
 
 async def test_a_run_goes_on_and_ends(storage: Storage) -> None:
-    await storage.overrides.carry_over("monthly", RUN, NOW)
-    assert (await storage.overrides.carry_over("monthly", RUN, NOW + DAY)).carry_over_of(RUN) == WindowReservation(
-        run_id=RUN, since=NOW
-    )
-    await storage.overrides.end_carry_over("monthly", RUN, NOW + DAY)
-    await storage.overrides.end_carry_over("monthly", RUN, NOW + 2 * DAY)
+    await storage.overrides.reserve_window("monthly", RUN, NOW)
+    assert (await storage.overrides.reserve_window("monthly", RUN, NOW + DAY)).window_reservation_of(
+        RUN
+    ) == WindowReservation(run_id=RUN, since=NOW)
+    await storage.overrides.end_window_reservation("monthly", RUN, NOW + DAY)
+    await storage.overrides.end_window_reservation("monthly", RUN, NOW + 2 * DAY)
     stored = await storage.overrides.get("monthly")
-    assert stored.carry_overs == [WindowReservation(run_id=RUN, since=NOW, ended_at=NOW + DAY)]
-    assert [line[0] for line in await lines(storage)] == ["run_deferred_to_next_window", "carry_over_ended"]
+    assert stored.window_reservations == [WindowReservation(run_id=RUN, since=NOW, ended_at=NOW + DAY)]
+    assert [line[0] for line in await lines(storage)] == ["run_deferred_to_next_window", "window_reservation_ended"]
 
 
 async def test_orders_stay_when_the_policy_goes(storage: Storage) -> None:

@@ -23,7 +23,7 @@ def skip(opening: datetime, actor: str = "ann") -> Skip:
 
 def test_a_policy_without_orders_is_free() -> None:
     free = ScheduleOverrides()
-    assert (free.pause, free.skips, free.carry_overs, free.ordered_run) == (None, [], [], "")
+    assert (free.pause, free.skips, free.window_reservations, free.requested_run) == (None, [], [], "")
     assert ScheduleOverrides.model_validate(free.to_wire()) == free
 
 
@@ -70,18 +70,18 @@ def test_windows_between_the_mark_and_the_end_belong_to_the_run(
 def test_a_carry_over_counts_from_its_first_request() -> None:
     carrying = ScheduleOverrides().carrying(RUN, NOW, forget_before=NOW - DAY)
     assert carrying.carrying(RUN, NOW + DAY, forget_before=NOW) is carrying
-    assert carrying.carry_over_of(RUN) == WindowReservation(run_id=RUN, since=NOW)
+    assert carrying.window_reservation_of(RUN) == WindowReservation(run_id=RUN, since=NOW)
 
 
 def test_two_continued_runs_do_not_take_windows_from_each_other() -> None:
     both = ScheduleOverrides().carrying(RUN, NOW, forget_before=NOW).carrying(OTHER, NOW + DAY, forget_before=NOW)
     assert both.carrying(RUN, NOW + 2 * DAY, forget_before=NOW) is both
     first_ended = both.carried(RUN, NOW + 3 * DAY)
-    assert first_ended.carry_over_of(RUN) is None
-    still = first_ended.carry_over_in(NOW + 9 * DAY)
+    assert first_ended.window_reservation_of(RUN) is None
+    still = first_ended.window_reservation_in(NOW + 9 * DAY)
     assert still is not None
     assert still.run_id == OTHER
-    used = first_ended.carry_over_in(NOW + DAY)
+    used = first_ended.window_reservation_in(NOW + DAY)
     assert used is not None
     assert used.run_id == RUN
 
@@ -95,13 +95,13 @@ def test_the_end_of_a_run_without_carry_over_changes_nothing() -> None:
 
 def test_runs_that_ended_long_ago_are_removed() -> None:
     ended = ScheduleOverrides().carrying(RUN, NOW, forget_before=NOW).carried(RUN, NOW + DAY)
-    assert len(ended.carrying(OTHER, NOW + 2 * DAY, forget_before=NOW).carry_overs) == 2
-    assert [each.run_id for each in ended.carrying(OTHER, NOW + 9 * DAY, forget_before=NOW + 2 * DAY).carry_overs] == [
-        OTHER
-    ]
+    assert len(ended.carrying(OTHER, NOW + 2 * DAY, forget_before=NOW).window_reservations) == 2
+    assert [
+        each.run_id for each in ended.carrying(OTHER, NOW + 9 * DAY, forget_before=NOW + 2 * DAY).window_reservations
+    ] == [OTHER]
 
 
 def test_of_two_orders_at_once_one_counts() -> None:
-    first = ScheduleOverrides().ordering(RUN, instead_of="")
-    assert first.ordering(OTHER, instead_of="") is first
-    assert first.ordering(OTHER, instead_of=RUN).ordered_run == OTHER
+    first = ScheduleOverrides().requesting(RUN, instead_of="")
+    assert first.requesting(OTHER, instead_of="") is first
+    assert first.requesting(OTHER, instead_of=RUN).requested_run == OTHER
