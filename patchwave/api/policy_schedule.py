@@ -147,7 +147,7 @@ async def resume_policy(req: func.HttpRequest, client: df.DurableFunctionsClient
     problems=INVALID_BODY | NO_POLICY | {409: "Nothing is scheduled that could be skipped."},
 )
 async def skip_next_occurrence(req: func.HttpRequest) -> func.HttpResponse:
-    """Leave out the next occurrence; while it has not begun, the same order means the same occurrence."""
+    """Leave out the next occurrence; while it has not begun, the same command means the same occurrence."""
     storage, policy, command = await _read(req)
     controls = await storage.overrides.get(policy.name)
     if pending_skip(policy, controls, command.at) is None:
@@ -188,7 +188,7 @@ async def unskip_next_occurrence(req: func.HttpRequest) -> func.HttpResponse:
     problems=INVALID_BODY | NO_POLICY | {409: "The policy is frozen."},
 )
 async def run_policy_now(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
-    """Run the policy now, in a window as long as the schedule's: 202. While that run lasts, the order means this run.
+    """Run the policy now, in a window as long as the schedule's: 202. While that run lasts, the command means it.
 
     A pause and a skip are about the schedule and do not stand in the way; a freeze does: 409.
     """

@@ -58,7 +58,7 @@ _Text = Annotated[str, StringConstraints(strip_whitespace=True, max_length=MAX_T
 
 
 class RunCommandBody(Document):
-    """What may be said with an order to a run or one of its machines."""
+    """What a command to a run or one of its machines may have."""
 
     reason: _Text = ""
     actor: _Text = ""
@@ -74,7 +74,7 @@ _SAID = {"reason": "The database team asked for it.", "actor": "ana@example.org"
 _COMMAND = RequestBody(RunCommandBody, {"said": _SAID}, required=False)
 _RING_COMMAND = RequestBody(RingCommandBody, {"said": _SAID}, required=False)
 _ACCEPTED = ResponseSpec(202, ListedRun, headers=(LOCATION, RETRY_AFTER))
-_LATE = {409: "The run has ended or is about to, or the order contradicts an earlier one."}
+_LATE = {409: "The run has ended or is about to, or the command contradicts an earlier one."}
 
 
 # --- the run ------------------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ async def _signalled(client: DurableClient, run: Run) -> func.HttpResponse:
     if not await _signal(client, run, Signal.CONTROL):
         raise ApiProblem(
             503,
-            "The order is stored and holds, but the run could not be signalled; repeat the request.",
+            "The command is stored and holds, but the run could not be signalled; repeat the request.",
             headers={"Retry-After": "15"},
         )
     return accepted(run)

@@ -87,7 +87,7 @@ class ApiClient:
         return self._pages("/api/runs", "runs", {}, None)
 
     def send_run_command(self, run_id: str, command: str, reason: str, actor: str, ring: str = "") -> Json:
-        """Give a run an order (pause, resume, cancel, approve, reject); what the service says of the run then."""
+        """Pause, resume or cancel a run, or approve or reject one of its rings; the run afterwards."""
         body = _given(reason=reason, actor=actor, ring=ring)
         return _document(self._send("POST", f"/api/runs/{_segment(run_id)}/{command}", json=body))
 
@@ -187,13 +187,13 @@ class ApiClient:
         )
 
     def send_policy_command(self, policy: str, what: str, reason: str, actor: str) -> Json:
-        """Order ``pause``, ``resume``, ``skip-next`` or ``run-now`` of a policy: its orders, or the run, afterwards."""
+        """``pause``, ``resume``, ``skip-next`` or ``run-now``; the overrides of the schedule, or the run."""
         return _document(
             self._send("POST", f"/api/policies/{_segment(policy)}/{what}", json={"reason": reason, "actor": actor})
         )
 
     def unskip_next(self, policy: str, reason: str, actor: str) -> Json:
-        """Take back that the next occurrence of a policy is skipped; its orders afterwards."""
+        """Take back that the next occurrence of a policy is skipped; the overrides of its schedule afterwards."""
         parameters = {"reason": reason, "actor": actor}
         return _document(self._send("DELETE", f"/api/policies/{_segment(policy)}/skip-next", params=parameters))
 

@@ -1,4 +1,4 @@
-"""What the tables of all kinds share: their form, and moments, orders and nested values in words."""
+"""What the tables of all kinds share: their form, and moments, commands and nested values in words."""
 
 from __future__ import annotations
 

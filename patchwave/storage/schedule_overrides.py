@@ -144,6 +144,6 @@ def _read(row: Row) -> ScheduleOverrides:
         return unpack(ScheduleOverrides, row.columns)
     except Exception:
         # A damaged row may be a pause. A resume replaces the row.
-        _LOG.exception("The orders of the policy %s cannot be read: it counts as paused.", row.key)
-        reason = "the stored orders of this policy cannot be read; resume it to start anew, and repeat skips"
+        _LOG.exception("The overrides of the policy %s cannot be read: it counts as paused.", row.key)
+        reason = "the stored overrides of its schedule cannot be read; resume it to start anew, and repeat skips"
         return ScheduleOverrides(pause=Pause(actor="patchwave", reason=reason, at=_LONG_AGO))

@@ -57,7 +57,7 @@ def skip_next(
     actor: ActorOption,
     undo: Annotated[bool, typer.Option("--undo", help="Take it back.")] = False,
 ) -> None:
-    """Leave out the next occurrence; giving the order twice leaves out one."""
+    """Leave out the next occurrence; the same command twice leaves out one."""
     found = (
         service.client.unskip_next(name, reason, actor)
         if undo
@@ -68,7 +68,7 @@ def skip_next(
 
 @command(policies, "run-now")
 def run_now(service: Service, name: NameArgument, reason: ReasonOption, actor: ActorOption) -> None:
-    """Run the policy now, in a window as long as its schedule's; while that run lasts, the order means that run."""
+    """Run the policy now, in a window as long as its schedule's; while that run lasts, the command means it."""
     found = service.client.run(service.client.send_policy_command(name, "run-now", reason, actor)["id"])
     service.show(found, run_facts)
 

@@ -14,7 +14,7 @@ class Command(Signed):
 
 
 class InvalidTransition(Exception):
-    """The order cannot be carried out any more, or contradicts another one; the text says why."""
+    """The command cannot be carried out any more, or contradicts another one; the text says why."""
 
 
 class SelfApproval(Exception):

@@ -187,11 +187,11 @@ def _end_without_request(settings: PatchSettings | None, wanted: WantedSettings)
     return None if refusal is None else (ChangeEnd.REFUSED, refusal.sentence)
 
 
-# --- orders ----------------------------------------------------------------------------------------------------
+# --- commands --------------------------------------------------------------------------------------------------
 
 
 def start(change: ModeChange, command: Command) -> ModeChange:
-    """Let a plan be carried out; a second order changes nothing.
+    """Let a plan be carried out; a second command changes nothing.
 
     Raises:
         InvalidTransition: it was stopped, or the plan is too old.
@@ -206,7 +206,7 @@ def start(change: ModeChange, command: Command) -> ModeChange:
 
 
 def stop(change: ModeChange, command: Command) -> ModeChange:
-    """Send nothing more; what Azure has taken is followed to its end. A second order changes nothing.
+    """Send nothing more; what Azure has taken is followed to its end. A second command changes nothing.
 
     Raises:
         InvalidTransition: it has ended.

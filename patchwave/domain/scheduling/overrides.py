@@ -56,11 +56,11 @@ class ScheduleOverrides(Document):
         return self.model_copy(update={"pause": None})
 
     def skip_of(self, opening: datetime) -> Skip | None:
-        """The order to skip the occurrence that begins at that moment."""
+        """The command to skip the occurrence that begins at that moment."""
         return next((skip for skip in self.skips if skip.occurrence == opening), None)
 
     def skipping(self, skip: Skip, *, forget_before: datetime) -> Self:
-        """With this occurrence skipped; orders about occurrences before ``forget_before`` are of no use any more."""
+        """With this occurrence skipped; commands about occurrences before ``forget_before`` are of no use any more."""
         if self.skip_of(skip.occurrence):
             return self
         kept = [each for each in self.skips if each.occurrence >= forget_before]

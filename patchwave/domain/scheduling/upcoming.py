@@ -158,7 +158,7 @@ def next_run_window(
 
 
 def pending_skip(policy: Policy, controls: ScheduleOverrides, now: datetime) -> Skip | None:
-    """The order to skip a coming occurrence; one about a time that the schedule no longer has does not count."""
+    """The command to skip a coming occurrence; one about a time that the schedule no longer has does not count."""
     return next((skip for each in _ahead(policy, now) if (skip := controls.skip_of(each.at_utc))), None)
 
 

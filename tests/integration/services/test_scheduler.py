@@ -296,7 +296,7 @@ async def test_orders_that_cannot_be_read_count_as_a_pause(
     assert [run.policy for run in await start_due_policies(storage, engine, OPENS)] == ["weekly"]
     [(decision, why)] = await reasons(storage)
     assert decision == "paused"
-    assert "the stored orders of this policy cannot be read; resume it to start anew" in why
+    assert "the stored overrides of its schedule cannot be read; resume it to start anew" in why
     assert any("monthly" in line.getMessage() and line.exc_info for line in caplog.records)
     await storage.overrides.resume("monthly", actor="ann", reason="mended", at=OPENS)
     assert [run.policy for run in await start_due_policies(storage, engine, OPENS)] == ["monthly", "weekly"]
