@@ -160,8 +160,9 @@ class _Change:
             token=uuid.uuid4().hex,
             change_id=self._change_id,
             created_at=now(),
-            deadline_at=now() + _polls(MAX_CHANGE_POLLS) if last is None else last.deadline_at,
-            failure=last.failure if last is not None else "",
+            deadline_at=last.deadline_at
+            if last is not None and now() < last.deadline_at
+            else now() + _polls(MAX_CHANGE_POLLS),
         )
         if stored is None:
             is_first = (await storage.at_most_once.declare(guard)).token == guard.token
@@ -178,7 +179,9 @@ class _Change:
             submission = await manager.stop(machine_id, deallocate=deallocate)
         if submission.accepted:
             urls = {"async_url": submission.async_url, "location_url": submission.location_url}
-            await storage.at_most_once.save(guard.model_copy(update={"state": IntentState.ACCEPTED, **urls}))
+            earlier = last.failure if last is not None else ""
+            accepted = guard.model_copy(update={"state": IntentState.ACCEPTED, "failure": earlier, **urls})
+            await storage.at_most_once.save(accepted)
             return self._waiting(guard)
         failure = submission.failure or ArmFailure(status=0, message="Azure gave no answer")
         changes: dict[str, Any] = {

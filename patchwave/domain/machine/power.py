@@ -48,7 +48,8 @@ def next_step(
     if last is None and is_settled:
         return Next.SEND
     if now >= deadline:
-        return Next.FAIL
+        is_due = last is not None and is_settled and _was_interrupted(last) and last.created_at + settles_in < deadline
+        return Next.SEND if is_due else Next.FAIL
     if not is_settled:
         return Next.WAIT
     if last is None or last.state is IntentState.REFUSED:
@@ -57,6 +58,15 @@ def next_step(
         return Next.WAIT
     has_operation = last.state is IntentState.ACCEPTED and (last.async_url or last.location_url)
     return Next.FOLLOW if has_operation else Next.SEND
+
+
+def _was_interrupted(last: AtMostOnceRecord) -> bool:
+    """Whether the worker died between declaring the call and storing its response.
+
+    A worker that lives would have sent the call again before the deadline. The app was away for that long, which says
+    nothing about the machine. Where each call kills its worker, the last one is too late for this.
+    """
+    return last.state is IntentState.DECLARED and not last.failure
 
 
 def power_before(stored: str) -> Power:

@@ -12,6 +12,7 @@ from activities import power
 from activities.machine import preflight_machine
 from activities.power import restart_machine, start_machine, stop_machine
 from patchwave.domain.core.command import Command
+from patchwave.domain.core.documents import format_instant
 from patchwave.domain.core.outcome import Outcome, Reason
 from patchwave.domain.machine.at_most_once import AtMostOnceRecord, GuardedCall
 from patchwave.domain.machine.power import not_started, not_stopped
@@ -527,6 +528,29 @@ async def test_a_restart_of_an_execution_that_died_is_found(
     assert sent(azure, "power", "POST", one) == []
     monkeypatch.setattr(power, "now", lambda: at + timedelta(seconds=0.2))
     assert not (await ask(key)).accepted
+    assert len(sent(azure, "power", "POST", one)) == 1
+
+
+async def test_a_start_of_a_worker_that_died_is_sent_again_however_long_the_app_was_away(
+    azure: Simulator, storage: Storage
+) -> None:
+    one = azure.take(power="deallocated")
+    key = await prepare(storage, one, {})
+    await storage.machines.update(RUN_ID, key, Stage.WAITING, powered_on_by_run=True, power_state="deallocated")
+    at = datetime.now(UTC) - timedelta(hours=1)
+    await storage.at_most_once.declare(
+        AtMostOnceRecord(
+            run_id=RUN_ID,
+            machine_key=key,
+            call=GuardedCall.START,
+            token="of-the-dead",
+            change_id=format_instant(change(key).since),
+            created_at=at,
+            deadline_at=at + timedelta(minutes=15),
+        )
+    )
+    assert (await start(key)).accepted
+    await until_it_runs(azure, one)
     assert len(sent(azure, "power", "POST", one)) == 1
 
 

@@ -79,7 +79,7 @@ def test_an_operation_behind_a_bare_location_is_followed_too() -> None:
 @pytest.mark.parametrize("state", list(IntentState))
 @pytest.mark.parametrize("shown", [Power.RUNNING, Power.CHANGING, Power.UNKNOWN, Power.STOPPED])
 def test_a_change_fails_in_bounded_time(shown: Power, state: IntentState) -> None:
-    last = call(state, SETTLES)
+    last = call(state, SETTLES, failure="busy")
     assert next_step(shown, last, DEADLINE - timedelta(seconds=1), DEADLINE, SETTLES) is not Next.FAIL
     assert next_step(shown, last, DEADLINE, DEADLINE, SETTLES) is Next.FAIL
 
@@ -88,6 +88,24 @@ def test_a_change_that_was_never_sent_does_not_fail_for_being_late() -> None:
     """The storage may have been away for long since the change began."""
     assert next_step(Power.RUNNING, None, DEADLINE, DEADLINE, SETTLES) is Next.SEND
     assert next_step(Power.CHANGING, None, DEADLINE, DEADLINE, SETTLES) is Next.FAIL
+
+
+@pytest.mark.parametrize(
+    ("shown", "sent_before", "failure", "expected"),
+    [
+        (Power.RUNNING, SETTLES + timedelta(seconds=1), "", Next.SEND),
+        (Power.RUNNING, SETTLES, "", Next.FAIL),
+        (Power.RUNNING, SETTLES + timedelta(seconds=1), "Azure gave no answer", Next.FAIL),
+        (Power.CHANGING, SETTLES + timedelta(seconds=1), "", Next.FAIL),
+    ],
+    ids=["the app was away", "each call kills its worker", "a call without a response", "still changing"],
+)
+def test_a_call_of_a_worker_that_died_is_sent_again_after_the_deadline(
+    shown: Power, sent_before: timedelta, failure: str, expected: Next
+) -> None:
+    last = call(IntentState.DECLARED, NOW - DEADLINE + sent_before, failure=failure)
+    assert last.created_at == DEADLINE - sent_before
+    assert next_step(shown, last, DEADLINE + timedelta(hours=1), DEADLINE, SETTLES) is expected
 
 
 @pytest.mark.parametrize(
@@ -239,7 +257,7 @@ def test_a_stop_is_bounded_and_its_result_is_true(answers: list[tuple[str, bool]
             answer, is_taken = answers.pop(0) if answers else ("accepted", True)
             is_taken = is_taken and answer != "refused"
             state = {"accepted": IntentState.ACCEPTED, "refused": IntentState.REFUSED}.get(answer, IntentState.DECLARED)
-            last = call(state, url="").model_copy(update={"created_at": at})
+            last = call(state, url="", failure="no answer").model_copy(update={"created_at": at})
             last_sent = (seconds, answer, is_taken)
             if is_taken:
                 off_at = seconds + takes
