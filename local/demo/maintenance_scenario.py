@@ -1,6 +1,6 @@
 """``demo-maintenance``: one run of an Update Manager schedule with pre and post maintenance, then drift detection.
 
-Driven through the product's command and API (``patchwave.cli.local.demo_maintenance``). Facts about machines come from
+Driven through the product's command and API (``local.demo.maintenance_play``). Facts about machines come from
 the simulator's log, not from the app under test.
 """
 

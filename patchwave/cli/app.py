@@ -23,81 +23,55 @@ _PLAN, _RUN, _FLEET, _HERE = "Policies and plans", "Runs", "Fleet and Azure Upda
 class _Command(NamedTuple):
     """A command of the first level: its line in the list, and where its code is."""
 
-    help: str
     panel: str
+    help: str
     target: str
-    """Module and name of its `typer.Typer`."""
+    """Module (below ``patchwave.cli``) and name of its `typer.Typer`."""
     modules: tuple[str, ...] = ()
     """Modules that add commands to it."""
-    is_group: bool = True
 
 
 _COMMANDS = {
     "plan": _Command(
-        "Show what a run of a policy would do, from files or on the live fleet.",
-        _PLAN,
-        "patchwave.cli.plans.commands:plans",
-        is_group=False,
+        _PLAN, "Show what a run of a policy would do, from files or on the live fleet.", "plans.commands:plans"
     ),
     "policy": _Command(
-        "Keep and check policies: what is patched, when, and how carefully.",
         _PLAN,
-        "patchwave.cli.policies.commands:policies",
-        ("patchwave.cli.policies.schedule_commands", "patchwave.cli.policies.conversion_commands"),
+        "Keep and check policies: what is patched, when, and how carefully.",
+        "policies.commands:policies",
+        ("policies.schedule_commands", "policies.conversion_commands"),
     ),
     "schedule": _Command(
-        "See what a policy will do next, and what keeps it from running.",
-        _PLAN,
-        "patchwave.cli.policies.schedule_commands:schedules",
+        _PLAN, "See what a policy will do next, and what keeps it from running.", "policies.schedule_commands:schedules"
     ),
-    "freeze": _Command(
-        "Keep times in which nothing is patched.", _PLAN, "patchwave.cli.policies.schedule_commands:freezes"
-    ),
-    "run": _Command(
-        "Start, watch and control runs.",
-        _RUN,
-        "patchwave.cli.runs.commands:runs",
-        ("patchwave.cli.runs.control_commands",),
-    ),
-    "audit": _Command("See which calls the service refused.", _RUN, "patchwave.cli.audit_commands:audits"),
+    "freeze": _Command(_PLAN, "Keep times in which nothing is patched.", "policies.schedule_commands:freezes"),
+    "run": _Command(_RUN, "Start, watch and control runs.", "runs.commands:runs", ("runs.control_commands",)),
+    "audit": _Command(_RUN, "See which calls the service refused.", "audit_commands:audits"),
     "doctor": _Command(
+        _FLEET,
         "Find machines that are not patched, or patched twice, and the command that mends each.",
-        _FLEET,
-        "patchwave.cli.fleet.drift_command:drift",
-        is_group=False,
+        "fleet.drift_command:drift",
     ),
-    "fleet": _Command(
-        "See and change what patches the machines of a fleet.", _FLEET, "patchwave.cli.fleet.commands:fleet"
-    ),
+    "fleet": _Command(_FLEET, "See and change what patches the machines of a fleet.", "fleet.commands:fleet"),
     "maintenance": _Command(
-        "Keep the schedules of Azure Update Manager and their assignments.",
         _FLEET,
-        "patchwave.cli.maintenance.configuration_commands:maintenance",
-        ("patchwave.cli.maintenance.assignment_commands", "patchwave.cli.maintenance.run_commands"),
+        "Keep the schedules of Azure Update Manager and their assignments.",
+        "maintenance.configuration_commands:maintenance",
+        ("maintenance.assignment_commands", "maintenance.run_commands"),
     ),
     "demo": _Command(
-        "Plan and patch a sample fleet on this machine, without Azure.",
-        _HERE,
-        "patchwave.cli.local.demo_commands:rollout",
-        is_group=False,
+        _HERE, "Plan and patch a sample fleet on this machine, without Azure.", "local.demo_commands:rollout"
     ),
     "demo-stop": _Command(
-        "The same with a bad update: an error budget stops the run.",
-        _HERE,
-        "patchwave.cli.local.demo_commands:stop",
-        is_group=False,
+        _HERE, "The same with a bad update: an error budget stops the run.", "local.demo_commands:stop"
     ),
     "demo-maintenance": _Command(
-        "A schedule of Update Manager with Patchwave around it, and the doctor.",
         _HERE,
-        "patchwave.cli.local.demo_maintenance:scenario",
-        is_group=False,
+        "A schedule of Update Manager with Patchwave around it, and the doctor.",
+        "local.demo_commands:maintenance",
     ),
     "serve": _Command(
-        "Keep the whole product running on this machine, with a simulator of Azure.",
-        _HERE,
-        "patchwave.cli.local.serve_command:local",
-        is_group=False,
+        _HERE, "Keep the whole product running on this machine, with a simulator of Azure.", "local.serve_command:local"
     ),
 }
 
@@ -120,11 +94,12 @@ def _load(name: str) -> Any:
     """The command of the first level with this name, its code imported."""
     command = _COMMANDS[name]
     module, _, attribute = command.target.partition(":")
-    group = getattr(importlib.import_module(module), attribute)
+    group = getattr(importlib.import_module(f"patchwave.cli.{module}"), attribute)
     for module in command.modules:
-        importlib.import_module(module)
-    loaded = typer.main.get_group(group) if command.is_group else typer.main.get_command(group)
-    loaded.name = name
+        importlib.import_module(f"patchwave.cli.{module}")
+    # A group, or the only command of one without a name, which has a help of its own.
+    loaded = typer.main.get_group(group) if group.info.name else typer.main.get_command(group)
+    loaded.name, loaded.help = name, command.help if group.info.name else loaded.help
     return loaded
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from patchwave.cli.output import LimitOption
+from patchwave.cli.options import LimitOption
 from patchwave.cli.rendering import audit_table
 from patchwave.cli.service import Service, command
 
-audits = typer.Typer(name="audit", no_args_is_help=True, help="See who was not let in.")
+audits = typer.Typer(name="audit", no_args_is_help=True)
 
 
 @audits.callback()
@@ -19,5 +19,4 @@ def _group() -> None:
 @command(audits, "refused")
 def list_refused_calls(service: Service, limit: LimitOption = None) -> None:
     """List who was refused what and why, oldest first: one line for each hour, function, caller and reason."""
-    found = list(service.client.refused_calls(limit))
-    service.show(found, audit_table)
+    service.show(list(service.client.pages("audit", "refused", key="audit", limit=limit)), audit_table)

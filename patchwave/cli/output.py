@@ -1,8 +1,7 @@
-"""What the commands share: their common options, where they write, and which form they write."""
+"""Where commands write, and which form: tables for people, or JSON."""
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import sys
@@ -27,29 +26,6 @@ class OutputFormat(StrEnum):
 
 
 OutputOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="What to print.")]
-LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many; all by default.")]
-ReasonOption = Annotated[str, typer.Option("--reason", "-r", help="Why, for people and the audit log.")]
-NO_REASON = "requested on the command line"
-"""The reason that stands in the audit log for people who gave none, where none is asked for."""
-
-
-def _login_name() -> str:
-    try:
-        return getpass.getuser()
-    except OSError:
-        # No user is logged in: a container, a pipeline.
-        return ""
-
-
-ActorOption = Annotated[
-    str,
-    typer.Option(
-        "--actor",
-        default_factory=_login_name,
-        show_default="your login name",
-        help="Who asks, where the service does not know it.",
-    ),
-]
 
 
 def open_console(*, errors: bool = False) -> Console:
@@ -63,11 +39,7 @@ def open_console(*, errors: bool = False) -> Console:
 
 
 def show[Document](
-    output: OutputFormat,
-    document: Document,
-    view: Callable[[Document], RenderableType],
-    *,
-    soft_wrap: bool = False,
+    output: OutputFormat, document: Document, view: Callable[[Document], RenderableType], *, soft_wrap: bool = False
 ) -> None:
     """Print a document in the form that was asked for; the view is only built when it is.
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import cast
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -14,11 +14,12 @@ from rich.text import Text
 from patchwave.cli.json_fields import Json
 from patchwave.cli.output import plain
 
-_UNBOUNDED = 10_000
-"""Columns of a console in which nothing is broken."""
-
 _MIN_PROSE = 30
 """Columns in which sentences can still be read."""
+_GAP = 2
+
+type Cell = str | Callable[[Json], object]
+"""What a column shows of a row: the value under a key, or what a function makes of the row."""
 
 
 def new_table(*columns: str, right: Iterable[str] = ()) -> Table:
@@ -26,45 +27,97 @@ def new_table(*columns: str, right: Iterable[str] = ()) -> Table:
 
     What does not fit goes on in the next line: an ellipsis would hide the end of a name, where names differ.
     """
-    table = Table(box=None, header_style="bright_black", pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, header_style="bright_black", pad_edge=False, padding=(0, _GAP, 0, 0))
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     return table
 
 
-class FirstThatFits:
-    """A table where it fits the console, else the narrow form of the same.
+class Listing:
+    """A table with a line per row where it fits the console, else a few lines per row.
 
-    No cell may have to be broken, except in the columns of ``prose``, which only need room for a few words.
+    No cell of the table may have to be broken, except in columns of ``prose``, which only need room for a few words.
+    In the narrow form the columns of ``title`` (the first one by default) come first, then the others with their
+    headings (unless not ``labelled``), then each column of prose in lines of its own.
     """
 
-    def __init__(self, wide: Table, narrow: RenderableType, *, prose: Sequence[str] = ()) -> None:
-        self._wide = wide
-        self._narrow = narrow
-        self._prose = prose
+    def __init__(
+        self,
+        rows: Iterable[Json],
+        columns: Mapping[str, Cell],
+        *,
+        right: Sequence[str] = (),
+        prose: Sequence[str] = (),
+        title: Sequence[str] = (),
+        labelled: bool = True,
+    ) -> None:
+        self._columns = list(columns)
+        self._rows = [{heading: _cell(row, cell) for heading, cell in columns.items()} for row in rows]
+        self._right, self._prose, self._labelled = right, prose, labelled
+        self._title = title or self._columns[:1]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        unbounded = options.update(width=_UNBOUNDED)
-        needed = console.measure(self._wide, options=unbounded).maximum
-        for column in self._wide.columns:
-            if column.header in self._prose:
-                widest = max((console.measure(cell, options=unbounded).maximum for cell in column.cells), default=0)
-                needed -= max(0, widest - _MIN_PROSE)
-        yield self._wide if needed <= options.max_width else self._narrow
+        widths = [self._width(heading) for heading in self._columns]
+        if sum(widths) + _GAP * (len(widths) - 1) > options.max_width:
+            for row in self._rows:
+                yield from self._lines(row)
+            return
+        table = new_table(*self._columns, right=self._right)
+        for row in self._rows:
+            table.add_row(*row.values())
+        yield table
+
+    def _width(self, heading: str) -> int:
+        widest = max((row[heading].cell_len for row in self._rows), default=0)
+        return max(len(heading), min(widest, _MIN_PROSE) if heading in self._prose else widest)
+
+    def _lines(self, row: Mapping[str, Text]) -> Iterable[RenderableType]:
+        facts = [heading for heading in self._columns if heading not in (*self._title, *self._prose)]
+        label = "{} " if self._labelled else ""
+        yield _side_by_side(row[heading] for heading in self._title)
+        yield from (
+            Padding(line, (0, 0, 0, _GAP))
+            for line in (
+                _side_by_side(Text(label.format(heading)) + row[heading] for heading in facts if row[heading]),
+                *(row[heading] for heading in self._prose),
+            )
+            if line
+        )
 
 
-def entry(*lines: Iterable[Text]) -> RenderableType:
-    """One row of a table in its narrow form: the facts of each line side by side, all lines but the first indented."""
-    first, *others = [Text("  ").join(fact for fact in facts if fact) for facts in lines]
-    return Group(first, *(Padding(line, (0, 0, 0, 2)) for line in others if line))
+def _cell(row: Json, cell: Cell) -> Text:
+    value = row.get(cell) if isinstance(cell, str) else cell(row)
+    return value if isinstance(value, Text) else Text(in_words(value), overflow="fold")
 
 
-def new_grid() -> Table:
-    """Room for facts about one thing: a label and what it says, row by row."""
-    grid = Table.grid(padding=(0, 2))
+def _side_by_side(facts: Iterable[Text]) -> Text:
+    return Text(" " * _GAP).join(fact for fact in facts if fact)
+
+
+def moment_of(key: str) -> Callable[[Json], str]:
+    """A cell with the time under a key."""
+    return lambda row: moment(row.get(key))
+
+
+def last_of(key: str) -> Callable[[Json], str]:
+    """A cell with the last part of the ARM id under a key."""
+    return lambda row: str(row.get(key) or "").rpartition("/")[2]
+
+
+def facts_grid(facts: Mapping[str, object]) -> Table:
+    """Facts about one thing: a label and what it says, row by row; what says nothing is left out."""
+    grid = Table.grid(padding=(0, _GAP))
     grid.add_column(style="bright_black")
     grid.add_column(overflow="fold")
+    for label, value in facts.items():
+        if said := value if isinstance(value, Text) else Text(in_words(value)):
+            grid.add_row(plain(label), said)
     return grid
+
+
+def notes_of(document: Json) -> Text:
+    """The notes of a document, on one line."""
+    return Text(in_words(" ".join(cast("list[str]", document.get("notes") or []))), style="yellow", overflow="fold")
 
 
 def command_line(what: str, command: Json) -> Text:
@@ -121,12 +174,5 @@ def instant(text: object) -> datetime | None:
 
 def audit_table(lines: Iterable[Json]) -> RenderableType:
     """One line per entry of an audit log."""
-    table = new_table("at", "action", "actor", "detail")
-    for line in lines:
-        table.add_row(
-            moment(line.get("at")),
-            Text(plain(line.get("action", ""))),
-            Text(plain(line.get("actor", ""))),
-            Text(in_words(line.get("detail")), overflow="fold"),
-        )
-    return table
+    columns: dict[str, Cell] = {"at": moment_of("at"), "action": "action", "actor": "actor", "detail": "detail"}
+    return Listing(lines, columns, prose=["detail"], title=["at", "action", "actor"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,6 +26,8 @@ KeyOption = Annotated[
 ]
 _OUTPUT = ("output", OutputFormat.TABLE, OutputOption)
 _ADDRESS = (("url", DEFAULT_URL, UrlOption), ("key", "", KeyOption))
+
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 type Command = Callable[..., None]
 
@@ -63,19 +65,28 @@ def open_client(url: str, key: str) -> ApiClient:
 def command(group: typer.Typer, name: str, text: str = "", *, has_output: bool = True) -> Callable[[Command], Command]:
     """Register a function whose first parameter is a `Service`; --url, --key and --output stand in its place.
 
-    ``text`` is its help, by default the docstring. ``has_output``: whether the command has --output.
+    The fields of a dataclass among the other parameters are options too. ``text`` is the help, the docstring by
+    default. ``has_output``: whether the command has --output.
     """
 
     def register(function: Command) -> Command:
-        def call(*, url: str, key: str, output: OutputFormat = OutputFormat.TABLE, **options: Any) -> None:
+        _, *own = inspect.signature(function, eval_str=True).parameters.values()
+        groups = {each.name: each.annotation for each in own if is_dataclass(each.annotation)}
+
+        def call(*, url: str, key: str, **options: Any) -> None:
+            output = options.pop("output") if has_output else OutputFormat.TABLE
+            for parameter, kind in groups.items():
+                options[parameter] = kind(**{each.name: options.pop(each.name) for each in fields(kind)})
             with open_client(url, key) as client:
                 function(Service(client, output), **options)
 
-        _, *own = inspect.signature(function, eval_str=True).parameters.values()
-        keyword = inspect.Parameter.KEYWORD_ONLY
-        parameters = [each.replace(kind=keyword) for each in own]
+        parameters: list[inspect.Parameter] = []
+        for each in own:
+            options = groups.get(each.name)
+            parameters += inspect.signature(options, eval_str=True).parameters.values() if options else [each]
         for option, default, annotation in (_OUTPUT, *_ADDRESS) if has_output else _ADDRESS:
-            parameters.append(inspect.Parameter(option, keyword, default=default, annotation=annotation))
+            parameters.append(inspect.Parameter(option, _KEYWORD, default=default, annotation=annotation))
+        parameters = [each.replace(kind=_KEYWORD) for each in parameters]
         # What typer reads of a function.
         vars(call)["__signature__"] = inspect.Signature(parameters)
         call.__annotations__ = {each.name: each.annotation for each in parameters}

@@ -21,7 +21,9 @@ def test_refused_calls_are_read_page_by_page(patchwave: Patchwave, service: Serv
         JSONResponse({"audit": [second], "cursor": None}),
     ]
     output = " ".join(patchwave("audit", "refused").output.split())
-    assert "2026-12-01 10:00:00Z call_refused unknown function list_runs, status 401, why the request has no" in output
+    assert (
+        "2026-12-01 10:00:00Z call_refused unknown function list_runs, status 401, reason the request has no" in output
+    )
     assert "ben@example.org function put_policy, status 403" in output
     asked = service.asked("GET", "/api/audit/refused")
     assert [each["query"].get("cursor") for each in asked] == [None, "x"]

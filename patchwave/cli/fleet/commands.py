@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,73 +17,65 @@ import typer
 from patchwave.cli.errors import ExitCode
 from patchwave.cli.fleet.views import change_view, changes_table, eligibility_view, modes_view
 from patchwave.cli.json_fields import Json, counts
-from patchwave.cli.output import NO_REASON, ActorOption, LimitOption, ReasonOption
-from patchwave.cli.policies.schedule_commands import tag_values
+from patchwave.cli.options import NO_REASON, ActorOption, LimitOption, ReasonOption, tag_values
 from patchwave.cli.rendering import audit_table
 from patchwave.cli.service import Service, command
 
 if TYPE_CHECKING:
     from patchwave.cli.client import ApiClient
 
-fleet = typer.Typer(name="fleet", no_args_is_help=True, help="See and change what patches the machines of a fleet.")
+fleet = typer.Typer(name="fleet", no_args_is_help=True)
 changes = typer.Typer(name="mode-change", no_args_is_help=True, help="Follow and control changes of patch modes.")
 fleet.add_typer(changes)
 
-SubscriptionOption = Annotated[list[str] | None, typer.Option("--subscription", help="Only of these; repeatable.")]
-GroupOption = Annotated[list[str] | None, typer.Option("--resource-group", "-g", help="Only of these; repeatable.")]
-LocationOption = Annotated[list[str] | None, typer.Option("--location", help="Only of these regions; repeatable.")]
-SystemOption = Annotated[list[str] | None, typer.Option("--os", help="Windows or Linux.")]
-MachineOption = Annotated[list[str] | None, typer.Option("--machine", help="ARM id of a machine; repeatable.")]
-ChangeArgument = Annotated[str, typer.Argument(metavar="CHANGE", help="Id of the change.")]
+_PATH = ("fleet", "mode-changes")
 _POLL_SECONDS = 2.0
 _NEEDS_PERSON = ("refused", "failed", "unknown")
 
-
-@command(fleet, "modes")
-def show_modes(
-    service: Service,
-    subscription: SubscriptionOption = None,
-    group: GroupOption = None,
-    location: LocationOption = None,
-    system: SystemOption = None,
-    machine: MachineOption = None,
-    patched_by: Annotated[
-        list[str] | None,
-        typer.Option("--patched-by", help="schedule, platform, operating_system, policy, none or unknown; repeatable."),
-    ] = None,
-    limit: LimitOption = None,
-) -> None:
-    """List what each machine is set to, what will patch it and when, and whether nothing will."""
-    asked = _query(subscription, group, location, system, machine, limit) | _listed(patchedBy=patched_by)
-    found = service.client.fleet_modes(asked)
-    service.show(found, modes_view)
+ChangeArgument = Annotated[str, typer.Argument(metavar="CHANGE", help="Id of the change.")]
 
 
-@command(fleet, "eligibility")
-def show_eligibility(
-    service: Service,
-    subscription: SubscriptionOption = None,
-    group: GroupOption = None,
-    location: LocationOption = None,
-    system: SystemOption = None,
-    machine: MachineOption = None,
-    limit: LimitOption = None,
-) -> None:
-    """List the machines that Azure's guest patching does not take, and why not."""
-    found = service.client.fleet_eligibility(_query(subscription, group, location, system, machine, limit))
-    service.show(found, eligibility_view)
+@dataclass(frozen=True)
+class Selection:
+    """The options that select machines of the fleet."""
+
+    subscription: Annotated[list[str] | None, typer.Option("--subscription", help="Only of these; repeatable.")] = None
+    group: Annotated[list[str] | None, typer.Option("--resource-group", "-g", help="Only of these; repeatable.")] = None
+    location: Annotated[list[str] | None, typer.Option("--location", help="Only of these regions; repeatable.")] = None
+    system: Annotated[list[str] | None, typer.Option("--os", help="Windows or Linux.")] = None
+    machine: Annotated[list[str] | None, typer.Option("--machine", help="ARM id of a machine; repeatable.")] = None
+
+    def query(self, limit: int | None) -> dict[str, str]:
+        """The selection, and how many machines at most, as a query."""
+        asked = {
+            "subscription": self.subscription,
+            "resourceGroup": self.group,
+            "location": self.location,
+            "osType": self.system,
+            "machine": self.machine,
+        }
+        return {name: ",".join(values or []) for name, values in asked.items()} | {"limit": str(limit or "")}
+
+    def scope(self, tag: list[str] | None) -> Json:
+        """The selection as the scope of a change."""
+        scope: Json = {
+            "subscriptions": self.subscription or [],
+            "resourceGroups": self.group or [],
+            "locations": self.location or [],
+            "osTypes": self.system or [],
+            "machineIds": self.machine or [],
+        }
+        return scope | ({"tags": {"values": tag_values(tag)}} if tag else {})
 
 
-@command(fleet, "set-mode")
-def set_mode(
-    service: Service,
-    actor: ActorOption,
-    mode: Annotated[
-        str, typer.Option("--mode", help="AutomaticByPlatform, AutomaticByOS, Manual or ImageDefault.")
-    ] = "",
-    assessment_mode: Annotated[
-        str, typer.Option("--assessment-mode", help="AutomaticByPlatform or ImageDefault.")
-    ] = "",
+@dataclass(frozen=True)
+class ModeOptions:
+    """The options that say what a change sets, and how carefully."""
+
+    mode: Annotated[str, typer.Option("--mode", help="AutomaticByPlatform, AutomaticByOS, Manual or ImageDefault.")] = (
+        ""
+    )
+    assessment_mode: Annotated[str, typer.Option("--assessment-mode", help="AutomaticByPlatform or ImageDefault.")] = ""
     bypass: Annotated[
         bool | None,
         typer.Option(
@@ -89,18 +83,48 @@ def set_mode(
             help="Leave the machines to schedules and to Patchwave, or to Azure's automatic patching.",
             show_default=False,
         ),
+    ] = None
+    max_concurrent: Annotated[int, typer.Option("--max-concurrent", min=1, max=100, help="Machines at a time.")] = 20
+    max_failures: Annotated[int, typer.Option("--max-failures", min=1, max=100_000, help="End after so many.")] = 10
+
+    def request(self) -> Json:
+        """The part of the request that says so."""
+        settings = {"patchMode": self.mode or None, "assessmentMode": self.assessment_mode or None}
+        limits = {"maxConcurrent": self.max_concurrent, "maxFailures": self.max_failures}
+        return {**settings, "bypass": self.bypass, **limits}
+
+
+@command(fleet, "modes")
+def show_modes(
+    service: Service,
+    machines: Selection,
+    patched_by: Annotated[
+        list[str] | None,
+        typer.Option("--patched-by", help="schedule, platform, operating_system, policy, none or unknown; repeatable."),
     ] = None,
-    subscription: SubscriptionOption = None,
-    group: GroupOption = None,
-    location: LocationOption = None,
-    system: SystemOption = None,
-    machine: MachineOption = None,
+    limit: LimitOption = None,
+) -> None:
+    """List what each machine is set to, what will patch it and when, and whether nothing will."""
+    asked = machines.query(limit) | {"patchedBy": ",".join(patched_by or [])}
+    service.show(service.client.get("fleet", "modes", slow=True, **asked), modes_view)
+
+
+@command(fleet, "eligibility")
+def show_eligibility(service: Service, machines: Selection, limit: LimitOption = None) -> None:
+    """List the machines that Azure's guest patching does not take, and why not."""
+    service.show(service.client.get("fleet", "eligibility", slow=True, **machines.query(limit)), eligibility_view)
+
+
+@command(fleet, "set-mode")
+def set_mode(
+    service: Service,
+    actor: ActorOption,
+    modes: ModeOptions,
+    machines: Selection,
     tag: Annotated[
         list[str] | None,
         typer.Option("--tag", metavar="NAME=VALUE", help="Only machines with all of these tags; repeatable."),
     ] = None,
-    max_concurrent: Annotated[int, typer.Option("--max-concurrent", min=1, max=100, help="Machines at a time.")] = 20,
-    max_failures: Annotated[int, typer.Option("--max-failures", min=1, max=100_000, help="End after so many.")] = 10,
     reason: ReasonOption = NO_REASON,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Carry it out without asking.")] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it has ended.")] = True,
@@ -109,37 +133,18 @@ def set_mode(
 
     Exits with 1 when a machine was refused, failed, or ended unclearly.
     """
-    scope: Json = {
-        "subscriptions": subscription or [],
-        "resourceGroups": group or [],
-        "locations": location or [],
-        "osTypes": system or [],
-        "machineIds": machine or [],
-    }
-    if tag:
-        scope["tags"] = {"values": tag_values(tag)}
-    settings: Json = {"patchMode": mode or None, "assessmentMode": assessment_mode or None, "bypass": bypass}
-    limits: Json = {"maxConcurrent": max_concurrent, "maxFailures": max_failures, "reason": reason, "actor": actor}
-    change = service.client.plan_mode_change({"scope": scope, **settings, **limits})
-    name = str(change.get("id", ""))
-    is_asked = not (service.prints_json or yes) and bool(change.get("toChange")) and sys.stdin.isatty()
-    if is_asked:
-        service.show(change, lambda _: change_view(change, service.client.mode_change_machines(name)))
-    if change.get("toChange") and (yes or (is_asked and typer.confirm("Carry it out?"))):
-        change = service.client.send_mode_change_command(name, "start", reason, actor)
-        change = _wait(service.client, name) if wait else change
-    shown = [] if service.prints_json else list(service.client.mode_change_machines(name))
-    service.show(change, lambda _: change_view(change, shown))
-    if change.get("state") == "planned" and change.get("toChange"):
-        typer.echo(f"nothing is changed yet; carry it out with: patchwave fleet mode-change start {name}", err=True)
-    _exit(change)
+    request = {"scope": machines.scope(tag), **modes.request(), "reason": reason, "actor": actor}
+    planned = service.client.post(*_PATH, json=request, slow=True)
+    if planned.get("toChange") and (yes or _is_confirmed(service, planned)):
+        _end(service, _start(service.client, str(planned["id"]), reason, actor, wait=wait))
+    else:
+        _end(service, planned)
 
 
 @command(changes, "list")
 def list_changes(service: Service, limit: LimitOption = None) -> None:
     """List changes, newest first."""
-    found = list(service.client.mode_changes(limit))
-    service.show(found, changes_table)
+    service.show(list(service.client.pages(*_PATH, key="changes", limit=limit)), changes_table)
 
 
 @command(changes, "show")
@@ -150,8 +155,8 @@ def show_change(
     limit: LimitOption = None,
 ) -> None:
     """Show a change with its machines."""
-    change = service.client.mode_change(name)
-    machines = list(service.client.mode_change_machines(name, end, limit))
+    change = service.client.get(*_PATH, name)
+    machines = list(_machines(service.client, name, end, limit))
     service.show({**change, "machineChanges": machines}, lambda _: change_view(change, machines))
 
 
@@ -164,8 +169,7 @@ def start_change(
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")] = False,
 ) -> None:
     """Carry out a change that was planned; a repeated call resumes one whose worker was lost."""
-    change = service.client.send_mode_change_command(name, "start", reason, actor)
-    change = _wait(service.client, name) if wait else change
+    change = _start(service.client, name, reason, actor, wait=wait)
     service.show(change, change_view)
     _exit(change)
 
@@ -173,23 +177,43 @@ def start_change(
 @command(changes, "stop")
 def stop_change(service: Service, name: ChangeArgument, actor: ActorOption, reason: ReasonOption = NO_REASON) -> None:
     """Ask Azure for nothing more; what it has taken is followed to its end."""
-    change = service.client.send_mode_change_command(name, "stop", reason, actor)
-    service.show(change, change_view)
+    service.show(service.client.post(*_PATH, name, "stop", json={"reason": reason, "actor": actor}), change_view)
 
 
 @command(changes, "audit")
 def audit_change(service: Service, name: ChangeArgument, limit: LimitOption = None) -> None:
     """List who planned, started and stopped a change, oldest first."""
-    found = list(service.client.mode_change_audit(name, limit))
-    service.show(found, audit_table)
+    service.show(service.client.audit(*_PATH, name, limit=limit), audit_table)
 
 
-def _wait(client: ApiClient, name: str) -> Json:
-    while True:
-        change = client.mode_change(name)
-        if change.get("endedAt"):
-            return change
+def _machines(client: ApiClient, name: str, end: str = "", limit: int | None = None) -> Iterator[Json]:
+    return client.pages(*_PATH, name, "machines", key="machines", limit=limit, end=end)
+
+
+def _is_confirmed(service: Service, planned: Json) -> bool:
+    """Show a planned change at a terminal, and ask whether to carry it out."""
+    if service.prints_json or not sys.stdin.isatty():
+        return False
+    service.show(planned, lambda _: change_view(planned, _machines(service.client, str(planned["id"]))))
+    return typer.confirm("Carry it out?")
+
+
+def _start(client: ApiClient, name: str, reason: str, actor: str, *, wait: bool) -> Json:
+    """Start a planned change, and wait until it has ended if that is asked for."""
+    change = client.post(*_PATH, name, "start", json={"reason": reason, "actor": actor})
+    while wait and not (change := client.get(*_PATH, name)).get("endedAt"):
         time.sleep(_POLL_SECONDS)
+    return change
+
+
+def _end(service: Service, change: Json) -> None:
+    """Show a change with its machines, and how to carry it out where that is still to be done."""
+    name = str(change.get("id", ""))
+    machines = [] if service.prints_json else list(_machines(service.client, name))
+    service.show(change, lambda _: change_view(change, machines))
+    if change.get("state") == "planned" and change.get("toChange"):
+        typer.echo(f"nothing is changed yet; carry it out with: patchwave fleet mode-change start {name}", err=True)
+    _exit(change)
 
 
 def _exit(change: Json) -> None:
@@ -197,19 +221,3 @@ def _exit(change: Json) -> None:
     ends = counts(change, "countsByEnd")
     if any(ends.get(end) for end in _NEEDS_PERSON):
         raise typer.Exit(ExitCode.NEEDS_PERSON)
-
-
-def _query(
-    subscription: list[str] | None,
-    group: list[str] | None,
-    location: list[str] | None,
-    system: list[str] | None,
-    machine: list[str] | None,
-    limit: int | None,
-) -> dict[str, str]:
-    found = _listed(subscription=subscription, resourceGroup=group, location=location, osType=system, machine=machine)
-    return found | ({"limit": str(limit)} if limit else {})
-
-
-def _listed(**lists: list[str] | None) -> dict[str, str]:
-    return {name: ",".join(values) for name, values in lists.items() if values}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, cast
 
 import typer
@@ -11,7 +12,7 @@ from rich.text import Text
 from patchwave.cli.errors import ExitCode
 from patchwave.cli.json_fields import Json, items, part
 from patchwave.cli.output import plain
-from patchwave.cli.rendering import moment
+from patchwave.cli.rendering import moment, number_of
 from patchwave.cli.service import Service, command
 
 drift = typer.Typer(add_completion=False)
@@ -40,7 +41,8 @@ def doctor(
 
     Exits with 1 when there are findings.
     """
-    report = service.client.doctor(kinds or [], subject, stale_days)
+    asked = {"kind": ",".join(kinds or []), "subject": subject, "staleDays": str(stale_days)}
+    report = service.client.get("fleet", "doctor", slow=True, **asked)
     service.show(report, lambda _: doctor_view(report, None if whole else MAX_SHOWN), soft_wrap=True)
     if items(report, "findings"):
         raise typer.Exit(ExitCode.NEEDS_PERSON)
@@ -63,28 +65,16 @@ def doctor_view(report: Json, most: int | None = None) -> RenderableType:
 
 def _summary(report: Json) -> Text:
     counts = cast("dict[str, int]", part(report, "findingsByKind"))
-    looked = f"{_count(report.get('machines', 0), 'machine')}, {_count(report.get('configurations', 0), 'schedule')}"
-    line = Text(f"{moment(report.get('at'))}  {plain(looked)}: ")
+    machines, schedules = report.get("machines", 0), report.get("configurations", 0)
+    line = Text(f"{moment(report.get('at'))}  {number_of(machines, 'machine')}, {number_of(schedules, 'schedule')}: ")
     if not counts:
         return line.append("nothing is wrong", style="green")
-    return line.append(_count(sum(counts.values()), "finding"), style="yellow")
+    return line.append(number_of(sum(counts.values()), "finding"), style="yellow")
 
 
-def _count(number: object, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _lines(findings: list[Json]) -> list[RenderableType]:
+def _lines(findings: list[Json]) -> Iterator[RenderableType]:
     """Three lines for each finding. A fix is one line however long it is, so that it can be copied and piped."""
-    lines: list[RenderableType] = []
     for finding in findings:
-        lines += [
-            Text(_name(finding)),
-            Text(f"  {plain(finding.get('evidence', ''))}"),
-            Text(f"  {plain(finding.get('fix', ''))}", style="cyan"),
-        ]
-    return lines
-
-
-def _name(finding: Json) -> str:
-    return plain(finding.get("subject", "")).rpartition("/")[2]
+        yield Text(plain(finding.get("subject", "")).rpartition("/")[2])
+        yield Text(f"  {plain(finding.get('evidence', ''))}")
+        yield Text(f"  {plain(finding.get('fix', ''))}", style="cyan")

@@ -10,17 +10,7 @@ from rich.text import Text
 
 from patchwave.cli.json_fields import Json, by_name, items, part
 from patchwave.cli.output import plain
-from patchwave.cli.rendering import (
-    FirstThatFits,
-    command_line,
-    entry,
-    facts_in_words,
-    in_words,
-    moment,
-    new_grid,
-    new_table,
-    number_of,
-)
+from patchwave.cli.rendering import Cell, Listing, command_line, facts_grid, facts_in_words, in_words, moment, number_of
 
 _STYLES = {
     "none": "bold red",
@@ -35,91 +25,94 @@ _STYLES = {
 
 def modes_view(found: Json) -> RenderableType:
     """One line for each machine, or a few where it does not fit, and the fleet in numbers."""
-    table = new_table("machine", "system", "patch mode", "assessment", "bypass", "agent", "image", "patched by", "why")
-    narrow: list[RenderableType] = []
-    for machine in sorted(items(found, "machines"), key=by_name):
-        settings = part(machine, "settings")
-        name = Text(plain(machine.get("name", "")))
-        system = Text(plain(machine.get("osType", "")))
-        mode = Text(plain(settings.get("patchMode") or "?"))
-        assessment = Text(plain(settings.get("assessmentMode") or "?"))
-        bypass = in_words(settings.get("bypass"))
-        agent = Text(plain(machine.get("agentVersion") or "?"))
-        image = Text(plain(_image(machine)), overflow="fold")
-        patched_by = _word(machine.get("patchedBy"))
-        why = Text(plain(machine.get("sentence", "")), overflow="fold")
-        table.add_row(name, system, mode, assessment, bypass, agent, image, patched_by, why)
-        facts = Text(f"{mode}, assessment {assessment}, bypass {bypass or '?'}, agent {agent}")
-        narrow.append(entry([name, system, patched_by], [facts], [image], [why]))
+    columns: dict[str, Cell] = {
+        "machine": "name",
+        "system": "osType",
+        "patch mode": lambda machine: part(machine, "settings").get("patchMode") or "?",
+        "assessment": lambda machine: part(machine, "settings").get("assessmentMode") or "?",
+        "bypass": lambda machine: in_words(part(machine, "settings").get("bypass")) or "?",
+        "agent": _agent,
+        "image": _image,
+        "patched by": lambda machine: _word(machine.get("patchedBy")),
+        "why": "sentence",
+    }
     counts = part(found, "counts")
     summary = Text(f"{number_of(counts.get('machines', 0), 'machine')}: {facts_in_words(part(counts, 'byPatcher'))}")
     if counts.get("mistakes"):
         summary.append(f"; on {counts['mistakes']} of them a schedule fails", style="bold red")
     notes = [Text(plain(note), style="yellow") for note in cast("list[object]", found.get("notes") or [])]
-    return Group(FirstThatFits(table, Group(*narrow), prose=["image", "why"]), Text(), summary, *notes)
+    machines = sorted(items(found, "machines"), key=by_name)
+    listing = Listing(machines, columns, title=["machine", "system", "patched by"], prose=["image", "why"])
+    return Group(listing, Text(), summary, *notes)
 
 
 def eligibility_view(found: Json) -> RenderableType:
     """Who is not eligible and why."""
-    table = new_table("machine", "system", "image", "agent", "why not")
-    for machine in sorted(items(found, "ineligible"), key=by_name):
-        sentences = [plain(each.get("sentence", "")) for each in items(part(machine, "eligibility"), "obstacles")]
-        table.add_row(
-            Text(plain(machine.get("name", ""))),
-            Text(plain(machine.get("osType", ""))),
-            Text(plain(_image(machine)), overflow="fold"),
-            Text(plain(machine.get("agentVersion") or "?")),
-            Text(" ".join(sentences), overflow="fold"),
-        )
+    columns: dict[str, Cell] = {
+        "machine": "name",
+        "system": "osType",
+        "image": _image,
+        "agent": _agent,
+        "why not": _obstacles,
+    }
     line = (
         f"{found.get('eligible', 0)} of {found.get('machines', 0)} machines are eligible, by the table of images as"
         f" read on {plain(found.get('tableReadOn', ''))}"
     )
     unknown = found.get("unknown")
     more = f"; of {unknown} of them Azure does not tell everything" if unknown else ""
-    return Group(table, Text(), Text(line + more))
+    machines = sorted(items(found, "ineligible"), key=by_name)
+    return Group(Listing(machines, columns, prose=["image", "why not"]), Text(), Text(line + more))
 
 
 def change_view(change: Json, machines: Iterable[Json] = ()) -> RenderableType:
     """A change, and its machines where there are any."""
-    grid = new_grid()
-    grid.add_row("change", Text(plain(change.get("id", ""))))
-    grid.add_row(
-        "state", Text(" ".join(filter(None, (plain(change.get("state", "")), plain(change.get("message", ""))))))
-    )
-    grid.add_row("sets", Text(facts_in_words(part(change, "wanted"))))
-    grid.add_row("machines", Text(f"{change.get('machines', 0)}, {change.get('toChange', 0)} to change"))
-    grid.add_row("ended", Text(facts_in_words(part(change, "countsByEnd")) or "none"))
-    for what in ("planned", "started", "stopped"):
-        if command := part(change, what):
-            grid.add_row(what, command_line("", command))
-    table = new_table("machine", "system", "before", "end", "why")
-    for machine in sorted(machines, key=by_name):
-        before = part(machine, "before")
-        table.add_row(
-            Text(plain(machine.get("name", ""))),
-            Text(plain(machine.get("osType", ""))),
-            Text(plain(before.get("patchMode") or "?") + (", bypass" if before.get("bypass") else "")),
-            _word(machine.get("end") or "to change"),
-            Text(plain(machine.get("message") or machine.get("note") or ""), overflow="fold"),
-        )
-    return Group(grid, Text(), table) if table.rows else grid
+    facts: dict[str, object] = {
+        "change": change.get("id"),
+        "state": f"{change.get('state', '')} {change.get('message', '')}".strip(),
+        "sets": part(change, "wanted"),
+        "machines": f"{change.get('machines', 0)}, {change.get('toChange', 0)} to change",
+        "ended": facts_in_words(part(change, "countsByEnd")) or "none",
+    }
+    facts |= {
+        what: command_line("", command) for what in ("planned", "started", "stopped") if (command := part(change, what))
+    }
+    columns: dict[str, Cell] = {
+        "machine": "name",
+        "system": "osType",
+        "before": _before,
+        "end": lambda machine: _word(machine.get("end") or "to change"),
+        "why": lambda machine: machine.get("message") or machine.get("note"),
+    }
+    grid, listed = facts_grid(facts), sorted(machines, key=by_name)
+    return Group(grid, Text(), Listing(listed, columns, title=["machine", "end"], prose=["why"])) if listed else grid
 
 
 def changes_table(changes: Iterable[Json]) -> RenderableType:
     """One line for each change."""
-    table = new_table("change", "state", "planned", "actor", "machines", "ended", right=["machines"])
-    for change in changes:
-        planned = part(change, "planned")
-        table.add_row(
-            Text(plain(change.get("id", ""))),
-            Text(plain(change.get("state", ""))),
-            moment(planned.get("at")),
-            Text(plain(planned.get("actor", ""))),
-            str(change.get("machines", 0)),
-            Text(facts_in_words(part(change, "countsByEnd"))),
-        )
-    return table
+    columns: dict[str, Cell] = {
+        "change": "id",
+        "state": "state",
+        "planned": lambda change: moment(part(change, "planned").get("at")),
+        "actor": lambda change: part(change, "planned").get("actor"),
+        "machines": "machines",
+        "ended": "countsByEnd",
+    }
+    return Listing(changes, columns, right=["machines"])
+
+
+def _agent(machine: Json) -> object:
+    return machine.get("agentVersion") or "?"
+
+
+def _before(machine: Json) -> str:
+    before = part(machine, "before")
+    return f"{before.get('patchMode') or '?'}{', bypass' if before.get('bypass') else ''}"
+
+
+def _obstacles(machine: Json) -> str:
+    obstacles = items(part(machine, "eligibility"), "obstacles")
+    return " ".join(str(each.get("sentence", "")) for each in obstacles)
 
 
 def _image(machine: Json) -> str:

@@ -1,4 +1,4 @@
-"""``patchwave demo`` and ``patchwave demo-stop``: a plan, then a rollout on this machine, all by itself."""
+"""``patchwave demo``, ``demo-stop`` and ``demo-maintenance``: on this machine, all by themselves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from patchwave.cli.runs.watch import watch
 if TYPE_CHECKING:
     from local.demo.scenario import Demonstration
 
-rollout, stop = typer.Typer(add_completion=False), typer.Typer(add_completion=False)
+rollout, stop, maintenance = (typer.Typer(add_completion=False) for _ in range(3))
 _BY = "the demonstration"
 
 
@@ -42,6 +42,14 @@ def demo_stop() -> None:
     _demonstrate(STOP)
 
 
+@maintenance.command("demo-maintenance")
+def demo_maintenance() -> None:
+    """Schedule, prepare, patch and copy the results on this machine; then find and mend what silently goes wrong."""
+    from local.demo.maintenance_play import play
+
+    play()
+
+
 def _demonstrate(scene: Demonstration) -> None:
     from local.demo.scenario import ROOT, Report
 
@@ -52,11 +60,11 @@ def _demonstrate(scene: Demonstration) -> None:
         scene.prepare(stack)
         client.apply_policy(scene.policy["name"], scene.policy)
         console.print("\nThe plan, before anything runs:\n")
-        show_plan(client.plan_dry_run({"policy": scene.policy["name"]}), stack.url, PlanOutput.TABLE)
+        show_plan(client.post("plans", json={"policy": scene.policy["name"]}, slow=True), stack.url, PlanOutput.TABLE)
         console.print("\nThe run:\n")
         run_id = client.start_run({"policy": scene.policy["name"], "mode": "patch"})["id"]
         run = watch(client, run_id, console, 0.5, _approver(client, console))
-        plan = client.run_plan(run_id)
+        plan = client.get("runs", run_id, "plan", slow=True)
         report = Report(run, list(client.machines(run_id)), plan, scene.installs(stack))
         report.write(scene.report)
     console.print(Group("", reasons_table(report.machines), ""))

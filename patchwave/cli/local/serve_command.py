@@ -38,8 +38,7 @@ def serve(
     ] = "",
     ca: Annotated[Path | None, typer.Option("--ca", exists=True, help="CA bundle of that Resource Manager.")] = None,
     fleet: Annotated[
-        Path | None,
-        typer.Option(exists=True, help="The simulator's fleet: JSON of az vm list, Resource Graph or ARM."),
+        Path | None, typer.Option(exists=True, help="The simulator's fleet: JSON of az vm list, Resource Graph or ARM.")
     ] = None,
     machines: Annotated[int | None, typer.Option(min=1, help="Make up a fleet of so many machines instead.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of what the simulator makes up.")] = 1,

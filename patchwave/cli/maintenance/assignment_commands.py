@@ -7,14 +7,26 @@ from typing import Annotated
 import typer
 
 from patchwave.cli.json_fields import Json
-from patchwave.cli.maintenance.configuration_commands import ConfigurationArgument, maintenance
+from patchwave.cli.maintenance.configuration_commands import maintenance
 from patchwave.cli.maintenance.views import assigned_line, assignments_table, removed_lines
-from patchwave.cli.output import NO_REASON, ActorOption, ReasonOption, print_json
-from patchwave.cli.policies.schedule_commands import tag_values
+from patchwave.cli.options import (
+    NO_REASON,
+    ActorOption,
+    ConfigurationArgument,
+    MatchAnyOption,
+    ReasonOption,
+    TagOption,
+    configuration_id,
+    given,
+    tag_values,
+)
+from patchwave.cli.output import print_json
 from patchwave.cli.service import Service, command
 
 assignments = typer.Typer(name="assignment", no_args_is_help=True, help="See and remove single assignments.")
 maintenance.add_typer(assignments)
+
+_PATH = ("maintenance", "assignments")
 
 MachineArgument = Annotated[str, typer.Argument(metavar="MACHINE", help="ARM id of the machine.")]
 
@@ -24,8 +36,7 @@ def assign(
     service: Service,
     configuration: ConfigurationArgument,
     resource: Annotated[
-        str,
-        typer.Argument(metavar="RESOURCE", help="ARM id of a machine, or of a subscription or group to look in."),
+        str, typer.Argument(metavar="RESOURCE", help="ARM id of a machine, or of a subscription or group to look in.")
     ],
     actor: ActorOption,
     name: Annotated[str, typer.Option("--name", help="Name of the assignment; made of the configuration's.")] = "",
@@ -40,11 +51,8 @@ def assign(
     group: Annotated[
         list[str] | None, typer.Option("--resource-group", "-g", help="Only machines of this group; repeatable.")
     ] = None,
-    tag: Annotated[
-        list[str] | None,
-        typer.Option("--tag", metavar="NAME=VALUE", help="Only machines with this tag; repeatable."),
-    ] = None,
-    match_any: Annotated[bool, typer.Option("--any", help="One of the tags is enough; otherwise all count.")] = False,
+    tag: TagOption = None,
+    match_any: MatchAnyOption = False,
 ) -> None:
     """Assign a configuration to a machine, or to whatever machines of a subscription or group match."""
     criteria: Json = {}
@@ -52,13 +60,10 @@ def assign(
         criteria = {"osTypes": os_type or [], "locations": location or [], "resourceGroups": group or []}
         if tag:
             criteria["tagSettings"] = {"tags": tag_values(tag), "filterOperator": "Any" if match_any else "All"}
-    request: Json = {"resourceId": resource, "name": name, "location": assignment_location}
-    if criteria:
-        request["filter"] = criteria
-    if all_machines:
-        request["allMachines"] = True
-    found = service.client.assign(configuration, request, actor)
-    service.show(found, assigned_line)
+    request: Json = {"configurationId": configuration_id(configuration), "resourceId": resource, "name": name}
+    request |= {"location": assignment_location} | given(filter=criteria, allMachines=all_machines)
+    assigned, _ = service.client.put(*_PATH, json=request, slow=True, actor=actor)
+    service.show(assigned, assigned_line)
 
 
 @command(maintenance, "unassign")
@@ -70,8 +75,8 @@ def unassign(
     reason: ReasonOption = NO_REASON,
 ) -> None:
     """Remove a machine from a configuration, under whatever names it is assigned to it."""
-    found = service.client.unassign(configuration, machine, reason, actor)
-    _show_removed(service, found)
+    asked = {"configuration": configuration_id(configuration), "machine": machine}
+    _show_removed(service, service.client.delete(*_PATH, slow=True, **asked, reason=reason, actor=actor))
 
 
 @command(assignments, "list")
@@ -83,8 +88,8 @@ def list_assignments(
     ] = "",
 ) -> None:
     """List what a machine is assigned to, directly and by dynamic scopes; or what a configuration is assigned to."""
-    found = service.client.assignments(machine=machine, configuration=configuration)
-    service.show(found, assignments_table)
+    identity = configuration and configuration_id(configuration)
+    service.show(service.client.get(*_PATH, slow=True, machine=machine, configuration=identity), assignments_table)
 
 
 @command(assignments, "delete")
@@ -95,8 +100,7 @@ def delete_assignment(
     reason: ReasonOption = NO_REASON,
 ) -> None:
     """Remove one assignment, of a machine (which may be gone) or of a dynamic scope."""
-    found = service.client.delete_assignment(assignment, reason, actor)
-    _show_removed(service, found)
+    _show_removed(service, service.client.delete(*_PATH, slow=True, assignment=assignment, reason=reason, actor=actor))
 
 
 def _show_removed(service: Service, found: Json) -> None:

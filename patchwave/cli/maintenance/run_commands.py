@@ -13,11 +13,13 @@ from rich.text import Text
 from patchwave.cli.errors import NotFoundError
 from patchwave.cli.json_fields import Json, by_name, part
 from patchwave.cli.maintenance.configuration_commands import maintenance
-from patchwave.cli.output import LimitOption, plain
-from patchwave.cli.rendering import in_words, moment, new_grid, new_table
+from patchwave.cli.options import LimitOption
+from patchwave.cli.output import plain
+from patchwave.cli.rendering import Cell, Listing, facts_grid, last_of, moment, moment_of
 from patchwave.cli.runs.commands import NEWEST
 from patchwave.cli.service import Service, command
 
+_PATH = ("maintenance", "runs")
 _NAMED = 5
 """Ids that one line names."""
 
@@ -28,8 +30,7 @@ maintenance.add_typer(runs)
 @command(runs, "list")
 def list_runs(service: Service, limit: LimitOption = None) -> None:
     """List maintenance runs, newest first."""
-    found = list(service.client.maintenance_runs(limit))
-    service.show(found, runs_table)
+    service.show(list(service.client.pages(*_PATH, key="runs", limit=limit)), runs_table)
 
 
 @command(runs, "show")
@@ -43,35 +44,31 @@ def show_run(
 ) -> None:
     """Show one maintenance run with its machines: pre maintenance, Update Manager's status, and the outcome."""
     if run == NEWEST:
-        newest = next(iter(service.client.maintenance_runs(1)), None)
+        newest = next(service.client.pages(*_PATH, key="runs", limit=1), None)
         if newest is None:
             raise NotFoundError("There is no maintenance run yet")
         run = str(newest["runId"])
-    found = service.client.maintenance_run(run)
-    found_machines = islice(service.client.maintenance_run_machines(run, status_mismatch=status_mismatch), limit)
-    machines = sorted(found_machines, key=by_name)
+    found = service.client.get(*_PATH, run)
+    only = "true" if status_mismatch else ""
+    rows = service.client.pages(*_PATH, run, "machines", key="machines", statusMismatch=only)
+    machines = sorted(islice(rows, limit), key=by_name)
     document = {"run": found, "machines": machines}
     service.show(document, lambda _: Group(run_facts(found), machines_table(machines)))
 
 
 def runs_table(found: Iterable[Json]) -> RenderableType:
     """One line per scheduled run."""
-    table = new_table(
-        "run", "configuration", "starts (UTC)", "state", "machines", "outcomes", "status mismatch",
-        right=("machines", "status mismatch"),
-    )  # fmt: skip
-    for each in found:
-        occurrence = part(each, "occurrence")
-        table.add_row(
-            Text(plain(each.get("runId", ""))),
-            Text(_name(occurrence)),
-            moment(occurrence.get("startsAt")),
-            Text(plain(each.get("state", ""))),
-            str(each.get("machines", 0)),
-            Text(in_words(each.get("countsByOutcome"))),
-            _alarming(occurrence.get("statusMismatches", 0)),
-        )
-    return table
+    columns: dict[str, Cell] = {
+        "run": "runId",
+        "configuration": last_of("configurationId"),
+        "starts (UTC)": moment_of("startsAt"),
+        "state": "state",
+        "machines": "machines",
+        "outcomes": "countsByOutcome",
+        "status mismatch": _status_mismatches,
+    }
+    rows = ({**part(each, "occurrence"), **each} for each in found)
+    return Listing(rows, columns, right=["machines", "status mismatch"])
 
 
 def run_facts(found: Json) -> RenderableType:
@@ -97,26 +94,24 @@ def run_facts(found: Json) -> RenderableType:
         "called done and not": occurrence.get("statusMismatches") or "",
         "passed over": _passed_over(occurrence),
     }
-    grid = new_grid()
-    for label, value in facts.items():
-        if said := in_words(value):
-            grid.add_row(label, Text(said))
-    return Group(Text(plain(found.get("runId", "")), style="bold"), grid)
+    return Group(Text(plain(found.get("runId", "")), style="bold"), facts_grid(facts))
 
 
 def machines_table(machines: Iterable[Json]) -> RenderableType:
     """One line per machine."""
-    table = new_table("machine", "before", "Azure says", "installed", "outcome", "message", right=("installed",))
-    for machine in machines:
-        table.add_row(
-            Text(plain(machine.get("name", ""))),
-            _before(machine),
-            Text(plain(machine.get("updateManagerStatus", ""))),
-            str(part(machine, "installation").get("installed", "")),
-            Text(plain(machine.get("outcome") or ""), style="bold red" if machine.get("statusMismatch") else ""),
-            Text(plain(machine.get("message", ""))),
-        )
-    return table
+    columns: dict[str, Cell] = {
+        "machine": "name",
+        "before": _before,
+        "Azure says": "updateManagerStatus",
+        "installed": lambda machine: part(machine, "installation").get("installed"),
+        "outcome": _outcome,
+        "message": "message",
+    }
+    return Listing(machines, columns, right=["installed"], title=["machine", "outcome"], prose=["message"])
+
+
+def _outcome(machine: Json) -> Text:
+    return Text(plain(machine.get("outcome") or ""), style="bold red" if machine.get("statusMismatch") else "")
 
 
 def _before(machine: Json) -> Text:
@@ -127,10 +122,6 @@ def _before(machine: Json) -> Text:
     return Text(", ".join(done) or ("ready" if machine.get("preTasksDone") else ""))
 
 
-def _name(occurrence: Json) -> str:
-    return plain(str(occurrence.get("configurationId", "")).rpartition("/")[2])
-
-
 def _passed_over(occurrence: Json) -> str:
     """The rows of Update Manager that are about no virtual machine, in words."""
     ids = [str(each) for each in cast("list[object]", occurrence.get("passedOver") or [])]
@@ -138,5 +129,6 @@ def _passed_over(occurrence: Json) -> str:
     return f"{len(ids)} rows about no virtual machine: {', '.join(ids[:_NAMED])}{more}" if ids else ""
 
 
-def _alarming(number: object) -> Text:
+def _status_mismatches(occurrence: Json) -> Text:
+    number = occurrence.get("statusMismatches", 0)
     return Text(str(number), style="bold red" if number else "bright_black")

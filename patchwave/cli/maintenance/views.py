@@ -10,66 +10,56 @@ from rich.text import Text
 
 from patchwave.cli.json_fields import Json, items, part
 from patchwave.cli.output import plain
-from patchwave.cli.rendering import in_words, moment, new_grid, new_table
+from patchwave.cli.rendering import Cell, Listing, facts_grid, in_words, last_of, moment, moment_of, notes_of
 
 
 def configurations_table(views: Iterable[Json]) -> RenderableType:
     """One line per configuration."""
-    table = new_table("configuration", "group", "recurs", "window", "next run (UTC)", "notes")
-    for view in views:
-        found = part(view, "configuration")
-        window = part(part(found, "properties"), "maintenanceWindow")
-        table.add_row(
-            Text(plain(found.get("name", ""))),
-            Text(_group(found.get("id"))),
-            Text(plain(window.get("recurEvery", ""))),
-            Text(_window(window)),
-            _next_run(view),
-            _notes(view),
-        )
-    return table
+    columns: dict[str, Cell] = {
+        "configuration": "name",
+        "group": lambda view: _group(view.get("id")),
+        "recurs": lambda view: view["window"].get("recurEvery"),
+        "window": lambda view: _window(view["window"]),
+        "next run (UTC)": _next_run,
+        "notes": notes_of,
+    }
+    rows = ({**view, **part(view, "configuration"), "window": _window_of(view)} for view in views)
+    return Listing(rows, columns, prose=["notes"])
 
 
 def configuration_view(view: Json) -> RenderableType:
     """All that one configuration says."""
     found = part(view, "configuration")
     properties = part(found, "properties")
-    window, patches = part(properties, "maintenanceWindow"), part(properties, "installPatches")
-    expiration = f", until {plain(window['expirationDateTime'])}" if window.get("expirationDateTime") else ""
+    window, patches = _window_of(view), part(properties, "installPatches")
+    expiration = f", until {window['expirationDateTime']}" if window.get("expirationDateTime") else ""
+    next_run = part(view, "nextRun")
     facts = {
         "id": found.get("id"),
         "location": found.get("location"),
         "tags": found.get("tags"),
-        "recurs": f"{plain(window.get('recurEvery', ''))} from {plain(window.get('startDateTime', ''))}{expiration}",
+        "recurs": f"{window.get('recurEvery', '')} from {window.get('startDateTime', '')}{expiration}",
         "window": _window(window),
         "next run": _next_run(view) or "none",
-        "cancel until": ""
-        if part(view, "nextRun").get("canceled")
-        else moment(part(view, "nextRun").get("cancelDeadline")),
+        "cancel until": "" if next_run.get("canceled") else moment(next_run.get("cancelDeadline")),
         "restarts": patches.get("rebootSetting"),
         "Windows": patches.get("windowsParameters"),
         "Linux": patches.get("linuxParameters"),
         "visibility": properties.get("visibility"),
         "patch mode": part(properties, "extensionProperties").get("InGuestPatchMode"),
     }
-    grid = new_grid()
-    for label, value in facts.items():
-        if said := in_words(value):
-            grid.add_row(label, Text(said))
-    return Group(Text(plain(found.get("name", "")), style="bold"), grid, _notes(view))
+    return Group(Text(plain(found.get("name", "")), style="bold"), facts_grid(facts), notes_of(view))
 
 
 def runs_view(found: Json) -> RenderableType:
     """One line per coming run."""
-    table = new_table("run", "starts (UTC)", "ends", "cancel until")
-    for run in items(found, "runs"):
-        table.add_row(
-            plain(run.get("run", "")),
-            moment(run.get("startsAt")),
-            moment(run.get("endsAt")),
-            "cancelled" if run.get("canceled") else moment(run.get("cancelDeadline")),
-        )
-    return Group(table, _notes(found))
+    columns: dict[str, Cell] = {
+        "run": "run",
+        "starts (UTC)": moment_of("startsAt"),
+        "ends": moment_of("endsAt"),
+        "cancel until": lambda run: "cancelled" if run.get("canceled") else moment(run.get("cancelDeadline")),
+    }
+    return Group(Listing(items(found, "runs"), columns), notes_of(found))
 
 
 def canceled_line(name: str, found: Json) -> str:
@@ -85,29 +75,27 @@ def canceled_line(name: str, found: Json) -> str:
 
 def assignments_table(found: Json) -> RenderableType:
     """One line per assignment."""
-    table = new_table("configuration", "assigned to", "filter", "next run (UTC)", "assignment", "notes")
-    for each in items(found, "assignments"):
-        assignment = part(each, "assignment")
-        table.add_row(
-            Text(_last(assignment.get("maintenanceConfigurationId"))),
-            Text(_last(assignment.get("resourceId"))),
-            Text(_filter(each, part(assignment, "filter")), overflow="fold"),
-            moment(each.get("nextRun")),
-            Text(plain(assignment.get("name", ""))),
-            _notes(each),
-        )
-    return Group(table, _notes(found))
+    columns: dict[str, Cell] = {
+        "configuration": last_of("maintenanceConfigurationId"),
+        "assigned to": last_of("resourceId"),
+        "filter": _filter,
+        "next run (UTC)": moment_of("nextRun"),
+        "assignment": "name",
+        "notes": notes_of,
+    }
+    rows = ({**each, **part(each, "assignment")} for each in items(found, "assignments"))
+    listing = Listing(rows, columns, title=["configuration", "assigned to"], prose=["filter", "notes"])
+    return Group(listing, notes_of(found))
 
 
 def assigned_line(found: Json) -> str:
     """What was assigned, in one line."""
     assignment = part(found, "assignment")
-    next_run = moment(found.get("nextRun")) or "never"
     matching = found.get("matching")
     machines = f" {matching:,} machine{'' if matching == 1 else 's'} now;" if isinstance(matching, int) else ""
-    return (
-        f"{_last(assignment.get('resourceId'))} has {_last(assignment.get('maintenanceConfigurationId'))}"
-        f" (assignment {plain(assignment.get('name', ''))});{machines} next run {next_run}"
+    return plain(
+        f"{last_of('resourceId')(assignment)} has {last_of('maintenanceConfigurationId')(assignment)}"
+        f" (assignment {assignment.get('name', '')});{machines} next run {moment(found.get('nextRun')) or 'never'}"
     )
 
 
@@ -121,29 +109,25 @@ def removed_lines(found: Json) -> str:
     return "\n".join(lines)
 
 
-def _notes(document: Json) -> Text:
-    return Text(plain(" ".join(cast("list[str]", document.get("notes") or []))), style="yellow", overflow="fold")
-
-
 def _next_run(view: Json) -> str:
     run = part(view, "nextRun")
     return moment(run.get("startsAt")) + (" (cancelled)" if run.get("canceled") else "")
 
 
+def _window_of(view: Json) -> Json:
+    return part(part(part(view, "configuration"), "properties"), "maintenanceWindow")
+
+
 def _window(window: Json) -> str:
-    return plain(f"{window.get('duration', '')} {window.get('timeZone', '')}".strip())
+    return f"{window.get('duration', '')} {window.get('timeZone', '')}".strip()
 
 
 def _group(identity: object) -> str:
     parts = str(identity).split("/")
-    return plain(parts[4]) if len(parts) > 4 else ""
+    return parts[4] if len(parts) > 4 else ""
 
 
-def _last(identity: object) -> str:
-    return plain(str(identity).rpartition("/")[2])
-
-
-def _filter(each: Json, criteria: Json) -> str:
-    if not each.get("dynamic"):
+def _filter(assignment: Json) -> str:
+    if not assignment.get("dynamic"):
         return ""
-    return in_words({name: value for name, value in criteria.items() if value}) or "all machines"
+    return in_words({name: value for name, value in part(assignment, "filter").items() if value}) or "all machines"

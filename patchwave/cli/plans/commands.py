@@ -15,8 +15,8 @@ import typer
 
 from patchwave.cli.errors import Detail, RefusedError
 from patchwave.cli.json_fields import Json
+from patchwave.cli.options import OverridesOption, read_input
 from patchwave.cli.output import open_console, plain, print_json
-from patchwave.cli.policy_files import merge_patch, read_policy
 from patchwave.cli.service import DEFAULT_URL, KeyOption, UrlOption, open_client
 
 if TYPE_CHECKING:
@@ -53,10 +53,7 @@ def plan(
         typer.Option("--fleet", help="Fleet file: JSON of az vm list, Resource Graph or ARM (- is standard input)."),
     ] = None,
     live: Annotated[bool, typer.Option("--live", help="Let the service plan for the fleet as it is now.")] = False,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="PATH=VALUE", help="Change a value of the policy for this plan; repeatable."),
-    ] = None,
+    overrides: OverridesOption = None,
     output: Annotated[PlanOutput, typer.Option("--output", "-o", help="What to print.")] = PlanOutput.TABLE,
     svg: Annotated[Path | None, typer.Option("--svg", help="Also draw the timeline into this file.")] = None,
     against: Annotated[
@@ -71,6 +68,8 @@ def plan(
         raise RefusedError("Give --fleet FILE to plan on this machine, or --live to let the service plan; not both")
     if str(fleet) == "-" and policy == "-":
         raise RefusedError("Only one of --fleet and --policy can be standard input")
+    from patchwave.cli.policy_files import merge_patch
+
     changes = merge_patch(overrides or [])
     earlier = _read_plan(against) if against is not None else None
     if fleet is None:
@@ -86,7 +85,7 @@ def _plan_offline(fleet_file: Path, policy_file: str, changes: Json) -> Plan:
     from patchwave.cli.plans.fleet_files import read_fleet
     from patchwave.domain.planning.dry_run import plan_dry_run
 
-    policy = _policy(policy_file, changes)
+    policy = _policy(Path(policy_file), changes)
     fleet = read_fleet(fleet_file, sys.stdin.buffer.read() if str(fleet_file) == "-" else None)
     draft = plan_dry_run(fleet.machines, policy, fleet.topology)
     errors = open_console(errors=True)
@@ -101,30 +100,32 @@ def _plan_offline(fleet_file: Path, policy_file: str, changes: Json) -> Plan:
 
 def _plan_live(policy: str, changes: Json, url: str, key: str) -> Plan:
     is_file = policy == "-" or policy.endswith(_POLICY_SUFFIXES)
-    request: Json = {"policy": _read_policy(policy) if is_file else policy}
+    request: Json = {"policy": _read_policy(Path(policy)) if is_file else policy}
     if changes:
         request["overrides"] = changes
     with open_client(url, key) as client:
-        return _understand(client.plan_dry_run(request), url)
+        return _understand_response(client.post("plans", json=request, slow=True), url)
 
 
 def show_plan(document: Json, url: str, output: PlanOutput, *, whole: bool = False) -> None:
     """Print a plan that the service at this address made or keeps."""
-    _show(_understand(document, url), None, output, whole=whole)
+    _show(_understand_response(document, url), None, output, whole=whole)
 
 
-def _understand(document: Json, url: str) -> Plan:
+def _understand(document: object, failure: str) -> Plan:
     from patchwave.domain.planning.plan import Plan
 
     try:
         return Plan.model_validate(document)
     except ValueError as error:
-        raise RefusedError(
-            f"{url} answered with a plan that this command cannot read: is it of another version?"
-        ) from error
+        raise RefusedError(failure) from error
 
 
-def _policy(file: str, changes: Json) -> Policy:
+def _understand_response(document: Json, url: str) -> Plan:
+    return _understand(document, f"{url} answered with a plan that this command cannot read: is it of another version?")
+
+
+def _policy(file: Path, changes: Json) -> Policy:
     from patchwave.domain.policy.policy import ADHOC_POLICY, PolicyError, apply_overrides, parse_policy
 
     try:
@@ -135,8 +136,11 @@ def _policy(file: str, changes: Json) -> Policy:
         raise RefusedError(f"{file} is no valid policy", details) from error
 
 
-def _read_policy(file: str) -> Json:
-    return read_policy(Path(file), sys.stdin.read() if file == "-" else None)
+def _read_policy(file: Path) -> Json:
+    # `run plan` needs this module, and no YAML.
+    from patchwave.cli.policy_files import read_policy
+
+    return read_policy(file, read_input(file))
 
 
 def _read_plan(file: Path) -> Plan:
@@ -145,7 +149,7 @@ def _read_plan(file: Path) -> Plan:
     Raises:
         RefusedError: the file cannot be read, or holds no plan of this format.
     """
-    from patchwave.domain.planning.plan import PLAN_VERSION, Plan
+    from patchwave.domain.planning.plan import PLAN_VERSION
 
     try:
         document: object = json.loads(file.read_bytes())
@@ -155,12 +159,9 @@ def _read_plan(file: Path) -> Plan:
         raise RefusedError(f"{file} is not JSON: {error}") from error
     if isinstance(document, dict):
         document = {key: value for key, value in cast("Json", document).items() if key != "diff"}
-    try:
-        return Plan.model_validate(document)
-    except ValueError as error:
-        raise RefusedError(
-            f"{file} holds no plan of version {PLAN_VERSION}, as `patchwave plan -o json` prints it"
-        ) from error
+    return _understand(
+        document, f"{file} holds no plan of version {PLAN_VERSION}, as `patchwave plan -o json` prints it"
+    )
 
 
 def _draw(made: Plan, file: Path) -> None:

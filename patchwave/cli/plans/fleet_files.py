@@ -14,10 +14,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from patchwave.cli.errors import Detail, RefusedError
 from patchwave.cli.json_fields import Json
+from patchwave.domain.core.documents import list_or_empty, object_or_none, str_or_empty
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.region_pairs import KNOWN_PAIRS, region_name
 from patchwave.domain.fleet.discovery import read_row
@@ -81,7 +82,7 @@ def _read(document: object, path: str) -> Fleet:
         wrapped = cast("Json", document)
         name = next((key for key in _LISTS if isinstance(wrapped.get(key), list)), "")
         listed = wrapped.get(name)
-        _refuse_cut(wrapped, len(_list(listed)), path)
+        _refuse_cut(wrapped, len(list_or_empty(listed)), path)
         _read_topology(wrapped, fleet)
     if not isinstance(listed, list):
         raise RefusedError(
@@ -135,9 +136,10 @@ def _refuse_cut(wrapped: Json, rows: int, path: str) -> None:
 
 
 def _read_topology(wrapped: Json, fleet: Fleet) -> None:
-    for index, entry in enumerate(_list(wrapped.get("zoneMappings"))):
+    for index, entry in enumerate(list_or_empty(wrapped.get("zoneMappings"))):
         fields = [
-            _text(_object(entry).get(key)) for key in ("subscriptionId", "location", "logicalZone", "physicalZone")
+            str_or_empty(_object(entry).get(key))
+            for key in ("subscriptionId", "location", "logicalZone", "physicalZone")
         ]
         if all(fields):
             subscription, location, logical, physical = fields
@@ -146,8 +148,8 @@ def _read_topology(wrapped: Json, fleet: Fleet) -> None:
             fleet.notes.append(
                 f"zoneMappings[{index}] is left out: it needs subscriptionId, location, logicalZone and physicalZone"
             )
-    for index, entry in enumerate(_list(wrapped.get("regionPairs"))):
-        pair = [_text(region) for region in _list(entry)]
+    for index, entry in enumerate(list_or_empty(wrapped.get("regionPairs"))):
+        pair = [str_or_empty(region) for region in list_or_empty(entry)]
         if len(pair) == 2 and all(pair):
             fleet.pairs[region_name(pair[0])] = region_name(pair[1])
         else:
@@ -168,20 +170,19 @@ def _row(entry: object) -> Json:
     os_profile = _object(shown.get("osProfile"))
     configured = "Windows" if os_profile.get("windowsConfiguration") else ""
     disk = _object(_object(shown.get("storageProfile")).get("osDisk"))
+    domains = [simulation.get("updateDomain"), *(part.get("platformUpdateDomain") for part in _views(shown))]
     row: Json = {
         "id": given.get("id"),
         "name": given.get("name"),
         "resourceGroup": given.get("resourceGroup"),
-        "location": region_name(_text(given.get("location"))),
+        "location": region_name(str_or_empty(given.get("location"))),
         "zones": _zones(given.get("zones")),
         "tags": _object(given.get("tags")),
-        "osType": _text(shown.get("osType")) or _text(disk.get("osType")) or configured,
+        "osType": str_or_empty(shown.get("osType")) or str_or_empty(disk.get("osType")) or configured,
         "powerState": _power(shown, simulation),
         "imageReference": shown.get("imageReference") or _object(shown.get("storageProfile")).get("imageReference"),
-        "availabilitySetId": _text(shown.get("availabilitySetId")) or _availability_set(shown.get("availabilitySet")),
-        "updateDomain": _first(
-            simulation.get("updateDomain"), *(part.get("platformUpdateDomain") for part in _views(shown))
-        ),
+        "availabilitySetId": _availability_set(shown),
+        "updateDomain": next((domain for domain in domains if domain is not None), None),
         "pending": _pending(shown, simulation),
         "minutes": _minutes(simulation),
     }
@@ -227,20 +228,21 @@ def _views(shown: Json) -> Iterator[Json]:
 
 
 def _zones(value: object) -> list[object]:
-    return [value] if isinstance(value, str) and value else _list(value)
+    return [value] if isinstance(value, str) and value else list_or_empty(value)
 
 
-def _availability_set(value: object) -> str:
-    return _text(value) or _text(_object(value).get("id"))
+def _availability_set(shown: Json) -> str:
+    named = shown.get("availabilitySet")
+    return str_or_empty(shown.get("availabilitySetId")) or str_or_empty(named) or str_or_empty(_object(named).get("id"))
 
 
 def _power(shown: Json, simulation: Json) -> str:
     """The power state as Resource Manager's code, from any of the words that the tools print; empty: not said."""
-    said = _text(simulation.get("power")) or _text(shown.get("powerState"))
+    said = str_or_empty(simulation.get("power")) or str_or_empty(shown.get("powerState"))
     is_hibernated = False
     for view in _views(shown):
-        codes = [_text(_object(status).get("code")) for status in _list(view.get("statuses"))]
-        said = said or _text(_object(view.get("powerState")).get("code"))
+        codes = [str_or_empty(_object(status).get("code")) for status in list_or_empty(view.get("statuses"))]
+        said = said or str_or_empty(_object(view.get("powerState")).get("code"))
         said = said or next((code for code in codes if code.lower().startswith("powerstate/")), "")
         is_hibernated = is_hibernated or any(code.lower() == "hibernationstate/hibernated" for code in codes)
     word = next((state for state in _POWER_STATES if state in said.lower()), "")
@@ -265,7 +267,7 @@ def _pending(shown: Json, simulation: Json) -> object:
 def _minutes(simulation: Json) -> object:
     """How long the simulator takes over an installation; ``None`` when it makes that up."""
     install, reboot = simulation.get("installMinutes"), simulation.get("rebootMinutes")
-    patches = _list(simulation.get("pendingPatches"))
+    patches = list_or_empty(simulation.get("pendingPatches"))
     if install is None and patches:
         each = [_object(patch).get("minutes") for patch in patches]
         install = sum(cast("list[float]", each)) if all(map(_is_number, each)) else None
@@ -284,17 +286,5 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _first(*values: object) -> object:
-    return next((value for value in values if value is not None), None)
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
 def _object(value: object) -> Json:
-    return cast("Json", value) if isinstance(value, dict) else {}
-
-
-def _list(value: object) -> list[Any]:
-    return cast("list[Any]", value) if isinstance(value, list) else []
+    return object_or_none(value) or {}

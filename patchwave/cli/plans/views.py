@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from patchwave.cli.json_fields import Json
 from patchwave.cli.output import plain
 from patchwave.cli.plans.lanes import Lane, clock, lanes_of, name_of, peak
-from patchwave.cli.rendering import new_table
+from patchwave.cli.rendering import Cell, Listing, number_of
 from patchwave.domain.planning.plan import Makespan, Plan, PlannedMachine
 from patchwave.domain.planning.plan_diff import PlanDiff, Position
 
@@ -39,7 +39,7 @@ def plan_facts(plan: Plan) -> RenderableType:
     """The summary of the plan, and its warnings."""
     line = Text.assemble(
         (plain(plan.policy), "bold"),
-        f"  {_count(len(plan.machines), 'machine')} in {_count(len(plan.rings), 'ring')}, {took(plan.makespan)}",
+        f"  {number_of(len(plan.machines), 'machine')} in {number_of(len(plan.rings), 'ring')}, {took(plan.makespan)}",
     )
     if plan.excluded:
         line.append(f"; {len(plan.excluded)} left out", style="yellow")
@@ -56,7 +56,6 @@ def diff_table(diff: PlanDiff, most: int | None = MAX_ROWS) -> RenderableType:
     """What has changed since an earlier plan, a line per machine."""
     if diff.is_empty:
         return Text("Nothing has changed since the earlier plan.")
-    table = new_table("changed", "machine", "before", "now")
     rows = [
         *(("planned now", machine.id, "", _placed(machine)) for machine in diff.added),
         *(("gone", machine, "", "") for machine in diff.removed),
@@ -64,77 +63,80 @@ def diff_table(diff: PlanDiff, most: int | None = MAX_ROWS) -> RenderableType:
         *(("moved", machine.id, _position(machine.before), _position(machine.after)) for machine in diff.moved),
         *(("retimed", machine.id, clock(machine.before), clock(machine.after)) for machine in diff.retimed),
     ]
-    for change, machine, before, after in rows[:most]:
-        table.add_row(change, _name(machine), _folding(before), _folding(after))
-    _count_rest(table, rows, most)
+    table = _table(
+        [
+            {"changed": change, "machine": name_of(machine), "before": before, "now": after}
+            for change, machine, before, after in rows
+        ],
+        most,
+        prose=["before", "now"],
+    )
     before, after = diff.makespan.before.predicted_seconds, diff.makespan.after.predicted_seconds
     return Group(table, Text(f"The run takes {clock(after)} hours; it took {clock(before)}."))
 
 
 def _rings(plan: Plan, lanes: Sequence[Lane]) -> RenderableType:
-    table = new_table("ring", "machines", "approval", "starts", "ends", "phases", right=("machines", "starts", "ends"))
+    rows: list[Json] = []
     for ring in plan.rings:
         mine = [lane for lane in lanes if lane.ring.name == ring.name]
-        phases = "; then ".join(" beside ".join(map(plain, regions)) for regions in ring.phases)
-        table.add_row(
-            Text(plain(ring.name), style="bold"),
-            str(ring.machines),
-            "needed" if ring.approval else "",
-            clock(min(lane.start for lane in mine)) if mine else "",
-            clock(max(lane.end for lane in mine)) if mine else "",
-            _folding(phases),
-        )
-    return table
+        row = {
+            "ring": Text(plain(ring.name), style="bold"),
+            "machines": ring.machines,
+            "approval": "needed" if ring.approval else "",
+            "starts": clock(min(lane.start for lane in mine)) if mine else "",
+            "ends": clock(max(lane.end for lane in mine)) if mine else "",
+            "phases": "; then ".join(" beside ".join(regions) for regions in ring.phases),
+        }
+        rows.append(row)
+    return _table(rows, None, right=("machines", "starts", "ends"), prose=["phases"])
 
 
 def _waves(lanes: Sequence[Lane], most: int | None) -> RenderableType:
-    numbers = ("phase", "wave", "machines", "at a time", "starts", "ends")
-    table = new_table(
-        "ring", "phase", "lane", "wave", "machines", "at a time", "starts", "ends", "first", right=numbers
-    )  # fmt: skip
-    rows = [(lane, wave) for lane in lanes for wave in lane.waves]
-    for lane, wave in rows[:most]:
-        table.add_row(
-            Text(plain(lane.ring.name)),
-            str(lane.phase),
-            Text(plain(lane.region)),
-            str(wave.number),
-            str(len(wave.machines)),
-            str(peak(wave.machines)),
-            clock(wave.start),
-            clock(wave.end),
-            _name(wave.machines[0].id),
-        )
-    _count_rest(table, rows, most)
-    return table
+    rows = [
+        {
+            "ring": lane.ring.name,
+            "phase": lane.phase,
+            "lane": lane.region,
+            "wave": wave.number,
+            "machines": len(wave.machines),
+            "at once": peak(wave.machines),
+            "starts": clock(wave.start),
+            "ends": clock(wave.end),
+            "first": name_of(wave.machines[0].id),
+        }
+        for lane in lanes
+        for wave in lane.waves
+    ]
+    right = ("phase", "wave", "machines", "at once", "starts", "ends")
+    return _table(rows, most, right=right, title=["ring", "lane"])
 
 
 def _machines(machines: Sequence[PlannedMachine], most: int | None) -> RenderableType:
-    right = ("phase", "wave", "starts", "ends")
-    table = new_table("machine", "ring", "phase", "lane", "wave", "starts", "ends", "why", right=right)
-    for machine in machines[:most]:
-        table.add_row(
-            _name(machine.id),
-            Text(plain(machine.ring)),
-            str(machine.phase),
-            Text(plain(machine.lane)),
-            str(machine.wave),
-            clock(machine.predicted_start),
-            clock(machine.predicted_end),
-            _folding("; ".join(machine.placement_reasons)),
-        )
-    _count_rest(table, machines, most)
-    return table
+    rows = [
+        {
+            "machine": name_of(machine.id),
+            "ring": machine.ring,
+            "phase": machine.phase,
+            "lane": machine.lane,
+            "wave": machine.wave,
+            "starts": clock(machine.predicted_start),
+            "ends": clock(machine.predicted_end),
+            "why": "; ".join(machine.placement_reasons),
+        }
+        for machine in machines
+    ]
+    return _table(rows, most, right=("phase", "wave", "starts", "ends"), prose=["why"])
 
 
 def _excluded(plan: Plan, most: int | None) -> RenderableType:
-    table = new_table("left out", "reason", "detail")
-    for machine in plan.excluded[:most]:
-        table.add_row(_name(machine.id), Text(plain(machine.reason)), _folding(machine.detail))
-    _count_rest(table, plan.excluded, most)
+    rows = [
+        {"left out": name_of(machine.id), "reason": machine.reason, "detail": machine.detail}
+        for machine in plan.excluded
+    ]
     reasons = Counter(machine.reason for machine in plan.excluded)
     in_order = sorted(reasons.items(), key=lambda each: (-each[1], each[0]))
-    return Group(table, Text(", ".join(f"{count} {plain(reason)}" for reason, count in in_order)))
+    counted = Text(", ".join(f"{count} {plain(reason)}" for reason, count in in_order))
+    return Group(_table(rows, most, prose=["detail"]), counted)
 
 
 def _placed(machine: PlannedMachine) -> str:
@@ -146,18 +148,17 @@ def _position(position: Position) -> str:
     return f"{position.ring}, phase {position.phase}, {position.lane}, wave {position.wave}"
 
 
-def _name(machine_id: str) -> Text:
-    return Text(plain(name_of(machine_id)), overflow="fold")
-
-
-def _folding(text: str) -> Text:
-    return Text(plain(text), overflow="fold")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _count_rest(table: Table, rows: Sequence[object], most: int | None) -> None:
-    if most is not None and len(rows) > most:
-        table.add_row(Text(f"and {len(rows) - most} more: --all", style="bright_black"))
+def _table(
+    rows: Sequence[Json],
+    most: int | None,
+    *,
+    right: Sequence[str] = (),
+    prose: Sequence[str] = (),
+    title: Sequence[str] = (),
+) -> RenderableType:
+    """At most so many rows, whose keys are the headings; the rest is counted."""
+    columns: dict[str, Cell] = {heading: heading for heading in rows[0]}
+    table = Listing(rows[:most], columns, right=right, prose=prose, title=title)
+    if most is None or len(rows) <= most:
+        return table
+    return Group(table, Text(f"and {len(rows) - most} more: --all", style="bright_black"))

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from patchwave.cli.errors import Detail, RefusedError
-from patchwave.cli.json_fields import Json
-from patchwave.cli.output import (
-    ActorOption,
-    OutputFormat,
-    OutputOption,
-    ReasonOption,
-    open_console,
-    plain,
-    print_json,
-    show,
-)
+from patchwave.cli.options import ActorOption, ReasonOption, read_input
+from patchwave.cli.output import OutputFormat, OutputOption, open_console, plain, print_json, show
 from patchwave.cli.policies.views import policies_table
 from patchwave.cli.policy_files import policy_text, read_policy
 from patchwave.cli.service import Service, command
 from patchwave.domain.core.ids import check_policy_name
 
-policies = typer.Typer(name="policy", no_args_is_help=True, help="Keep and check policies.")
+policies = typer.Typer(name="policy", no_args_is_help=True)
 
 FileOption = Annotated[
     Path, typer.Option("--file", "-f", help="Policy file (YAML or JSON; - is standard input).", show_default=False)
@@ -37,7 +27,7 @@ NameArgument = Annotated[str, typer.Argument(metavar="POLICY", help="Name of the
 @command(policies, "apply")
 def apply(service: Service, file: FileOption, actor: ActorOption, reason: ReasonOption = "") -> None:
     """Create or change the policy in a file, under the name that it holds."""
-    document = _read(file)
+    document = read_policy(file, read_input(file))
     name = document.get("name")
     if not isinstance(name, str) or not name:
         raise RefusedError(f"{file} is no valid policy", (Detail("name", "is missing"),))
@@ -46,12 +36,9 @@ def apply(service: Service, file: FileOption, actor: ActorOption, reason: Reason
 
 
 @command(policies, "list")
-def list_policies(
-    service: Service,
-) -> None:
+def list_policies(service: Service) -> None:
     """List the policies."""
-    found = service.client.policies()
-    service.show(found, policies_table)
+    service.show(list(service.client.pages("policies", key="policies")), policies_table)
 
 
 @command(policies, "show")
@@ -68,7 +55,7 @@ def show_policy(service: Service, name: NameArgument) -> None:
 def delete(service: Service, name: NameArgument, actor: ActorOption, reason: ReasonOption = "") -> None:
     """Delete a policy; runs that it started go on."""
     _, etag = service.client.policy(name)
-    service.client.delete_policy(name, etag, reason=reason, actor=actor)
+    service.client.delete("policies", name, etag=etag, reason=reason, actor=actor)
     typer.echo(f"policy {name} deleted")
 
 
@@ -83,7 +70,7 @@ def validate(file: FileOption, output: OutputOption = OutputFormat.TABLE) -> Non
     from patchwave.domain.policy.policy import PolicyError, parse_policy
 
     try:
-        policy = parse_policy(_read(file))
+        policy = parse_policy(read_policy(file, read_input(file)))
     except PolicyError as error:
         details = tuple(Detail(problem.path, problem.message) for problem in error.errors)
         raise RefusedError(f"{file} is no valid policy", details) from error
@@ -114,7 +101,3 @@ def webhook_secret(
     if fault := secret_fault(master):
         raise RefusedError(f"The app does not take this PATCHWAVE_WEBHOOK_SECRET: it {fault}")
     typer.echo(policy_secret(master, name, rotation))
-
-
-def _read(file: Path) -> Json:
-    return read_policy(file, sys.stdin.read() if str(file) == "-" else None)

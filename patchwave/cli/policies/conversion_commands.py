@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import RenderableType
 
-from patchwave.cli.errors import Detail, ExitCode, NotFoundError, RefusedError
+from patchwave.cli.errors import Detail, ExitCode, RefusedError
 from patchwave.cli.json_fields import Json, items, part
-from patchwave.cli.output import ActorOption, open_console, plain, print_json
+from patchwave.cli.options import ActorOption, configuration_id, configuration_path, given
+from patchwave.cli.output import open_console, plain, print_json
 from patchwave.cli.policies.commands import policies
 from patchwave.cli.policy_files import policy_text
-from patchwave.cli.rendering import in_words, new_table
+from patchwave.cli.rendering import Cell, Listing
 from patchwave.cli.service import Service, command
+from patchwave.domain.core.documents import without_empty
 
 if TYPE_CHECKING:
     from patchwave.cli.client import ApiClient
@@ -22,8 +24,7 @@ FromOption = Annotated[
     str, typer.Option("--from-configuration", metavar="ID", help="ARM id of the maintenance configuration.")
 ]
 ToOption = Annotated[
-    str,
-    typer.Option("--as-configuration", metavar="ID", help="ARM id that the maintenance configuration is to have."),
+    str, typer.Option("--as-configuration", metavar="ID", help="ARM id that the maintenance configuration is to have.")
 ]
 LocationOption = Annotated[str, typer.Option("--location", help="Region of the configuration, such as westeurope.")]
 AllowLossOption = Annotated[
@@ -44,11 +45,9 @@ def import_policy(
 
     Exit code 1 when they would not mean the same, or the service would not take them; then nothing is stored.
     """
-    moved = service.client.import_policy(configuration, name)
-    made, problems = (
-        [policy | {"enabled": enabled} for policy in items(moved, "policies")],
-        items(moved, "problems"),
-    )
+    body = given(configurationId=configuration_id(configuration), name=name)
+    moved = service.client.post("policies", "import", json=body, slow=True)
+    made, problems = [policy | {"enabled": enabled} for policy in items(moved, "policies")], items(moved, "problems")
     moved |= {"policies": made}
     if apply and problems:
         details = tuple(Detail(str(each["path"]), str(each["message"])) for each in problems)
@@ -89,15 +88,19 @@ def export_policy(
 
     Prints the body that ``patchwave maintenance configuration apply`` takes.
     """
-    moved = service.client.export_policy(name, configuration, location, allow_loss or [])
+    identity = configuration_id(configuration)
+    request: Json = {"configurationId": identity, "location": location, "allowLoss": allow_loss or []}
+    moved = service.client.post("policies", name, "export", json=request)
     body, assignments = _body(part(moved, "configuration")), items(moved, "assignments")
     if apply:
-        _check_free(service.client, configuration)
-        service.client.put_configuration(configuration, body, actor, only_create=True)
+        path = configuration_path(configuration)
+        if service.client.exists(*path):
+            taken = f"nothing is changed: there is a configuration {configuration}; give another id, or delete it"
+            raise RefusedError(taken)
+        service.client.put(*path, json=body, only_create=True, actor=actor)
         for each in assignments:
-            service.client.assign(
-                configuration, _assignment(each, all_machines=moved.get("allMachines") is True), actor
-            )
+            request = _assignment(each, all_machines=moved.get("allMachines") is True) | {"configurationId": identity}
+            service.client.put("maintenance", "assignments", json=request, slow=True, actor=actor)
     if service.prints_json:
         print_json(moved)
     elif apply:
@@ -106,39 +109,23 @@ def export_policy(
         typer.echo(policy_text(body).rstrip())
     notes = open_console(errors=True)
     notes.print(_fields(moved))
-    if not apply:
-        notes.print(_assignments(assignments))
-    else:
+    if apply:
         notes.print(f"Both patch these machines now: disable the policy {name}.", soft_wrap=True)
+    else:
+        notes.print(_assignments(assignments))
 
 
 def _store(client: ApiClient, made: list[Json]) -> None:
     for policy in made:
-        try:
-            client.policy(str(policy["name"]))
-        except NotFoundError:
-            continue
-        raise RefusedError(f"nothing is stored: there is a policy {policy['name']}; give another --name")
+        if client.exists("policies", str(policy["name"])):
+            raise RefusedError(f"nothing is stored: there is a policy {policy['name']}; give another --name")
     for policy in made:
-        client.put_policy(str(policy["name"]), policy)
-
-
-def _check_free(client: ApiClient, configuration: str) -> None:
-    try:
-        client.configuration(configuration)
-    except NotFoundError:
-        return
-    raise RefusedError(f"nothing is changed: there is a configuration {configuration}; give another id, or delete it")
+        client.put("policies", str(policy["name"]), json=policy, only_create=True)
 
 
 def _body(configuration: Json) -> Json:
     """The configuration as people write it: without what is empty, and what Azure gives."""
-    return _kept({key: configuration.get(key) for key in ("location", "tags", "properties")})
-
-
-def _kept(document: Json) -> Json:
-    kept = {key: _kept(cast("Json", item)) if isinstance(item, dict) else item for key, item in document.items()}
-    return {key: item for key, item in kept.items() if item not in (None, "", [], {})}
+    return without_empty({key: configuration.get(key) for key in ("location", "tags", "properties")})
 
 
 def _assignment(made: Json, *, all_machines: bool) -> Json:
@@ -148,14 +135,10 @@ def _assignment(made: Json, *, all_machines: bool) -> Json:
 
 
 def _fields(moved: Json) -> RenderableType:
-    table = new_table("Field", "Becomes", "Note")
-    for each in items(moved, "fields"):
-        table.add_row(*(plain(each.get(key) or "") for key in ("path", "becomes", "message")))
-    return table
+    columns: dict[str, Cell] = {"Field": "path", "Becomes": "becomes", "Note": "message"}
+    return Listing(items(moved, "fields"), columns, prose=["Becomes", "Note"], labelled=False)
 
 
 def _assignments(made: list[Json]) -> RenderableType:
-    table = new_table("Assigned to", "Filter")
-    for each in made:
-        table.add_row(plain(each["resourceId"]), in_words(_kept(part(each, "filter"))))
-    return table
+    columns: dict[str, Cell] = {"Assigned to": "resourceId", "Filter": lambda each: without_empty(part(each, "filter"))}
+    return Listing(made, columns, prose=["Filter"])

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from patchwave.cli.json_fields import Json, items, part
 from patchwave.cli.output import plain
-from patchwave.cli.rendering import new_table
+from patchwave.cli.rendering import Cell, Listing
 
 _DECISIONS = {"run": "green", "continue": "green", "frozen": "cyan"}
 """Colours; whatever else keeps an occurrence from running is yellow."""
@@ -19,75 +19,72 @@ _DECISIONS = {"run": "green", "continue": "green", "frozen": "cyan"}
 
 def policies_table(policies: Iterable[Json]) -> RenderableType:
     """One line per policy."""
-    table = new_table("policy", "enabled", "machines at once", "schedule", "description", right=("machines at once",))
-    for policy in policies:
-        table.add_row(
-            Text(plain(policy.get("name", ""))),
-            "no" if policy.get("enabled") is False else "yes",
-            plain(policy.get("maxConcurrent", "")),
-            Text(_schedule(part(policy, "schedule"))),
-            Text(plain(policy.get("description", "")), overflow="fold"),
-        )
-    return table
+    columns: dict[str, Cell] = {
+        "policy": "name",
+        "enabled": lambda policy: policy.get("enabled") is not False,
+        "machines at once": "maxConcurrent",
+        "schedule": _schedule,
+        "description": "description",
+    }
+    return Listing(policies, columns, right=["machines at once"], prose=["description"])
 
 
 def occurrences_view(calendar: Json) -> RenderableType:
     """One line per occurrence of a policy, by the clock of its schedule."""
-    table = new_table("opens", "closes (UTC)", "", "run", "why")
-    for each in items(calendar, "occurrences"):
-        decision = plain(each.get("decision", ""))
-        table.add_row(
-            _local(each.get("localTime")),
-            _short(each.get("windowEnd")),
-            Text(decision, style=_DECISIONS.get(decision, "yellow")),
-            Text(plain(each.get("runId", "")) if each.get("willRun") else "", style="bright_black"),
-            Text(plain(each.get("reason", "")), overflow="fold"),
-        )
+    columns: dict[str, Cell] = {
+        "opens": lambda each: _local(each.get("localTime")),
+        "closes (UTC)": lambda each: _short(each.get("windowEnd")),
+        "decision": _decision,
+        "run": lambda each: Text(plain(each.get("runId", "")) if each.get("willRun") else "", style="bright_black"),
+        "why": "reason",
+    }
     title = Text(plain(calendar.get("policy", "")), style="bold")
     if calendar.get("enabled") is False:
         title.append("  disabled", style="yellow")
-    pause = part(calendar, "pause")
-    if pause:
+    if pause := part(calendar, "pause"):
         title.append(f"  paused by {plain(pause.get('actor', ''))}: {plain(pause.get('reason', ''))}", style="yellow")
     if not items(calendar, "occurrences"):
         return Group(title, Text("nothing is scheduled", style="bright_black"))
-    return Group(title, table)
+    return Group(title, Listing(items(calendar, "occurrences"), columns, title=["opens", "decision"], prose=["why"]))
 
 
-def orders_line(controls: Json) -> str:
+def overrides_line(overrides: Json) -> str:
     """What holds a policy back at present, in one line."""
-    name = plain(controls.get("policy", ""))
-    pause = part(controls, "pause")
+    name = plain(overrides.get("policy", ""))
+    pause = part(overrides, "pause")
     said = [f"paused by {plain(pause.get('actor', ''))}: {plain(pause.get('reason', ''))}"] if pause else []
     said += [
-        f"skips {_short(skip.get('occurrence'))} UTC, by {plain(skip.get('actor', ''))}:"
-        f" {plain(skip.get('reason', ''))}"
-        for skip in items(controls, "skips")
+        f"skips {_short(skip.get('occurrence'))} UTC, by {plain(skip.get('actor'))}: {plain(skip.get('reason'))}"
+        for skip in items(overrides, "skips")
     ]
     return f"policy {name}: {'; '.join(said) or 'follows its schedule'}"
 
 
 def freezes_table(freezes: Iterable[Json]) -> RenderableType:
     """One line per freeze."""
-    table = new_table("freeze", "from", "to", "zone", "policies", "machines", "reason")
-    for freeze in freezes:
-        table.add_row(
-            Text(plain(freeze.get("name", ""))),
-            Text(plain(freeze.get("from", ""))),
-            Text(plain(freeze.get("to", ""))),
-            Text(plain(freeze.get("timeZone", ""))),
-            Text(plain(", ".join(cast("list[str]", freeze.get("policies") or ["all"])))),
-            Text(plain(_tags(part(freeze, "tags")))),
-            Text(plain(freeze.get("reason", "")), overflow="fold"),
-        )
-    return table
+    columns: dict[str, Cell] = {
+        "freeze": "name",
+        "from": "from",
+        "to": "to",
+        "zone": "timeZone",
+        "policies": lambda freeze: freeze.get("policies") or "all",
+        "machines": lambda freeze: _tags(part(freeze, "tags")),
+        "reason": "reason",
+    }
+    return Listing(freezes, columns, prose=["reason"])
 
 
-def _schedule(schedule: Json) -> str:
+def _decision(occurrence: Json) -> Text:
+    decision = plain(occurrence.get("decision", ""))
+    return Text(decision, style=_DECISIONS.get(decision, "yellow"))
+
+
+def _schedule(policy: Json) -> str:
+    schedule = part(policy, "schedule")
     if not schedule:
         return "on request"
     at = f"{schedule.get('recurrence', '')} at {schedule.get('time', '')} {schedule.get('timeZone', '')}"
-    return plain(f"{at}, window {schedule.get('window', '')}")
+    return f"{at}, window {schedule.get('window', '')}"
 
 
 def _tags(tags: Json) -> str:

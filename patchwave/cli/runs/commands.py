@@ -18,8 +18,8 @@ import typer
 
 from patchwave.cli.errors import ExitCode, NotFoundError, RefusedError
 from patchwave.cli.json_fields import Json, by_name, part
-from patchwave.cli.output import ActorOption, LimitOption, ReasonOption, open_console, plain, print_json
-from patchwave.cli.policy_files import merge_patch, read_policy
+from patchwave.cli.options import ActorOption, LimitOption, OverridesOption, ReasonOption, read_input
+from patchwave.cli.output import open_console, plain, print_json
 from patchwave.cli.rendering import instant, number_of
 from patchwave.cli.runs.machine_views import NEEDS_PERSON, machine_facts, machines_table
 from patchwave.cli.runs.views import FINAL_STATES, run_facts, runs_table
@@ -43,19 +43,8 @@ _MAX_RECORD = 4_000_000
 
 _MACHINE_KEY = re.compile(r"[0-9a-f]{24}")
 
-runs = typer.Typer(name="run", no_args_is_help=True, help="Start, watch and control runs.")
+runs = typer.Typer(name="run", no_args_is_help=True)
 
-RunArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="RUN",
-        help=f"Run id, or '{NEWEST}': the newest run that is no retry; for a command the newest that can take it.",
-    ),
-]
-PolicyOption = Annotated[
-    str,
-    typer.Option("--policy", metavar="POLICY", help=f"Of this policy: what '{NEWEST}' stands for, and what is listed."),
-]
 IntervalOption = Annotated[float, typer.Option("--interval", min=0.1, help="Seconds between two looks at the run.")]
 
 
@@ -69,6 +58,45 @@ class Wanted(StrEnum):
     def fits(self, run: Json) -> bool:
         """Whether a run is such a one."""
         return self is Wanted.ANY or (run.get("state") in FINAL_STATES) == (self is Wanted.ENDED)
+
+
+@dataclass(frozen=True)
+class RunChoice:
+    """The run that a command is about: an id, or the latest one, of a policy or of all."""
+
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN",
+            help=f"Run id, or '{NEWEST}': the newest run that is no retry; for a command the newest that can take it.",
+        ),
+    ]
+    policy: Annotated[
+        str, typer.Option("--policy", metavar="POLICY", help=f"'{NEWEST}' is the newest run of this policy.")
+    ] = ""
+
+    def find(self, client: ApiClient, wanted: Wanted = Wanted.ANY) -> str:
+        """The id of the run; of the latest one, standard error says which it is.
+
+        A retry is a run for one machine: it only counts where there is no other run. Of the others, the newest one that
+        is ``wanted`` comes first.
+
+        Raises:
+            NotFoundError: there is no run yet.
+            RefusedError: a policy beside the id of a run.
+        """
+        if self.run != NEWEST:
+            if self.policy:
+                raise RefusedError(f"--policy narrows '{NEWEST}'; it says nothing beside the id of a run")
+            return self.run
+        chosen = _latest(islice(client.pages("runs", key="runs"), LOOKED_THROUGH), self.policy, wanted)
+        if chosen is None and self.policy:
+            raise NotFoundError(f"There is no run of policy {self.policy} among the {LOOKED_THROUGH:,} newest")
+        if chosen is None:
+            raise NotFoundError("There is no run yet")
+        run_id = str(chosen["id"])
+        open_console(errors=True).print(plain(f"{NEWEST} is {run_id}"), soft_wrap=True)
+        return run_id
 
 
 class Mode(StrEnum):
@@ -88,21 +116,21 @@ def start(
         typer.Option("--file", "-f", help="Policy file (YAML or JSON; - is standard input), for this run only."),
     ] = None,
     mode: Annotated[Mode, typer.Option(help="assess looks only; patch installs.")] = Mode.PATCH,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="PATH=VALUE", help="Change a value of the policy for this run; repeatable."),
-    ] = None,
+    overrides: OverridesOption = None,
     reason: ReasonOption = "",
     idempotency_key: Annotated[str, typer.Option(help="A second start with this key gives the first run.")] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run until it ends.")] = False,
     interval: IntervalOption = 2.0,
 ) -> None:
     """Start a run of a policy, by name or from a file."""
+    # Only this command of the group reads YAML.
+    from patchwave.cli.policy_files import merge_patch, read_policy
+
     if bool(policy) == (file is not None):
         raise RefusedError("Name a policy, or give a policy file with -f: one of them")
     request: Json = {"policy": policy, "mode": mode.value}
     if file is not None:
-        request["policy"] = read_policy(file, sys.stdin.read() if str(file) == "-" else None)
+        request["policy"] = read_policy(file, read_input(file))
     if overrides:
         request["overrides"] = merge_patch(overrides)
     run = service.client.start_run(request, idempotency_key, reason=reason, actor=actor)
@@ -113,35 +141,32 @@ def start(
 
 @command(runs, "list")
 def list_runs(
-    service: Service, policy: PolicyOption = "", limit: Annotated[int, typer.Option(min=1, help="How many runs.")] = 20
+    service: Service,
+    policy: Annotated[str, typer.Option("--policy", metavar="POLICY", help="Only runs of this policy.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="How many runs.")] = 20,
 ) -> None:
     """List the runs with the newest ids, those that were created last first."""
-    found = (
-        list(islice((run for run in service.client.each_run() if _is_of(run, policy)), limit))
-        if policy
-        else service.client.runs(limit)
-    )
+    runs = service.client.pages("runs", key="runs", limit=None if policy else limit)
+    found = list(islice((run for run in runs if _is_of(run, policy)), limit))
     found.sort(key=created, reverse=True)
     service.show(found, runs_table)
 
 
 @command(runs, "show")
-def show_run(service: Service, run: RunArgument, policy: PolicyOption = "") -> None:
+def show_run(service: Service, choice: RunChoice) -> None:
     """Show one run."""
-    found = service.client.run(resolve(service.client, run, policy))
-    service.show(found, run_facts)
+    service.show(service.client.run(choice.find(service.client)), run_facts)
 
 
 @command(runs, "export", has_output=False)
 def export_run(
     service: Service,
-    run: RunArgument,
+    choice: RunChoice,
     file: Annotated[
         Path,
         typer.Argument(metavar="FILE", help="Where the evidence goes, one JSON record a line; - is standard output."),
     ],
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is no export of this run.")] = False,
-    policy: PolicyOption = "",
 ) -> None:
     """Download everything that is kept of a run; one that has ended may be removed by the service afterwards.
 
@@ -151,7 +176,7 @@ def export_run(
     try:
         # Opened before anything is read, which may take a while.
         with _replacing(file) as target:
-            run_id = resolve(service.client, run, policy)
+            run_id = choice.find(service.client)
             if not force and _is_something_else(file, run_id):
                 raise RefusedError(f"{file} is there and is no export of {run_id}; --force replaces it")
             export = _write_records(target, service.client, run_id)
@@ -159,7 +184,8 @@ def export_run(
         raise RefusedError(f"{place} cannot be written: {error.strerror or error}") from error
     said = f"{number_of(export.records, 'record')} in {place}; "
     if export.has_ended:
-        service.client.acknowledge_export(run_id, export.records + len(export.unreadable))
+        kept: Json = {"records": export.records + len(export.unreadable)}
+        service.client.post("runs", run_id, "evidence", "exported", json=kept, slow=True)
         said += "the service was told that they are kept"
     else:
         said += "the run goes on: this is no export yet; export again when it has ended"
@@ -210,7 +236,7 @@ class _Export:
 def _write_records(target: TextIO, client: ApiClient, run_id: str) -> _Export:
     """Write a record a line."""
     export = _Export()
-    for record in client.evidence(run_id, export.unreadable):
+    for record in client.pages("runs", run_id, "evidence", key="records", unreadable=export.unreadable):
         target.write(json.dumps(record, ensure_ascii=False) + "\n")
         export.records += 1
         if record.get("record") == "run":
@@ -219,18 +245,18 @@ def _write_records(target: TextIO, client: ApiClient, run_id: str) -> _Export:
 
 
 @command(runs, "watch")
-def watch_run(service: Service, run: RunArgument, interval: IntervalOption = 2.0, policy: PolicyOption = "") -> None:
+def watch_run(service: Service, choice: RunChoice, interval: IntervalOption = 2.0) -> None:
     """Follow a run until it ends; Ctrl-C stops watching, not the run.
 
     Exits with 1 when the run failed, was cancelled, or left machines that need a person.
     """
-    follow(service, resolve(service.client, run, policy), interval)
+    follow(service, choice.find(service.client), interval)
 
 
 @command(runs, "machines")
 def machines(
     service: Service,
-    run: RunArgument,
+    choice: RunChoice,
     machine: Annotated[
         str, typer.Argument(metavar="[MACHINE]", help="Name, ARM id or key of one machine: shows its patches.")
     ] = "",
@@ -239,13 +265,12 @@ def machines(
     ] = None,
     attention: Annotated[bool, typer.Option("--attention", help="Only machines that need a person.")] = False,
     limit: LimitOption = None,
-    policy: PolicyOption = "",
 ) -> None:
     """List the machines of a run, or show one of them with every patch."""
-    run_id = resolve(service.client, run, policy)
+    run_id = choice.find(service.client)
     if machine:
-        found = service.client.machine(run_id, machine_key(service.client, run_id, machine))
-        service.show(found, machine_facts)
+        key = machine_key(service.client, run_id, machine)
+        service.show(service.client.get("runs", run_id, "machines", key), machine_facts)
         return
     rows: list[Json] = []
     for wanted in [*(outcome or []), *(NEEDS_PERSON if attention else ())] or [""]:
@@ -264,30 +289,6 @@ def follow(service: Service, run_id: str, interval: float) -> None:
     if service.prints_json:
         print_json(final)
     raise typer.Exit(exit_code_of(final))
-
-
-def resolve(client: ApiClient, run: str, policy: str = "", wanted: Wanted = Wanted.ANY) -> str:
-    """The id of the run that was named, or of the latest one, of a policy or of all; standard error says which.
-
-    A retry is a run for one machine: it only counts where there is no other run. Of the others, the newest one that is
-    ``wanted`` comes first.
-
-    Raises:
-        NotFoundError: there is no run yet.
-        RefusedError: a policy beside the id of a run.
-    """
-    if run != NEWEST:
-        if policy:
-            raise RefusedError(f"--policy narrows '{NEWEST}'; it says nothing beside the id of a run")
-        return run
-    chosen = _latest(islice(client.each_run(), LOOKED_THROUGH), policy, wanted)
-    if chosen is None and policy:
-        raise NotFoundError(f"There is no run of policy {policy} among the {LOOKED_THROUGH:,} newest")
-    if chosen is None:
-        raise NotFoundError("There is no run yet")
-    run_id = str(chosen["id"])
-    open_console(errors=True).print(plain(f"{NEWEST} is {run_id}"), soft_wrap=True)
-    return run_id
 
 
 def created(run: Json) -> datetime:

@@ -7,22 +7,13 @@ from typing import Annotated
 import typer
 
 from patchwave.cli.json_fields import Json
-from patchwave.cli.output import ActorOption, LimitOption, ReasonOption
+from patchwave.cli.options import ActorOption, LimitOption, ReasonOption, given
 from patchwave.cli.plans.commands import AllOption, PlanOutput, show_plan
 from patchwave.cli.rendering import audit_table
-from patchwave.cli.runs.commands import (
-    IntervalOption,
-    PolicyOption,
-    RunArgument,
-    Wanted,
-    follow,
-    machine_key,
-    resolve,
-    runs,
-)
+from patchwave.cli.runs.commands import IntervalOption, RunChoice, Wanted, follow, machine_key, runs
 from patchwave.cli.runs.machine_views import machine_facts
 from patchwave.cli.runs.views import run_facts
-from patchwave.cli.service import DEFAULT_URL, KeyOption, Service, UrlOption, command, open_client
+from patchwave.cli.service import Service, command
 
 RingOption = Annotated[str, typer.Option("--ring", help="Name of the ring; the one that the run waits for by default.")]
 MachineArgument = Annotated[str, typer.Argument(metavar="MACHINE", help="Name, ARM id or key of the machine.")]
@@ -39,10 +30,8 @@ _DECISIONS = {
 
 
 def _add_control(name: str, text: str) -> None:
-    def control(
-        service: Service, run: RunArgument, actor: ActorOption, reason: ReasonOption = "", policy: PolicyOption = ""
-    ) -> None:
-        run_id = resolve(service.client, run, policy, Wanted.LIVE)
+    def control(service: Service, choice: RunChoice, actor: ActorOption, reason: ReasonOption = "") -> None:
+        run_id = choice.find(service.client, Wanted.LIVE)
         service.show(service.client.send_run_command(run_id, name, reason, actor), run_facts)
 
     command(runs, name, text)(control)
@@ -50,14 +39,9 @@ def _add_control(name: str, text: str) -> None:
 
 def _add_decision(name: str, text: str) -> None:
     def decide(
-        service: Service,
-        run: RunArgument,
-        actor: ActorOption,
-        ring: RingOption = "",
-        reason: ReasonOption = "",
-        policy: PolicyOption = "",
+        service: Service, choice: RunChoice, actor: ActorOption, ring: RingOption = "", reason: ReasonOption = ""
     ) -> None:
-        run_id = resolve(service.client, run, policy, Wanted.LIVE)
+        run_id = choice.find(service.client, Wanted.LIVE)
         asked = service.client.run(run_id)
         # Named, so that a repetition of the request cannot decide the ring after it.
         decided = service.client.send_run_command(run_id, name, reason, actor, ring or _awaited_ring(asked))
@@ -74,34 +58,26 @@ for _name, _text in _DECISIONS.items():
 
 @command(runs, "skip")
 def skip(
-    service: Service,
-    run: RunArgument,
-    machine: MachineArgument,
-    actor: ActorOption,
-    reason: ReasonOption = "",
-    policy: PolicyOption = "",
+    service: Service, choice: RunChoice, machine: MachineArgument, actor: ActorOption, reason: ReasonOption = ""
 ) -> None:
     """Leave a machine out of a run; too late once its installation has begun."""
-    run_id = resolve(service.client, run, policy, Wanted.LIVE)
-    key = machine_key(service.client, run_id, machine)
-    service.show(service.client.send_machine_command(run_id, key, "skip", reason, actor), machine_facts)
+    run_id = choice.find(service.client, Wanted.LIVE)
+    service.show(_send(service, run_id, machine, "skip", reason, actor), machine_facts)
 
 
 @command(runs, "retry")
 def retry(
     service: Service,
-    run: RunArgument,
+    choice: RunChoice,
     machine: MachineArgument,
     actor: ActorOption,
     reason: ReasonOption = "",
     wait: Annotated[bool, typer.Option("--wait", help="Follow the new run until it ends.")] = False,
     interval: IntervalOption = 2.0,
-    policy: PolicyOption = "",
 ) -> None:
     """Patch a machine that has ended once more, in a run of its own by the same policy; given twice it is one run."""
-    run_id = resolve(service.client, run, policy, Wanted.ENDED)
-    key = machine_key(service.client, run_id, machine)
-    new_run = service.client.send_machine_command(run_id, key, "retry", reason, actor)["id"]
+    run_id = choice.find(service.client, Wanted.ENDED)
+    new_run = _send(service, run_id, machine, "retry", reason, actor)["id"]
     if wait:
         follow(service, new_run, interval)
     # The response is without the policy, of which a person is shown scope and scripts.
@@ -109,24 +85,28 @@ def retry(
 
 
 @command(runs, "audit")
-def audit(service: Service, run: RunArgument, limit: LimitOption = None, policy: PolicyOption = "") -> None:
+def audit(service: Service, choice: RunChoice, limit: LimitOption = None) -> None:
     """List who controlled a run and what its gates did, oldest first."""
-    service.show(list(service.client.run_audit(resolve(service.client, run, policy), limit)), audit_table)
+    service.show(service.client.audit("runs", choice.find(service.client), limit=limit), audit_table)
 
 
-@runs.command("plan")
+@command(runs, "plan", has_output=False)
 def plan(
-    run: RunArgument,
+    service: Service,
+    choice: RunChoice,
     output: Annotated[PlanOutput, typer.Option("--output", "-o", help="What to print.")] = PlanOutput.TABLE,
     whole: AllOption = False,
-    policy: PolicyOption = "",
-    url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
 ) -> None:
     """Show the plan that a run follows: which machines, in which order, why, and when."""
-    with open_client(url, key) as client:
-        found = client.run_plan(resolve(client, run, policy))
-    show_plan(found, url, output, whole=whole)
+    found = service.client.get("runs", choice.find(service.client), "plan", slow=True)
+    show_plan(found, service.client.url, output, whole=whole)
+
+
+def _send(service: Service, run_id: str, machine: str, command: str, reason: str, actor: str) -> Json:
+    """Send a command for a machine: its row, or the new run."""
+    key = machine_key(service.client, run_id, machine)
+    body = given(reason=reason, actor=actor)
+    return service.client.post("runs", run_id, "machines", key, command, json=body)
 
 
 def _awaited_ring(run: Json) -> str:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from patchwave.cli.json_fields import Json, items, part
 from patchwave.cli.output import plain
-from patchwave.cli.rendering import FirstThatFits, command_line, entry, facts_in_words, new_grid, new_table
+from patchwave.cli.rendering import Cell, Listing, command_line, facts_grid, new_table
 
 STAGES = {
     "waiting": "bright_black",
@@ -47,90 +47,82 @@ _HEALTH = {"True": "healthy", "False": "unhealthy"}
 
 def machines_table(machines: Iterable[Json]) -> RenderableType:
     """One line per machine, or a few where it does not fit: where it stands or how it ended, and why."""
-    table = new_table(
-        "machine", "group", "region", "os", "outcome", "reason", "found", "installed", "failed", "message",
-        right=("found", "installed", "failed"),
-    )  # fmt: skip
-    narrow: list[RenderableType] = []
-    for machine in machines:
-        assessment = part(machine, "assessment")
-        installation = part(machine, "installation")
-        name = Text(plain(machine.get("name", "")), overflow="fold")
-        where = [Text(plain(machine.get(key, ""))) for key in ("resourceGroup", "location", "osType")]
-        outcome, reason = _outcome_or_stage(machine), Text(plain(machine.get("reason", "")))
-        patches = {
-            "found": assessment.get("criticalAndSecurity", 0) + assessment.get("other", 0) if assessment else "",
-            "installed": installation.get("installed", ""),
-            "failed": installation.get("failed", ""),
-        }
-        message = Text(_message(machine), overflow="fold")
-        table.add_row(name, *where, outcome, reason, *(str(count) for count in patches.values()), message)
-        counted = ", ".join(f"{count} {what}" for what, count in patches.items() if count != "")
-        narrow.append(entry([name, outcome, reason], [*where, Text(counted)], [message]))
-    return FirstThatFits(table, Group(*narrow), prose=["message"])
+    columns: dict[str, Cell] = {
+        "machine": "name",
+        "group": "resourceGroup",
+        "region": "location",
+        "os": "osType",
+        "outcome": _outcome_or_stage,
+        "reason": "reason",
+        "patches": _patches,
+        "message": _message,
+    }
+    title = ["machine", "outcome", "reason"]
+    return Listing(machines, columns, title=title, prose=["message"], labelled=False)
 
 
 def machine_facts(machine: Json) -> RenderableType:
     """One machine of a run with every patch."""
-    grid = new_grid()
-    for label, key in (("machine", "name"), ("id", "id"), ("region", "location"), ("os", "osType")):
-        grid.add_row(label, Text(plain(machine.get(key, ""))))
-    grid.add_row("outcome", _outcome_or_stage(machine))
-    for label, key in (("reason", "reason"), ("message", "message"), ("waiting for", "waitingFor")):
-        if machine.get(key):
-            grid.add_row(label, Text(plain(machine[key])))
+    facts: dict[str, object] = {
+        "machine": machine.get("name"),
+        "id": machine.get("id"),
+        "region": machine.get("location"),
+        "os": machine.get("osType"),
+        "outcome": _outcome_or_stage(machine),
+        "reason": machine.get("reason"),
+        "message": machine.get("message"),
+        "waiting for": machine.get("waitingFor"),
+    }
     if machine.get("skipCommand"):
-        grid.add_row("skip", command_line("", part(machine, "skipCommand")))
+        facts["skip"] = command_line("", part(machine, "skipCommand"))
     if machine.get("wave"):
-        grid.add_row("place", Text(_place(machine)))
+        facts["place"] = _place(machine)
     for label in ("assessment", "installation"):
         found = part(machine, label)
-        facts = {key: value for key, value in found.items() if value not in (0, False) and key != "errors"}
-        if facts:
-            grid.add_row(label, Text(facts_in_words(facts)))
-        for error in items(found, "errors"):
-            text = ": ".join(plain(error[key]) for key in ("code", "message") if error.get(key))
-            grid.add_row(f"{label} reports", Text(text))
-    for label, key in (("before", "healthBefore"), ("after", "healthAfter")):
-        health = part(machine, key)
-        if health:
-            word = _HEALTH.get(str(health.get("healthy")), "unknown")
-            grid.add_row(f"health {label}", Text(f"{word} {plain(health.get('reason', ''))}".rstrip()))
-    for label, key in (
-        ("script before", "preScriptOutput"),
-        ("script after", "postScriptOutput"),
-        ("way back", "rollbackInstructions"),
-    ):
-        if machine.get(key):
-            grid.add_row(label, Text(plain(machine[key])))
-    table = new_table("patch", "version", "kb", "classification", "state", "reboot")
-    for patch in items(machine, "patches"):
-        table.add_row(
-            Text(plain(patch.get("name", "")), overflow="fold"),
-            Text(plain(patch.get("version", ""))),
-            Text(plain(patch.get("kbId", ""))),
-            Text(", ".join(plain(each) for each in cast("list[str]", patch.get("classifications") or []))),
-            Text(plain(patch.get("state", ""))),
-            Text(plain(patch.get("rebootBehavior", ""))),
+        facts[label] = {key: value for key, value in found.items() if value not in (0, False) and key != "errors"}
+        errors = (
+            ": ".join(str(each[key]) for key in ("code", "message") if each.get(key)) for each in items(found, "errors")
         )
-    return Group(grid, table) if machine.get("patches") else grid
+        facts[f"{label} reports"] = Text("\n").join(Text(plain(error)) for error in errors)
+    for label, key in (("before", "healthBefore"), ("after", "healthAfter")):
+        if health := part(machine, key):
+            word = _HEALTH.get(str(health.get("healthy")), "unknown")
+            facts[f"health {label}"] = f"{word} {health.get('reason', '')}".rstrip()
+    facts |= {
+        "script before": machine.get("preScriptOutput"),
+        "script after": machine.get("postScriptOutput"),
+        "way back": machine.get("rollbackInstructions"),
+    }
+    columns: dict[str, Cell] = {
+        "patch": "name",
+        "version": "version",
+        "kb": "kbId",
+        "classification": "classifications",
+        "state": "state",
+        "reboot": "rebootBehavior",
+    }
+    grid = facts_grid(facts)
+    return Group(grid, Listing(items(machine, "patches"), columns)) if machine.get("patches") else grid
 
 
 def attention_table(attention: Sequence[Json], total: int, *, one_line: bool = False) -> RenderableType:
     """The machines that need a person, and how many more there are."""
+    columns: dict[str, Cell] = {
+        "machine": "name",
+        "outcome": _outcome_or_stage,
+        "reason": "reason",
+        "message": "message",
+    }
+    more = [Text(f"and {total - len(attention)} more", style="bright_black")] if total > len(attention) else []
+    if not one_line:
+        listing = Listing(attention, columns, title=["machine", "outcome", "reason"], prose=["message"])
+        return Group(Text("needs a person", style="bright_black"), listing, *more)
     table = new_table("needs a person", "outcome", "reason", "message")
-    narrow: list[RenderableType] = [Text("needs a person", style="bright_black")]
     for machine in attention:
-        name = Text(plain(machine.get("name", "")), overflow="fold")
-        outcome, reason = _outcome_or_stage(machine), Text(plain(machine.get("reason", "")))
-        message = Text(plain(machine.get("message", "")), no_wrap=one_line, overflow="ellipsis" if one_line else "fold")
-        table.add_row(name, outcome, reason, message)
-        narrow.append(entry([name, outcome, reason], [message]))
-    if total > len(attention):
-        more = Text(f"and {total - len(attention)} more", style="bright_black")
-        table.add_row(more, "", "", "")
-        narrow.append(more)
-    return table if one_line else FirstThatFits(table, Group(*narrow), prose=["message"])
+        message = Text(plain(machine.get("message", "")), no_wrap=True, overflow="ellipsis")
+        reason = Text(plain(machine.get("reason", "")))
+        table.add_row(Text(plain(machine.get("name", ""))), _outcome_or_stage(machine), reason, message)
+    return Group(table, *more)
 
 
 def reasons_table(machines: Iterable[Json]) -> RenderableType:
@@ -150,6 +142,13 @@ def _outcome_or_stage(machine: Json) -> Text:
         return Text(plain(outcome), style=OUTCOMES.get(outcome, ""))
     stage = machine.get("stage", "")
     return Text(plain(stage), style=STAGES.get(stage, ""))
+
+
+def _patches(machine: Json) -> str:
+    assessment, installation = part(machine, "assessment"), part(machine, "installation")
+    patches = {"found": assessment.get("criticalAndSecurity", 0) + assessment.get("other", 0)} if assessment else {}
+    patches |= {what: installation[what] for what in ("installed", "failed") if what in installation}
+    return ", ".join(f"{count} {what}" for what, count in patches.items())
 
 
 def _message(machine: Json) -> str:

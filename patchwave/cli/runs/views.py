@@ -12,17 +12,7 @@ from rich.text import Text
 
 from patchwave.cli.json_fields import Json, counts, part
 from patchwave.cli.output import plain
-from patchwave.cli.rendering import (
-    FirstThatFits,
-    command_line,
-    entry,
-    facts_in_words,
-    instant,
-    moment,
-    new_grid,
-    new_table,
-    number_of,
-)
+from patchwave.cli.rendering import Cell, Listing, command_line, facts_grid, facts_in_words, instant, moment, number_of
 from patchwave.cli.runs.machine_views import NEEDS_PERSON, OUTCOMES, STAGES, attention_table
 
 FINAL_STATES = frozenset({"completed", "canceled", "stopped", "failed", "empty"})
@@ -56,58 +46,41 @@ def needs_person(run: Json) -> int:
 
 def runs_table(runs: Iterable[Json]) -> RenderableType:
     """One line per run; two where they do not fit, so that the id of a run is always whole."""
-    table = new_table("run", "mode", "state", "machines", "outcomes", "started", "took", right=("machines", "took"))
-    narrow: list[RenderableType] = []
-    for run in runs:
-        cells = (
-            Text(plain(run.get("id", "")), no_wrap=True),
-            Text(plain(run.get("mode", ""))),
-            _state(run),
-            Text(str(run.get("machines", 0))),
-            _counts(counts(run, "countsByOutcome")),
-            Text(moment(run.get("startedAt") or run.get("createdAt"))),
-            Text(took(run)),
-        )
-        table.add_row(*cells)
-        name, mode, state, _, outcomes, started, time = cells
-        machines = Text(number_of(run.get("machines", 0), "machine")) + (Text(": ") + outcomes if outcomes else Text())
-        narrow.append(entry([name], [mode, state, machines, started, time]))
-    return FirstThatFits(table, Group(*narrow))
+    columns: dict[str, Cell] = {
+        "run": "id",
+        "mode": "mode",
+        "state": _state,
+        "machines": _machines,
+        "started": lambda run: moment(run.get("startedAt") or run.get("createdAt")),
+        "took": took,
+    }
+    return Listing(runs, columns, right=["took"], labelled=False)
 
 
 def run_facts(run: Json) -> RenderableType:
     """One run: what it is, who started it, when, and how its machines ended."""
-    grid = new_grid()
     trigger = part(run, "trigger")
-    actor = " ".join(plain(trigger[key]) for key in ("kind", "actor", "detail") if trigger.get(key))
-    grid.add_row("run", Text(plain(run.get("id", "")), style="bold"))
-    grid.add_row("policy", Text(f"{plain(run.get('policy', ''))}, mode {plain(run.get('mode', ''))}"))
-    for label, text in rules_of(run).items():
-        grid.add_row(label, Text(plain(text), overflow="fold"))
-    grid.add_row("state", _state(run))
-    for label, key in (("reason", "reason"), ("waiting for", "waitingFor")):
-        if run.get(key):
-            grid.add_row(label, Text(plain(run[key])))
-    grid.add_row("started by", Text(actor))
-    for label, key in (
-        ("created", "createdAt"),
-        ("started", "startedAt"),
-        ("ended", "endedAt"),
-        ("occurrence", "occurrence"),
-        ("window ends", "windowEnd"),
-        ("cancel asked", "cancelRequestedAt"),
-        ("exported", "exportedAt"),
-    ):
-        if run.get(key):
-            grid.add_row(label, moment(run[key]))
-    if run.get("startedAt"):
-        grid.add_row("took", took(run))
+    facts: dict[str, object] = {
+        "run": Text(plain(run.get("id", "")), style="bold"),
+        "policy": f"{run.get('policy', '')}, mode {run.get('mode', '')}",
+        **rules_of(run),
+        "state": _state(run),
+        "reason": run.get("reason"),
+        "waiting for": run.get("waitingFor"),
+        "started by": " ".join(str(trigger[key]) for key in ("kind", "actor", "detail") if trigger.get(key)),
+        "created": moment(run.get("createdAt")),
+        "started": moment(run.get("startedAt")),
+        "ended": moment(run.get("endedAt")),
+        "occurrence": moment(run.get("occurrence")),
+        "window ends": moment(run.get("windowEnd")),
+        "cancel asked": moment(run.get("cancelRequestedAt")),
+        "exported": moment(run.get("exportedAt")),
+        "took": took(run),
+    }
     for ring, decision in part(run, "decisions").items():
-        said = "approved" if decision.get("approved") else "rejected"
-        grid.add_row(f"ring {plain(ring)}", command_line(said, decision))
-    for name, last in part(run, "lastCommands").items():
-        grid.add_row(plain(name), command_line("", last))
-    grid.add_row("machines", str(run.get("machines", 0)))
+        facts[f"ring {ring}"] = command_line("approved" if decision.get("approved") else "rejected", decision)
+    facts |= {name: command_line("", last) for name, last in part(run, "lastCommands").items()}
+    grid = facts_grid(facts | {"machines": run.get("machines", 0)})
     return Group(grid, outcome_bars(run)) if run.get("countsByOutcome") else grid
 
 
@@ -223,6 +196,11 @@ def _bars(rows: Iterable[tuple[str, int, str]], total: int) -> RenderableType:
 def _state(run: Json) -> Text:
     state = run.get("state", "")
     return Text(plain(state), style=_STATES.get(state, ""))
+
+
+def _machines(run: Json) -> Text:
+    outcomes = _counts(counts(run, "countsByOutcome"))
+    return Text(number_of(run.get("machines", 0), "machine")) + (Text(": ") + outcomes if outcomes else Text())
 
 
 def _counts(by_outcome: dict[str, int]) -> Text:

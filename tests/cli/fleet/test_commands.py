@@ -130,9 +130,7 @@ def test_no_name_is_cut_in_80_columns(patchwave: Patchwave, service: Service, mo
     row = {"name": name, "osType": "Linux", "image": "a:b:c", "eligibility": {"obstacles": [obstacle]}}
     monkeypatch.setenv("COLUMNS", "80")
     service.answers = [JSONResponse({"machines": 1, "ineligible": [row]})]
-    heading, *lines = patchwave("fleet", "eligibility").output.splitlines()
-    width = heading.index("system")
-    assert "".join(line[:width].strip() for line in lines).startswith(name)
+    assert name in patchwave("fleet", "eligibility").output.splitlines()
 
 
 class TestSetMode:

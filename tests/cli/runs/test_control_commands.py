@@ -116,7 +116,7 @@ class TestDecisions:
     ):
         """The next ring must not be decided when the request is sent again."""
         service.runs[RUN] = [run_document(RUN, **shown, waitingFor="broad")]
-        assert patchwave("run", order, RUN, "-c", "looks good", "--actor", "ana").code == 0
+        assert patchwave("run", order, RUN, "-r", "looks good", "--actor", "ana").code == 0
         (request,) = service.asked("POST", f"/api/runs/{RUN}/{order}")
         assert request["body"] == {"reason": "looks good", "actor": "ana", "ring": "broad"}
 
@@ -144,7 +144,7 @@ class TestMachines:
     def test_skip_by_name(self, patchwave: Patchwave, service: Service):
         service.runs[RUN] = [run_document(RUN, "running")]
         service.machines[RUN] = [machine_document("web-1", None), machine_document("web-2", None)]
-        result = patchwave("run", "skip", RUN, "web-2", "-c", "being rebuilt", "--actor", "ana")
+        result = patchwave("run", "skip", RUN, "web-2", "-r", "being rebuilt", "--actor", "ana")
         assert result.code == 0
         key = service.machines[RUN][1]["key"]
         (request,) = service.asked("POST", f"/api/runs/{RUN}/machines/{key}/skip")
@@ -202,7 +202,7 @@ class TestAuditAndPlan:
         service.audit = self.LINES
         output = patchwave("run", "audit", RUN).output
         assert [line.split()[2] for line in output.splitlines()[1:]] == ["run_paused", "gate_closed", "run_resumed"]
-        assert "comment disks are full" in output
+        assert "reason disks are full" in output
         assert "before" not in output
         assert "cut text" in output
 

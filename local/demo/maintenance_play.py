@@ -1,4 +1,4 @@
-"""``patchwave demo-maintenance``: a schedule of Update Manager, one run of it with Patchwave around, and the doctor."""
+"""Plays `patchwave demo-maintenance`: a schedule of Update Manager, a maintenance run, and the doctor."""
 
 from __future__ import annotations
 
@@ -15,24 +15,39 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import typer
 from rich.console import Console
 
+from local.demo.maintenance_scenario import (
+    BY_NAME,
+    COPY,
+    EXCLUDED,
+    EXPECTED,
+    FOLDER,
+    LEAD,
+    LEGACY,
+    POLICY,
+    RETIRED,
+    ROOT,
+    SHOP,
+    TWICE,
+    WEEKLY,
+    Fix,
+    Report,
+    SimulatorView,
+    policy,
+    stack_options,
+)
+from local.stack import Stack
 from patchwave.cli.client import ApiClient
 from patchwave.cli.errors import CommandError, Detail, ExitCode
 from patchwave.cli.json_fields import Json, items, part
 from patchwave.cli.local.serve_command import running_stack
+from patchwave.cli.options import configuration_path
 from patchwave.cli.output import open_console, plain
 from patchwave.cli.runs.views import FINAL_STATES
 
-if TYPE_CHECKING:
-    from local.demo.maintenance_scenario import Fix, Report, SimulatorView
-    from local.stack import Stack
-
-scenario = typer.Typer(add_completion=False)
-
+_RUNS = ("maintenance", "runs")
 _LOOK_SECONDS = 0.3
 _TIMEOUT_SECONDS = 90.0
 _SHOWN_SECONDS = 15.0
@@ -41,11 +56,12 @@ _FIX_SECONDS = 90.0
 _AT_ONCE = 3
 
 
-@scenario.command("demo-maintenance")
-def demo_maintenance() -> None:
-    """Schedule, prepare, patch and copy the results on this machine; then find and mend what silently goes wrong."""
-    from local.demo.maintenance_scenario import FOLDER, ROOT, Report, stack_options
+def play() -> None:
+    """All of it, on a stack of its own.
 
+    Raises:
+        CommandError: a command ended otherwise than expected, or the report shows a violation.
+    """
     console = open_console()
     shutil.rmtree(FOLDER, ignore_errors=True)
     report, began = Report(), time.monotonic()
@@ -71,8 +87,6 @@ class _Scene:
     """The parts of the demonstration, in order; each fills its part of the report."""
 
     def __init__(self, stack: Stack, client: ApiClient, console: Console, report: Report) -> None:
-        from local.demo.maintenance_scenario import SimulatorView
-
         self._client = client
         self._console = console
         self._report = report
@@ -97,8 +111,6 @@ class _Scene:
     # --- the schedule
 
     def _schedule(self) -> None:
-        from local.demo.maintenance_scenario import BY_NAME, FOLDER, LEAD, POLICY, SHOP, WEEKLY, policy
-
         self._title("A schedule of Update Manager, and the machines that have it")
         self._report.power["before"] = self._simulator.power()
         tomorrow = self._simulator.calendar() + LEAD * 24
@@ -132,7 +144,7 @@ class _Scene:
 
     def _prepare(self) -> None:
         self._title("Forty minutes before the start: the pre event, and the work before")
-        found = self._until("the pre event", lambda: next(self._client.maintenance_runs(1), None))
+        found = self._until("the pre event", lambda: next(self._client.pages(*_RUNS, key="runs", limit=1), None))
         self._run_id = str(found["runId"])
         self._say("The pre event came, and was answered at once. A run of the policy does the work before:")
         self._until("the end of the work before", lambda: self._occurrence().get("preparedAt"))
@@ -145,8 +157,6 @@ class _Scene:
         )
 
     def _maintain(self) -> None:
-        from local.demo.maintenance_scenario import EXCLUDED
-
         self._title("The scheduled run, and the work after")
         run_id, report = self._run_id, self._report
         self._until("the scheduled run", lambda: (self._simulator.occurrence() or {}).get("status") == "InProgress")
@@ -157,7 +167,9 @@ class _Scene:
         report.run = self._until("the end of the run", self._ended)
         report.machines = list(self._client.machines(run_id))
         for row in report.machines:
-            report.patches[str(row["id"])] = items(self._client.machine(run_id, str(row["key"])), "patches")
+            report.patches[str(row["id"])] = items(
+                self._client.get("runs", run_id, "machines", str(row["key"])), "patches"
+            )
         report.occurrence, report.deliveries = self._simulator.occurrence() or {}, self._simulator.deliveries()
         report.power["after"] = self._simulator.power()
         self._run("maintenance", "runs", "show", run_id)
@@ -172,11 +184,10 @@ class _Scene:
 
     def _neglect(self) -> None:
         """What happens to fleets over the years, in a few seconds."""
-        from local.demo.maintenance_scenario import COPY, LEGACY, RETIRED, TWICE, WEEKLY
-
         self._title("A neglected fleet")
         window = part(
-            part(part(self._client.configuration(WEEKLY), "configuration"), "properties"), "maintenanceWindow"
+            part(part(self._client.get(*configuration_path(WEEKLY)), "configuration"), "properties"),
+            "maintenanceWindow",
         )
         start = str(window["startDateTime"])[:16]
         self._say(
@@ -191,8 +202,6 @@ class _Scene:
         self._simulator.take_patch_mode(LEGACY)
 
     def _examine(self) -> None:
-        from local.demo.maintenance_scenario import EXPECTED
-
         self._title("The doctor, before")
         wanted = {(kind, subject.lower()) for kind, subject in EXPECTED}
         report = self._report
@@ -217,7 +226,7 @@ class _Scene:
         """What the doctor finds, once Resource Graph shows all of it."""
         until = time.monotonic() + _SHOWN_SECONDS
         while True:
-            found = items(self._client.doctor([], "", 7), "findings")
+            found = items(self._client.get("fleet", "doctor", slow=True), "findings")
             if is_complete(found) or time.monotonic() > until:
                 return found
             time.sleep(_LOOK_SECONDS)
@@ -227,8 +236,6 @@ class _Scene:
 
     def _fix(self, command: str) -> Fix:
         """Run a command as a person does: at a terminal, with a yes to what it asks."""
-        from local.demo.maintenance_scenario import Fix
-
         person, terminal = pty.openpty()
         os.write(person, b"y\n")
         try:
@@ -278,10 +285,10 @@ class _Scene:
         self._console.print(text, soft_wrap=True)
 
     def _occurrence(self) -> Json:
-        return part(self._client.maintenance_run(self._run_id), "occurrence")
+        return part(self._client.get(*_RUNS, self._run_id), "occurrence")
 
     def _ended(self) -> Json | None:
-        run = self._client.maintenance_run(self._run_id)
+        run = self._client.get(*_RUNS, self._run_id)
         return run if run.get("state") in FINAL_STATES else None
 
     def _until[Found](self, what: str, look: Callable[[], Found | None]) -> Found:
