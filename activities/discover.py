@@ -6,10 +6,11 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from activities.context import load_run, now, wait_seconds
+from activities.context import load_run, now, record_outcomes, wait_seconds
 from patchwave.azure.pipeline import boundary_of
-from patchwave.azure.resource_graph import open_resource_graph
+from patchwave.azure.resource_graph import QueryPage
 from patchwave.domain.azure.errors import ArmFailure, classify, is_throttling
+from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Outcome, Reason
 from patchwave.domain.fleet.discovery import DiscoveredMachine, build_queries, evaluate_boundary, select_machines
@@ -17,8 +18,9 @@ from patchwave.domain.policy.boundary import needs_boundary
 from patchwave.domain.policy.scope import Scope
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.workflow.run import DiscoveryPage, DiscoveryRequest
-from patchwave.settings import load_settings
-from patchwave.storage import Storage, open_storage
+from patchwave.settings import Settings
+from patchwave.storage import Storage
+from patchwave.wiring import Services
 
 _SHORT_PAUSES = 6
 """Consecutive waits that are only as long as Resource Graph asks for."""
@@ -34,61 +36,50 @@ class _Position(NamedTuple):
     token: str = ""
     found: int = 0
 
-    @classmethod
-    def read(cls, cursor: str) -> _Position:
-        if not cursor:
-            return cls()
-        query, token, *found = json.loads(cursor)
-        return cls(int(query), str(token), *(int(each) for each in found[:1]))
-
-    def write(self) -> str:
-        return json.dumps(list(self))
-
     def behind(self, page_token: str, machines: int) -> _Position:
         """The position after a page with ``machines`` machines."""
         query = self.query if page_token else self.query + 1
         return _Position(query, page_token, self.found + machines)
 
 
-async def discover_machines(request: DiscoveryRequest) -> DiscoveryPage:
+async def discover_machines(services: Services, request: DiscoveryRequest) -> DiscoveryPage:
     """Read one page and add its machines.
 
     The last page also adds rows for ids that the policy names and Resource Graph does not list: skipped, not found.
     """
-    _, policy = await load_run(request.run_id)
-    storage = open_storage()
-    if boundary_of(load_settings()).is_needed_by(policy.scope):
+    storage = services.storage
+    _, policy = await load_run(storage, request.run_id)
+    if boundary_of(services.settings).is_needed_by(policy.scope):
         return DiscoveryPage(failure=f"The scope {needs_boundary()}.")
     queries = build_queries(policy.scope)
-    position = _Position.read(request.cursor)
+    position = _Position(*json.loads(request.cursor or "[]"))
     wait = 0.0
     if position.query < len(queries):
         query = queries[position.query]
-        page = await open_resource_graph().page(query.text, query.subscriptions, position.token)
+        page = await services.resource_graph.page(query.text, query.subscriptions, position.token)
         if page.failure is not None:
-            return _failed(page.failure, page.wait_seconds, request.attempt)
+            return DiscoveryPage(
+                **trouble(services.settings, page, request.attempt, "The machines could not be listed.")
+            )
         found = select_machines(policy.scope, page.rows)
-        await add_found(storage, request.run_id, found)
+        await add_found(services.settings, storage, request.run_id, found)
         wait = page.wait_seconds
         position = position.behind(page.skip_token, len(found))
     if position.query < len(queries):
         await storage.runs.set_machine_count(request.run_id, position.found)
-        return DiscoveryPage(machines=position.found, cursor=position.write(), wait_seconds=wait)
+        return DiscoveryPage(machines=position.found, cursor=json.dumps(position), wait_seconds=wait)
     await _add_missing(storage, request.run_id, policy.scope)
     machines = await storage.runs.count_machines(request.run_id)
     return DiscoveryPage(machines=machines, selectors=policy.scope.describe())
 
 
-async def add_found(storage: Storage, run_id: str, found: Sequence[DiscoveredMachine]) -> None:
+async def add_found(settings: Settings, storage: Storage, run_id: str, found: Sequence[DiscoveredMachine]) -> None:
     """Add rows for discovered machines; invalid ones, and those outside the boundary, are skipped at once."""
-    judged = evaluate_boundary(found, boundary_of(load_settings()))
+    judged = evaluate_boundary(found, boundary_of(settings))
     await storage.machines.add(run_id, [record_of(machine) for machine in judged])
-    problems: dict[tuple[Reason, str], list[str]] = {}
-    for machine in judged:
-        if machine.problem:
-            problems.setdefault((machine.problem_reason, machine.problem), []).append(machine.machine_id.key)
-    for (reason, problem), keys in problems.items():
-        await storage.results.record_outcomes(run_id, keys, Outcome.skipped(reason, problem), now())
+    problems = [each for each in judged if each.problem]
+    outcomes = [(each.machine_id.key, Outcome.skipped(each.problem_reason, each.problem)) for each in problems]
+    await record_outcomes(storage, run_id, outcomes)
 
 
 async def _add_missing(storage: Storage, run_id: str, scope: Scope) -> None:
@@ -103,7 +94,7 @@ async def _add_missing(storage: Storage, run_id: str, scope: Scope) -> None:
         Reason.NOT_FOUND,
         "No such machine: it does not exist, the identity may not read it, or another selector leaves it out.",
     )
-    await storage.results.record_outcomes(run_id, [machine.key for machine in missing], outcome, now())
+    await record_outcomes(storage, run_id, [(machine.key, outcome) for machine in missing])
 
 
 def record_of(machine: DiscoveredMachine) -> MachineRecord:
@@ -137,7 +128,7 @@ def _missing_record(identity: MachineId) -> MachineRecord:
     )
 
 
-def pause_after(failure: ArmFailure, asked: float, attempt: int) -> float:
+def pause_after(settings: Settings, failure: ArmFailure, asked: float, attempt: int) -> float:
     """Seconds until the page is requested again after ``attempt`` failures; 0 when the failure is permanent.
 
     While throttled, Resource Graph's ``Retry-After`` counts; other outages use exponential waits. After `_SHORT_PAUSES`
@@ -146,16 +137,19 @@ def pause_after(failure: ArmFailure, asked: float, attempt: int) -> float:
     if asked <= 0:
         return 0.0
     named = asked if failure.status == 429 else failure.retry_after
-    grown = wait_seconds(polls=min(2**attempt, 8))
+    grown = wait_seconds(settings, polls=min(2**attempt, 8))
     if named is None:
         return grown
-    return wait_seconds(named) if attempt < _SHORT_PAUSES else max(wait_seconds(named), grown)
+    return wait_seconds(settings, named) if attempt < _SHORT_PAUSES else max(wait_seconds(settings, named), grown)
 
 
-def _failed(failure: ArmFailure, asked: float, attempt: int) -> DiscoveryPage:
-    """The result for a page that could not be read: a wait after a transient failure, else an error."""
-    return DiscoveryPage(
-        wait_seconds=pause_after(failure, asked, attempt),
-        counts_as_attempt=not is_throttling(failure),
-        failure=f"The machines could not be listed. {classify(failure).sentence} ({failure.text})",
-    )
+def trouble(settings: Settings, page: QueryPage, attempt: int, what: str) -> Json:
+    """The fields of a page that could not be read: a growing wait after a transient failure."""
+    failure = page.failure
+    if failure is None:
+        return {}
+    return {
+        "wait_seconds": pause_after(settings, failure, page.wait_seconds, attempt),
+        "failure": f"{what} {classify(failure).sentence} ({failure.text})",
+        "counts_as_attempt": not is_throttling(failure),
+    }

@@ -9,9 +9,6 @@ from typing import NamedTuple
 
 from activities.context import MachineContext, load_machine, now, renew_lease, seconds_of, wait_seconds
 from activities.window import is_behind_window
-from patchwave.azure.bulk_status import open_bulk_status
-from patchwave.azure.resource_health import open_resource_health
-from patchwave.azure.virtual_machines import open_resource_manager
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.machine.alerts import alerts_unknown, evaluate_alerts
@@ -30,9 +27,8 @@ from patchwave.domain.machine.http_probe import evaluate_probe
 from patchwave.domain.machine.resource_health import evaluate_availability
 from patchwave.domain.policy.health import AlertVeto, Health
 from patchwave.domain.runs.machine_record import HealthSummary, Signal, SignalState
-from patchwave.outbound.http_probe import HttpProbe
-from patchwave.settings import load_settings
-from patchwave.storage import open_storage
+from patchwave.settings import Settings
+from patchwave.wiring import Services
 
 _ANSWERED_POLLS = 4
 _MAX_ANSWERED = 4_000
@@ -74,9 +70,9 @@ class _Looks(NamedTuple):
     is_throttled: bool
 
 
-async def check_health(request: HealthRequest) -> HealthResult:
+async def check_health(services: Services, request: HealthRequest) -> HealthResult:
     """Read all health signals of the machine, store them, and evaluate them."""
-    context = await load_machine(request.run_id, request.machine_key)
+    context = await load_machine(services, request.run_id, request.machine_key)
     health = context.policy.health
     if request.moment is Moment.BEFORE and _is_canceled(context):
         # Nothing will be installed: the next step ends the machine.
@@ -94,15 +90,15 @@ async def _before(context: MachineContext, health: Health, looked_for: float) ->
     """Store the health before the installation. An unhealthy machine is installed all the same."""
     summary, asked_to_wait, is_throttled = await _look(context, health, Moment.BEFORE, looked_for)
     if is_throttled and summary.healthy is None and not (_is_canceled(context) or is_behind_window(context.run)):
-        return _throttled(asked_to_wait)
+        return _throttled(context.settings, asked_to_wait)
     timeout = 0.0
     if summary.healthy is None:
-        timeout = seconds_of(SOURCE_TIMEOUT)
+        timeout = seconds_of(context.settings, SOURCE_TIMEOUT)
     elif not summary.healthy and context.machine.powered_on_by_run:
         # It has just booted: its service gets the settle time, as after an installation.
-        timeout = seconds_of(health.settle)
+        timeout = seconds_of(context.settings, health.settle)
     if looked_for < timeout:
-        return _wait(looked_for, timeout, asked_to_wait)
+        return _wait(context.settings, looked_for, timeout, asked_to_wait)
     await _store(context, health_before=summary)
     return HealthResult(state=HealthState.OK)
 
@@ -113,13 +109,13 @@ async def _after(context: MachineContext, health: Health, looked_for: float) -> 
     before = context.machine.health_before
     summary, asked_to_wait, is_throttled = await _look(context, health, Moment.AFTER, looked_for)
     await _store(context, health_after=summary)
-    settle = seconds_of(health.settle)
+    settle = seconds_of(context.settings, health.settle)
     settled = is_settled(before, summary)
     if is_throttled and not settled and summary.healthy is not False and not _is_canceled(context):
-        return _throttled(asked_to_wait)
+        return _throttled(context.settings, asked_to_wait)
     is_early = looked_for < settle and not settled
     if is_early and not _is_canceled(context):
-        return _wait(looked_for, settle, asked_to_wait)
+        return _wait(context.settings, looked_for, settle, asked_to_wait)
     outcome = evaluate_change(before, summary)
     if outcome is None:
         return HealthResult(state=HealthState.OK)
@@ -149,7 +145,7 @@ async def _look(context: MachineContext, health: Health, moment: Moment, looked_
     asked_to_wait = max(look.asked_to_wait for look in looks.values())
     if asked_to_wait:
         answered = {name: look for name, look in looks.items() if not look.asked_to_wait}
-        _keep_answered(place, answered, asked_to_wait)
+        _keep_answered(context.settings, place, answered, asked_to_wait)
     signals = {name: signal for look in looks.values() for name, signal in look.signals.items()}
     is_throttled = any(look.is_throttled for look in looks.values())
     return _Looks(summarize(signals, now()), asked_to_wait, is_throttled)
@@ -158,14 +154,14 @@ async def _look(context: MachineContext, health: Health, moment: Moment, looked_
 _answered: dict[str, tuple[float, dict[str, _Look]]] = {}
 
 
-def _keep_answered(place: str, looks: dict[str, _Look], asked_to_wait: float) -> None:
+def _keep_answered(settings: Settings, place: str, looks: dict[str, _Look], asked_to_wait: float) -> None:
     """Cache the results of sources that responded, until the others can be read again.
 
     With thousands of machines, reading all of them again would use up the rate limits: no summary would be complete.
     """
     if len(_answered) >= _MAX_ANSWERED:
         _answered.pop(next(iter(_answered)))
-    _answered[place] = (monotonic() + asked_to_wait + load_settings().poll_seconds * _ANSWERED_POLLS, looks)
+    _answered[place] = (monotonic() + asked_to_wait + settings.poll_seconds * _ANSWERED_POLLS, looks)
 
 
 def _take_answered(place: str) -> dict[str, _Look]:
@@ -175,7 +171,7 @@ def _take_answered(place: str) -> dict[str, _Look]:
 
 async def _look_at_machine(context: MachineContext, first_at: Moment | None) -> _Look:
     # The first read follows the preflight or the verification, which have cached the same view.
-    view = await open_resource_manager().read_machine(context.machine_id, kept_for=first_at)
+    view = await context.services.resource_manager.read_machine(context.machine_id, kept_for=first_at)
     if isinstance(view, ArmFailure):
         unread = Signal(state=SignalState.UNKNOWN, detail=f"The machine could not be read: {view.clause}.")
         return _Look.unread("power", unread, view)
@@ -187,7 +183,7 @@ async def _look_at_platform(context: MachineContext, health: Health, first_at: M
         return _Look({})
     if first_at is Moment.BEFORE and await _shows_as_available(context):
         return _Look({"resourceHealth": Signal(state=SignalState.HEALTHY)})
-    found = await open_resource_health().availability(context.machine_id)
+    found = await context.services.resource_health.availability(context.machine_id)
     signal = evaluate_availability(found)
     if isinstance(found, ArmFailure):
         return _Look.unread("resourceHealth", signal, found)
@@ -199,48 +195,50 @@ async def _shows_as_available(context: MachineContext) -> bool:
 
     Only used before the installation: the status may be a minute old.
     """
-    machine = context.machine_id
-    return machine.folded in await open_bulk_status().available(machine.subscription_id, context.machine.location)
+    machine, status = context.machine_id, context.services.bulk_status
+    return machine.folded in await status.available(machine.subscription_id, context.machine.location)
 
 
 async def _probe(context: MachineContext, health: Health) -> _Look:
     if health.probe is None:
         return _Look({})
-    answer = await HttpProbe(load_settings()).send(health.probe, context.machine)
+    answer = await context.services.http_probe.send(health.probe, context.machine)
     return _Look({"probe": evaluate_probe(health.probe, answer)})
 
 
 async def _ask_alerts(context: MachineContext, veto: AlertVeto, looked_for: float) -> HealthResult | None:
     """The veto of a fired alert, or of alerts that cannot be read; ``None`` when no alert fires."""
-    alerts = await open_resource_health().fired_alerts(context.machine_id, veto.fired_within)
+    alerts = await context.services.resource_health.fired_alerts(context.machine_id, veto.fired_within)
     if not isinstance(alerts, ArmFailure):
         outcome = evaluate_alerts(alerts, context.machine.id, veto, now())
         return None if outcome is None else _end(outcome)
     if is_throttling(alerts):
-        window_end = context.run.window_end
+        end = context.run.window_end
         # After the window's end the install step ends the machine.
-        may_wait = now() < window_end if window_end is not None else looked_for < seconds_of(_MAX_THROTTLING)
+        may_wait = now() < end if end is not None else looked_for < seconds_of(context.settings, _MAX_THROTTLING)
     else:
-        may_wait = classify(alerts).kind is ErrorClass.RETRY_LATER and looked_for < seconds_of(SOURCE_TIMEOUT)
+        is_passing = classify(alerts).kind is ErrorClass.RETRY_LATER
+        may_wait = is_passing and looked_for < seconds_of(context.settings, SOURCE_TIMEOUT)
     if may_wait:
-        pause = max(wait_seconds(alerts.retry_after), min(looked_for * _GROWTH, _MAX_PAUSE))
+        pause = max(wait_seconds(context.settings, alerts.retry_after), min(looked_for * _GROWTH, _MAX_PAUSE))
         return HealthResult(state=HealthState.WAIT, wait_seconds=pause)
     return _end(alerts_unknown(alerts))
 
 
 async def _store(context: MachineContext, **columns: HealthSummary) -> None:
     machine = context.machine
-    await open_storage().machines.update(context.run.id, machine.key, machine.stage, completion=None, **columns)
+    await context.storage.machines.update(context.run.id, machine.key, machine.stage, completion=None, **columns)
 
 
-def _wait(looked_for: float, timeout: float, asked_to_wait: float) -> HealthResult:
+def _wait(settings: Settings, looked_for: float, timeout: float, asked_to_wait: float) -> HealthResult:
     # Retry exactly at the reserved time; a late request loses its rate-limit reservation.
-    pause = asked_to_wait or next_look(looked_for, wait_seconds(), timeout)
+    pause = asked_to_wait or next_look(looked_for, wait_seconds(settings), timeout)
     return HealthResult(state=HealthState.WAIT, wait_seconds=pause)
 
 
-def _throttled(asked_to_wait: float) -> HealthResult:
-    return HealthResult(state=HealthState.WAIT, wait_seconds=asked_to_wait or wait_seconds(), counts_as_attempt=False)
+def _throttled(settings: Settings, asked_to_wait: float) -> HealthResult:
+    wait = asked_to_wait or wait_seconds(settings)
+    return HealthResult(state=HealthState.WAIT, wait_seconds=wait, counts_as_attempt=False)
 
 
 def _end(outcome: Outcome) -> HealthResult:

@@ -12,7 +12,8 @@ from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.run import Run, Step
 from patchwave.domain.runs.watchdog import heartbeat_deadline
 from patchwave.domain.workflow.run import Checkpoint, HeartbeatRequest, InProgressMachines, RunRef
-from patchwave.storage import Storage, open_storage
+from patchwave.storage import Storage
+from patchwave.wiring import Services
 
 _SIGN_EVERY = timedelta(minutes=1)
 """Heartbeats that change the deadline by less are not written: a phase ticks every few seconds."""
@@ -21,28 +22,28 @@ _MAX_TAKEN_UP = 500
 _PAGE = 250
 
 
-async def record_heartbeat(run: Run) -> None:
+async def record_heartbeat(storage: Storage, run: Run) -> None:
     """Extend the heartbeat deadline of a running run, at most once a minute."""
     until = heartbeat_deadline(now())
     if run.heartbeat_deadline is None or abs(until - run.heartbeat_deadline) >= _SIGN_EVERY:
-        await open_storage().runs.extend_heartbeat(run.id, until)
+        await storage.runs.extend_heartbeat(run.id, until)
 
 
-async def extend_heartbeat(request: HeartbeatRequest) -> None:
+async def extend_heartbeat(services: Services, request: HeartbeatRequest) -> None:
     """Extend the heartbeat deadline while the run sleeps; the watchdog ignores the run until then."""
-    await open_storage().runs.extend_heartbeat(request.run_id, heartbeat_deadline(request.until))
+    await services.storage.runs.extend_heartbeat(request.run_id, heartbeat_deadline(request.until))
 
 
-async def load_checkpoint(request: RunRef) -> Checkpoint:
+async def load_checkpoint(services: Services, request: RunRef) -> Checkpoint:
     """What the previous generation left unfinished, read from the run's machines."""
     run_id = request.run_id
-    storage = open_storage()
+    storage = services.storage
     planned = await storage.plans.get_summary(run_id)
     if planned is None:
         return Checkpoint(is_planned=False)
     # Writes that follow a final row may be missing: only this completes them.
     await storage.finalizers.complete(run_id)
-    run, policy = await load_run(run_id)
+    run, policy = await load_run(storage, run_id)
     machines = [machine async for machine in storage.machines.scan(run_id) if machine.ring]
     rings = {ring.name: number for number, ring in enumerate(planned.rings)}
     begun = max((rings.get(machine.ring, 0) for machine in machines if was_begun(machine)), default=0)
@@ -76,10 +77,7 @@ async def _in_progress(
             keys[step, rings[machine.ring], machine.phase - 1].add(machine.key)
     return [
         InProgressMachines(
-            step=step,
-            ring_number=ring,
-            phase_number=phase,
-            machines=await _placed(storage, run_id, ring, phase, found),
+            step=step, ring_number=ring, phase_number=phase, machines=await _placed(storage, run_id, ring, phase, found)
         )
         for (step, ring, phase), found in sorted(keys.items())
     ]

@@ -5,9 +5,17 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from activities.context import MachineContext, acquire_lease, load_machine, load_record, locked_by, now, wait_seconds
+from activities.context import (
+    MachineContext,
+    acquire_lease,
+    load_machine,
+    load_record,
+    locked_by,
+    now,
+    retry_after,
+    wait_seconds,
+)
 from activities.window import frozen, is_behind_window
-from patchwave.azure.virtual_machines import open_resource_manager
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.azure.instance_view import MachineView, Power
 from patchwave.domain.azure.operation import OperationKind
@@ -32,7 +40,8 @@ from patchwave.domain.workflow.machine import (
     Verified,
     VerifyRequest,
 )
-from patchwave.storage import Change, completion_change, open_storage
+from patchwave.storage import Change, completion_change
+from patchwave.wiring import Services
 
 _IN_PROGRESS = INSTALLING | {Stage.RESTARTING}
 """Stages in which preflight only finds machines whose orchestration died: the next one resumes them."""
@@ -40,39 +49,42 @@ _CHANGED_NEXT = (Stage.ASSESSED, Stage.INSTALLED)
 """Stages after which a machine is installed or restarted; an assessment changes nothing on it."""
 
 
-async def preflight_machine(request: PreflightRequest) -> PreflightResult:
+async def preflight_machine(services: Services, request: PreflightRequest) -> PreflightResult:
     """Acquire the machine's lease for the run, and read its state.
 
     An earlier assessment is omitted when another installation ran since.
     """
-    context = await load_machine(request.run_id, request.machine_key)
+    context = await load_machine(services, request.run_id, request.machine_key)
     if context.machine.stage in _IN_PROGRESS:
         return await _go_on(context)
     outcome = terminal_outcome(context.run, context.machine)
     if outcome is not None:
-        return _skip(outcome)
+        return _not_ready(Readiness.SKIP, outcome)
     is_prepared_next = context.run.mode is Mode.MAINTENANCE and not context.machine.pre_tasks_done
     held = await frozen(context) if is_prepared_next or context.machine.stage in _CHANGED_NEXT else None
     if held is not None:
         # Before anything changes the machine: a power-on, or a snapshot of its disk.
-        return _skip(held)
+        return _not_ready(Readiness.SKIP, held)
     holder = await acquire_lease(context, force=True)
     if holder is not None:
-        return _wait(locked_by(holder))
-    view = await open_resource_manager().read_machine(context.machine_id, keep_for=Moment.BEFORE)
+        return _not_ready(Readiness.WAIT, locked_by(holder), wait_seconds=wait_seconds(services.settings, polls=2))
+    view = await services.resource_manager.read_machine(context.machine_id, keep_for=Moment.BEFORE)
     if isinstance(view, ArmFailure):
-        verdict = classify(view)
+        verdict, outcome = classify(view), classify(view).to_outcome(view)
         if is_throttling(view) and is_behind_window(context.run):
-            return _kept_back(context, verdict.to_outcome(view))
+            # Requeue for another window, or end.
+            requeued = context.policy.continues and context.run.mode is Mode.PATCH
+            is_on = context.machine.powered_on_by_run
+            return _not_ready(Readiness.SKIP, outcome, powered_on_by_run=is_on, requeued=requeued)
         if verdict.kind in (ErrorClass.RETRY_LATER, ErrorClass.THROTTLED):
-            return _wait(verdict.to_outcome(view), view.retry_after, counts_as_attempt=not is_throttling(view))
-        return _skip(verdict.to_outcome(view))
+            return _not_ready(Readiness.WAIT, outcome, **retry_after(services.settings, view, polls=2))
+        return _not_ready(Readiness.SKIP, outcome)
     if learned := _learned(context.machine, view):
-        await open_storage().machines.update(request.run_id, request.machine_key, context.machine.stage, **learned)
+        await services.storage.machines.update(request.run_id, request.machine_key, context.machine.stage, **learned)
     assessment, assess_attempt = await _assessed(context, view.last_installation)
     return PreflightResult(
         preflight=evaluate(view, start_stopped=request.start_stopped),
-        wait_seconds=wait_seconds(),
+        wait_seconds=wait_seconds(services.settings),
         powered_on_by_run=context.machine.powered_on_by_run,
         assess_activity_id=_activity(view.last_assessment),
         install_activity_id=_activity(view.last_installation),
@@ -91,7 +103,7 @@ async def _assessed(context: MachineContext, installed: PatchSummary | None) -> 
     is_done_here = context.machine.installation is not None
     if found is None or is_done_here or installed is None or not installed.comes_after(found):
         return found, 1
-    intent = await open_storage().intents.get(context.run.id, context.machine.key, OperationKind.ASSESS)
+    intent = await context.storage.intents.get(context.run.id, context.machine.key, OperationKind.ASSESS)
     return None, intent.attempt + 1 if intent else 1
 
 
@@ -110,52 +122,45 @@ async def _go_on(context: MachineContext) -> PreflightResult:
     )
 
 
-async def verify_machine(request: VerifyRequest) -> Verified:
+async def verify_machine(services: Services, request: VerifyRequest) -> Verified:
     """Read the machine after an installation."""
-    machine = await load_record(request.run_id, request.machine_key)
-    view = await open_resource_manager().read_machine(MachineId.parse(machine.id), keep_for=Moment.AFTER)
+    machine = await load_record(services.storage, request.run_id, request.machine_key)
+    view = await services.resource_manager.read_machine(MachineId.parse(machine.id), keep_for=Moment.AFTER)
     if isinstance(view, ArmFailure):
-        wait = wait_seconds(view.retry_after)
-        return Verified(is_ready=False, wait_seconds=wait, counts_as_attempt=not is_throttling(view))
+        return Verified(is_ready=False, **retry_after(services.settings, view))
     return Verified(
         is_ready=view.power is Power.RUNNING and view.is_agent_ready,
         reboot_pending=_newer_word(view.last_assessment, request.installed_at),
-        wait_seconds=wait_seconds(),
+        wait_seconds=wait_seconds(services.settings),
     )
 
 
-async def release_machine(request: ReleaseMachine) -> None:
+async def release_machine(services: Services, request: ReleaseMachine) -> None:
     """Release a machine that stays in the run until its next step."""
-    storage = open_storage()
+    storage = services.storage
     installation = {"installation": request.installation} if request.installation else {}
     ended = MachineEnded(key=request.machine_key, attempt=request.attempt, requeued=request.requeued)
+    completion = completion_change(request.phase, ended)
     await storage.machines.update(
-        request.run_id,
-        request.machine_key,
-        request.stage,
-        completion=completion_change(request.phase, ended),
-        **installation,
+        request.run_id, request.machine_key, request.stage, completion=completion, **installation
     )
     if not request.keep_lease:
         await storage.leases.release(request.machine_key, request.run_id)
 
 
-async def record_outcome(request: RecordOutcome) -> Recorded:
+async def record_outcome(services: Services, request: RecordOutcome) -> Recorded:
     """Store the machine's final row; the first one counts."""
-    storage = open_storage()
-    at = now()
 
     def completion(outcome: Outcome) -> Change:
         failed = counts_as_failure(outcome.outcome, outcome.reason)
-        return completion_change(
-            request.phase, MachineEnded(key=request.machine_key, attempt=request.attempt, failed=failed)
-        )
+        ended = MachineEnded(key=request.machine_key, attempt=request.attempt, failed=failed)
+        return completion_change(request.phase, ended)
 
-    stored = await storage.results.record_outcome(
+    stored = await services.storage.results.record_outcome(
         request.run_id,
         request.machine_key,
         request.outcome,
-        at=at,
+        at=now(),
         installation=request.installation,
         patches=[],
         completion=completion,
@@ -182,21 +187,5 @@ def _newer_word(assessment: PatchSummary | None, installed_at: datetime | None) 
     return assessment.reboot_pending if seen_at is not None and seen_at > installed_at else None
 
 
-def _skip(outcome: Outcome) -> PreflightResult:
-    return PreflightResult(preflight=Preflight(readiness=Readiness.SKIP, outcome=outcome))
-
-
-def _kept_back(context: MachineContext, outcome: Outcome) -> PreflightResult:
-    """Throttled until the window was over: requeue for another window, or end."""
-    return PreflightResult(
-        preflight=Preflight(readiness=Readiness.SKIP, outcome=outcome),
-        powered_on_by_run=context.machine.powered_on_by_run,
-        requeued=context.policy.continues and context.run.mode is Mode.PATCH,
-    )
-
-
-def _wait(outcome: Outcome, asked: float | None = None, *, counts_as_attempt: bool = True) -> PreflightResult:
-    preflight = Preflight(readiness=Readiness.WAIT, outcome=outcome)
-    return PreflightResult(
-        preflight=preflight, wait_seconds=wait_seconds(asked, polls=2), counts_as_attempt=counts_as_attempt
-    )
+def _not_ready(readiness: Readiness, outcome: Outcome, **fields: Any) -> PreflightResult:
+    return PreflightResult(preflight=Preflight(readiness=readiness, outcome=outcome), **fields)

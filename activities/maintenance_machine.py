@@ -5,10 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from activities.context import load_machine, load_record, now, wait_seconds
+from activities.context import load_machine, load_record, now, retry_after, wait_seconds
 from activities.maintenance_run import occurrence_of
-from patchwave.azure.virtual_machines import open_resource_manager
-from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
+from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify
 from patchwave.domain.azure.instance_view import Power
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.machine.health import Moment
@@ -16,24 +15,23 @@ from patchwave.domain.machine.power import NotRestored, not_restored
 from patchwave.domain.runs.maintenance_results import conclude
 from patchwave.domain.workflow.machine import MachineRef
 from patchwave.domain.workflow.maintenance_run import FinalizeRequest, PowerCheck, PowerState, PreResult
-from patchwave.storage import open_storage
+from patchwave.wiring import Services
 
 _LOCK_MARGIN = timedelta(hours=2)
 """Added to the deadline of the scheduled run: time for the post phase."""
 
 
-async def record_pre_result(request: PreResult) -> None:
+async def record_pre_result(services: Services, request: PreResult) -> None:
     """Store how the pre phase ended on the machine.
 
     Extends the lease to the end of the scheduled run, so that no other run installs while Azure does.
     """
-    context = await load_machine(request.run_id, request.machine_key)
-    occurrence = occurrence_of(context.run)
-    storage = open_storage()
-    await storage.leases.acquire(context.machine.key, context.run.id, now(), occurrence.post_deadline + _LOCK_MARGIN)
+    context = await load_machine(services, request.run_id, request.machine_key)
+    until = occurrence_of(context.run).post_deadline + _LOCK_MARGIN
+    await context.storage.leases.acquire(context.machine.key, context.run.id, now(), until)
     is_ours = context.machine.powered_on_by_run and not request.start_refused
     seen: dict[str, Any] = {"power_state": Power.HIBERNATED.value} if request.is_hibernated else {}
-    await storage.machines.update(
+    await context.storage.machines.update(
         context.run.id,
         context.machine.key,
         context.machine.stage,
@@ -45,17 +43,16 @@ async def record_pre_result(request: PreResult) -> None:
     )
 
 
-async def check_machine_power(request: MachineRef) -> PowerCheck:
+async def check_machine_power(services: Services, request: MachineRef) -> PowerCheck:
     """Read the machine's power after the scheduled run."""
-    machine = await load_record(request.run_id, request.machine_key)
-    view = await open_resource_manager().read_machine(MachineId.parse(machine.id), keep_for=Moment.AFTER)
+    machine = await load_record(services.storage, request.run_id, request.machine_key)
+    view = await services.resource_manager.read_machine(MachineId.parse(machine.id), keep_for=Moment.AFTER)
     if isinstance(view, ArmFailure):
         is_passing = classify(view).kind in (ErrorClass.RETRY_LATER, ErrorClass.THROTTLED)
         return PowerCheck(
             state=PowerState.WAIT if is_passing else PowerState.OFF,
             powered_on_by_run=machine.powered_on_by_run,
-            wait_seconds=wait_seconds(view.retry_after),
-            counts_as_attempt=not is_throttling(view),
+            **retry_after(services.settings, view),
         )
     if view.power in (Power.STOPPED, Power.DEALLOCATED, Power.HIBERNATED):
         state = PowerState.OFF
@@ -66,17 +63,17 @@ async def check_machine_power(request: MachineRef) -> PowerCheck:
         state=state,
         powered_on_by_run=machine.powered_on_by_run,
         assess_activity_id=last.activity_id if last else "",
-        wait_seconds=wait_seconds(),
+        wait_seconds=wait_seconds(services.settings),
     )
 
 
-async def finalize_machine(request: FinalizeRequest) -> None:
+async def finalize_machine(services: Services, request: FinalizeRequest) -> None:
     """Store the machine's final row; the first one counts."""
-    context = await load_machine(request.run_id, request.machine_key)
+    context = await load_machine(services, request.run_id, request.machine_key)
     outcome = conclude(occurrence_of(context.run), context.machine)
     message = " ".join([outcome.message, *request.problems])
     left = NotRestored(request.not_restored) if request.not_restored else None
-    await open_storage().results.record_outcome(
+    await services.storage.results.record_outcome(
         context.run.id,
         context.machine.key,
         not_restored(outcome.model_copy(update={"message": message}), left),

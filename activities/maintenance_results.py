@@ -10,8 +10,9 @@ import json
 from typing import NamedTuple
 
 from activities.context import load_run
-from activities.maintenance_run import occurrence_of, trouble
-from patchwave.azure.resource_graph import QueryPage, open_resource_graph
+from activities.discover import trouble
+from activities.maintenance_run import occurrence_of
+from patchwave.azure.resource_graph import QueryPage, ResourceGraph
 from patchwave.domain.azure.patch_results import InstalledPatch
 from patchwave.domain.core.folding import fold
 from patchwave.domain.maintenance.queries import INSTALLATIONS_PER_QUERY, installations_of_run, patches_of_installations
@@ -19,7 +20,8 @@ from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.maintenance_results import InstallationRow, awaits_result, is_in_progress, read_patch
 from patchwave.domain.runs.run import Run
 from patchwave.domain.workflow.maintenance_run import MaintenancePageRequest, ResultsPage
-from patchwave.storage import Storage, open_storage
+from patchwave.settings import Settings
+from patchwave.wiring import Services
 
 SLICE = 50
 """Installations whose patches are imported in one call."""
@@ -31,45 +33,35 @@ class _Position(NamedTuple):
     token: str = ""
     done: int = 0
 
-    @classmethod
-    def read(cls, cursor: str) -> _Position:
-        if not cursor:
-            return cls()
-        token, done = json.loads(cursor)
-        return cls(str(token), int(done))
 
-    def write(self) -> str:
-        return json.dumps([self.token, self.done])
-
-
-async def import_results(request: MaintenancePageRequest) -> ResultsPage:
+async def import_results(services: Services, request: MaintenancePageRequest) -> ResultsPage:
     """Import a slice of the installations, without those that were imported before."""
-    run, _ = await load_run(request.run_id)
+    run, _ = await load_run(services.storage, request.run_id)
     occurrence = occurrence_of(run)
-    position = _Position.read(request.cursor)
-    page = await open_resource_graph().page(
+    position = _Position(*json.loads(request.cursor or "[]"))
+    page = await services.resource_graph.page(
         installations_of_run(occurrence.id), occurrence.subscriptions, position.token
     )
     if page.failure is not None:
-        return _failed(run, page, request.attempt)
-    storage = open_storage()
+        return _failed(services.settings, run, page, request.attempt)
     part = page.rows[position.done : position.done + SLICE]
-    failed = await _copy(storage, run, [InstallationRow.model_validate(row) for row in part])
+    failed = await _copy(services, run, [InstallationRow.model_validate(row) for row in part])
     if failed is not None:
-        return _failed(run, failed, request.attempt)
+        return _failed(services.settings, run, failed, request.attempt)
     done = position.done + len(part)
     following = _Position(position.token, done) if done < len(page.rows) else _Position(page.skip_token)
     if following != _Position():
-        return ResultsPage(machines=run.machines, cursor=following.write(), wait_seconds=page.wait_seconds)
+        return ResultsPage(machines=run.machines, cursor=json.dumps(following), wait_seconds=page.wait_seconds)
     awaited = in_progress = 0
-    async for machine in storage.machines.scan(run.id):
+    async for machine in services.storage.machines.scan(run.id):
         awaited += awaits_result(machine)
         in_progress += is_in_progress(machine)
     return ResultsPage(machines=run.machines, awaited=awaited, in_progress=in_progress)
 
 
-async def _copy(storage: Storage, run: Run, installations: list[InstallationRow]) -> QueryPage | None:
+async def _copy(services: Services, run: Run, installations: list[InstallationRow]) -> QueryPage | None:
     """Import installations that have ended and are new; the page that could not be read, if any."""
+    storage = services.storage
     fresh: list[tuple[InstallationRow, MachineRecord]] = []
     for each in installations:
         machine = None if each.machine is None else await storage.machines.get_validated(run.id, each.machine.key)
@@ -78,9 +70,9 @@ async def _copy(storage: Storage, run: Run, installations: list[InstallationRow]
     for start in range(0, len(fresh), INSTALLATIONS_PER_QUERY):
         some = fresh[start : start + INSTALLATIONS_PER_QUERY]
         patches: dict[str, list[InstalledPatch]] = {fold(each.id): [] for each, _ in some}
-        trouble_met = await _read_patches(run, patches)
-        if trouble_met is not None:
-            return trouble_met
+        failed = await _read_patches(services.resource_graph, run, patches)
+        if failed is not None:
+            return failed
         for each, machine in some:
             found = [patch.to_record() for patch in patches[fold(each.id)]]
             error = each.result.error
@@ -90,11 +82,11 @@ async def _copy(storage: Storage, run: Run, installations: list[InstallationRow]
     return None
 
 
-async def _read_patches(run: Run, patches: dict[str, list[InstalledPatch]]) -> QueryPage | None:
+async def _read_patches(graph: ResourceGraph, run: Run, patches: dict[str, list[InstalledPatch]]) -> QueryPage | None:
     token = ""
+    query = patches_of_installations(list(patches))
     while True:
-        query = patches_of_installations(list(patches))
-        page = await open_resource_graph().page(query, occurrence_of(run).subscriptions, token)
+        page = await graph.page(query, occurrence_of(run).subscriptions, token)
         if page.failure is not None:
             return page
         for parent, patch in map(read_patch, page.rows):
@@ -113,6 +105,6 @@ def _is_news(machine: MachineRecord, found: InstallationRow) -> bool:
     return found.result.start_date_time > known.started_at
 
 
-def _failed(run: Run, page: QueryPage, attempt: int) -> ResultsPage:
+def _failed(settings: Settings, run: Run, page: QueryPage, attempt: int) -> ResultsPage:
     what = "The results of the scheduled run could not be read."
-    return ResultsPage(machines=run.machines, **trouble(page, attempt, what))
+    return ResultsPage(machines=run.machines, **trouble(settings, page, attempt, what))

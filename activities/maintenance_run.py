@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from activities.context import load_run, now, wait_seconds
-from activities.discover import add_found, pause_after
+from activities.discover import add_found, trouble
 from activities.heartbeat import record_heartbeat
-from patchwave.azure.maintenance import open_maintenance
-from patchwave.azure.resource_graph import QueryPage, open_resource_graph
-from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
+from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify
 from patchwave.domain.core.documents import Json, format_instant, str_or_empty
 from patchwave.domain.core.outcome import Reason
 from patchwave.domain.fleet.discovery import build_queries, select_machines
@@ -38,11 +36,13 @@ from patchwave.domain.workflow.maintenance_run import (
     Shards,
 )
 from patchwave.domain.workflow.run import RunRef
-from patchwave.storage import RecordMissing, Storage, in_parallel, open_storage
+from patchwave.storage import RecordMissing, Storage, in_parallel
+from patchwave.wiring import Services
 
 _NAMED = 20
 """Machines listed in one audit entry."""
 _PARALLEL = 50
+_NOT_LISTED = "The machines of the scheduled run could not be listed."
 
 
 def occurrence_of(run: Run) -> MaintenanceOccurrence:
@@ -56,15 +56,15 @@ def occurrence_of(run: Run) -> MaintenanceOccurrence:
     return run.maintenance
 
 
-async def load_maintenance_run(request: RunRef) -> MaintenanceRunStatus:
+async def load_maintenance_run(services: Services, request: RunRef) -> MaintenanceRunStatus:
     """Mark the run as running, and return its status. Safe to repeat."""
     run_id = request.run_id
-    storage = open_storage()
+    storage = services.storage
     try:
         await storage.runs.start(run_id, now())
-        run, policy = await load_run(run_id)
+        run, policy = await load_run(storage, run_id)
         occurrence = occurrence_of(run)
-        await record_heartbeat(run)
+        await record_heartbeat(storage, run)
     except RecordMissing:
         return MaintenanceRunStatus(is_ended=True)
     around = policy.maintenance
@@ -82,36 +82,36 @@ async def load_maintenance_run(request: RunRef) -> MaintenanceRunStatus:
         pre_deadline=occurrence.pre_deadline,
         ends_at=occurrence.ends_at,
         post_deadline=occurrence.post_deadline,
-        poll_seconds=wait_seconds(),
+        poll_seconds=wait_seconds(services.settings),
     )
 
 
 # --- its machines
 
 
-async def find_occurrence_machines(request: MaintenancePageRequest) -> MachinesPage:
+async def find_occurrence_machines(services: Services, request: MaintenancePageRequest) -> MachinesPage:
     """Read one page of the scheduled run's machines.
 
     New machines in the policy's scope get a row; existing rows get Update Manager's status.
     """
-    run, policy = await load_run(request.run_id)
+    storage, settings = services.storage, services.settings
+    run, policy = await load_run(storage, request.run_id)
     occurrence = occurrence_of(run)
-    page = await open_resource_graph().page(machines_of_run(occurrence.id), occurrence.subscriptions, request.cursor)
+    page = await services.resource_graph.page(machines_of_run(occurrence.id), occurrence.subscriptions, request.cursor)
     if page.failure is not None:
-        return MachinesPage(machines=run.machines, **_trouble(page, request.attempt))
+        return MachinesPage(machines=run.machines, **trouble(settings, page, request.attempt, _NOT_LISTED))
     read = [MaintenanceUpdateRow.read(row) for row in page.rows]
     said = dict(update for update in read if update is not None)
-    storage = open_storage()
     await _note_passed_over(storage, run, [row for row, update in zip(page.rows, read, strict=True) if update is None])
     known = await storage.machines.get_stages(run.id, [machine.key for machine in said])
     fresh = [machine for machine in said if machine.key not in known]
     machines = run.machines
     for query in build_queries(Scope(machine_ids=tuple(machine.text for machine in fresh))) if fresh else []:
-        found = await open_resource_graph().page(query.text, query.subscriptions)
+        found = await services.resource_graph.page(query.text, query.subscriptions)
         if found.failure is not None:
-            return MachinesPage(machines=machines, **_trouble(found, request.attempt))
+            return MachinesPage(machines=machines, **trouble(settings, found, request.attempt, _NOT_LISTED))
         rows = select_machines(policy.scope, found.rows)
-        await add_found(storage, run.id, rows)
+        await add_found(settings, storage, run.id, rows)
         machines = await storage.runs.count_machines(run.id)
         known |= {row.machine_id.key: Stage.WAITING for row in rows}
     await _keep_words(storage, run, {machine.key: update for machine, update in said.items() if machine.key in known})
@@ -144,28 +144,13 @@ async def _keep_words(storage: Storage, run: Run, updates: dict[str, Maintenance
     await in_parallel(keep, updates.items(), most=_PARALLEL)
 
 
-def _trouble(page: QueryPage, attempt: int) -> Json:
-    return trouble(page, attempt, "The machines of the scheduled run could not be listed.")
-
-
-def trouble(page: QueryPage, attempt: int, what: str) -> Json:
-    """The fields of a page that could not be read: a growing wait after a transient failure."""
-    failure = page.failure
-    if failure is None:
-        return {}
-    return {
-        "wait_seconds": pause_after(failure, page.wait_seconds, attempt),
-        "failure": f"{what} {classify(failure).sentence} ({failure.text})",
-        "counts_as_attempt": not is_throttling(failure),
-    }
-
-
-async def list_shards(request: MaintenancePhaseRef) -> Shards:
+async def list_shards(services: Services, request: MaintenancePhaseRef) -> Shards:
     """Split the machines of the run into shards, without those that need no work."""
     cursors: list[str | None] = []
     cursor: str | None = None
+    machines = services.storage.machines
     while True:
-        page = await open_storage().machines.list_page(request.run_id, outcome=None, limit=SHARD, cursor=cursor)
+        page = await machines.list_page(request.run_id, outcome=None, limit=SHARD, cursor=cursor)
         if any(request.phase.is_open(machine) for machine in page.items):
             cursors.append(cursor)
         cursor = page.cursor
@@ -173,22 +158,22 @@ async def list_shards(request: MaintenancePhaseRef) -> Shards:
             return Shards(cursors=cursors)
 
 
-async def get_shard(request: ShardRef) -> ShardMachines:
+async def get_shard(services: Services, request: ShardRef) -> ShardMachines:
     """The machines of a shard that still need the phase."""
-    page = await open_storage().machines.list_page(request.run_id, outcome=None, limit=SHARD, cursor=request.cursor)
+    page = await services.storage.machines.list_page(request.run_id, outcome=None, limit=SHARD, cursor=request.cursor)
     return ShardMachines(keys=[machine.key for machine in page.items if request.phase.is_open(machine)])
 
 
 # --- pre phase
 
 
-async def finish_pre_phase(request: PrePhaseEnd) -> PreSummary:
+async def finish_pre_phase(services: Services, request: PrePhaseEnd) -> PreSummary:
     """Evaluate the pre phase and store the result.
 
     A machine on which it has not ended counts as failed: its state is unknown.
     """
     run_id = request.run_id
-    storage = open_storage()
+    storage = services.storage
     machines = [machine async for machine in storage.machines.scan(run_id)]
     failed = [machine for machine in machines if _has_failed(machine)]
     at = now()
@@ -215,17 +200,17 @@ def _has_failed(machine: MachineRecord) -> bool:
     return bool(machine.pre_tasks_error) or not (machine.pre_tasks_done or machine.reason == Reason.OUTSIDE_BOUNDARY)
 
 
-async def cancel_occurrence(request: RunRef) -> CancelResult:
+async def cancel_occurrence(services: Services, request: RunRef) -> CancelResult:
     """Cancel the scheduled run, while that is possible. Safe to repeat."""
     run_id = request.run_id
-    storage = open_storage()
-    run, _ = await load_run(run_id)
+    storage = services.storage
+    run, _ = await load_run(storage, run_id)
     occurrence = occurrence_of(run)
     at = now()
     if occurrence.canceled_at is not None:
         return CancelResult(canceled=True)
     scheduled = OccurrenceId.parse(occurrence.id)
-    failure = await open_maintenance().cancel(scheduled.configuration, scheduled.stamp)
+    failure = await services.maintenance.cancel(scheduled.configuration, scheduled.stamp)
     if failure is None and now() >= occurrence.starts_at:
         message = f"it had begun at {format_instant(occurrence.starts_at)}, when Azure takes a cancellation in vain"
         failure = ArmFailure(status=200, code="RunHasBegun", message=message)
@@ -234,7 +219,7 @@ async def cancel_occurrence(request: RunRef) -> CancelResult:
         detail = {"occurrence": occurrence.id, "failed": occurrence.pre_failures}
         await storage.audit.add(run_id, "occurrence_canceled", actor=PATCHWAVE, at=at, detail=detail)
         return CancelResult(canceled=True)
-    wait = wait_seconds(failure.retry_after)
+    wait = wait_seconds(services.settings, failure.retry_after)
     is_passing = classify(failure).kind in (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER)
     if is_passing and (occurrence.cancel_deadline - at).total_seconds() > wait:
         return CancelResult(wait_seconds=wait, failure=failure)
@@ -249,20 +234,19 @@ async def cancel_occurrence(request: RunRef) -> CancelResult:
 # --- post phase
 
 
-async def finish_results_import(request: RunRef) -> None:
+async def finish_results_import(services: Services, request: RunRef) -> None:
     """The results are imported, or the deadline for them has passed."""
-    at = now()
-    run_id = request.run_id
-    run = await open_storage().runs.update_occurrence(
-        run_id, lambda known: known.model_copy(update={"results_at": known.results_at or at})
+    at, runs = now(), services.storage.runs
+    run = await runs.update_occurrence(
+        request.run_id, lambda known: known.model_copy(update={"results_at": known.results_at or at})
     )
-    await open_storage().runs.set_state(run_id, run.state)
+    await runs.set_state(request.run_id, run.state)
 
 
-async def summarize_maintenance_run(request: RunRef) -> MaintenanceSummary:
+async def summarize_maintenance_run(services: Services, request: RunRef) -> MaintenanceSummary:
     """Count the machines that Update Manager reported as done and that are not."""
     run_id = request.run_id
-    storage = open_storage()
+    storage = services.storage
     wrong = [machine async for machine in storage.machines.scan(run_id) if has_status_mismatch(machine)]
     run = await storage.runs.update_occurrence(
         run_id, lambda known: known.model_copy(update={"status_mismatches": len(wrong)})

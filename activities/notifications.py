@@ -30,11 +30,13 @@ from patchwave.domain.notifications.events import (
 )
 from patchwave.domain.notifications.messages import Announcement, approve_command
 from patchwave.domain.policy.policy import Policy
+from patchwave.domain.runs.commands import PATCHWAVE
 from patchwave.domain.runs.provenance import SHORT_DIGEST, spoken_scripts
 from patchwave.domain.runs.run import Run
-from patchwave.outbound.notifications import ChannelSender, deliver
-from patchwave.settings import ChannelsError, load_settings, parse_channels
-from patchwave.storage import RecordMissing, open_storage
+from patchwave.outbound.notifications import compose
+from patchwave.settings import ChannelsError, parse_channels
+from patchwave.storage import RecordMissing, Storage
+from patchwave.wiring import Services
 
 _WORST_FIRST = (
     OutcomeKind.FAILED,
@@ -48,20 +50,20 @@ _WORST_FIRST = (
 """Outcomes that need a person; a notification lists machines in this order."""
 
 
-async def list_channels(notice: Notice) -> NoticeChannels:
+async def list_channels(services: Services, notice: Notice) -> NoticeChannels:
     """The channels of the run's policy for this event.
 
     A channel that is not configured, or a setting that cannot be read, counts as a failure of each channel. Channels
     that an earlier generation notified of the same event are left out.
     """
     try:
-        _, policy = await load_run(notice.run_id)
+        _, policy = await load_run(services.storage, notice.run_id)
     except RecordMissing:
         return NoticeChannels()
-    notified = await _already_notified(notice)
+    notified = await _already_notified(services.storage, notice)
     wanted = [name for name in policy.notifications.channels_for(notice.facts.event) if name not in notified]
     try:
-        configured = parse_channels(load_settings().channels.get_secret_value())
+        configured = parse_channels(services.settings.channels.get_secret_value())
     except ChannelsError as error:
         return NoticeChannels(failed=dict.fromkeys(wanted, str(error)))
     return NoticeChannels(
@@ -70,44 +72,30 @@ async def list_channels(notice: Notice) -> NoticeChannels:
     )
 
 
-async def send_notification(request: SendNotice) -> SendResult:
-    """One attempt to notify one channel.
+async def record_delivery(services: Services, report: NoticeReport) -> None:
+    """Audit which channels were notified and which failed."""
+    action = "notification_failed" if report.failed else "notified"
+    detail = {"event": report.event.value, "number": report.number, "sent": report.sent, "failed": report.failed}
+    await services.storage.audit.add(report.run_id, action, actor=PATCHWAVE, at=report.at, detail=detail)
+
+
+async def send_notification(services: Services, request: SendNotice) -> SendResult:
+    """One attempt to notify one channel, with the current facts.
 
     Executed again after a crash it may send the message twice, with the same delivery id.
     """
-    return await attempt(request, ChannelSender())
-
-
-async def record_delivery(report: NoticeReport) -> None:
-    """Audit which channels were notified and which failed."""
-    await open_storage().audit.add(
-        report.run_id,
-        "notification_failed" if report.failed else "notified",
-        actor="patchwave",
-        at=report.at,
-        detail={
-            "event": report.event.value,
-            "number": report.number,
-            "sent": report.sent,
-            "failed": report.failed,
-        },
-    )
-
-
-async def attempt(request: SendNotice, sender: ChannelSender) -> SendResult:
-    """Read the current facts, and send them once."""
-    notice = request.notice
+    notice, storage = request.notice, services.storage
     try:
-        channel = parse_channels(load_settings().channels.get_secret_value()).get(request.channel)
+        channel = parse_channels(services.settings.channels.get_secret_value()).get(request.channel)
     except ChannelsError as error:
         return SendResult(sent=False, failure=str(error))
     if channel is None:
         return SendResult(sent=False, failure="PATCHWAVE_CHANNELS has no such channel any more.")
-    run, policy = await load_run(notice.run_id)
-    announcement = Announcement(run.id, run.policy, notice.at, await _complete(notice.facts, run, policy))
-    delivery = await deliver(
-        channel, announcement, delivery_id=notice.delivery_id(channel.name), now=now(), sender=sender
-    )
+    run, policy = await load_run(storage, notice.run_id)
+    facts = await _complete(storage, notice.facts, run, policy)
+    announcement = Announcement(run.id, run.policy, notice.at, facts)
+    outgoing = compose(channel, announcement, delivery_id=notice.delivery_id(channel.name), now=now())
+    delivery = await services.channel_sender.post(outgoing)
     if delivery.sent:
         return SendResult(sent=True)
     if delivery.is_throttled:
@@ -117,16 +105,16 @@ async def attempt(request: SendNotice, sender: ChannelSender) -> SendResult:
         pause = backoff(request.attempt, delivery.retry_after) if delivery.may_pass else 0
     return SendResult(
         sent=False,
-        wait_seconds=wait_seconds(pause) if pause else 0,
+        wait_seconds=wait_seconds(services.settings, pause) if pause else 0,
         counts_as_attempt=not delivery.is_throttled,
         failure=delivery.failure,
     )
 
 
-async def _already_notified(notice: Notice) -> set[str]:
+async def _already_notified(storage: Storage, notice: Notice) -> set[str]:
     """The channels that were notified before, by the audit log, which has one entry per notice."""
     notified: set[str] = set()
-    async for line in open_storage().audit.lines(notice.run_id):
+    async for line in storage.audit.lines(notice.run_id):
         detail = object_or_none(line["detail"]) or {}
         is_same = (detail.get("event"), detail.get("number")) == (notice.facts.event.value, notice.number)
         if is_same and line["action"] in ("notified", "notification_failed"):
@@ -137,15 +125,13 @@ async def _already_notified(notice: Notice) -> set[str]:
 # --- facts from the rows -----------------------------------------------------------------------------------------
 
 
-async def _complete(facts: Facts, run: Run, policy: Policy) -> Facts:
+async def _complete(storage: Storage, facts: Facts, run: Run, policy: Policy) -> Facts:
     """The facts, completed from the rows."""
     match facts:
         case RunStarted():
+            trigger = run.trigger
             return RunStarted(
-                mode=facts.mode or run.mode.value,
-                trigger=facts.trigger or run.trigger.kind.value,
-                started_by=facts.started_by or run.trigger.actor,
-                machines=run.machines if facts.machines is None else facts.machines,
+                mode=run.mode.value, trigger=trigger.kind.value, started_by=trigger.actor, machines=run.machines
             )
         case ApprovalNeeded():
             return _approval(facts, run, policy)
@@ -158,11 +144,12 @@ async def _complete(facts: Facts, run: Run, policy: Policy) -> Facts:
                 reason=facts.reason or run.stop_reason,
             )
         case WindowAwaited():
-            return await _window_awaited(facts, run)
+            outcomes, stages = await storage.runs.progress(run.id)
+            return facts.model_copy(update={"open_machines": sum(stages.values()) - sum(outcomes.values())})
         case RunAwaited():
             return facts if facts.waits_for else RunAwaited(waits_for=run.waiting_for)
         case RunEnded():
-            return await _ended(run)
+            return await _ended(storage, run)
 
 
 def _approval(facts: ApprovalNeeded, run: Run, policy: Policy) -> ApprovalNeeded:
@@ -184,14 +171,7 @@ def _approval(facts: ApprovalNeeded, run: Run, policy: Policy) -> ApprovalNeeded
     )
 
 
-async def _window_awaited(facts: WindowAwaited, run: Run) -> WindowAwaited:
-    if facts.open_machines is not None:
-        return facts
-    outcomes, stages = await open_storage().runs.progress(run.id)
-    return facts.model_copy(update={"open_machines": sum(stages.values()) - sum(outcomes.values())})
-
-
-async def _ended(run: Run) -> RunEnded:
+async def _ended(storage: Storage, run: Run) -> RunEnded:
     counts = {kind: run.counts_by_outcome.get(kind.value, 0) for kind in _WORST_FIRST}
     began, ended = run.started_at or run.created_at, run.ended_at
     return RunEnded(
@@ -201,18 +181,18 @@ async def _ended(run: Run) -> RunEnded:
         counts_by_outcome=run.counts_by_outcome,
         duration_seconds=round((ended - began) / timedelta(seconds=1), 3) if ended else 0,
         needs_person=sum(counts.values()),
-        notes=await _notes(run.id, [kind for kind, count in counts.items() if count]),
+        notes=await _notes(storage, run.id, [kind for kind, count in counts.items() if count]),
     )
 
 
-async def _notes(run_id: str, kinds: list[OutcomeKind]) -> list[MachineNote]:
+async def _notes(storage: Storage, run_id: str, kinds: list[OutcomeKind]) -> list[MachineNote]:
     """The first machines that need a person, the worst outcomes first."""
     notes: list[MachineNote] = []
     for kind in kinds:
         left = MAX_NOTES - len(notes)
         if not left:
             break
-        page = await open_storage().machines.list_page(run_id, outcome=kind, limit=left, cursor=None)
+        page = await storage.machines.list_page(run_id, outcome=kind, limit=left, cursor=None)
         notes += [
             MachineNote(
                 name=machine.name,

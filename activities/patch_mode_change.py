@@ -6,8 +6,7 @@ import logging
 from datetime import timedelta
 
 from activities.context import now, wait_seconds
-from patchwave.azure.patch_settings import open_patch_settings
-from patchwave.domain.azure.errors import ArmFailure, is_throttling
+from patchwave.domain.azure.errors import NO_ANSWER, ArmFailure, is_throttling
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.fleet.patch_mode_change import (
     ChangeEnd,
@@ -24,8 +23,9 @@ from patchwave.domain.fleet.patch_mode_change import (
     why_to_end,
 )
 from patchwave.domain.policy.scope import OsType
-from patchwave.settings import load_settings
-from patchwave.storage import RecordMissing, StorageError, open_storage
+from patchwave.domain.runs.commands import PATCHWAVE
+from patchwave.storage import RecordMissing, Storage, StorageError
+from patchwave.wiring import Services
 
 _LOG = logging.getLogger("patchwave.mode_changes")
 _SETTLES_IN_POLLS = 4
@@ -35,13 +35,13 @@ _MAX_SWEEP = 1_000
 """Machines ended at a time when a change is stopped."""
 
 
-async def next_patch_mode_wave(request: ChangeRef) -> NextChanges:
+async def next_patch_mode_wave(services: Services, request: ChangeRef) -> NextChanges:
     """The machines of the next wave; the change is closed when there are none."""
     change_id = request.change_id
-    change = await _load(change_id)
+    change = await _load(services.storage, change_id)
     if change.state.is_final:
         return NextChanges()
-    storage = open_storage()
+    storage = services.storage
     keys, ends = await storage.patch_mode_changes.list_pending(change_id, change.max_concurrent)
     why = why_to_end(change, ends.get(ChangeEnd.FAILED, 0)) if keys else None
     if keys and why is None:
@@ -49,37 +49,37 @@ async def next_patch_mode_wave(request: ChangeRef) -> NextChanges:
     while keys:
         keys, ends = await storage.patch_mode_changes.list_pending(change_id, _MAX_SWEEP)
         for key in keys:
-            await _end(change_id, key, ChangeEnd.CANCELED, why or "")
+            await _end(storage, change_id, key, ChangeEnd.CANCELED, why or "")
     state = ChangeState.COMPLETED if why is None else ChangeState.STOPPED
     at = now()
     closed = {"state": state, "ended_at": at, "counts_by_end": ends, "message": why or ""}
     await storage.patch_mode_changes.close(change_id, lambda found: found.model_copy(update=closed))
-    await storage.audit.add(
-        change_id, "mode_change_ended", actor="patchwave", at=at, detail={"state": state, "ends": ends}
-    )
+    detail = {"state": state, "ends": ends}
+    await storage.audit.add(change_id, "mode_change_ended", actor=PATCHWAVE, at=at, detail=detail)
     return NextChanges()
 
 
-async def step_patch_mode_change(request: MachineChangeRef) -> ChangeProgress:
+async def step_patch_mode_change(services: Services, request: MachineChangeRef) -> ChangeProgress:
     """One step of one machine: read it, and send the change when it is due.
 
     Called until the machine has ended.
     """
-    change = await _load(request.change_id)
+    change = await _load(services.storage, request.change_id)
     try:
-        return await _change(change, request)
+        return await _change(services, change, request)
     except StorageError:
         raise
     except Exception as error:
         # A retry would fail the same way, and end the change of all other machines.
         _LOG.exception("The machine %s of the change %s could not be worked on", request.machine_key, change.id)
         why = f"Patchwave failed on this machine ({type(error).__name__}), and its log has the reason:"
-        await _end(change.id, request.machine_key, ChangeEnd.FAILED, f"{why} look at its patch settings.")
+        why = f"{why} look at its patch settings."
+        await _end(services.storage, change.id, request.machine_key, ChangeEnd.FAILED, why)
         return ChangeProgress(has_ended=True)
 
 
-async def _change(change: ModeChange, request: MachineChangeRef) -> ChangeProgress:
-    storage = open_storage()
+async def _change(services: Services, change: ModeChange, request: MachineChangeRef) -> ChangeProgress:
+    storage = services.storage
     machine = await storage.patch_mode_changes.get_machine(request.change_id, request.machine_key)
     if machine is None:
         raise RecordMissing(f"change {request.change_id} has no machine {request.machine_key}")
@@ -88,59 +88,57 @@ async def _change(change: ModeChange, request: MachineChangeRef) -> ChangeProgre
     if machine.begun_at is None:
         machine = machine.model_copy(update={"begun_at": now()})
         await storage.patch_mode_changes.update_machine(change.id, machine.key, begun_at=machine.begun_at)
-    decision, wait = await _step(change, machine)
+    decision, wait = await _step(services, change, machine)
     if decision.end is None:
         return ChangeProgress(has_ended=False, wait_seconds=wait)
-    await _end(change.id, machine.key, decision.end, decision.message)
+    await _end(storage, change.id, machine.key, decision.end, decision.message)
     return ChangeProgress(has_ended=True)
 
 
-async def _step(change: ModeChange, machine: MachineChange) -> tuple[ChangeStep, float]:
+async def _step(services: Services, change: ModeChange, machine: MachineChange) -> tuple[ChangeStep, float]:
     """The machine's new state, and how long to wait if it has not ended."""
+    settings, changes = services.settings, services.storage.patch_mode_changes
     identity = MachineId.parse(machine.id)
-    state = await open_patch_settings().read(identity)
+    state = await services.patch_settings.read(identity)
     if isinstance(state, ArmFailure):
         if is_throttling(state) and change.is_stopping and machine.asked_at is None:
             return _STOPPED, 0
-        return await _refused(change, machine, state)
-    settles_in = timedelta(seconds=load_settings().poll_seconds * _SETTLES_IN_POLLS)
+        return await _refused(services, change, machine, state)
+    settles_in = timedelta(seconds=settings.poll_seconds * _SETTLES_IN_POLLS)
     decision = decide(machine, change.wanted, state, now(), settles_in)
     if not decision.ask:
-        return decision, wait_seconds()
+        return decision, wait_seconds(settings)
     if change.is_stopping:
         return _STOPPED, 0
     # Written before the request is sent: after a crash the row shows that the change may have been sent.
-    await open_storage().patch_mode_changes.update_machine(change.id, machine.key, asked_at=now())
+    await changes.update_machine(change.id, machine.key, asked_at=now())
     system = OsType.read(machine.os_type) or OsType.LINUX
-    submission = await open_patch_settings().change(identity, system, change.wanted)
+    submission = await services.patch_settings.change(identity, system, change.wanted)
     if submission.accepted:
-        await open_storage().patch_mode_changes.update_machine(change.id, machine.key, is_accepted=True)
-        return ChangeStep(), wait_seconds()
+        await changes.update_machine(change.id, machine.key, is_accepted=True)
+        return ChangeStep(), wait_seconds(settings)
     if not submission.is_open:
-        await open_storage().patch_mode_changes.update_machine(change.id, machine.key, refused_at=now())
-    failure = submission.failure or ArmFailure(status=0, message="Azure gave no answer")
-    return await _refused(change, machine, failure, is_open=submission.is_open)
+        await changes.update_machine(change.id, machine.key, refused_at=now())
+    return await _refused(services, change, machine, submission.failure or NO_ANSWER, is_open=submission.is_open)
 
 
 async def _refused(
-    change: ModeChange, machine: MachineChange, failure: ArmFailure, *, is_open: bool = False
+    services: Services, change: ModeChange, machine: MachineChange, failure: ArmFailure, *, is_open: bool = False
 ) -> tuple[ChangeStep, float]:
-    wait = wait_seconds(failure.retry_after)
+    wait = wait_seconds(services.settings, failure.retry_after)
     decision = after_failure(machine, failure, now(), is_open=is_open)
     if decision.end is None and is_throttling(failure):
         throttled = round(machine.throttled_seconds + wait, 3)
-        await open_storage().patch_mode_changes.update_machine(change.id, machine.key, throttled_seconds=throttled)
+        await services.storage.patch_mode_changes.update_machine(change.id, machine.key, throttled_seconds=throttled)
     return decision, wait
 
 
-async def _end(change_id: str, machine_key: str, end: ChangeEnd, message: str) -> None:
-    await open_storage().patch_mode_changes.update_machine(
-        change_id, machine_key, end=end, message=message, ended_at=now()
-    )
+async def _end(storage: Storage, change_id: str, machine_key: str, end: ChangeEnd, message: str) -> None:
+    await storage.patch_mode_changes.update_machine(change_id, machine_key, end=end, message=message, ended_at=now())
 
 
-async def _load(change_id: str) -> ModeChange:
-    change = await open_storage().patch_mode_changes.get(change_id)
+async def _load(storage: Storage, change_id: str) -> ModeChange:
+    change = await storage.patch_mode_changes.get(change_id)
     if change is None:
         raise RecordMissing(f"no change {change_id}")
     return change

@@ -37,25 +37,25 @@ from patchwave.domain.runs.intent import Intent
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode
 from patchwave.domain.workflow.run import RingRef
-from patchwave.storage import RecordMissing, in_parallel, open_storage
+from patchwave.storage import RecordMissing, Storage, in_parallel
+from patchwave.wiring import Services
 
 _PAGE = 500
 _PARALLEL = 16
 
 
-async def pin_ring(request: RingRef) -> PinSize:
+async def pin_ring(services: Services, request: RingRef) -> PinSize:
     """Store what a ring installed; the first pin of a run counts."""
-    storage = open_storage()
+    storage = services.storage
     pin = await storage.patch_pins.get(request.run_id)
     if pin is None:
-        _, policy = await frozen_policy(request.run_id)
-        pin = await storage.patch_pins.save(request.run_id, await _read_ring(request, policy))
+        _, policy = await frozen_policy(storage, request.run_id)
+        pin = await storage.patch_pins.save(request.run_id, await _read_ring(storage, request, policy))
     return pin.size
 
 
-async def _read_ring(request: RingRef, policy: Policy) -> Pin:
+async def _read_ring(storage: Storage, request: RingRef, policy: Policy) -> Pin:
     """The pin of the ring: the patches that its successful machines installed."""
-    storage = open_storage()
     installed = Installed()
 
     async def read(machine: MachineRecord) -> list[PatchRecord]:
@@ -83,22 +83,24 @@ def _in_scope(machine: MachineRecord) -> PlannerMachine:
     )
 
 
-async def note_packages(patches: Sequence[PatchRecord]) -> None:
+async def note_packages(storage: Storage, patches: Sequence[PatchRecord]) -> None:
     """Store the first-seen date of the Linux packages of an assessment, for any policy.
 
     The first policy with a delay then finds a history. A version that this worker has stored costs no request.
     """
     packages = [(product_name(patch.name), patch.version) for patch in patches if patch.version and not patch.kb_id]
-    await open_storage().patch_pins.record_first_seen(OsType.LINUX, packages, now())
+    await storage.patch_pins.record_first_seen(OsType.LINUX, packages, now())
 
 
-async def note_selection(intent: Intent, found: AssessmentSummary, patches: Sequence[PatchRecord]) -> AssessmentSummary:
+async def note_selection(
+    storage: Storage, intent: Intent, found: AssessmentSummary, patches: Sequence[PatchRecord]
+) -> AssessmentSummary:
     """The assessment with the patches that the run's policy selects; unchanged where that is unknown."""
     os_type = OsType.read(intent.os_type)
     if os_type is None:
         return found
     try:
-        mode, policy = await frozen_policy(intent.run_id)
+        mode, policy = await frozen_policy(storage, intent.run_id)
     except RecordMissing:
         return found
     if mode is Mode.MAINTENANCE:
@@ -115,7 +117,7 @@ async def what_to_install(context: MachineContext, os_type: OsType) -> WindowsPa
     """
     wanted = wanted_on(context.policy.install, os_type)
     delay = _delay(context)
-    storage = open_storage()
+    storage = context.storage
     # In the first ring too: when a later ring's machine is retried there, its run still has a pin.
     pin = await storage.patch_pins.get(context.run.id) if context.policy.pin_rings else None
     if _is_pinned(context):

@@ -5,7 +5,7 @@ The order is that of `patchwave.domain.planning.planner`.
 
 from __future__ import annotations
 
-from activities.context import now
+from activities.context import load_run_record, now
 from activities.heartbeat import record_heartbeat
 from patchwave.domain.planning.placement_codec import PlacedMachine
 from patchwave.domain.runs.commands import controls
@@ -20,8 +20,8 @@ from patchwave.domain.workflow.phase import (
     ReconciledMachines,
     ReconcileRequest,
 )
-from patchwave.settings import load_settings
-from patchwave.storage import MachineProgress, RecordMissing, Storage, open_storage
+from patchwave.storage import MachineProgress, Storage
+from patchwave.wiring import Services
 
 _ENDED = {
     Step.ASSESS: frozenset(Stage) - {Stage.WAITING, Stage.ASSESSING},
@@ -34,25 +34,23 @@ _GONE = MachineProgress(Stage.DONE)
 """A machine without a row: no run works on it."""
 
 
-async def poll_phase(request: PhasePollRequest) -> PhasePoll:
+async def poll_phase(services: Services, request: PhasePollRequest) -> PhasePoll:
     """Completions since the last poll, and the current controls."""
-    storage = open_storage()
-    run = await storage.runs.get(request.run_id)
-    if run is None:
-        raise RecordMissing(f"run {request.run_id} has no row")
-    await record_heartbeat(run)
+    storage = services.storage
+    run = await load_run_record(storage, request.run_id)
+    await record_heartbeat(storage, run)
     ended, since = await storage.completions.since(request.run_id, request.phase, request.since)
-    wait = load_settings().poll_seconds
+    wait = services.settings.poll_seconds
     return PhasePoll(controls=controls(run), ended=ended, since=since, wait_seconds=wait)
 
 
-async def list_pending_machines(request: PendingMachinesRequest) -> PendingMachines:
+async def list_pending_machines(services: Services, request: PendingMachinesRequest) -> PendingMachines:
     """The next machines of a step.
 
     The assess step takes all machines, by key; the others follow the plan. Machines that have ended meanwhile are left
     out. The restart step takes only patched ones. A page may therefore be short or empty without being the last.
     """
-    storage = open_storage()
+    storage = services.storage
     if request.step is Step.ASSESS:
         return await _unassessed(storage, request)
     page = await storage.plans.list_placements(
@@ -67,12 +65,12 @@ async def list_pending_machines(request: PendingMachinesRequest) -> PendingMachi
     return PendingMachines(machines=machines, cursor=page.cursor)
 
 
-async def reconcile_machines(request: ReconcileRequest) -> ReconciledMachines:
+async def reconcile_machines(services: Services, request: ReconcileRequest) -> ReconciledMachines:
     """Which machines still work in a step, and which of the others failed.
 
     A machine in progress has a lease, except for moments at its start: without one, its orchestration has died.
     """
-    storage = open_storage()
+    storage = services.storage
     standings = await storage.machines.get_progress(request.run_id, request.keys)
     ended = {key: standings.get(key, _GONE) for key in request.keys if _has_ended(request.step, standings.get(key))}
     keys = [key for key in request.keys if key not in ended]

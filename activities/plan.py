@@ -9,9 +9,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from activities.context import load_run, now, seconds_of
-from patchwave.azure.locations import read_topology
-from patchwave.domain.core.outcome import Outcome
+from activities.context import load_run, now, record_outcomes, seconds_of
 from patchwave.domain.planning.admission import Permit
 from patchwave.domain.planning.canary import with_approvals
 from patchwave.domain.planning.placement_codec import PlacedMachine
@@ -21,52 +19,43 @@ from patchwave.domain.planning.reservation import Groups, groups_of
 from patchwave.domain.planning.topology import PlannerMachine, Topology
 from patchwave.domain.policy.policy import Policy
 from patchwave.domain.policy.rollout import Ring
+from patchwave.domain.runs.commands import PATCHWAVE
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.workflow.run import PhaseSummary, PlanSummary, RingSummary, RunRef
-from patchwave.storage import Storage, open_storage
+from patchwave.settings import Settings
+from patchwave.wiring import Services
 
 
-async def plan_run(request: RunRef) -> PlanSummary:
+async def plan_run(services: Services, request: RunRef) -> PlanSummary:
     """Plan the run, or return the plan that it has.
 
     Machines outside of the plan get their outcome here. A retry after a crash finds them ended with the same reason,
     and so makes the same plan.
     """
-    run_id = request.run_id
-    storage = open_storage()
-    planned = await storage.plans.get_summary(run_id)
+    planned = await services.storage.plans.get_summary(request.run_id)
     if planned is None:
-        planned = await _plan(storage, run_id)
+        planned = await _plan(services, request.run_id)
     return planned
 
 
-async def _plan(storage: Storage, run_id: str) -> PlanSummary:
-    _, policy = await load_run(run_id)
+async def _plan(services: Services, run_id: str) -> PlanSummary:
+    storage = services.storage
+    _, policy = await load_run(storage, run_id)
     machines = [machine async for machine in storage.machines.scan(run_id)]
     seconds = await storage.history.install_seconds()
-    topology = await read_topology({machine.subscription_id for machine in machines})
+    topology = await services.locations.read({machine.subscription_id for machine in machines})
     ended = {machine.key: (machine.reason, machine.message) for machine in machines if machine.outcome is not None}
     in_scope = [_as_planned(machine, seconds, policy) for machine in machines]
     policy = with_approvals(policy, in_scope, ended)
     # A large fleet takes seconds: a thread leaves the loop to other activities of this worker.
     result = await asyncio.to_thread(make_plan, in_scope, policy, topology, ended)
-    left_out = {key: one.outcome for key, one in result.excluded.items() if key not in ended}
-    await _record(storage, run_id, left_out)
-    planned = _in_short(result.plan, policy)
-    await storage.audit.add(run_id, "planned", actor="patchwave", at=now(), detail=_counts(result.plan))
+    left_out = [(key, one.outcome) for key, one in result.excluded.items() if key not in ended]
+    await record_outcomes(storage, run_id, left_out)
+    planned = _in_short(services.settings, result.plan, policy)
+    await storage.audit.add(run_id, "planned", actor=PATCHWAVE, at=now(), detail=_counts(result.plan))
     placed = [_placed(one) for one in result.placements]
     groups = _groups(result, topology)
     return await storage.plans.save(run_id, result.plan, placed, planned, seconds, groups)
-
-
-async def _record(storage: Storage, run_id: str, outcomes: Mapping[str, Outcome]) -> None:
-    """Store the outcomes of machines that no ring takes, grouped by outcome."""
-    by_outcome: dict[Outcome, list[str]] = {}
-    for key, outcome in outcomes.items():
-        by_outcome.setdefault(outcome, []).append(key)
-    at = now()
-    for outcome, keys in by_outcome.items():
-        await storage.results.record_outcomes(run_id, keys, outcome, at)
 
 
 def _as_planned(machine: MachineRecord, seconds: Mapping[str, float], policy: Policy) -> PlannerMachine:
@@ -115,40 +104,34 @@ def _groups(result: PlanResult, topology: Topology) -> dict[tuple[int, int], Gro
     return {phase: groups_of(permits[phase], regions[phase], topology) for phase in permits}
 
 
-def _in_short(plan: Plan, policy: Policy) -> PlanSummary:
+def _in_short(settings: Settings, plan: Plan, policy: Policy) -> PlanSummary:
     """The plan in short for the orchestrator: sizes for error budgets, approvals, and bake times."""
     by_name = {ring.name: ring for ring in policy.rings}
     lanes = Counter((machine.ring, machine.phase, machine.lane) for machine in plan.machines)
+
+    def phase(ring: str, number: int, regions: Iterable[str]) -> PhaseSummary:
+        sizes = {lane: lanes[ring, number, lane] for lane in regions}
+        return PhaseSummary(lanes={lane: machines for lane, machines in sizes.items() if machines})
+
     rings: list[RingSummary] = []
     for ring in plan.rings:
-        settings = by_name.get(ring.name, Ring(name=ring.name))
+        wanted = by_name.get(ring.name, Ring(name=ring.name))
         rings.append(
             RingSummary(
                 name=ring.name,
                 machines=ring.machines,
-                phases=[
-                    PhaseSummary(lanes=_present({lane: lanes[ring.name, number, lane] for lane in regions}))
-                    for number, regions in enumerate(ring.phases, start=1)
-                ],
-                approval_seconds=settings.approval.within.total_seconds() if settings.approval else None,
-                bake_seconds=seconds_of(policy.bake_after(settings)),
+                phases=[phase(ring.name, number, regions) for number, regions in enumerate(ring.phases, start=1)],
+                approval_seconds=wanted.approval.within.total_seconds() if wanted.approval else None,
+                bake_seconds=seconds_of(settings, policy.bake_after(wanted)),
             )
         )
     return PlanSummary(machines=len(plan.machines), rings=rings)
-
-
-def _present(lanes: Mapping[str, int]) -> dict[str, int]:
-    return {lane: machines for lane, machines in lanes.items() if machines}
 
 
 def _counts(plan: Plan) -> dict[str, object]:
     return {
         "machines": len(plan.machines),
         "rings": {ring.name: ring.machines for ring in plan.rings},
-        "excluded": _by_reason(machine.reason for machine in plan.excluded),
+        "excluded": dict(sorted(Counter(machine.reason for machine in plan.excluded).items())),
         "predictedSeconds": plan.makespan.predicted_seconds,
     }
-
-
-def _by_reason(reasons: Iterable[str]) -> dict[str, int]:
-    return dict(sorted(Counter(reasons).items()))

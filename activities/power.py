@@ -6,10 +6,19 @@ import uuid
 from datetime import datetime, timedelta
 from typing import Any
 
-from activities.context import MachineContext, load_machine, load_record, load_run, now, wait_seconds
+from activities.context import (
+    MachineContext,
+    declare_call,
+    load_machine,
+    load_record,
+    load_run,
+    now,
+    retry_after,
+    save_accepted,
+    wait_seconds,
+)
 from activities.window import frozen, is_behind_window
-from patchwave.azure.virtual_machines import open_resource_manager
-from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
+from patchwave.domain.azure.errors import NO_ANSWER, ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.azure.instance_view import Power
 from patchwave.domain.azure.operation import PollReading, PollState
 from patchwave.domain.core.documents import format_instant
@@ -31,8 +40,9 @@ from patchwave.domain.runs.run import Mode
 from patchwave.domain.scheduling.window import RESTART_NEEDS
 from patchwave.domain.workflow.machine import MachineRef, PowerRequest, PowerResult
 from patchwave.domain.workflow.start_blocker import start_blocker
-from patchwave.settings import load_settings
-from patchwave.storage import open_storage
+from patchwave.settings import Settings
+from patchwave.storage import Storage
+from patchwave.wiring import Services
 
 _MAX_RESTART = timedelta(minutes=30)
 """Windows may configure updates for a long time before it shuts down."""
@@ -41,78 +51,76 @@ _UNSEEN_RESTART = timedelta(minutes=5)
 _PASSING = (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER, ErrorClass.BUSY)
 
 
-async def start_machine(request: PowerRequest) -> PowerResult:
+async def start_machine(services: Services, request: PowerRequest) -> PowerResult:
     """Store the machine's power state, then start it.
 
     Called until the machine starts. Each call reads the machine first, because a lost call may have been accepted.
     Throttling is waited out until the run's window is over.
     """
-    started = await _start(request)
+    started = await _start(services, request)
     if started.wait_seconds and started.failure is not None and is_throttling(started.failure):
-        run, policy = await load_run(request.run_id)
+        run, policy = await load_run(services.storage, request.run_id)
         if is_behind_window(run):
             over = {"accepted": False, "wait_seconds": 0, "requeued": policy.continues and run.mode is Mode.PATCH}
             return started.model_copy(update=over)
     return started
 
 
-async def _start(request: PowerRequest) -> PowerResult:
-    machine = await load_record(request.run_id, request.machine_key)
-    view = await open_resource_manager().read_machine(MachineId.parse(machine.id))
+async def _start(services: Services, request: PowerRequest) -> PowerResult:
+    machine = await load_record(services.storage, request.run_id, request.machine_key)
+    view = await services.resource_manager.read_machine(MachineId.parse(machine.id))
     if isinstance(view, ArmFailure):
-        return _refused(view)
+        return _refused(services.settings, view)
     if view.power is Power.HIBERNATED:
         return PowerResult(accepted=False)
     if view.power not in (Power.STOPPED, Power.DEALLOCATED):
         # It is starting; or a user has started it since the read, and wants it to run.
-        return PowerResult(accepted=True, wait_seconds=wait_seconds())
+        return PowerResult(accepted=True, wait_seconds=wait_seconds(services.settings))
     if not machine.powered_on_by_run:
         # Before the row says that it was started: a refused machine stays as it is.
-        if await _may_not_start(request.run_id, machine):
+        if await _may_not_start(services.storage, request.run_id, machine):
             return PowerResult(accepted=False, requeued=True)
-        await open_storage().machines.update(
-            request.run_id,
-            request.machine_key,
-            machine.stage,
-            powered_on_by_run=True,
-            power_state=view.power.value,
-        )
-    change = _Change(request, machine, GuardedCall.START, view.power)
+        seen: dict[str, Any] = {"powered_on_by_run": True, "power_state": view.power.value}
+        await services.storage.machines.update(request.run_id, request.machine_key, machine.stage, **seen)
+    change = _Change(services, request, machine, GuardedCall.START, view.power)
     result = await change.go_on()
     # An accepted call may leave the machine off for a moment, which the next read shows.
     return result.model_copy(update={"accepted": result.is_open and bool(result.wait_seconds)})
 
 
-async def stop_machine(request: PowerRequest) -> PowerResult:
+async def stop_machine(services: Services, request: PowerRequest) -> PowerResult:
     """Stop or deallocate the machine, as it was before the run started it.
 
     Called until the machine shows it. Then clears ``powered_on_by_run``: if a user starts the machine afterwards, the
     run leaves it running.
     """
-    machine = await load_record(request.run_id, request.machine_key)
+    machine = await load_record(services.storage, request.run_id, request.machine_key)
     if not machine.powered_on_by_run:
         return PowerResult(accepted=True)
-    view = await open_resource_manager().read_machine(MachineId.parse(machine.id))
+    view = await services.resource_manager.read_machine(MachineId.parse(machine.id))
     if isinstance(view, ArmFailure):
         is_gone = classify(view).kind is ErrorClass.GONE
-        return PowerResult(accepted=True) if is_gone else _refused(view)
+        return PowerResult(accepted=True) if is_gone else _refused(services.settings, view)
     before = power_before(machine.power_state)
     if not is_restored(view.power, before):
-        return await _Change(request, machine, GuardedCall.STOP, view.power).go_on()
-    await open_storage().machines.update(request.run_id, request.machine_key, machine.stage, powered_on_by_run=False)
+        return await _Change(services, request, machine, GuardedCall.STOP, view.power).go_on()
+    await services.storage.machines.update(request.run_id, request.machine_key, machine.stage, powered_on_by_run=False)
     return PowerResult(accepted=True)
 
 
-async def _may_not_start(run_id: str, machine: MachineRecord) -> bool:
+async def _may_not_start(storage: Storage, run_id: str, machine: MachineRecord) -> bool:
     """Whether controls block the start, read right before it. A stop needs no such check: it only restores."""
-    run, _ = await load_run(run_id)
+    run, _ = await load_run(storage, run_id)
     return start_blocker(run, machine) is not None
 
 
 class _Change:
     """One step of a start or stop of a machine that does not show the new power state yet."""
 
-    def __init__(self, request: PowerRequest, machine: MachineRecord, call: GuardedCall, shown: Power) -> None:
+    def __init__(
+        self, services: Services, request: PowerRequest, machine: MachineRecord, call: GuardedCall, shown: Power
+    ) -> None:
+        self._settings, self._storage, self._manager = services.settings, services.storage, services.resource_manager
         self._request = request
         self._machine = machine
         self._call = call
@@ -120,10 +128,12 @@ class _Change:
 
     async def go_on(self) -> PowerResult:
         """Send the request, wait for its operation, or end with a failure."""
-        stored = await open_storage().at_most_once.get(self._request.run_id, self._request.machine_key, self._call)
+        stored = await self._storage.at_most_once.get(self._request.run_id, self._request.machine_key, self._call)
         last = stored if stored is not None and stored.change_id == self._change_id else None
-        deadline = last.deadline_at if last is not None else self._request.since + _polls(MAX_CHANGE_POLLS)
-        match next_step(self._shown, last, now(), deadline, _polls(SETTLES_IN_POLLS)):
+        deadline = (
+            last.deadline_at if last is not None else self._request.since + _polls(self._settings, MAX_CHANGE_POLLS)
+        )
+        match next_step(self._shown, last, now(), deadline, _polls(self._settings, SETTLES_IN_POLLS)):
             case Next.WAIT:
                 return self._waiting(last)
             case Next.SEND:
@@ -138,7 +148,7 @@ class _Change:
     async def _follow(self, last: AtMostOnceRecord) -> PowerResult:
         """Azure accepted the call, and the machine shows no effect: read the operation for the reason."""
         location_url = "" if last.async_url else last.location_url
-        reading = await open_resource_manager().poll(MachineId.parse(self._machine.id), last.async_url, location_url)
+        reading = await self._manager.poll(MachineId.parse(self._machine.id), last.async_url, location_url)
         match reading.state:
             case PollState.RUNNING | PollState.UNCLEAR:
                 return self._waiting(last, reading.retry_after)
@@ -149,8 +159,8 @@ class _Change:
                 return await self._send(last, last.model_copy(update={"failure": said or last.failure}))
 
     async def _send(self, stored: AtMostOnceRecord | None, last: AtMostOnceRecord | None) -> PowerResult:
-        storage, machine_id = open_storage(), MachineId.parse(self._machine.id)
-        if self._call is GuardedCall.START and await _may_not_start(self._request.run_id, self._machine):
+        machine_id = MachineId.parse(self._machine.id)
+        if self._call is GuardedCall.START and await _may_not_start(self._storage, self._request.run_id, self._machine):
             is_open = last is not None and last.state is not IntentState.REFUSED
             return PowerResult(accepted=False, requeued=True, is_open=is_open)
         guard = AtMostOnceRecord(
@@ -162,49 +172,40 @@ class _Change:
             created_at=now(),
             deadline_at=last.deadline_at
             if last is not None and now() < last.deadline_at
-            else now() + _polls(MAX_CHANGE_POLLS),
+            else now() + _polls(self._settings, MAX_CHANGE_POLLS),
         )
-        if stored is None:
-            is_first = (await storage.at_most_once.declare(guard)).token == guard.token
-        else:
-            is_first = await storage.at_most_once.redeclare(stored, guard)
-        if not is_first:
-            # Another execution of this activity is running: the next call sees its result.
+        if not await declare_call(self._storage, guard, stored):
             return self._waiting(last)
-        manager = open_resource_manager()
         if self._call is GuardedCall.START:
-            submission = await manager.start(machine_id)
+            submission = await self._manager.start(machine_id)
         else:
             deallocate = power_before(self._machine.power_state) is Power.DEALLOCATED
-            submission = await manager.stop(machine_id, deallocate=deallocate)
+            submission = await self._manager.stop(machine_id, deallocate=deallocate)
         if submission.accepted:
-            urls = {"async_url": submission.async_url, "location_url": submission.location_url}
             earlier = last.failure if last is not None else ""
-            accepted = guard.model_copy(update={"state": IntentState.ACCEPTED, "failure": earlier, **urls})
-            await storage.at_most_once.save(accepted)
+            await save_accepted(self._storage, guard.model_copy(update={"failure": earlier}), submission)
             return self._waiting(guard)
-        failure = submission.failure or ArmFailure(status=0, message="Azure gave no answer")
+        failure = submission.failure or NO_ANSWER
         changes: dict[str, Any] = {
             "state": IntentState.DECLARED if submission.is_open else IntentState.REFUSED,
             "failure": failure.text,
         }
         if is_throttling(failure):
             # A locally throttled call does not count as an attempt.
-            changes["deadline_at"] = now() + timedelta(seconds=failure.retry_after or 0) + _polls(MAX_CHANGE_POLLS)
-        await storage.at_most_once.save(guard.model_copy(update=changes))
+            changes["deadline_at"] = (
+                now() + timedelta(seconds=failure.retry_after or 0) + _polls(self._settings, MAX_CHANGE_POLLS)
+            )
+        await self._storage.at_most_once.save(guard.model_copy(update=changes))
         if submission.is_open:
             return self._waiting(guard, failure.retry_after, failure)
-        return _refused(failure)
+        return _refused(self._settings, failure)
 
     def _waiting(
-        self, last: AtMostOnceRecord | None, retry_after: float | None = None, failure: ArmFailure | None = None
+        self, last: AtMostOnceRecord | None, asked: float | None = None, failure: ArmFailure | None = None
     ) -> PowerResult:
-        """Wait a tenth of the elapsed time: a slow change does not fill the history with polls.
-
-        No such wait counts as an attempt: the change has a deadline, which throttling postpones.
-        """
-        took = (now() - last.created_at).total_seconds() if last is not None else 0.0
-        wait = max(wait_seconds(retry_after), took / 10)
+        """No such wait counts as an attempt: the change has a deadline, which throttling postpones."""
+        ran_for = now() - last.created_at if last is not None else timedelta(0)
+        wait = wait_seconds(self._settings, asked, ran_for=ran_for)
         return PowerResult(accepted=False, wait_seconds=wait, failure=failure, is_open=True, counts_as_attempt=False)
 
     @property
@@ -212,13 +213,13 @@ class _Change:
         return format_instant(self._request.since)
 
 
-async def restart_machine(request: MachineRef) -> PowerResult:
+async def restart_machine(services: Services, request: MachineRef) -> PowerResult:
     """Restart the machine once, and report when it is done.
 
     Called until the restart is done: the agent still reports ready before the machine goes down.
     """
-    context = await load_machine(request.run_id, request.machine_key)
-    guard = await open_storage().at_most_once.get(request.run_id, request.machine_key, GuardedCall.RESTART)
+    context = await load_machine(services, request.run_id, request.machine_key)
+    guard = await services.storage.at_most_once.get(request.run_id, request.machine_key, GuardedCall.RESTART)
     if guard is not None and guard.state is IntentState.ACCEPTED:
         return await _follow_restart(context, guard)
     if guard is not None and guard.state is IntentState.DECLARED and context.machine.stage is Stage.RESTARTING:
@@ -242,25 +243,22 @@ async def _find_restart(context: MachineContext, guard: AtMostOnceRecord) -> Pow
 
     An accepted one shows within seconds: the machine is being changed, was changed since, or its agent is away.
     """
-    view = await open_resource_manager().read_machine(context.machine_id)
+    view = await context.services.resource_manager.read_machine(context.machine_id)
     at = now()
     if isinstance(view, ArmFailure):
         may_pass = is_throttling(view) or (at < guard.deadline_at and classify(view).kind in _PASSING)
-        wait = wait_seconds(view.retry_after) if may_pass else 0
-        return PowerResult(
-            accepted=False, wait_seconds=wait, failure=view, is_open=True, counts_as_attempt=not is_throttling(view)
-        )
+        return _refused(context.settings, view, is_open=True, may_pass=may_pass)
     has_changed = view.changed_at is not None and view.changed_at >= guard.created_at
     if has_changed or view.is_being_changed or not view.is_agent_ready:
-        await open_storage().at_most_once.save(guard.model_copy(update={"state": IntentState.ACCEPTED}))
-        return PowerResult(accepted=False, wait_seconds=wait_seconds())
-    if at < guard.created_at + _polls(SETTLES_IN_POLLS):
-        return PowerResult(accepted=False, wait_seconds=wait_seconds(), is_open=True)
+        await context.storage.at_most_once.save(guard.model_copy(update={"state": IntentState.ACCEPTED}))
+        return PowerResult(accepted=False, wait_seconds=wait_seconds(context.settings))
+    if at < guard.created_at + _polls(context.settings, SETTLES_IN_POLLS):
+        return PowerResult(accepted=False, wait_seconds=wait_seconds(context.settings), is_open=True)
     return None
 
 
 async def _ask_for_restart(context: MachineContext, known: AtMostOnceRecord | None) -> PowerResult:
-    storage = open_storage()
+    storage = context.storage
     # A requeued machine, perhaps in another window, starts with its full time.
     is_retry = known is not None and context.machine.stage is Stage.RESTARTING
     guard = AtMostOnceRecord(
@@ -271,21 +269,15 @@ async def _ask_for_restart(context: MachineContext, known: AtMostOnceRecord | No
         created_at=now(),
         deadline_at=known.deadline_at if known is not None and is_retry else now() + _MAX_RESTART,
     )
-    if known is None:
-        is_first = (await storage.at_most_once.declare(guard)).token == guard.token
-    else:
-        is_first = await storage.at_most_once.redeclare(known, guard)
-    if not is_first:
-        # Another execution of this activity is running: the next call sees its result.
-        return PowerResult(accepted=False, wait_seconds=wait_seconds(), is_open=True)
+    if not await declare_call(storage, guard, known):
+        return PowerResult(accepted=False, wait_seconds=wait_seconds(context.settings), is_open=True)
     await storage.machines.update(context.run.id, context.machine.key, Stage.RESTARTING)
-    submission = await open_resource_manager().restart(context.machine_id)
+    submission = await context.services.resource_manager.restart(context.machine_id)
     if submission.accepted:
-        urls = {"async_url": submission.async_url, "location_url": submission.location_url}
-        await storage.at_most_once.save(guard.model_copy(update={"state": IntentState.ACCEPTED, **urls}))
-        return PowerResult(accepted=False, wait_seconds=wait_seconds())
+        await save_accepted(storage, guard, submission)
+        return PowerResult(accepted=False, wait_seconds=wait_seconds(context.settings))
     changes: dict[str, Any] = {} if submission.is_open else {"state": IntentState.REFUSED}
-    refused = _refused(submission.failure, is_open=submission.is_open)
+    refused = _refused(context.settings, submission.failure, is_open=submission.is_open)
     if not refused.counts_as_attempt:
         # A locally throttled call does not count as an attempt.
         changes["deadline_at"] = now() + timedelta(seconds=refused.wait_seconds) + _MAX_RESTART
@@ -299,7 +291,7 @@ async def _ask_for_restart(context: MachineContext, known: AtMostOnceRecord | No
 async def _follow_restart(context: MachineContext, guard: AtMostOnceRecord) -> PowerResult:
     # Location adds nothing to the other URL: a restart has no result.
     location_url = "" if guard.async_url else guard.location_url
-    reading = await open_resource_manager().poll(context.machine_id, guard.async_url, location_url)
+    reading = await context.services.resource_manager.poll(context.machine_id, guard.async_url, location_url)
     at = now()
     match reading.state:
         case PollState.SUCCEEDED | PollState.SUCCEEDED_WITHOUT_RESULT:
@@ -313,10 +305,9 @@ async def _follow_restart(context: MachineContext, guard: AtMostOnceRecord) -> P
             overdue = ArmFailure(status=0, code="Overdue", message="the restart did not end in half an hour")
             return PowerResult(accepted=False, failure=overdue)
         case _:
-            # A tenth of the elapsed time: a long restart does not fill the history with polls. Throttled polls do
-            # not count as attempts: the deadline bounds them.
+            # Throttled polls do not count as attempts: the deadline bounds them.
             asked = reading.retry_after or (reading.failure.retry_after if reading.failure else None)
-            wait = max(wait_seconds(asked), (at - guard.created_at).total_seconds() / 10)
+            wait = wait_seconds(context.settings, asked, ran_for=at - guard.created_at)
             return PowerResult(accepted=False, wait_seconds=wait, counts_as_attempt=False)
 
 
@@ -327,16 +318,19 @@ def _unseen_until(guard: AtMostOnceRecord, reading: PollReading) -> datetime:
     return guard.created_at + _UNSEEN_RESTART
 
 
-def _polls(count: int) -> timedelta:
-    return timedelta(seconds=load_settings().poll_seconds * count)
+def _polls(settings: Settings, count: int) -> timedelta:
+    return timedelta(seconds=settings.poll_seconds * count)
 
 
-def _refused(failure: ArmFailure | None, *, is_open: bool = False) -> PowerResult:
-    """The result of a call that was not accepted, as far as is known; retried after a transient failure."""
-    failure = failure or ArmFailure(status=0, message="Azure gave no answer")
-    is_passing = is_open or classify(failure).kind in _PASSING
-    wait = wait_seconds(failure.retry_after) if is_passing else 0
-    counts_as_attempt = not is_throttling(failure)
-    return PowerResult(
-        accepted=False, wait_seconds=wait, failure=failure, is_open=is_open, counts_as_attempt=counts_as_attempt
-    )
+def _refused(
+    settings: Settings, failure: ArmFailure | None, *, is_open: bool = False, may_pass: bool | None = None
+) -> PowerResult:
+    """The result of a call that was not accepted, as far as is known.
+
+    ``may_pass``: whether it is retried; by default after a transient failure.
+    """
+    failure = failure or NO_ANSWER
+    retry = retry_after(settings, failure)
+    if not (is_open or classify(failure).kind in _PASSING if may_pass is None else may_pass):
+        retry["wait_seconds"] = 0
+    return PowerResult(accepted=False, failure=failure, is_open=is_open, **retry)

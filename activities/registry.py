@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 
 import azure.durable_functions as df
 
@@ -10,7 +11,6 @@ from activities import (
     discover,
     health,
     heartbeat,
-    hooks,
     machine,
     maintenance_machine,
     maintenance_results,
@@ -24,13 +24,15 @@ from activities import (
     power,
     reservations,
     run,
-    run_state,
+    script,
+    snapshot,
     submit_operation,
     window,
 )
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.contracts import Activity
 from patchwave.storage import batching
+from patchwave.wiring import Services, current_services
 
 bp = df.Blueprint()
 
@@ -38,7 +40,10 @@ type Function = Callable[[object], Awaitable[object]]
 
 
 def register[Request, Result](
-    contract: Activity[Request, Result], function: Callable[[Request], Awaitable[Result]], *, batches: bool = False
+    contract: Activity[Request, Result],
+    function: Callable[[Services, Request], Awaitable[Result]],
+    *,
+    batches: bool = False,
 ) -> Function:
     """Register the implementation of an activity contract.
 
@@ -49,11 +54,8 @@ def register[Request, Result](
     """
 
     async def activity(data: object) -> object:
-        request = contract.decode_request(data)
-        if not batches:
-            return contract.encode_result(await function(request))
-        with batching():
-            return contract.encode_result(await function(request))
+        with batching() if batches else nullcontext():
+            return contract.encode_result(await function(current_services(), contract.decode_request(data)))
 
     activity.__name__ = contract.name
     activity.__doc__ = function.__doc__
@@ -68,10 +70,10 @@ register(contracts.EXTEND_HEARTBEAT, heartbeat.extend_heartbeat)
 register(contracts.DISCOVER_MACHINES, discover.discover_machines)
 register(contracts.PLAN_RUN, plan.plan_run)
 register(contracts.PIN_RING, patch_pinning.pin_ring)
-register(contracts.GET_RUN_CONTROLS, run_state.get_run_controls)
-register(contracts.SET_RUN_STATE, run_state.set_run_state)
-register(contracts.STOP_RUN, run_state.stop_run)
-register(contracts.TRIP_ERROR_BUDGET, run_state.trip_error_budget)
+register(contracts.GET_RUN_CONTROLS, run.get_run_controls)
+register(contracts.SET_RUN_STATE, run.set_run_state)
+register(contracts.STOP_RUN, run.stop_run)
+register(contracts.TRIP_ERROR_BUDGET, run.trip_error_budget)
 register(contracts.GET_START_CUTOFF, window.get_start_cutoff)
 register(contracts.FIND_NEXT_WINDOW, window.find_next_window)
 register(contracts.ENTER_WINDOW, window.enter_window)
@@ -101,10 +103,10 @@ register(contracts.PREFLIGHT_MACHINE, machine.preflight_machine, batches=True)
 register(contracts.START_MACHINE, power.start_machine, batches=True)
 register(contracts.STOP_MACHINE, power.stop_machine, batches=True)
 register(contracts.RESTART_MACHINE, power.restart_machine, batches=True)
-register(contracts.TAKE_SNAPSHOT, hooks.take_snapshot, batches=True)
-register(contracts.RUN_SCRIPT, hooks.run_script, batches=True)
-register(contracts.ASSESS_MACHINE, submit_operation.assess_machine, batches=True)
-register(contracts.INSTALL_PATCHES, submit_operation.install_patches, batches=True)
+register(contracts.TAKE_SNAPSHOT, snapshot.take_snapshot, batches=True)
+register(contracts.RUN_SCRIPT, script.run_script, batches=True)
+register(contracts.ASSESS_MACHINE, submit_operation.submit, batches=True)
+register(contracts.INSTALL_PATCHES, submit_operation.submit, batches=True)
 register(contracts.POLL_OPERATION, poll_operation.poll_operation, batches=True)
 register(contracts.VERIFY_MACHINE, machine.verify_machine, batches=True)
 register(contracts.CHECK_HEALTH, health.check_health, batches=True)

@@ -7,15 +7,16 @@ from patchwave.domain.planning.reservation import Reservation, ahead_of, behind,
 from patchwave.domain.runs.commands import PATCHWAVE
 from patchwave.domain.runs.run import RunState
 from patchwave.domain.workflow.run import GroupsReleased, GroupsReserved, ReleaseGroups, ReserveGroups
-from patchwave.storage import Storage, open_storage
+from patchwave.storage import Storage
+from patchwave.wiring import Services
 
 
-async def reserve_groups(request: ReserveGroups) -> GroupsReserved:
+async def reserve_groups(services: Services, request: ReserveGroups) -> GroupsReserved:
     """Reserve the groups of a phase, and return which run holds them.
 
     Reservations of runs that have ended do not count.
     """
-    storage = open_storage()
+    storage = services.storage
     groups = await storage.reservations.get_groups(request.run_id, request.ring_number, request.phase_number)
     wanted = Reservation(
         run_id=request.run_id,
@@ -37,12 +38,12 @@ async def reserve_groups(request: ReserveGroups) -> GroupsReserved:
     if own.sequence == request.sequence and own.since == wanted.since:
         detail = {"for": [each.run_id for each in ahead], "reason": waiting}
         await storage.audit.add(request.run_id, "run_waits", actor=PATCHWAVE, at=own.since, detail=detail)
-    return GroupsReserved(waits_for=waiting, wait_seconds=wait_seconds(), freed=freed)
+    return GroupsReserved(waits_for=waiting, wait_seconds=wait_seconds(services.settings), freed=freed)
 
 
-async def release_groups(request: ReleaseGroups) -> GroupsReleased:
+async def release_groups(services: Services, request: ReleaseGroups) -> GroupsReleased:
     """Release the run's reservations; returns the runs that may wait for them."""
-    storage = open_storage()
+    storage = services.storage
     given = await storage.reservations.release(request.run_id, request.sequence)
     run = await storage.runs.get(request.run_id)
     if run is None or run.state.is_final:

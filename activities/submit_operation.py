@@ -11,14 +11,13 @@ import logging
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from activities.context import MachineContext, acquire_lease, load_machine, locked_by, now, wait_seconds
+from activities.context import MachineContext, acquire_lease, load_machine, locked_by, now, retry_after, wait_seconds
 from activities.patch_pinning import what_to_install
-from activities.poll_operation import report_of
-from activities.poll_schedule import first_poll_delay
+from activities.poll_operation import first_poll_delay, report_of
 from activities.window import frozen
-from patchwave.azure.rate_limiter import START_MAX_WAIT_POLLS, open_rate_limits
-from patchwave.azure.virtual_machines import Submission, open_resource_manager
-from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
+from patchwave.azure.rate_limiter import START_MAX_WAIT_POLLS
+from patchwave.azure.virtual_machines import Submission
+from patchwave.domain.azure.errors import NO_ANSWER, ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.azure.install_request import InstallParameters, LinuxParameters, RebootSetting, WindowsParameters
 from patchwave.domain.azure.instance_view import MachineView
 from patchwave.domain.azure.operation import OperationKind, UnsafeUrl, check_operation_url, operation_id
@@ -35,8 +34,9 @@ from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.scheduling.window import deadline, permitted_duration
 from patchwave.domain.workflow.operation import OperationReport, StartOperation, StartResult, StartState
 from patchwave.domain.workflow.start_blocker import start_blocker
-from patchwave.settings import load_settings
-from patchwave.storage import bucket_key, open_storage
+from patchwave.settings import Settings
+from patchwave.storage import bucket_key
+from patchwave.wiring import Services
 
 _LOG = logging.getLogger("patchwave.submit")
 _ASSESS_TIME = timedelta(hours=1)
@@ -45,17 +45,6 @@ _GRACE_POLLS = 4
 """Poll intervals after which a machine that shows no trace of an operation did not receive it. The extension reports
 within seconds."""
 _PASSING = (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER, ErrorClass.BUSY)
-_NO_ANSWER = ArmFailure(status=0, message="Azure gave no answer")
-
-
-async def assess_machine(request: StartOperation) -> StartResult:
-    """Submit an assessment."""
-    return await _submit(request)
-
-
-async def install_patches(request: StartOperation) -> StartResult:
-    """Submit an installation."""
-    return await _submit(request)
 
 
 class _Resolved(NamedTuple):
@@ -78,9 +67,12 @@ class _Permission(NamedTuple):
     """``None`` for an assessment."""
 
 
-async def _submit(request: StartOperation) -> StartResult:
-    """Resolve the POST before this one, pass the gates, declare the intent, send. Each step may end or defer it."""
-    context = await load_machine(request.run_id, request.machine_key)
+async def submit(services: Services, request: StartOperation) -> StartResult:
+    """Submit an assessment or an installation.
+
+    Resolve the POST before this one, pass the gates, declare the intent, send. Each step may end or defer it.
+    """
+    context = await load_machine(services, request.run_id, request.machine_key)
     resolved = await _resolve(context, request)
     if isinstance(resolved, StartResult):
         return resolved
@@ -99,10 +91,10 @@ async def _submit(request: StartOperation) -> StartResult:
 
 async def _resolve(context: MachineContext, request: StartOperation) -> _Resolved | StartResult:
     """Find out what became of the POST of an earlier call, which may have been accepted."""
-    intent = await open_storage().intents.find(request.run_id, request.machine_key, request.kind)
+    intent = await context.storage.intents.find(request.run_id, request.machine_key, request.kind)
     if intent is None:
         if request.is_last:
-            return _ended(_NO_ANSWER)
+            return _ended(NO_ANSWER)
         return _Resolved(None, request.previous_activity_id, None, has_reservation=False)
     has_reservation = _is_throttled(intent, request) and start_blocker(context.run, context.machine) is None
     if has_reservation:
@@ -166,7 +158,7 @@ async def _declare(
         previous_activity_id=resolved.previous_activity_id,
         is_retry=resolved.earliest is not None,
     )
-    intents = open_storage().intents
+    intents = context.storage.intents
     if resolved.intent is None:
         _, is_ours_to_send = await intents.declare(declared)
     else:
@@ -174,7 +166,7 @@ async def _declare(
     if is_ours_to_send:
         return declared
     # Another execution of this activity is running, or died: the next call resolves its intent.
-    return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(), counts_as_attempt=False)
+    return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(context.settings), counts_as_attempt=False)
 
 
 def _is_throttled(intent: Intent, request: StartOperation) -> bool:
@@ -203,18 +195,18 @@ async def _settle_post(
         is_retry = is_retry or is_unanswered(intent)
         previous = settled or previous
     # From here on the POST was certainly not accepted.
-    answer = intent.answer or _NO_ANSWER
+    answer = intent.answer or NO_ANSWER
     if request.is_last or (intent.answer is not None and classify(answer).kind not in _PASSING):
-        await open_storage().intents.save(intent.model_copy(update={"state": IntentState.REFUSED}))
+        await context.storage.intents.save(intent.model_copy(update={"state": IntentState.REFUSED}))
         return _ended(answer)
     return previous, intent.created_at if is_retry else None
 
 
 async def _send(context: MachineContext, intent: Intent, parameters: InstallParameters | None) -> Submission:
-    manager = open_resource_manager()
+    manager, location = context.services.resource_manager, context.machine.location
     if parameters is None:
-        return await manager.assess(context.machine_id, context.machine.location, intent)
-    return await manager.install(context.machine_id, context.machine.location, parameters, intent)
+        return await manager.assess(context.machine_id, location, intent)
+    return await manager.install(context.machine_id, location, parameters, intent)
 
 
 async def _parameters(context: MachineContext, os_type: OsType, duration: timedelta) -> InstallParameters | Outcome:
@@ -235,19 +227,17 @@ async def _take_lease(context: MachineContext) -> StartResult | None:
     """Leave the machine alone when another run holds its lease (rule 6)."""
     # The lease of the preflight may have expired while the request waited.
     holder = await acquire_lease(context)
-    if holder is not None:
-        return _ended_with(locked_by(holder))
-    return None
+    return None if holder is None else _ended_with(locked_by(holder))
 
 
 async def _reserve(context: MachineContext, request: StartOperation) -> StartResult | None:
     """Reserve a rate-limit slot and wait for it. For a distant slot, the orchestrator sleeps instead."""
-    rate_limits, name = open_rate_limits(), _bucket(context)
+    rate_limits, name = context.services.rate_limits, _bucket(context)
     rate_limit = rate_limits.of_patches(context.machine.subscription_id, context.machine.location)
-    if rate_limits.is_time_to_ask(name) and (until := await open_storage().throttling.until(name)) is not None:
+    if rate_limits.is_time_to_ask(name) and (until := await context.storage.throttling.until(name)) is not None:
         rate_limit.throttle_until(until.timestamp())
     slot = request.reserved_at.timestamp() if request.reserved_at else rate_limit.reserve()
-    later = await rate_limit.wait_until(slot, load_settings().poll_seconds * START_MAX_WAIT_POLLS)
+    later = await rate_limit.wait_until(slot, context.settings.poll_seconds * START_MAX_WAIT_POLLS)
     if later is None:
         return None
     moment = datetime.fromtimestamp(later, UTC)
@@ -261,7 +251,7 @@ async def _reserve(context: MachineContext, request: StartOperation) -> StartRes
 
 async def _recheck_commands(context: MachineContext, declared: Intent) -> StartResult | None:
     """Read the commands to the run and the machine again, right before the POST."""
-    storage = open_storage()
+    storage = context.storage
     stage = Stage.ASSESSING if declared.kind is OperationKind.ASSESS else Stage.INSTALLING
     skip = await storage.machines.begin_operation(declared.run_id, declared.machine_key, stage, now())
     run = await storage.runs.get(declared.run_id)
@@ -280,16 +270,16 @@ def _duration(context: MachineContext, kind: OperationKind, os_type: OsType, at:
 
 async def _conclude(context: MachineContext, intent: Intent, submission: Submission) -> StartResult:
     """Store Azure's response, and return how to continue."""
-    storage = open_storage()
+    storage = context.storage
     if submission.accepted:
         accepted = _accept(context, intent, submission)
         report = None
         if submission.reading is not None:
             # Stored first: no other response has the list of patches.
-            report = await report_of(context.machine_id, accepted, submission.reading)
+            report = await report_of(context.services, context.machine_id, accepted, submission.reading)
         await storage.intents.save(accepted)
         return _accepted(context, accepted, report)
-    failure = submission.failure or _NO_ANSWER
+    failure = submission.failure or NO_ANSWER
     # A later POST may replace this response: the log keeps its reason.
     _LOG.info(
         "Azure's answer is no acceptance: %s of machine %s, attempt %d: %s",
@@ -307,31 +297,24 @@ async def _conclude(context: MachineContext, intent: Intent, submission: Submiss
     if verdict.kind not in _PASSING:
         return _ended(failure)
     return StartResult(
-        state=StartState.WAIT,
-        wait_seconds=wait_seconds(failure.retry_after, polls=2),
-        counts_as_attempt=not is_throttling(failure),
-        outcome=verdict.to_outcome(failure),
+        state=StartState.WAIT, outcome=verdict.to_outcome(failure), **retry_after(context.settings, failure, polls=2)
     )
 
 
 async def _wait_for_the_machine(context: MachineContext, intent: Intent, failure: ArmFailure) -> StartResult:
     """An ambiguous response: the intent stays declared, and the next call reads the machine."""
-    storage = open_storage()
+    storage = context.storage
     answered = intent.model_copy(update={"answer": failure})
     await storage.intents.save(answered)
     if is_unanswered(answered):
         # It may well have been accepted, which an early read shows.
-        return StartResult(
-            state=StartState.WAIT,
-            wait_seconds=wait_seconds(failure.retry_after),
-            counts_as_attempt=not is_throttling(failure),
-        )
+        return StartResult(state=StartState.WAIT, **retry_after(context.settings, failure))
     is_throttled = failure.status == 429
-    wait = wait_seconds(failure.retry_after, polls=1 if is_throttled else 2)
+    wait = wait_seconds(context.settings, failure.retry_after, polls=1 if is_throttled else 2)
     if is_throttled and not failure.retry_after:
         await storage.throttling.throttle(_bucket(context), now() + timedelta(seconds=wait))
     # Most likely it was refused. Only a read after the grace can tell.
-    wait = max(wait, _grace().total_seconds())
+    wait = max(wait, _grace(context.settings).total_seconds())
     return StartResult(state=StartState.WAIT, wait_seconds=wait, counts_as_attempt=not is_throttled)
 
 
@@ -356,7 +339,7 @@ def _safe(context: MachineContext, url: str) -> str:
     if not url:
         return ""
     try:
-        return check_operation_url(url, load_settings().manager_url, context.machine_id.subscription_id)
+        return check_operation_url(url, context.settings.manager_url, context.machine_id.subscription_id)
     except UnsafeUrl as refusal:
         _LOG.warning("An operation URL of machine %s is not followed: %s", context.machine.key, refusal)
         return ""
@@ -368,13 +351,9 @@ async def _ask_machine(context: MachineContext, request: StartOperation, intent:
     The machine's patch status shows an accepted operation within seconds. Only when it shows none after the grace
     may the POST be sent again.
     """
-    view = await open_resource_manager().read_machine(context.machine_id)
+    view = await context.services.resource_manager.read_machine(context.machine_id)
     if isinstance(view, ArmFailure):
-        return StartResult(
-            state=StartState.WAIT,
-            wait_seconds=wait_seconds(view.retry_after),
-            counts_as_attempt=not is_throttling(view),
-        )
+        return StartResult(state=StartState.WAIT, **retry_after(context.settings, view))
     newest = _newest(view, intent.kind)
     match origin(intent, newest):
         case Origin.OURS:
@@ -383,16 +362,17 @@ async def _ask_machine(context: MachineContext, request: StartOperation, intent:
             undecided = verdicts.unsettled(intent.answer, is_shown=True)
             return StartResult(state=StartState.ENDED, outcome=undecided, may_run=True)
         case Origin.UNCLEAR:
-            return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(polls=2))
+            return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(context.settings, polls=2))
         case Origin.OTHER:
-            left = (intent.sent_at + _grace() - now()).total_seconds()
+            left = (intent.sent_at + _grace(context.settings) - now()).total_seconds()
             if left > 0:
-                return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(left), counts_as_attempt=False)
+                wait = wait_seconds(context.settings, left)
+                return StartResult(state=StartState.WAIT, wait_seconds=wait, counts_as_attempt=False)
             return newest.activity_id if newest is not None else ""
 
 
-def _grace() -> timedelta:
-    return timedelta(seconds=load_settings().poll_seconds * _GRACE_POLLS)
+def _grace(settings: Settings) -> timedelta:
+    return timedelta(seconds=settings.poll_seconds * _GRACE_POLLS)
 
 
 async def _adopt(context: MachineContext, intent: Intent, view: MachineView) -> StartResult:
@@ -406,7 +386,7 @@ async def _adopt(context: MachineContext, intent: Intent, view: MachineView) -> 
             "adopted": True,
         }
     )
-    await open_storage().intents.save(adopted)
+    await context.storage.intents.save(adopted)
     return _accepted(context, adopted)
 
 
@@ -414,9 +394,8 @@ def _accepted(context: MachineContext, intent: Intent, report: OperationReport |
     """The result for an accepted operation: its report, or the wait until its first poll."""
     if report is not None:
         return StartResult(state=StartState.ACCEPTED, report=report)
-    return StartResult(
-        state=StartState.ACCEPTED, wait_seconds=first_poll_delay(intent, context.machine.expected_seconds)
-    )
+    wait = first_poll_delay(context.services.poll_schedule, intent, context.machine.expected_seconds)
+    return StartResult(state=StartState.ACCEPTED, wait_seconds=wait)
 
 
 def _ended(failure: ArmFailure) -> StartResult:

@@ -14,18 +14,19 @@ from patchwave.domain.scheduling.freeze import active_freeze
 from patchwave.domain.scheduling.upcoming import WindowWait, next_run_window
 from patchwave.domain.scheduling.window import RESTART_NEEDS, last_start
 from patchwave.domain.workflow.run import Cutoff, NextWindow, OpenWindow, RunRef, StepRef
-from patchwave.storage import open_storage
+from patchwave.storage import Storage
+from patchwave.wiring import Services
 
 _LOG = logging.getLogger("patchwave.windows")
 
 
-async def get_start_cutoff(request: StepRef) -> Cutoff:
+async def get_start_cutoff(services: Services, request: StepRef) -> Cutoff:
     """The last moment at which a step may begin in the run's window.
 
     Based on the machines that need the least time; each start checks its own. Assessments have no cutoff: they change
     nothing on a machine.
     """
-    run, policy = await load_run(request.run_id)
+    run, policy = await load_run(services.storage, request.run_id)
     if run.window_end is None:
         return Cutoff()
     match request.step:
@@ -38,17 +39,17 @@ async def get_start_cutoff(request: StepRef) -> Cutoff:
             return Cutoff(at=run.window_end - RESTART_NEEDS)
 
 
-async def find_next_window(request: RunRef) -> NextWindow:
+async def find_next_window(services: Services, request: RunRef) -> NextWindow:
     """The window in which the run continues, which may be open; empty when there is none.
 
     Uses the policy's schedule as stored now, so that changes, pauses, skips and freezes also affect a waiting run. From
     the first call on, the upcoming windows belong to the run, and nothing else is started in them.
     """
-    run, _ = await load_run(request.run_id)
-    policy = await _current_policy(run)
+    run, _ = await load_run(services.storage, request.run_id)
+    policy = await _current_policy(services.storage, run)
     if policy is None or run.window_end is None or run.state.is_final:
         return NextWindow()
-    storage = open_storage()
+    storage = services.storage
     at = now()
     controls = await storage.overrides.get(run.policy)
     known = controls.window_reservation_of(run.id)
@@ -63,9 +64,9 @@ async def find_next_window(request: RunRef) -> NextWindow:
     return NextWindow(opens_at=window.at_utc, ends_at=window.window_end_utc)
 
 
-async def enter_window(request: OpenWindow) -> None:
+async def enter_window(services: Services, request: OpenWindow) -> None:
     """Continue the run in a window that ends later than the previous one."""
-    await open_storage().runs.enter_window(request.run_id, request.ends_at)
+    await services.storage.runs.enter_window(request.run_id, request.ends_at)
 
 
 def is_behind_window(run: Run) -> bool:
@@ -78,13 +79,13 @@ def is_behind_window(run: Run) -> bool:
 
 async def frozen(context: MachineContext) -> Outcome | None:
     """The outcome of a machine that a freeze blocks now; ``None`` when none does."""
-    freezes = await open_storage().freezes.list_all()
+    freezes = await context.storage.freezes.list_all()
     freeze = active_freeze(freezes, context.run.policy, context.machine.tags, now())
     return Outcome.skipped(Reason.FROZEN, f"The machine is {freeze.sentence}") if freeze else None
 
 
-async def _current_policy(run: Run) -> Policy | None:
-    stored = await open_storage().policies.get(run.policy)
+async def _current_policy(storage: Storage, run: Run) -> Policy | None:
+    stored = await storage.policies.get(run.policy)
     if stored is None:
         return None
     try:

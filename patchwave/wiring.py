@@ -114,4 +114,5 @@ _services = PerLoop(lambda _: Services())
 
 def current_services() -> Services:
     """The services of the running event loop. A worker process has one loop and so one of each."""
-    return _services.get()
+    # Without the process's settings: the health check reports that these are not valid.
+    return _services.get(Settings.model_construct())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import azure.durable_functions as df
 
 from patchwave.services.azure_events import handle_event
+from patchwave.wiring import current_services
 
 bp = df.Blueprint()
 
@@ -14,4 +15,4 @@ bp = df.Blueprint()
 @bp.durable_client_input(client_name="client")
 async def maintenance_event(event: str, client: df.DurableFunctionsClient) -> None:
     """Start the runs of policies that react to the event. Returns at once: a run does the work."""
-    await handle_event(event, client)
+    await handle_event(current_services(), client, event)

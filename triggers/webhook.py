@@ -19,14 +19,7 @@ from patchwave.api.runs import ListedRun, accepted
 from patchwave.domain.core.documents import ExternalDocument, object_or_none
 from patchwave.domain.core.webhook_signature import FIRST_ROTATION, Call, SignatureRefused, policy_secret, verify
 from patchwave.domain.runs.run import Mode, StartableMode, Trigger, TriggerKind
-from patchwave.services.start_run import (
-    MAX_KEY,
-    check_key,
-    claimed_run_id,
-    find_written_policy,
-    new_run_id,
-    start_run,
-)
+from patchwave.services.start_run import MAX_KEY, check_key, claimed_run_id, find_written_policy, new_run_id, start_run
 from patchwave.services.strict_json import parse_json
 from patchwave.settings import Authorization, load_settings
 from patchwave.storage import open_storage

@@ -10,8 +10,6 @@ from patchwave.domain.core.ids import MachineId
 from patchwave.domain.maintenance.event_sources import EventSources
 from patchwave.domain.maintenance.events import AzureEvent, EventKind, read_event
 from patchwave.domain.policy.policy import Policy
-from patchwave.domain.runs.provenance import WrittenPolicy
-from patchwave.domain.runs.run import Run
 from patchwave.domain.scheduling.event_requests import EventRequest, may_ask, request_key
 from patchwave.services.errors import InvalidRequest
 from patchwave.services.event_lookup import NotKnownYet, find_scheduled_run, is_machine
@@ -20,14 +18,14 @@ from patchwave.services.maintenance_events import record_event
 from patchwave.services.policy_guardrails import boundary
 from patchwave.services.start_run import DurableClient, list_valid_policies
 from patchwave.services.strict_json import parse_json
-from patchwave.settings import load_settings
-from patchwave.storage import Storage, open_storage
+from patchwave.storage import Storage
+from patchwave.wiring import Services
 
 _LOG = logging.getLogger("patchwave.events")
 _NEW_MACHINE = "new_machine"
 
 
-async def handle_event(text: str, client: DurableClient) -> None:
+async def handle_event(services: Services, client: DurableClient, text: str) -> None:
     """Assess a new VM, or start a maintenance run, for the policies that ask for it.
 
     Raises:
@@ -37,12 +35,12 @@ async def handle_event(text: str, client: DurableClient) -> None:
     if event is None:
         _LOG.info("An event that no policy can ask for was passed over.")
         return
-    sources = EventSources.of(load_settings().listed_event_topics, boundary())
+    sources = EventSources.of(services.settings.listed_event_topics, boundary())
     if reason := sources.reason_to_ignore(event):
         _pass_over(event, reason, level=logging.WARNING)
         return
     try:
-        await start_known(open_storage(), client, event)
+        await _start_known(services, client, event)
     except NotKnownYet as unknown:
         why = str(unknown).rstrip(".")
         _LOG.warning("An event of the kind %s waits until it is delivered again: %s.", event.kind, why)
@@ -51,21 +49,21 @@ async def handle_event(text: str, client: DurableClient) -> None:
         raise NotKnownYet(why) from None
 
 
-async def start_known(storage: Storage, client: DurableClient, event: AzureEvent) -> None:
+async def _start_known(services: Services, client: DurableClient, event: AzureEvent) -> None:
     """Look up the event's resource in Azure, then start the runs of policies."""
     notice = event.occurrence
     if notice is None:
-        await start_for_event(storage, client, event)
+        await _start_for_event(services, client, event)
         return
-    run = await find_scheduled_run(notice)
+    run = await find_scheduled_run(services, notice)
     if run is None or not run.is_timely(datetime.now(UTC)):
         why = "its configuration is gone" if run is None else f"its run starts at {run.starts_at:%Y-%m-%d %H:%M} UTC"
         _pass_over(event, why, level=logging.WARNING)
         return
     try:
-        await record_event(storage, client, event, run)
+        await record_event(services, client, event, run)
     finally:
-        await start_for_event(storage, client, event)
+        await _start_for_event(services, client, event)
 
 
 def _read(event: str) -> AzureEvent | None:
@@ -78,46 +76,40 @@ def _read(event: str) -> AzureEvent | None:
     return read_event(document) if document is not None else None
 
 
-async def start_for_event(storage: Storage, client: DurableClient, event: AzureEvent) -> list[Run]:
-    """Request an assessment from each policy that reacts to the event; returns the runs that were started now.
+async def _start_for_event(services: Services, client: DurableClient, event: AzureEvent) -> None:
+    """Request an assessment from each policy that reacts to the event.
 
     Events come at least once and in any order. (type, id) and the policy identify the request, so repetitions find it.
 
     Raises:
         Exception: the failure of a policy, after all policies were processed; Event Grid then delivers the event again.
     """
-    wanting = await _asking(storage, event)
+    storage = services.storage
+    wanting = [each for each in await list_valid_policies(storage) if _wants(each.policy, event)]
     if not wanting:
         _pass_over(event, "no policy asks for an assessment")
-        return []
+        return
     asking = [chosen for chosen in wanting if await _may_be_news(storage, event, chosen.policy)]
     if not asking:
         _pass_over(event, "the machine is known to each policy that asks")
-        return []
-    if event.machine is not None and not await is_machine(event.machine):
+        return
+    if event.machine is not None and not await is_machine(services.resource_manager, event.machine):
         _pass_over(event, f"Azure shows no machine {event.machine.text}")
-        return []
-    runs: list[Run] = []
+        return
     failures: list[Exception] = []
     for chosen in asking:
         try:
             if await _ask(storage, event, chosen.policy):
-                runs += await start_requested(storage, client, chosen, datetime.now(UTC))
+                await start_requested(storage, client, chosen, datetime.now(UTC))
         except Exception as error:
             _LOG.exception("The policy %s could not be started for an event.", chosen.policy.name)
             failures.append(error)
     if failures:
         raise failures[0]
-    return runs
 
 
 def _pass_over(event: AzureEvent, why: str, *, level: int = logging.INFO) -> None:
     _LOG.log(level, "An event of the kind %s was passed over: %s.", event.kind, why)
-
-
-async def _asking(storage: Storage, event: AzureEvent) -> list[WrittenPolicy]:
-    """The policies that react to the event."""
-    return [each for each in await list_valid_policies(storage) if _wants(each.policy, event)]
 
 
 def _wants(policy: Policy, event: AzureEvent) -> bool:

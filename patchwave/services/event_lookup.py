@@ -11,9 +11,8 @@ from datetime import datetime, timedelta
 from time import monotonic
 from weakref import WeakKeyDictionary
 
-from patchwave.azure.maintenance import open_maintenance
-from patchwave.azure.resource_graph import QueryRefused, open_resource_graph
-from patchwave.azure.virtual_machines import open_resource_manager
+from patchwave.azure.resource_graph import QueryRefused, ResourceGraph
+from patchwave.azure.virtual_machines import ResourceManager
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify
 from patchwave.domain.core.documents import lower_keys, object_or_none, parse_instant
 from patchwave.domain.core.ids import MachineId
@@ -21,7 +20,7 @@ from patchwave.domain.fleet.discovery import DiscoveryQuery
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
 from patchwave.domain.maintenance.occurrence import MAX_WINDOW, OccurrenceNotice, ScheduledRun
 from patchwave.domain.maintenance.queries import run_with_id
-from patchwave.settings import load_settings
+from patchwave.wiring import Services
 
 MAX_SECONDS = 20.0
 """Event Grid waits for half a minute."""
@@ -68,7 +67,7 @@ class _Lookups:
 _lookups: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lookups] = WeakKeyDictionary()
 
 
-async def is_machine(machine: MachineId) -> bool:
+async def is_machine(manager: ResourceManager, machine: MachineId) -> bool:
     """Whether the app can read the machine.
 
     Events of missing machines cost a bounded number of reads; later events are delayed, not lost.
@@ -81,14 +80,14 @@ async def is_machine(machine: MachineId) -> bool:
     async with lookups.gate:
         # Again: earlier look-ups may have failed meanwhile.
         lookups.check(machine)
-        if await _is_there(machine):
+        if await _is_there(manager, machine):
             return True
         lookups.note_missing(machine)
         return False
 
 
-async def _is_there(machine: MachineId) -> bool:
-    found = await open_resource_manager().read_machine(machine)
+async def _is_there(manager: ResourceManager, machine: MachineId) -> bool:
+    found = await manager.read_machine(machine)
     if not isinstance(found, ArmFailure):
         return True
     if classify(found).kind in _PASSING:
@@ -96,7 +95,7 @@ async def _is_there(machine: MachineId) -> bool:
     return False
 
 
-async def find_scheduled_run(notice: OccurrenceNotice) -> ScheduledRun | None:
+async def find_scheduled_run(services: Services, notice: OccurrenceNotice) -> ScheduledRun | None:
     """The scheduled run in Azure; ``None`` when its configuration was deleted.
 
     The configuration's schedule usually has the run. Otherwise, such as after a change of the schedule, Resource Graph
@@ -105,26 +104,25 @@ async def find_scheduled_run(notice: OccurrenceNotice) -> ScheduledRun | None:
     Raises:
         NotKnownYet: Azure did not respond, or does not show the run.
     """
-    configuration = await open_maintenance().read(notice.id.configuration)
+    configuration = await services.maintenance.read(notice.id.configuration)
     if isinstance(configuration, ArmFailure):
         verdict = classify(configuration)
         if verdict.kind in _PASSING:
             raise NotKnownYet(configuration.text)
         if verdict.kind is ErrorClass.GONE:
             return None
-    length = _length_of(configuration)
+    length = _length_of(configuration) / services.settings.maintenance_speed
     if notice.is_on_time and _plans(configuration, notice.id.at):
         return ScheduledRun(notice.id, notice.id.at, notice.id.at + length)
-    starts_at = await _start_in_resource_graph(notice)
+    starts_at = await _start_in_resource_graph(services.resource_graph, notice)
     return ScheduledRun(notice.id, starts_at, starts_at + length)
 
 
 def _length_of(configuration: MaintenanceConfiguration | ArmFailure) -> timedelta:
     """The maximum duration of a run; without permission to read its configuration, the longest possible."""
-    length = MAX_WINDOW
     if isinstance(configuration, MaintenanceConfiguration) and configuration.window and not configuration.unreadable:
-        length = configuration.window.length
-    return length / load_settings().maintenance_speed
+        return configuration.window.length
+    return MAX_WINDOW
 
 
 def _plans(configuration: MaintenanceConfiguration | ArmFailure, at: datetime) -> bool:
@@ -134,17 +132,15 @@ def _plans(configuration: MaintenanceConfiguration | ArmFailure, at: datetime) -
     return coming is not None and coming.at_utc == at
 
 
-async def _start_in_resource_graph(notice: OccurrenceNotice) -> datetime:
-    pages = open_resource_graph().pages([DiscoveryQuery(text=run_with_id(notice.id.text))])
+async def _start_in_resource_graph(graph: ResourceGraph, notice: OccurrenceNotice) -> datetime:
+    pages = graph.pages([DiscoveryQuery(text=run_with_id(notice.id.text))])
     try:
         async with asyncio.timeout(MAX_SECONDS):
             rows = [row async for page in pages for row in page.rows]
     except (TimeoutError, QueryRefused) as error:
         raise NotKnownYet(f"Resource Graph does not say: {error}") from error
-    starts = [
-        parse_instant(lower_keys(object_or_none(row.get("properties")) or {}).get("startdatetime")) for row in rows
-    ]
-    known = [start for start in starts if start is not None]
-    if not known:
-        raise NotKnownYet(f"Azure does not show {notice.id.text}")
-    return known[0]
+    for row in rows:
+        start = parse_instant(lower_keys(object_or_none(row.get("properties")) or {}).get("startdatetime"))
+        if start is not None:
+            return start
+    raise NotKnownYet(f"Azure does not show {notice.id.text}")

@@ -24,20 +24,18 @@ from patchwave.domain.maintenance.occurrence import (
     from_first_event,
 )
 from patchwave.domain.policy.policy import Policy
-from patchwave.domain.runs.provenance import WrittenPolicy
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.contracts import Signal
 from patchwave.services.start_run import DurableClient, list_valid_policies, start_run
-from patchwave.settings import Settings, load_settings
+from patchwave.settings import Settings
 from patchwave.storage import Storage
+from patchwave.wiring import Services
 
 _LOG = logging.getLogger("patchwave.events")
 
 
-async def record_event(
-    storage: Storage, client: DurableClient, event: AzureEvent, scheduled: ScheduledRun
-) -> list[Run]:
-    """Create or find the maintenance runs for the event's scheduled run, and store the event; returns those runs.
+async def record_event(services: Services, client: DurableClient, event: AzureEvent, scheduled: ScheduledRun) -> None:
+    """Create or find the maintenance runs for the event's scheduled run, and store the event.
 
     ``scheduled`` comes from Azure; its times count.
 
@@ -46,17 +44,18 @@ async def record_event(
     """
     notice, at = event.occurrence, datetime.now(UTC)
     if notice is None:
-        return []
-    timeouts = event_timeouts(load_settings())
+        return
+    storage, timeouts = services.storage, event_timeouts(services.settings)
 
     def apply(known: MaintenanceOccurrence) -> MaintenanceOccurrence:
         return _apply(known.corrected(scheduled, timeouts, at), event, at)
 
     runs = await _known(storage, notice)
-    noted: list[Run] = []
     failures: list[Exception] = []
-    for chosen in await _policies(storage, notice):
+    for chosen in await list_valid_policies(storage):
         policy = chosen.policy
+        if not _maintained_by(policy, notice):
+            continue
         run_id = notice.id.run_id(policy.name)
         known = runs.get(run_id.text)
         if known is not None and known.state is not RunState.QUEUED:
@@ -75,13 +74,12 @@ async def record_event(
         runs[run.id] = run
     for run in runs.values():
         try:
-            noted.append(await _note(storage, client, run, event, at, apply))
+            await _note(storage, client, run, event, at, apply)
         except Exception as error:
             _LOG.exception("The event could not be noted in the run %s.", run.id)
             failures.append(error)
     if failures:
         raise failures[0]
-    return noted
 
 
 def event_timeouts(settings: Settings) -> EventTimeouts:
@@ -100,10 +98,10 @@ async def _note(
     event: AzureEvent,
     at: datetime,
     apply: Callable[[MaintenanceOccurrence], MaintenanceOccurrence],
-) -> Run:
+) -> None:
     """Store the result of ``apply``, and wake a run that waits for a post event."""
     if run.state.is_final or run.maintenance is None or apply(run.maintenance) == run.maintenance:
-        return run
+        return
     noted = await storage.runs.update_occurrence(run.id, apply)
     detail = {"event": event.kind.value, "status": event.occurrence.status if event.occurrence else ""}
     times = noted.maintenance or run.maintenance
@@ -116,7 +114,6 @@ async def _note(
         except grpc.RpcError as error:
             # Its timer polls the row as well.
             _LOG.warning("Run %s could not be signalled its post event: %s", run.id, type(error).__name__)
-    return noted
 
 
 def _apply(known: MaintenanceOccurrence, event: AzureEvent, at: datetime) -> MaintenanceOccurrence:
@@ -137,10 +134,6 @@ async def _known(storage: Storage, notice: OccurrenceNotice) -> dict[str, Run]:
         for run in await storage.runs.list_live()
         if run.maintenance is not None and fold(run.maintenance.id) == wanted
     }
-
-
-async def _policies(storage: Storage, notice: OccurrenceNotice) -> list[WrittenPolicy]:
-    return [each for each in await list_valid_policies(storage) if _maintained_by(each.policy, notice)]
 
 
 def _maintained_by(policy: Policy, notice: OccurrenceNotice) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from datetime import datetime, timedelta
 
 from patchwave.azure.snapshots import Snapshots
-from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.azure.errors import NO_ANSWER, ArmFailure
 from patchwave.domain.core.folding import fold
 from patchwave.domain.machine.snapshot import MACHINE_TAG, SnapshotId, expired_run
 from patchwave.storage import Storage
@@ -83,7 +83,7 @@ async def _delete(storage: Storage, disks: Snapshots, snapshot: SnapshotId, now:
         return False
     submission = await disks.delete_snapshot(snapshot)
     if not submission.accepted:
-        return submission.failure or ArmFailure(status=0, message="Azure gave no answer")
+        return submission.failure or NO_ANSWER
     detail = {"snapshot": snapshot.text, "machine": tags[MACHINE_TAG]}
     await storage.audit.add(run_id, "snapshot_deleted", actor="cleanup", at=now, detail=detail)
     return True

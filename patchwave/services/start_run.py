@@ -194,7 +194,7 @@ async def claimed_run_id(
     if request is not None and first_digest not in ("", digest):
         raise KeyReused(
             f"The {noun} was used for another request, which started the run {first}:"
-            f" send a new {noun} with a new request.",
+            f" send a new {noun} with a new request."
         )
     return RunId.parse(first)
 

@@ -36,8 +36,8 @@ from patchwave.domain.policy.http_probe import Probe, ProbeImpossible
 from patchwave.domain.policy.policy import Policy, PolicyError, apply_overrides, parse_inline_policy, parse_policy
 from patchwave.domain.policy.scope import Scope
 from patchwave.domain.scheduling.freeze import FreezeError, parse_freeze
+from patchwave.outbound.notifications.email import render_html, render_text
 from patchwave.outbound.notifications.slack import escape
-from patchwave.outbound.notifications.templates import render_html, render_text
 from patchwave.services.errors import InvalidRequest
 from patchwave.settings import ChannelsError, parse_channels
 from patchwave.storage import InvalidCursor

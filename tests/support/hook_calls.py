@@ -12,6 +12,7 @@ from patchwave.domain.machine.hooks import HookResult, HookState
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.storage import Storage
+from patchwave.wiring import Services
 from tests.support.simulator import SUBSCRIPTION, Simulator
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
@@ -58,11 +59,15 @@ async def prepare(
 
 
 async def finish[Request](
-    activity: Callable[[Request], Awaitable[HookResult]], request: Request, *, most: int = 200
+    services: Services,
+    activity: Callable[[Services, Request], Awaitable[HookResult]],
+    request: Request,
+    *,
+    most: int = 200,
 ) -> HookResult:
     """Call until the hook is done or has failed."""
     for _ in range(most):
-        result = await activity(request)
+        result = await activity(services, request)
         if result.state is not HookState.WAIT:
             return result
         await asyncio.sleep(0.05)

@@ -7,6 +7,7 @@ from datetime import timedelta
 from activities.phase import poll_phase
 from patchwave.domain.workflow.phase import PhasePoll, PhasePollRequest
 from patchwave.domain.workflow.run import PhaseSummary, PlanSummary, RingSummary
+from patchwave.wiring import Services
 
 SHORT = PlanSummary(
     machines=5,
@@ -23,5 +24,5 @@ PHASE = "patch:0.0.1"
 HOUR = timedelta(hours=1)
 
 
-async def poll(since: str = "") -> PhasePoll:
-    return await poll_phase(PhasePollRequest(run_id=RUN, phase=PHASE, since=since))
+async def poll(services: Services, since: str = "") -> PhasePoll:
+    return await poll_phase(services, PhasePollRequest(run_id=RUN, phase=PHASE, since=since))

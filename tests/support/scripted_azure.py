@@ -19,6 +19,7 @@ from patchwave.domain.runs.intent import Intent
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.storage import Storage
+from patchwave.wiring import Services
 from tests.support.azure_bodies import machine
 from tests.support.simulator import SUBSCRIPTION
 
@@ -77,14 +78,13 @@ class Script:
 
 
 @pytest.fixture
-def azure(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Script:
+def azure(services: Services, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Script:
     """The script, the clock of the activities, and waits that are not spread."""
     found = Script()
     monkeypatch.setattr(context.random, "uniform", lambda low, high: 1.0)
     for module in (context, submit_operation, poll_operation):
         monkeypatch.setattr(module, "now", lambda: found.now)
-    for module in (submit_operation, poll_operation):
-        monkeypatch.setattr(module, "open_resource_manager", lambda: found)
+    vars(services).update(resource_manager=found)
     return found
 
 

@@ -86,6 +86,9 @@ class ArmFailure(Document):
         return self.text.rstrip(".")
 
 
+NO_ANSWER = ArmFailure(status=0, message="Azure gave no answer")
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorClassification:
     """The class of an error, the reason code it becomes in a record, and the sentence a person needs."""

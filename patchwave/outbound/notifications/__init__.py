@@ -1,6 +1,7 @@
 """Notification channels: one module per kind composes the request, and ``sender`` sends it.
 
->>> delivery = await deliver(channel, announcement, delivery_id=notice.delivery_id(channel.name), now=now)
+>>> outgoing = compose(channel, announcement, delivery_id=notice.delivery_id(channel.name), now=now)
+>>> delivery = await ChannelSender().post(outgoing)
 
 Failures of a channel never raise: every result is a ``Delivery``.
 """
@@ -38,17 +39,4 @@ def compose(channel: Channel, announcement: Announcement, *, delivery_id: str, n
             return mail_request(channel, announcement.to_message(), operation_id=delivery_id, now=now)
 
 
-async def deliver(
-    channel: Channel,
-    announcement: Announcement,
-    *,
-    delivery_id: str,
-    now: datetime,
-    sender: ChannelSender | None = None,
-) -> Delivery:
-    """Attempt one delivery to a channel; see ``compose`` for the arguments."""
-    outgoing = compose(channel, announcement, delivery_id=delivery_id, now=now)
-    return await (sender or ChannelSender()).post(outgoing)
-
-
-__all__ = ["ChannelSender", "Delivery", "Outgoing", "compose", "deliver"]
+__all__ = ["ChannelSender", "Delivery", "Outgoing", "compose"]

@@ -15,13 +15,19 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from patchwave.domain.notifications.messages import Message
 from patchwave.outbound.notifications.sender import Outgoing
-from patchwave.outbound.notifications.templates import render_html, render_text
 from patchwave.settings import Channel
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_TEMPLATES = Path(__file__).parent / "templates"
 _TARGET = "/emails:send?api-version=2023-03-31"
 _SIGNED = "x-ms-date;host;x-ms-content-sha256"
 
@@ -44,15 +50,9 @@ def mail_request(channel: Channel, message: Message, *, operation_id: str, now: 
         "userEngagementTrackingDisabled": True,
     }
     body = json.dumps(mail, ensure_ascii=False).encode()
-    return Outgoing(
-        url=endpoint + _TARGET,
-        body=body,
-        headers={
-            "Content-Type": "application/json",
-            "Operation-Id": operation_id,
-            **_signed(urlsplit(endpoint).netloc, key, body, now),
-        },
-    )
+    signed = _signed(urlsplit(endpoint).netloc, key, body, now)
+    headers = {"Content-Type": "application/json", "Operation-Id": operation_id, **signed}
+    return Outgoing(endpoint + _TARGET, body, headers)
 
 
 def _signed(host: str, key: bytes, body: bytes, now: datetime) -> Mapping[str, str]:
@@ -66,3 +66,31 @@ def _signed(host: str, key: bytes, body: bytes, now: datetime) -> Mapping[str, s
         "x-ms-content-sha256": digest,
         "Authorization": f"HMAC-SHA256 SignedHeaders={_SIGNED}&Signature={signature}",
     }
+
+
+# --- templates, in which an undefined name is an error
+
+
+def render_html(template: str, message: Message) -> str:
+    """Render an HTML template; every text of the message is escaped."""
+    return _environment(escaped=True).get_template(template).render(message=message)
+
+
+def render_text(template: str, message: Message) -> str:
+    """Render a plain text template. Nothing needs escaping: every text of the message is on one line."""
+    return _environment(escaped=False).get_template(template).render(message=message)
+
+
+@cache
+def _environment(*, escaped: bool) -> Environment:
+    from jinja2 import FileSystemLoader, StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    return ImmutableSandboxedEnvironment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=escaped,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )

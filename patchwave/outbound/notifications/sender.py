@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from patchwave.domain.azure.errors import parse_retry_after
-from patchwave.domain.core.documents import object_or_none
+from patchwave.domain.core.documents import Json, object_or_none
 from patchwave.outbound.egress_guard import EgressGuard
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ TOTAL_SECONDS = 10.0
 MAX_ANSWER = 4096
 """Bytes of a response that are read."""
 
+JSON_HEADERS = {"Content-Type": "application/json; charset=utf-8"}
 _TRANSIENT = frozenset({408, 425, 429})
 _CODE = re.compile(r"[A-Za-z_]{3,60}")
 """An error code of Slack or Azure. Other text of a response may contain the URL, which is a secret."""
@@ -70,28 +71,15 @@ class ChannelSender:
 
     async def post(self, outgoing: Outgoing) -> Delivery:
         """Send once. Any 2xx counts as delivered."""
-        # Imported here: it costs a quarter of a second of start-up, which most workers need not pay.
         import aiohttp
-        from yarl import URL
 
         if urlsplit(outgoing.url).scheme != "https":
             return Delivery(sent=False, failure="The address is not https.")
         gate = EgressGuard(private_allowed=outgoing.private_allowed, loopback_allowed=self._loopback_allowed)
         try:
-            async with (
-                aiohttp.ClientSession(
-                    connector=aiohttp.TCPConnector(socket_factory=gate.open, ssl=self._tls or True),
-                    timeout=aiohttp.ClientTimeout(total=TOTAL_SECONDS),
-                    auto_decompress=False,
-                ) as session,
-                session.post(
-                    # Byte for byte: the query of a Teams address is signed.
-                    URL(outgoing.url, encoded=True),
-                    data=outgoing.body,
-                    headers={"User-Agent": "patchwave", "Accept-Encoding": "identity", **outgoing.headers},
-                    allow_redirects=False,
-                ) as answer,
-            ):
+            async with gate.send(
+                "POST", outgoing.url, seconds=TOTAL_SECONDS, headers=outgoing.headers, body=outgoing.body, tls=self._tls
+            ) as answer:
                 head = await answer.content.read(MAX_ANSWER)
                 return _read(answer.status, answer.headers.get("Retry-After"), head)
         except TimeoutError:
@@ -110,6 +98,11 @@ class ChannelSender:
         except (aiohttp.ClientError, OSError) as error:
             # Only the kind of error: its text may contain the URL.
             return Delivery(sent=False, failure=f"The request broke off ({type(error).__name__}).", may_pass=True)
+
+
+def json_body(payload: Json) -> bytes:
+    """The body of a JSON document."""
+    return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _read(status: int, retry_after: str | None, head: bytes) -> Delivery:

@@ -7,11 +7,10 @@ Source: docs.slack.dev, "Formatting message text" and the references of text obj
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from patchwave.domain.notifications.messages import Message
-from patchwave.outbound.notifications.sender import Outgoing
+from patchwave.outbound.notifications.sender import JSON_HEADERS, Outgoing, json_body
 from patchwave.settings import Channel
 
 
@@ -36,11 +35,7 @@ def slack_request(channel: Channel, message: Message) -> Outgoing:
         "unfurl_links": False,
         "unfurl_media": False,
     }
-    return Outgoing(
-        url=channel.url.get_secret_value(),
-        body=json.dumps(payload, ensure_ascii=False).encode(),
-        headers={"Content-Type": "application/json; charset=utf-8"},
-    )
+    return Outgoing(channel.url.get_secret_value(), json_body(payload), JSON_HEADERS)
 
 
 def _section(text: str) -> dict[str, Any]:

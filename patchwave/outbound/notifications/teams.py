@@ -7,11 +7,10 @@ Source: learn.microsoft.com, Adaptive Cards, "Text features", and Teams, "Create
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from patchwave.domain.notifications.messages import Message, Tone
-from patchwave.outbound.notifications.sender import Outgoing
+from patchwave.outbound.notifications.sender import JSON_HEADERS, Outgoing, json_body
 from patchwave.settings import Channel
 
 _COLORS = {Tone.PLAIN: "Accent", Tone.GOOD: "Good", Tone.ATTENTION: "Attention"}
@@ -19,11 +18,11 @@ _COLORS = {Tone.PLAIN: "Accent", Tone.GOOD: "Good", Tone.ATTENTION: "Attention"}
 
 def teams_request(channel: Channel, message: Message) -> Outgoing:
     """The message as an Adaptive Card 1.4. Teams allows 28 KB, which the limits of facts and notes respect."""
-    body = [_line(_run(message.title, size="Large", weight="Bolder", color=_COLORS[message.tone]))]
-    body += [_line(_run(f"{label}: ", weight="Bolder"), _run(text)) for label, text in message.facts]
-    body += [_line(_run(f"• {note}")) for note in message.notes]
+    shown = [_line(_run(message.title, size="Large", weight="Bolder", color=_COLORS[message.tone]))]
+    shown += [_line(_run(f"{label}: ", weight="Bolder"), _run(text)) for label, text in message.facts]
+    shown += [_line(_run(f"• {note}")) for note in message.notes]
     if message.command:
-        body.append(_line(_run(message.command, fontType="Monospace"), spacing="Medium"))
+        shown.append(_line(_run(message.command, fontType="Monospace"), spacing="Medium"))
     card = {
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
         "type": "AdaptiveCard",
@@ -31,19 +30,11 @@ def teams_request(channel: Channel, message: Message) -> Outgoing:
         # For places that only show text, such as a phone's banner.
         "fallbackText": message.title,
         "msteams": {"width": "Full"},
-        "body": body,
+        "body": shown,
     }
-    envelope = {
-        "type": "message",
-        "attachments": [
-            {"contentType": "application/vnd.microsoft.card.adaptive", "contentUrl": None, "content": card}
-        ],
-    }
-    return Outgoing(
-        url=channel.url.get_secret_value(),
-        body=json.dumps(envelope, ensure_ascii=False, separators=(",", ":")).encode(),
-        headers={"Content-Type": "application/json; charset=utf-8"},
-    )
+    attached = {"contentType": "application/vnd.microsoft.card.adaptive", "contentUrl": None, "content": card}
+    body = json_body({"type": "message", "attachments": [attached]})
+    return Outgoing(channel.url.get_secret_value(), body, JSON_HEADERS)
 
 
 def _line(*runs: dict[str, Any], spacing: str = "Small") -> dict[str, Any]:

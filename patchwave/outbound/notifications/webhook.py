@@ -8,27 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 from datetime import datetime
 
 from patchwave.domain.notifications.messages import Announcement
-from patchwave.outbound.notifications.sender import Outgoing
+from patchwave.outbound.notifications.sender import JSON_HEADERS, Outgoing, json_body
 from patchwave.settings import Channel
 
 
 def webhook_request(channel: Channel, announcement: Announcement, *, delivery_id: str, now: datetime) -> Outgoing:
     """The announcement as JSON, with its signature."""
-    body = json.dumps(announcement.to_json(), ensure_ascii=False, separators=(",", ":")).encode()
+    body = json_body(announcement.to_json())
     stamp = int(now.timestamp())
     secret = channel.secret.get_secret_value().encode()
     signature = hmac.new(secret, f"{stamp}.".encode() + body, hashlib.sha256).hexdigest()
-    return Outgoing(
-        url=channel.url.get_secret_value(),
-        body=body,
-        headers={
-            "Content-Type": "application/json; charset=utf-8",
-            "X-Patchwave-Signature": f"t={stamp},v1={signature}",
-            "X-Patchwave-Delivery": delivery_id,
-        },
-        private_allowed=channel.private,
-    )
+    headers = {"X-Patchwave-Signature": f"t={stamp},v1={signature}", "X-Patchwave-Delivery": delivery_id}
+    return Outgoing(channel.url.get_secret_value(), body, JSON_HEADERS | headers, private_allowed=channel.private)

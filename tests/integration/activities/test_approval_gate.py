@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from activities.hooks import run_script, take_snapshot
 from activities.machine import preflight_machine
 from activities.power import restart_machine, start_machine
-from activities.submit_operation import install_patches
+from activities.script import run_script
+from activities.snapshot import take_snapshot
+from activities.submit_operation import submit
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import MachineId
@@ -22,6 +23,7 @@ from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.machine import MachineRef, PowerRequest, PreflightRequest
 from patchwave.domain.workflow.operation import StartOperation
 from patchwave.storage import Storage
+from patchwave.wiring import Services
 from tests.support.factories import command
 from tests.support.simulated_azure import azure
 from tests.support.simulator import SUBSCRIPTION, Simulator
@@ -56,10 +58,10 @@ def power(key: str) -> PowerRequest:
     return PowerRequest(run_id=RUN_ID, machine_key=key, since=AT)
 
 
-type Activity = Callable[[Any], Awaitable[Any]]
+type Activity = Callable[[Services, Any], Awaitable[Any]]
 
 STARTS: dict[str, tuple[Activity, Callable[[str], Any]]] = {
-    "install": (install_patches, install),
+    "install": (submit, install),
     "restart": (restart_machine, ref),
     "start": (start_machine, power),
     "snapshot": (take_snapshot, ref),
@@ -107,25 +109,27 @@ def changes(azure: Simulator, one: str) -> list[str]:
 
 @pytest.mark.parametrize(("activity", "request_of"), STARTS.values(), ids=STARTS)
 async def test_nothing_is_sent_before_the_ring_is_approved(
-    azure: Simulator, storage: Storage, activity: Activity, request_of: Callable[[str], Any]
+    services: Services, azure: Simulator, storage: Storage, activity: Activity, request_of: Callable[[str], Any]
 ) -> None:
     one = azure.take(power="stopped" if activity is start_machine else "running")
     key = await prepare(storage, one)
-    await activity(request_of(key))
+    await activity(services, request_of(key))
     assert changes(azure, one) == []
     await storage.runs.decide_ring(RUN_ID, "broad", command(), approved=True)
-    await activity(request_of(key))
+    await activity(services, request_of(key))
     assert changes(azure, one)
 
 
-async def test_nothing_is_sent_after_the_ring_was_rejected(azure: Simulator, storage: Storage) -> None:
+async def test_nothing_is_sent_after_the_ring_was_rejected(
+    services: Services, azure: Simulator, storage: Storage
+) -> None:
     one = azure.take()
     key = await prepare(storage, one)
     await storage.runs.decide_ring(RUN_ID, "broad", command(), approved=False)
     for activity, request_of in STARTS.values():
-        await activity(request_of(key))
+        await activity(services, request_of(key))
     assert changes(azure, one) == []
     request = PreflightRequest(run_id=RUN_ID, machine_key=key, start_stopped=True)
-    found = (await preflight_machine(request)).preflight.outcome
+    found = (await preflight_machine(services, request)).preflight.outcome
     assert found
     assert found.reason is Reason.NOT_APPROVED

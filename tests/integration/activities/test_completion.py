@@ -10,6 +10,7 @@ from patchwave.domain.core.patches import InstallationSummary
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.workflow.machine import MachineEnded, RecordOutcome, ReleaseMachine
 from patchwave.storage import Storage
+from patchwave.wiring import Services
 from tests.support.factories import NOW, machine, run
 from tests.support.phase_calls import HOUR, PHASE, RUN, poll
 
@@ -37,29 +38,29 @@ async def kept(storage: Storage, one: MachineRecord) -> MachineRecord:
 
 @pytest.mark.parametrize(("outcome", "failed"), [(PATCHED, False), (FAILED, True)])
 async def test_an_end_keeps_what_was_installed_and_completes_its_machine(
-    storage: Storage, locked: MachineRecord, outcome: Outcome, failed: bool
+    services: Services, storage: Storage, locked: MachineRecord, outcome: Outcome, failed: bool
 ) -> None:
     request = RecordOutcome(
         run_id=RUN, machine_key=locked.key, outcome=outcome, phase=PHASE, attempt=2, installation=DONE
     )
-    stored = await record_outcome(request)
+    stored = await record_outcome(services, request)
     found = await kept(storage, locked)
     assert (found.outcome, found.reason, found.message) == (outcome.outcome, outcome.reason, outcome.message)
     assert found.installation == DONE
     assert stored.failed is failed
-    assert (await poll()).ended == [MachineEnded(key=locked.key, attempt=2, failed=failed)]
+    assert (await poll(services)).ended == [MachineEnded(key=locked.key, attempt=2, failed=failed)]
     assert await storage.leases.held([locked.key], RUN, NOW) == set()
 
 
-async def test_an_end_may_keep_its_lock(storage: Storage, locked: MachineRecord) -> None:
+async def test_an_end_may_keep_its_lock(services: Services, storage: Storage, locked: MachineRecord) -> None:
     request = RecordOutcome(run_id=RUN, machine_key=locked.key, outcome=FAILED, phase=PHASE, attempt=1, keep_lease=True)
-    await record_outcome(request)
+    await record_outcome(services, request)
     assert await storage.leases.held([locked.key], RUN, NOW) == {locked.key}
 
 
 @pytest.mark.parametrize("keep_lease", [False, True])
 async def test_a_machine_that_waits_for_its_next_step_keeps_what_was_installed(
-    storage: Storage, locked: MachineRecord, keep_lease: bool
+    services: Services, storage: Storage, locked: MachineRecord, keep_lease: bool
 ) -> None:
     request = ReleaseMachine(
         run_id=RUN,
@@ -71,8 +72,8 @@ async def test_a_machine_that_waits_for_its_next_step_keeps_what_was_installed(
         requeued=True,
         keep_lease=keep_lease,
     )
-    await release_machine(request)
+    await release_machine(services, request)
     found = await kept(storage, locked)
     assert (found.stage, found.installation, found.outcome) == (Stage.INSTALLED, DONE, None)
-    assert (await poll()).ended == [MachineEnded(key=locked.key, attempt=3, requeued=True)]
+    assert (await poll(services)).ended == [MachineEnded(key=locked.key, attempt=3, requeued=True)]
     assert await storage.leases.held([locked.key], RUN, NOW) == ({locked.key} if keep_lease else set())

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from activities import discover
 from activities.discover import discover_machines, pause_after
 from patchwave.azure.resource_graph import QueryPage
 from patchwave.domain.azure.errors import ArmFailure
@@ -14,9 +13,10 @@ from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.policy.policy import parse_policy
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.run import DiscoveryPage, DiscoveryRequest
-from patchwave.settings import load_settings
+from patchwave.settings import Settings, load_settings
 from patchwave.storage import Storage
 from patchwave.storage.runs import RunRepository
+from patchwave.wiring import Services
 from tests.support.factories import NOW, SUBSCRIPTION
 
 ELSEWHERE = "99999999-2222-4333-8444-555555555555"
@@ -52,7 +52,7 @@ class Graph:
         return self.pages[skip_token]
 
 
-async def begin(storage: Storage, monkeypatch: pytest.MonkeyPatch, pages: dict[str, QueryPage], **scope: Any) -> None:
+async def begin(services: Services, storage: Storage, pages: dict[str, QueryPage], **scope: Any) -> None:
     policy = parse_policy({"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION], **scope}})
     run = Run(
         id=RUN,
@@ -65,11 +65,11 @@ async def begin(storage: Storage, monkeypatch: pytest.MonkeyPatch, pages: dict[s
     )
     await storage.runs.create(run)
     graph = Graph(pages)
-    monkeypatch.setattr(discover, "open_resource_graph", lambda: graph)
+    vars(services).update(resource_graph=graph)
 
 
-async def discover_page(cursor: str = "") -> DiscoveryPage:
-    return await discover_machines(DiscoveryRequest(run_id=RUN, cursor=cursor))
+async def discover_page(services: Services, cursor: str = "") -> DiscoveryPage:
+    return await discover_machines(services, DiscoveryRequest(run_id=RUN, cursor=cursor))
 
 
 async def shown(storage: Storage) -> int:
@@ -79,7 +79,7 @@ async def shown(storage: Storage) -> int:
 
 
 async def test_pages_add_up_and_only_the_last_one_counts_the_rows(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
+    services: Services, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second page tells a machine of the first one again, and the second one is executed twice."""
     pages = {
@@ -87,7 +87,7 @@ async def test_pages_add_up_and_only_the_last_one_counts_the_rows(
         "two": QueryPage([row(2), row(3)], "three"),
         "three": QueryPage([row(4)]),
     }
-    await begin(storage, monkeypatch, pages)
+    await begin(services, storage, pages)
     counted: list[str] = []
     count = RunRepository.count_machines
 
@@ -96,14 +96,14 @@ async def test_pages_add_up_and_only_the_last_one_counts_the_rows(
         return await count(self, run_id)
 
     monkeypatch.setattr(RunRepository, "count_machines", noted)
-    first = await discover_page()
+    first = await discover_page(services)
     assert (first.machines, first.wait_seconds, first.failure) == (2, 1.5, "")
     assert await shown(storage) == 2
-    second = await discover_page(first.cursor)
-    assert await discover_page(first.cursor) == second
+    second = await discover_page(services, first.cursor)
+    assert await discover_page(services, first.cursor) == second
     assert (second.machines, await shown(storage)) == (4, 4)
     assert counted == []
-    last = await discover_page(second.cursor)
+    last = await discover_page(services, second.cursor)
     assert (last.machines, last.cursor) == (4, "")
     assert last.selectors
     assert counted == [RUN]
@@ -111,26 +111,22 @@ async def test_pages_add_up_and_only_the_last_one_counts_the_rows(
     assert (await storage.runs.progress(RUN))[1] == {"waiting": 4}
 
 
-async def test_a_cursor_of_before_is_understood(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    await begin(storage, monkeypatch, {"two": QueryPage([row(3)])})
-    assert (await discover_page('[0, "two"]')).machines == 1
+async def test_a_cursor_of_before_is_understood(services: Services, storage: Storage) -> None:
+    await begin(services, storage, {"two": QueryPage([row(3)])})
+    assert (await discover_page(services, '[0, "two"]')).machines == 1
 
 
-async def test_an_id_that_does_not_exist_gets_its_row_and_counts(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await begin(storage, monkeypatch, {"": QueryPage([row(1)])}, machineIds=[vm_id(1), vm_id(9)])
-    found = await discover_page()
+async def test_an_id_that_does_not_exist_gets_its_row_and_counts(services: Services, storage: Storage) -> None:
+    await begin(services, storage, {"": QueryPage([row(1)])}, machineIds=[vm_id(1), vm_id(9)])
+    found = await discover_page(services)
     assert (found.machines, found.cursor) == (2, "")
     assert await storage.runs.progress(RUN) == ({"skipped": 1}, {"waiting": 1, "done": 1})
 
 
-async def test_an_unreadable_page_has_the_reason_and_the_time_to_wait(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_unreadable_page_has_the_reason_and_the_time_to_wait(services: Services, storage: Storage) -> None:
     failure = ArmFailure(status=429, code="RateLimiting", message="slow down")
-    await begin(storage, monkeypatch, {"": QueryPage(failure=failure, wait_seconds=7)})
-    found = await discover_page()
+    await begin(services, storage, {"": QueryPage(failure=failure, wait_seconds=7)})
+    found = await discover_page(services)
     assert found.failure.startswith("The machines could not be listed. ")
     assert 7 <= found.wait_seconds <= 8
     assert found.cursor == ""
@@ -151,10 +147,10 @@ FORBIDDEN = ArmFailure(status=403, code="AuthorizationFailed", message="No.")
     ("failure", "counts"), [(THROTTLED, False), (AWAY, False), (DOWN, False), (BROKEN, True), (FORBIDDEN, True)]
 )
 async def test_the_result_tells_throttled_from_failed(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool
+    services: Services, storage: Storage, failure: ArmFailure, counts: bool
 ) -> None:
-    await begin(storage, monkeypatch, {"": QueryPage(failure=failure, wait_seconds=5)})
-    answer = await discover_page()
+    await begin(services, storage, {"": QueryPage(failure=failure, wait_seconds=5)})
+    answer = await discover_page(services)
     assert answer.counts_as_attempt is counts
     assert answer.wait_seconds > 0
     assert answer.failure.startswith("The machines could not be listed. ")
@@ -179,22 +175,21 @@ async def test_the_result_tells_throttled_from_failed(
     ],
 )
 def test_pauses_follow_retry_after_and_grow(
-    monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, asked: float, attempt: int, least: float, most: float
+    failure: ArmFailure, asked: float, attempt: int, least: float, most: float
 ) -> None:
-    monkeypatch.setenv("PATCHWAVE_POLL_SECONDS", "30")
-    discover.load_run.__globals__["load_settings"].cache_clear()
-    assert least <= pause_after(failure, asked, attempt) <= most
+    settings = Settings(tables_endpoint="https://account.table.core.windows.net", poll_seconds=30)
+    assert least <= pause_after(settings, failure, asked, attempt) <= most
 
 
 async def test_a_machine_outside_of_the_boundary_is_a_row_with_the_reason(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
+    services: Services, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = row(2) | {"id": vm_id(2).replace(SUBSCRIPTION, ELSEWHERE), "subscriptionId": ELSEWHERE}
     named = {"subscriptions": [], "machineIds": [vm_id(1), other["id"]]}
-    await begin(storage, monkeypatch, {"": QueryPage([row(1), other])}, **named)
+    await begin(services, storage, {"": QueryPage([row(1), other])}, **named)
     monkeypatch.setenv("PATCHWAVE_SUBSCRIPTIONS", SUBSCRIPTION)
     load_settings.cache_clear()
-    assert (await discover_page()).machines == 2
+    assert (await discover_page(services)).machines == 2
     assert await storage.runs.progress(RUN) == ({"skipped": 1}, {"waiting": 1, "done": 1})
     [skipped] = (await storage.machines.list_page(RUN, outcome=OutcomeKind.SKIPPED, limit=10, cursor=None)).items
     assert (skipped.id, skipped.reason) == (other["id"], "outside_boundary")
@@ -202,12 +197,12 @@ async def test_a_machine_outside_of_the_boundary_is_a_row_with_the_reason(
 
 
 async def test_a_stored_scope_of_nothing_but_systems_finds_nothing_without_a_boundary(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
+    services: Services, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await begin(storage, monkeypatch, {"": QueryPage([row(1)])}, subscriptions=[], osTypes=["Linux"])
-    found = await discover_page()
+    await begin(services, storage, {"": QueryPage([row(1)])}, subscriptions=[], osTypes=["Linux"])
+    found = await discover_page(services)
     assert "PATCHWAVE_SUBSCRIPTIONS" in found.failure
     assert (found.wait_seconds, await shown(storage)) == (0, 0)
     monkeypatch.setenv("PATCHWAVE_SUBSCRIPTIONS", SUBSCRIPTION)
     load_settings.cache_clear()
-    assert (await discover_page()).machines == 1
+    assert (await discover_page(services)).machines == 1

@@ -18,6 +18,7 @@ from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.maintenance_run import MaintenancePageRequest, ResultsPage
 from patchwave.storage import Storage
+from patchwave.wiring import Services
 from tests.support.factories import NOW, machine
 
 RUN = "20261110T190000Z-weekly"
@@ -71,9 +72,11 @@ def installation(number: int, at: datetime = STARTED, **properties: Any) -> Json
 
 
 @pytest.fixture
-def graph(monkeypatch: pytest.MonkeyPatch) -> Graph:
+def graph(
+    services: Services,
+) -> Graph:
     made = Graph({})
-    monkeypatch.setattr(maintenance_results, "open_resource_graph", lambda: made)
+    vars(services).update(resource_graph=made)
     return made
 
 
@@ -103,9 +106,9 @@ async def begin(storage: Storage, count: int) -> None:
     await storage.machines.add(RUN, [machine(number) for number in range(count)])
 
 
-async def copy(cursor: str = "", attempt: int = 0) -> ResultsPage:
+async def copy(services: Services, cursor: str = "", attempt: int = 0) -> ResultsPage:
     request = MaintenancePageRequest(run_id=RUN, cursor=cursor, attempt=attempt)
-    return await maintenance_results.import_results(request)
+    return await maintenance_results.import_results(services, request)
 
 
 async def row(storage: Storage, number: int) -> MachineRecord:
@@ -115,29 +118,31 @@ async def row(storage: Storage, number: int) -> MachineRecord:
 
 
 async def test_a_page_is_copied_in_slices_of_fifty_and_patches_are_read_ten_at_a_time(
-    storage: Storage, graph: Graph
+    services: Services, storage: Storage, graph: Graph
 ) -> None:
     await begin(storage, 53)
     graph.pages = {
         "": QueryPage(rows=[installation(number) for number in range(51)], skip_token="next", wait_seconds=3),
         "next": QueryPage(rows=[installation(51)]),
     }
-    first = await copy()
+    first = await copy(services)
     assert (first.cursor, first.wait_seconds, first.machines) == ('["", 50]', 3.0, 53)
     assert graph.asked == [10, 10, 10, 10, 10]
     assert (await row(storage, 49)).installation
     assert (await row(storage, 50)).installation is None
-    second = await copy(first.cursor)
+    second = await copy(services, first.cursor)
     assert second.cursor == '["next", 0]'
     assert graph.asked[5:] == [1]
-    third = await copy(second.cursor)
+    third = await copy(services, second.cursor)
     assert (third.cursor, third.awaited, third.in_progress, third.failure) == ("", 1, 1, "")
     assert graph.asked[6:] == [1]
     query, subscriptions, token = graph.queries[0]
     assert (ID in query, subscriptions, token) == (True, ("s-1",), "")
 
 
-async def test_what_is_copied_is_kept_with_patches_and_errors(storage: Storage, graph: Graph) -> None:
+async def test_what_is_copied_is_kept_with_patches_and_errors(
+    services: Services, storage: Storage, graph: Graph
+) -> None:
     await begin(storage, 1)
     error = {"code": "1", "details": [{"code": "UA_ESM_REQUIRED", "message": "7 patches requires Ubuntu Pro"}]}
     graph.pages = {"": QueryPage(rows=[installation(0, errorDetails=error)])}
@@ -145,7 +150,7 @@ async def test_what_is_copied_is_kept_with_patches_and_errors(storage: Storage, 
         QueryPage(rows=[patch(installation(0)["id"].lower())], skip_token="more"),
         QueryPage(rows=[patch(installation(0)["id"].lower(), "vim"), patch("/other/patchInstallationResults/x")]),
     ]
-    copied = await copy()
+    copied = await copy(services)
     assert (copied.awaited, copied.in_progress) == (0, 0)
     kept = await row(storage, 0)
     assert kept.stage is Stage.VERIFYING
@@ -157,17 +162,17 @@ async def test_what_is_copied_is_kept_with_patches_and_errors(storage: Storage, 
     assert [token for query, _, token in graph.queries if "startswith" in query] == ["", "more"]
 
 
-async def test_an_installation_without_errors_reports_none(storage: Storage, graph: Graph) -> None:
+async def test_an_installation_without_errors_reports_none(services: Services, storage: Storage, graph: Graph) -> None:
     await begin(storage, 1)
     graph.pages = {"": QueryPage(rows=[installation(0, errorDetails={"code": "0", "details": []})])}
-    await copy()
+    await copy(services)
     assert (await row(storage, 0)).update_manager_error == ""
 
 
-async def test_only_what_is_over_and_newer_is_news(storage: Storage, graph: Graph) -> None:
+async def test_only_what_is_over_and_newer_is_news(services: Services, storage: Storage, graph: Graph) -> None:
     await begin(storage, 2)
     graph.pages = {"": QueryPage(rows=[installation(0, status="InProgress"), installation(7), {"id": "nonsense"}])}
-    copied = await copy()
+    copied = await copy(services)
     assert (copied.awaited, graph.asked) == (2, [])
     for at, installed, expected in (
         (STARTED, 1, 1),
@@ -176,25 +181,27 @@ async def test_only_what_is_over_and_newer_is_news(storage: Storage, graph: Grap
         (STARTED + timedelta(minutes=1), 4, 4),
     ):
         graph.pages = {"": QueryPage(rows=[installation(0, at, installedPatchCount=installed)])}
-        await copy()
+        await copy(services)
         kept = (await row(storage, 0)).installation
         assert kept
         assert kept.installed == expected
     graph.pages = {"": QueryPage(rows=[installation(0, startDateTime=None, installedPatchCount=9)])}
-    await copy()
+    await copy(services)
     kept = (await row(storage, 0)).installation
     assert kept
     assert kept.installed == 4, "without a time it is not known to be newer"
 
 
 @pytest.mark.parametrize("of_patches", [False, True])
-async def test_an_unreadable_page_has_the_time_to_wait(storage: Storage, graph: Graph, of_patches: bool) -> None:
+async def test_an_unreadable_page_has_the_time_to_wait(
+    services: Services, storage: Storage, graph: Graph, of_patches: bool
+) -> None:
     await begin(storage, 1)
     failure = ArmFailure(status=503, code="ServerBusy", message="busy")
     bad = QueryPage(failure=failure, wait_seconds=10)
     graph.pages = {"": QueryPage(rows=[installation(0)]) if of_patches else bad}
     graph.patch_pages = [bad]
-    copied = await copy()
+    copied = await copy(services)
     assert copied.failure.startswith("The results of the scheduled run could not be read. ")
     assert "ServerBusy" in copied.failure
     assert copied.wait_seconds >= 10
@@ -202,15 +209,15 @@ async def test_an_unreadable_page_has_the_time_to_wait(storage: Storage, graph: 
     assert (await row(storage, 0)).installation is None
     final = QueryPage(failure=ArmFailure(status=403, code="AuthorizationFailed", message="no"))
     graph.pages, graph.patch_pages = {"": QueryPage(rows=[installation(0)]) if of_patches else final}, [final]
-    copied = await copy(attempt=1)
+    copied = await copy(services, attempt=1)
     assert (copied.wait_seconds, bool(copied.failure)) == (0, True)
 
 
-async def test_a_copy_that_is_repeated_changes_nothing(storage: Storage, graph: Graph) -> None:
+async def test_a_copy_that_is_repeated_changes_nothing(services: Services, storage: Storage, graph: Graph) -> None:
     await begin(storage, 1)
     graph.pages = {"": QueryPage(rows=[installation(0)])}
-    await copy()
+    await copy(services)
     before = await row(storage, 0)
-    await copy()
+    await copy(services)
     assert await row(storage, 0) == before
     assert graph.asked == [1]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from activities import notifications
-from activities.notifications import attempt, list_channels, record_delivery, send_notification
+from activities.notifications import list_channels, record_delivery, send_notification
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.notifications.events import (
@@ -33,6 +33,7 @@ from patchwave.domain.runs.run import Mode, PolicyOrigin, Run, RunState, Trigger
 from patchwave.outbound.notifications import ChannelSender
 from patchwave.settings import load_settings
 from patchwave.storage import Storage
+from patchwave.wiring import Services
 from tests.support.webhook_receiver import Receiver, Reply, receiving
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
@@ -86,14 +87,15 @@ def notice(facts: Facts, number: int = 1) -> Notice:
     return Notice(run_id=RUN_ID, number=number, at=AT, facts=facts)
 
 
-async def tell(receiver: Receiver, facts: Facts, *, number: int = 1, tries: int = 1) -> SendResult:
+async def tell(services: Services, receiver: Receiver, facts: Facts, *, number: int = 1, tries: int = 1) -> SendResult:
     request = SendNotice(notice=notice(facts, number), channel="hub", attempt=tries)
-    return await attempt(request, ChannelSender(loopback_allowed=True, tls=receiver.tls))
+    vars(services).update(channel_sender=ChannelSender(loopback_allowed=True, tls=receiver.tls))
+    return await send_notification(services, request)
 
 
-async def told(receiver: Receiver, facts: Facts) -> dict[str, Any]:
+async def told(services: Services, receiver: Receiver, facts: Facts) -> dict[str, Any]:
     """The document that the receiver got."""
-    assert await tell(receiver, facts) == SendResult(sent=True)
+    assert await tell(services, receiver, facts) == SendResult(sent=True)
     document = json.loads(receiver.received[-1].body)
     assert (document.pop("version"), document.pop("runId"), document.pop("policy")) == (1, RUN_ID, "monthly")
     assert document.pop("at") == "2026-11-21T00:00:00.000Z"
@@ -104,57 +106,61 @@ async def told(receiver: Receiver, facts: Facts) -> dict[str, Any]:
 # --- which channels
 
 
-async def test_a_channel_gets_no_second_notification_in_a_later_generation(storage: Storage, channels: None) -> None:
+async def test_a_channel_gets_no_second_notification_in_a_later_generation(
+    services: Services, storage: Storage, channels: None
+) -> None:
     await make_run(storage)
     report = NoticeReport(
         run_id=RUN_ID, event=RunStarted().event, number=1, at=AT, sent=["hub"], failed={"gone": "no such channel"}
     )
-    await record_delivery(report)
+    await record_delivery(services, report)
     failed = {"gone": "PATCHWAVE_CHANNELS has no such channel."}
-    assert await asked(RunStarted()) == NoticeChannels(channels=[], failed=failed)
-    another = await list_channels(notice(RunStarted(), 2))
+    assert await asked(services, RunStarted()) == NoticeChannels(channels=[], failed=failed)
+    another = await list_channels(services, notice(RunStarted(), 2))
     assert another == NoticeChannels(channels=["hub"], failed=failed), "another notice of the same event"
-    assert (await asked(ErrorBudgetNotice())).channels == ["hub"], "another event"
-    await record_delivery(report.model_copy(update={"event": ErrorBudgetNotice().event, "sent": []}))
-    assert (await asked(ErrorBudgetNotice())).channels == ["hub"], "a channel that could not be told"
+    assert (await asked(services, ErrorBudgetNotice())).channels == ["hub"], "another event"
+    await record_delivery(services, report.model_copy(update={"event": ErrorBudgetNotice().event, "sent": []}))
+    assert (await asked(services, ErrorBudgetNotice())).channels == ["hub"], "a channel that could not be told"
 
 
-async def asked(facts: Facts) -> NoticeChannels:
-    return await list_channels(notice(facts))
+async def asked(services: Services, facts: Facts) -> NoticeChannels:
+    return await list_channels(services, notice(facts))
 
 
-async def test_the_channels_of_the_policy_that_are_configured(storage: Storage, channels: None) -> None:
+async def test_the_channels_of_the_policy_that_are_configured(
+    services: Services, storage: Storage, channels: None
+) -> None:
     await make_run(storage)
-    assert await asked(RunStarted()) == NoticeChannels(
+    assert await asked(services, RunStarted()) == NoticeChannels(
         channels=["hub"], failed={"gone": "PATCHWAVE_CHANNELS has no such channel."}
     )
 
 
-async def test_an_event_that_the_policy_does_not_name(storage: Storage, channels: None) -> None:
+async def test_an_event_that_the_policy_does_not_name(services: Services, storage: Storage, channels: None) -> None:
     await make_run(storage, policy={**POLICY, "notifications": {"channels": ["hub"], "events": ["ended"]}})
-    assert await asked(RunStarted()) == NoticeChannels()
-    assert await asked(RunEnded()) == NoticeChannels(channels=["hub"])
+    assert await asked(services, RunStarted()) == NoticeChannels()
+    assert await asked(services, RunEnded()) == NoticeChannels(channels=["hub"])
 
 
-async def test_a_policy_without_channels(storage: Storage, channels: None) -> None:
+async def test_a_policy_without_channels(services: Services, storage: Storage, channels: None) -> None:
     await make_run(storage, policy={key: value for key, value in POLICY.items() if key != "notifications"})
-    assert await asked(RunStarted()) == NoticeChannels()
+    assert await asked(services, RunStarted()) == NoticeChannels()
 
 
-async def test_a_run_without_a_row_has_no_channels(storage: Storage, channels: None) -> None:
-    assert await asked(RunStarted()) == NoticeChannels()
+async def test_a_run_without_a_row_has_no_channels(services: Services, storage: Storage, channels: None) -> None:
+    assert await asked(services, RunStarted()) == NoticeChannels()
 
 
 async def test_a_setting_that_cannot_be_read_is_the_failure_of_every_channel(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
+    services: Services, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configure(monkeypatch, '[{"name": "hub", "url": "https://hooks.example.com/SECRET"}]')
     await make_run(storage)
-    answer = await asked(RunStarted())
+    answer = await asked(services, RunStarted())
     assert (answer.channels, set(answer.failed)) == ([], {"hub", "gone"})
     assert answer.failed["hub"].startswith("PATCHWAVE_CHANNELS is not valid: [0].kind: Field required")
     assert "SECRET" not in repr(answer)
-    result = await send_notification(SendNotice(notice=notice(RunStarted()), channel="hub"))
+    result = await send_notification(services, SendNotice(notice=notice(RunStarted()), channel="hub"))
     assert (result.sent, result.wait_seconds) == (False, 0)
     assert "SECRET" not in result.failure
 
@@ -162,9 +168,11 @@ async def test_a_setting_that_cannot_be_read_is_the_failure_of_every_channel(
 # --- what is told
 
 
-async def test_a_start_has_actor_and_count(storage: Storage, receiver: Receiver, channels: None) -> None:
+async def test_a_start_has_actor_and_count(
+    services: Services, storage: Storage, receiver: Receiver, channels: None
+) -> None:
     await make_run(storage, machines=60)
-    assert await told(receiver, RunStarted()) == {
+    assert await told(services, receiver, RunStarted()) == {
         "mode": "patch",
         "trigger": "http",
         "startedBy": "ada@example.com",
@@ -172,11 +180,13 @@ async def test_a_start_has_actor_and_count(storage: Storage, receiver: Receiver,
     }
 
 
-async def test_an_approval_has_ring_deadline_and_command(storage: Storage, receiver: Receiver, channels: None) -> None:
+async def test_an_approval_has_ring_deadline_and_command(
+    services: Services, storage: Storage, receiver: Receiver, channels: None
+) -> None:
     origin = PolicyOrigin(author="cleo", author_id="c", version=3, digest="0123456789abcdef")
     await make_run(storage, waiting_for="broad", policy_origin=origin)
     command = f"patchwave run approve {RUN_ID} --ring broad"
-    assert await told(receiver, ApprovalNeeded()) == {
+    assert await told(services, receiver, ApprovalNeeded()) == {
         "ring": "broad",
         "machines": None,
         "withinSeconds": 86_400.0,
@@ -186,19 +196,23 @@ async def test_an_approval_has_ring_deadline_and_command(storage: Storage, recei
         "scope": "subscriptions 11111111-2222-4333-8444-555555555555",
         "scripts": "none",
     }
-    known = await told(receiver, ApprovalNeeded(ring="broad", machines=57, within_seconds=60))
+    known = await told(services, receiver, ApprovalNeeded(ring="broad", machines=57, within_seconds=60))
     assert (known["ring"], known["machines"], known["withinSeconds"], known["approve"]) == ("broad", 57, 60.0, command)
 
 
-async def test_a_gate_has_its_scope_and_what_happens_next(storage: Storage, receiver: Receiver, channels: None) -> None:
+async def test_a_gate_has_its_scope_and_what_happens_next(
+    services: Services, storage: Storage, receiver: Receiver, channels: None
+) -> None:
     await make_run(storage, blocked_scopes=["lane:broad/westeurope"])
-    document = await told(receiver, ErrorBudgetNotice())
+    document = await told(services, receiver, ErrorBudgetNotice())
     assert (document["scope"], document["onExceeded"]) == ("lane:broad/westeurope", "hold")
-    document = await told(receiver, ErrorBudgetNotice(scope="run", failures=3, limit=2, on_exceeded="end"))
+    document = await told(services, receiver, ErrorBudgetNotice(scope="run", failures=3, limit=2, on_exceeded="end"))
     assert document == {"scope": "run", "failures": 3, "limit": 2, "onExceeded": "end", "reason": ""}
 
 
-async def test_an_end_has_counts_and_the_worst_machines(storage: Storage, receiver: Receiver, channels: None) -> None:
+async def test_an_end_has_counts_and_the_worst_machines(
+    services: Services, storage: Storage, receiver: Receiver, channels: None
+) -> None:
     await make_run(storage)
     await storage.runs.start(RUN_ID, AT)
     outcomes = [OutcomeKind.PATCHED] * 3 + [OutcomeKind.SKIPPED] * 12 + [OutcomeKind.FAILED] * 2
@@ -208,7 +222,7 @@ async def test_an_end_has_counts_and_the_worst_machines(storage: Storage, receiv
         outcome = Outcome(outcome=kind, reason=Reason.PATCHES_FAILED, message="Look\nat it.")
         await storage.results.record_outcomes(RUN_ID, [each.key], outcome, AT)
     await storage.runs.close(RUN_ID, RunState.COMPLETED, "", AT + timedelta(minutes=72))
-    document = await told(receiver, RunEnded())
+    document = await told(services, receiver, RunEnded())
     assert document["countsByOutcome"] == {"patched": 3, "failed": 2, "skipped": 12}
     assert (document["state"], document["machines"], document["durationSeconds"]) == ("completed", 17, 4320.0)
     assert (document["needsPerson"], len(document["notes"])) == (14, MAX_NOTES)
@@ -223,7 +237,7 @@ async def test_an_end_has_counts_and_the_worst_machines(storage: Storage, receiv
 
 
 async def test_a_wait_for_the_next_window_has_the_number_of_remaining_machines(
-    storage: Storage, receiver: Receiver, channels: None
+    services: Services, storage: Storage, receiver: Receiver, channels: None
 ) -> None:
     await make_run(storage)
     machines = [machine(number) for number in range(3)]
@@ -231,7 +245,7 @@ async def test_a_wait_for_the_next_window_has_the_number_of_remaining_machines(
     outcome = Outcome(outcome=OutcomeKind.PATCHED, reason=Reason.OK, message="Patched.")
     await storage.results.record_outcomes(RUN_ID, [machines[0].key], outcome, AT)
     opens_at = AT + timedelta(days=1)
-    assert await told(receiver, WindowAwaited(opens_at=opens_at)) == {
+    assert await told(services, receiver, WindowAwaited(opens_at=opens_at)) == {
         "opensAt": "2026-11-22T00:00:00.000Z",
         "openMachines": 2,
     }
@@ -249,71 +263,79 @@ def machine(number: int) -> MachineRecord:
 
 
 async def test_every_attempt_has_the_same_delivery_id_and_another_notice_has_another(
-    storage: Storage, receiver: Receiver, channels: None
+    services: Services, storage: Storage, receiver: Receiver, channels: None
 ) -> None:
     await make_run(storage)
-    await tell(receiver, ErrorBudgetNotice(), tries=1)
-    await tell(receiver, ErrorBudgetNotice(), tries=2)
-    await tell(receiver, ErrorBudgetNotice(), number=2)
-    await tell(receiver, RunStarted())
+    await tell(services, receiver, ErrorBudgetNotice(), tries=1)
+    await tell(services, receiver, ErrorBudgetNotice(), tries=2)
+    await tell(services, receiver, ErrorBudgetNotice(), number=2)
+    await tell(services, receiver, RunStarted())
     first, again, *others = [got.headers["x-patchwave-delivery"] for got in receiver.received]
     assert first == again
     assert len({first, *others}) == 3
 
 
-async def test_a_temporary_failure_has_the_time_to_retry(storage: Storage, receiver: Receiver, channels: None) -> None:
+async def test_a_temporary_failure_has_the_time_to_retry(
+    services: Services, storage: Storage, receiver: Receiver, channels: None
+) -> None:
     await make_run(storage)
     receiver.replies += [Reply(503), Reply(429, headers={"Retry-After": "600"}), Reply(500)]
-    first = await tell(receiver, RunStarted())
-    second = await tell(receiver, RunStarted(), tries=2)
-    last = await tell(receiver, RunStarted(), tries=MAX_ATTEMPTS)
+    first = await tell(services, receiver, RunStarted())
+    second = await tell(services, receiver, RunStarted(), tries=2)
+    last = await tell(services, receiver, RunStarted(), tries=MAX_ATTEMPTS)
     assert (first.sent, first.failure) == (False, "HTTP 503.")
     assert 15 <= first.wait_seconds <= 17
     assert 600 <= second.wait_seconds <= 661
     assert (last.sent, last.wait_seconds) == (False, 0)
 
 
-async def test_a_throttled_delivery_is_no_attempt(storage: Storage, receiver: Receiver, channels: None) -> None:
+async def test_a_throttled_delivery_is_no_attempt(
+    services: Services, storage: Storage, receiver: Receiver, channels: None
+) -> None:
     await make_run(storage)
     receiver.replies += [Reply(429), Reply(503, headers={"Retry-After": "40"}), Reply(503), Reply(500)]
-    results = [await tell(receiver, RunStarted(), tries=tries) for tries in (6, 6, 6, 2)]
+    results = [await tell(services, receiver, RunStarted(), tries=tries) for tries in (6, 6, 6, 2)]
     assert [result.counts_as_attempt for result in results] == [False, False, True, True]
     assert 15 <= results[0].wait_seconds <= 17
     assert 40 <= results[1].wait_seconds <= 45
     assert results[2].wait_seconds == 0
 
 
-async def test_a_failure_that_does_not_pass_is_final(storage: Storage, receiver: Receiver, channels: None) -> None:
+async def test_a_failure_that_does_not_pass_is_final(
+    services: Services, storage: Storage, receiver: Receiver, channels: None
+) -> None:
     await make_run(storage)
     receiver.replies.append(Reply(404, b"no_service"))
-    assert await tell(receiver, RunStarted()) == SendResult(sent=False, failure="HTTP 404 (no_service).")
+    assert await tell(services, receiver, RunStarted()) == SendResult(sent=False, failure="HTTP 404 (no_service).")
 
 
 async def test_the_activity_itself_calls_nothing_on_this_machine(
-    storage: Storage, receiver: Receiver, channels: None
+    services: Services, storage: Storage, receiver: Receiver, channels: None
 ) -> None:
     await make_run(storage)
-    result = await send_notification(SendNotice(notice=notice(RunStarted()), channel="hub"))
+    result = await send_notification(services, SendNotice(notice=notice(RunStarted()), channel="hub"))
     assert result == SendResult(sent=False, failure="The address must not be called: it is this machine itself.")
     assert receiver.received == []
 
 
-async def test_a_channel_that_was_taken_out_of_the_setting(storage: Storage, channels: None) -> None:
+async def test_a_channel_that_was_taken_out_of_the_setting(
+    services: Services, storage: Storage, channels: None
+) -> None:
     await make_run(storage)
-    result = await send_notification(SendNotice(notice=notice(RunStarted()), channel="gone"))
+    result = await send_notification(services, SendNotice(notice=notice(RunStarted()), channel="gone"))
     assert (result.sent, result.wait_seconds) == (False, 0)
 
 
 # --- the audit log
 
 
-async def test_deliveries_are_audited_once(storage: Storage) -> None:
+async def test_deliveries_are_audited_once(services: Services, storage: Storage) -> None:
     await make_run(storage)
     failure = "HTTP 404. Given up after 1 attempt."
     report = NoticeReport(run_id=RUN_ID, event=RunStarted().event, number=1, at=AT, sent=["hub"], failed={})
     for _ in range(2):
-        await record_delivery(report)
-    await record_delivery(report.model_copy(update={"number": 2, "failed": {"ops": failure}}))
+        await record_delivery(services, report)
+    await record_delivery(services, report.model_copy(update={"number": 2, "failed": {"ops": failure}}))
     lines = (await storage.audit.list_page(RUN_ID, 10, None)).items
     assert {line["action"]: line["detail"] for line in lines} == {
         "notified": {"event": "started", "number": 1, "sent": ["hub"], "failed": {}},

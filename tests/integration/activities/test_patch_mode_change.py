@@ -28,6 +28,7 @@ from patchwave.domain.fleet.patch_mode_change import (
 )
 from patchwave.domain.policy.scope import Scope
 from patchwave.storage import Storage
+from patchwave.wiring import Services
 from tests.support.hook_calls import REFUSALS
 from tests.support.simulated_azure import azure
 from tests.support.simulator import Simulator
@@ -79,18 +80,18 @@ async def plan(
     return [MachineId.parse(one).key for one in ids]
 
 
-async def wave() -> list[str]:
-    return (await next_patch_mode_wave(ChangeRef(change_id=CHANGE))).machine_keys
+async def wave(services: Services) -> list[str]:
+    return (await next_patch_mode_wave(services, ChangeRef(change_id=CHANGE))).machine_keys
 
 
-async def step(key: str) -> ChangeProgress:
-    return await step_patch_mode_change(MachineChangeRef(change_id=CHANGE, machine_key=key))
+async def step(services: Services, key: str) -> ChangeProgress:
+    return await step_patch_mode_change(services, MachineChangeRef(change_id=CHANGE, machine_key=key))
 
 
-async def finish(storage: Storage, key: str) -> MachineChange:
+async def finish(services: Services, storage: Storage, key: str) -> MachineChange:
     """Step until the machine has its end."""
     for _ in range(200):
-        if (await step(key)).has_ended:
+        if (await step(services, key)).has_ended:
             return await row(storage, key)
         await asyncio.sleep(0.02)
     raise AssertionError("the machine does not end")
@@ -109,11 +110,13 @@ def patches(simulator: Simulator, one: str) -> int:
 
 
 @pytest.mark.parametrize("system", ["Windows", "Linux"])
-async def test_a_machine_is_changed_and_shown_so(azure: Simulator, storage: Storage, system: str) -> None:
+async def test_a_machine_is_changed_and_shown_so(
+    services: Services, azure: Simulator, storage: Storage, system: str
+) -> None:
     one = azure.take_system(system)
     [key] = await plan(storage, azure, [one])
-    assert await wave() == [key]
-    ended = await finish(storage, key)
+    assert await wave(services) == [key]
+    ended = await finish(services, storage, key)
     assert (ended.end, ended.message) == (ChangeEnd.CHANGED, "Azure shows the machine as it was wanted.")
     assert ended.before is not None
     assert ended.before.patch_mode is not PatchMode.AUTOMATIC_BY_PLATFORM
@@ -121,24 +124,24 @@ async def test_a_machine_is_changed_and_shown_so(azure: Simulator, storage: Stor
     assert settings is not None
     assert PLATFORM.is_met_by(settings)
     assert patches(azure, one) == 1
-    assert await wave() == []
+    assert await wave(services) == []
     change = await storage.patch_mode_changes.get(CHANGE)
     assert change is not None
     assert (change.state, change.counts_by_end) == (ChangeState.COMPLETED, {"changed": 1})
 
 
 async def test_a_machine_whose_row_cannot_be_read_has_failed_and_the_others_go_on(
-    azure: Simulator, storage: Storage, caplog: pytest.LogCaptureFixture
+    services: Services, azure: Simulator, storage: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
     one, two = azure.take_system("Linux"), azure.take_system("Linux")
     damaged, whole = await plan(storage, azure, [one, two])
     await storage._store.results.merge(CHANGE, f"c~{damaged}", {"before": "{"})
-    assert set(await wave()) == {damaged, whole}
-    assert (await step(damaged)).has_ended
+    assert set(await wave(services)) == {damaged, whole}
+    assert (await step(services, damaged)).has_ended
     assert any(damaged in line.getMessage() and line.exc_info for line in caplog.records)
-    assert (await finish(storage, whole)).end is ChangeEnd.CHANGED
+    assert (await finish(services, storage, whole)).end is ChangeEnd.CHANGED
     assert patches(azure, one) == 0
-    assert await wave() == []
+    assert await wave(services) == []
     change = await storage.patch_mode_changes.get(CHANGE)
     assert change is not None
     assert (change.state, change.counts_by_end) == (ChangeState.COMPLETED, {"changed": 1, "failed": 1})
@@ -146,30 +149,36 @@ async def test_a_machine_whose_row_cannot_be_read_has_failed_and_the_others_go_o
     assert ([each.key for each in page.items], page.unreadable) == ([whole], [f"c~{damaged}"])
 
 
-async def test_machines_without_a_change_and_refused_ones_get_no_request(azure: Simulator, storage: Storage) -> None:
+async def test_machines_without_a_change_and_refused_ones_get_no_request(
+    services: Services, azure: Simulator, storage: Storage
+) -> None:
     so_already, other = azure.take_system("Linux"), azure.take_system("Windows")
     await plan(storage, azure, [so_already, other], WantedSettings(patch_mode=PatchMode.IMAGE_DEFAULT))
-    assert await wave() == []
+    assert await wave(services) == []
     rows = {one: await row(storage, MachineId.parse(one).key) for one in (so_already, other)}
     assert rows[so_already].end is ChangeEnd.UNCHANGED
     assert rows[other].end is ChangeEnd.REFUSED
     assert patches(azure, so_already) == patches(azure, other) == 0
 
 
-async def test_a_worker_that_died_after_the_request_finds_what_was_done(azure: Simulator, storage: Storage) -> None:
+async def test_a_worker_that_died_after_the_request_finds_what_was_done(
+    services: Services, azure: Simulator, storage: Storage
+) -> None:
     one = azure.take_system("Linux")
     [key] = await plan(storage, azure, [one])
-    await step(key)
+    await step(services, key)
     # As if nothing had been written after the request.
     await storage.patch_mode_changes.update_machine(CHANGE, key, is_accepted=False)
-    assert (await finish(storage, key)).end is ChangeEnd.CHANGED
+    assert (await finish(services, storage, key)).end is ChangeEnd.CHANGED
     assert patches(azure, one) == 1
 
 
-async def test_a_change_that_azure_takes_and_does_not_carry_out_has_failed(azure: Simulator, storage: Storage) -> None:
+async def test_a_change_that_azure_takes_and_does_not_carry_out_has_failed(
+    services: Services, azure: Simulator, storage: Storage
+) -> None:
     one = azure.take_system("Linux", updateFails=True)
     [key] = await plan(storage, azure, [one])
-    ended = await finish(storage, key)
+    ended = await finish(services, storage, key)
     assert (ended.end, ended.message) == (ChangeEnd.FAILED, "Azure took the change and did not carry it out.")
 
 
@@ -181,39 +190,41 @@ async def test_a_change_that_azure_takes_and_does_not_carry_out_has_failed(azure
     ],
 )
 async def test_a_refusal_of_azure_is_the_end(
-    azure: Simulator, storage: Storage, simulation: Json, end: ChangeEnd, said: str
+    services: Services, azure: Simulator, storage: Storage, simulation: Json, end: ChangeEnd, said: str
 ) -> None:
     one = azure.take_system("Linux")
     [key] = await plan(storage, azure, [one])
     azure.http.post("/_sim/machines", json={"id": one, "simulation": simulation})
-    ended = await finish(storage, key)
+    ended = await finish(services, storage, key)
     assert ended.end is end
     assert said in ended.message
 
 
 async def test_a_busy_machine_is_waited_for_and_given_up_after_half_an_hour(
-    azure: Simulator, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    services: Services, azure: Simulator, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = azure.take_system("Linux", busy=True)
     [key] = await plan(storage, azure, [one])
-    progress = await step(key)
+    progress = await step(services, key)
     assert not progress.has_ended
     assert progress.wait_seconds
     later = datetime.now(UTC) + timedelta(minutes=31)
     monkeypatch.setattr(patch_mode_change, "now", lambda: later)
-    ended = await finish(storage, key)
+    ended = await finish(services, storage, key)
     assert ended.end is ChangeEnd.FAILED
 
 
-async def test_a_stop_keeps_everything_that_was_not_begun(azure: Simulator, storage: Storage) -> None:
+async def test_a_stop_keeps_everything_that_was_not_begun(
+    services: Services, azure: Simulator, storage: Storage
+) -> None:
     begun, waiting = azure.take_system("Linux"), azure.take_system("Linux")
     first, second = await plan(storage, azure, [begun, waiting], max_concurrent=1)
     keys = {first: begun, second: waiting}
-    [key] = await wave()
-    await step(key)
+    [key] = await wave(services)
+    await step(services, key)
     await storage.patch_mode_changes.stop(CHANGE, Command(actor="ben", reason="wrong tag", at=datetime.now(UTC)))
-    assert (await finish(storage, key)).end is ChangeEnd.CHANGED
-    assert await wave() == []
+    assert (await finish(services, storage, key)).end is ChangeEnd.CHANGED
+    assert await wave(services) == []
     [other] = keys.keys() - {key}
     left = await row(storage, other)
     assert (left.end, left.message) == (ChangeEnd.CANCELED, "Stopped by ben: wrong tag.")
@@ -223,21 +234,23 @@ async def test_a_stop_keeps_everything_that_was_not_begun(azure: Simulator, stor
     assert (change.state, change.counts_by_end) == (ChangeState.STOPPED, {"changed": 1, "canceled": 1})
 
 
-async def test_after_a_stop_no_further_machine_of_the_wave_is_changed(azure: Simulator, storage: Storage) -> None:
+async def test_after_a_stop_no_further_machine_of_the_wave_is_changed(
+    services: Services, azure: Simulator, storage: Storage
+) -> None:
     one = azure.take_system("Linux")
     [key] = await plan(storage, azure, [one])
-    assert await wave() == [key]
+    assert await wave(services) == [key]
     await storage.patch_mode_changes.stop(CHANGE, Command(actor="ben", at=datetime.now(UTC)))
-    assert (await finish(storage, key)).end is ChangeEnd.CANCELED
+    assert (await finish(services, storage, key)).end is ChangeEnd.CANCELED
     assert patches(azure, one) == 0
 
 
-async def test_too_many_failures_end_the_change(azure: Simulator, storage: Storage) -> None:
+async def test_too_many_failures_end_the_change(services: Services, azure: Simulator, storage: Storage) -> None:
     ids = [azure.take_system("Linux", updateFails=True) for _ in range(3)]
     keys = await plan(storage, azure, ids, max_concurrent=2)
-    for key in await wave():
-        assert (await finish(storage, key)).end is ChangeEnd.FAILED
-    assert await wave() == []
+    for key in await wave(services):
+        assert (await finish(services, storage, key)).end is ChangeEnd.FAILED
+    assert await wave(services) == []
     change = await storage.patch_mode_changes.get(CHANGE)
     assert change is not None
     assert change.state is ChangeState.STOPPED
@@ -255,20 +268,20 @@ _CONFLICT = {"status": 409, "body": {"error": {"code": "Conflict", "message": "A
     ids=["409", "429", "503", "none"],
 )  # fmt: skip
 async def test_an_accepted_change_is_never_sent_again(
-    azure: Simulator, storage: Storage, answer: Json | None, is_taken: bool
+    services: Services, azure: Simulator, storage: Storage, answer: Json | None, is_taken: bool
 ) -> None:
     one = azure.take_system("Linux")
     [key] = await plan(storage, azure, [one])
     effect = {"drop": "after" if is_taken else "before"} if answer is None else answer | {"accept": is_taken}
     rule = {"match": {"method": "PATCH", "path": f"*{one}"}, "times": 1, "effect": effect}
     assert azure.http.post("/_sim/faults", json=rule).status_code == 201
-    ended = await finish(storage, key)
+    ended = await finish(services, storage, key)
     assert ended.end is ChangeEnd.CHANGED
     assert patches(azure, one) == (1 if is_taken else 2)
 
 
 async def test_a_sure_refusal_that_passes_is_followed_by_another_request_at_once(
-    azure: Simulator, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    services: Services, azure: Simulator, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """401: the token was refused, so nothing was taken, and there is nothing to wait for."""
     one = azure.take_system("Linux")
@@ -277,16 +290,16 @@ async def test_a_sure_refusal_that_passes_is_followed_by_another_request_at_once
     assert azure.http.post("/_sim/faults", json=rule).status_code == 201
     stopped = datetime.now(UTC)
     monkeypatch.setattr(patch_mode_change, "now", lambda: stopped)
-    assert not (await step(key)).has_ended
+    assert not (await step(services, key)).has_ended
     assert (await row(storage, key)).refused_at is not None
-    await step(key)
+    await step(services, key)
     assert patches(azure, one) == 2
 
 
-async def test_the_actor_of_the_stop_is_in_each_machine(azure: Simulator, storage: Storage) -> None:
+async def test_the_actor_of_the_stop_is_in_each_machine(services: Services, azure: Simulator, storage: Storage) -> None:
     one = azure.take_system("Linux")
     [key] = await plan(storage, azure, [one], stopped=Command(actor="ben", at=NOW, reason="wrong fleet"))
-    assert await wave() == []
+    assert await wave(services) == []
     ended = await row(storage, key)
     assert (ended.end, ended.message) == (ChangeEnd.CANCELED, "Stopped by ben: wrong fleet.")
     change = await storage.patch_mode_changes.get(CHANGE)
@@ -298,13 +311,13 @@ async def test_the_actor_of_the_stop_is_in_each_machine(azure: Simulator, storag
 
 @pytest.mark.parametrize(("effect", "named"), REFUSALS, ids=["lock", "policy"])
 async def test_a_finally_refused_change_has_the_reason(
-    azure: Simulator, storage: Storage, effect: Json, named: str
+    services: Services, azure: Simulator, storage: Storage, effect: Json, named: str
 ) -> None:
     one = azure.take_system("Linux")
     [key] = await plan(storage, azure, [one])
     rule = {"match": {"method": "PATCH", "path": f"*{one}"}, "effect": effect}
     assert azure.http.post("/_sim/faults", json=rule).status_code == 201
-    ended = await finish(storage, key)
+    ended = await finish(services, storage, key)
     assert ended.end is ChangeEnd.REFUSED
     assert named in ended.message.partition(" (HTTP ")[0]
     assert patches(azure, one) == 1
@@ -321,16 +334,16 @@ class Throttled:
 
 
 async def test_a_throttled_machine_keeps_its_time_until_the_change_is_stopped(
-    azure: Simulator, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    services: Services, azure: Simulator, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (key,) = await plan(storage, azure, [azure.take()])
-    monkeypatch.setattr(patch_mode_change, "open_patch_settings", Throttled)
-    begun = await step(key)
+    vars(services).update(patch_settings=Throttled())
+    begun = await step(services, key)
     assert (begun.has_ended, begun.wait_seconds >= 20) == (False, True)
     for hours in (1, 12):
         monkeypatch.setattr(patch_mode_change, "now", lambda hours=hours: NOW + timedelta(hours=hours))
-        assert not (await step(key)).has_ended
+        assert not (await step(services, key)).has_ended
     assert 60 <= (await row(storage, key)).throttled_seconds <= 70
     await storage.patch_mode_changes.stop(CHANGE, Command(actor="ana", at=NOW))
-    assert (await step(key)).has_ended
+    assert (await step(services, key)).has_ended
     assert (await row(storage, key)).end is ChangeEnd.CANCELED

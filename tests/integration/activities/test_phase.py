@@ -18,6 +18,7 @@ from patchwave.domain.workflow.phase import (
     ReconcileRequest,
 )
 from patchwave.storage import RecordMissing, Storage, completion_change
+from patchwave.wiring import Services
 from tests.support.factories import NOW, command, machine, run
 from tests.support.phase_calls import HOUR, PHASE, RUN, SHORT, poll
 from tests.support.plans import in_order, make, planned_machine
@@ -38,77 +39,81 @@ async def machines(storage: Storage) -> list[MachineRecord]:
     return found
 
 
-async def page(step: Step, **request: object) -> PendingMachines:
+async def page(services: Services, step: Step, **request: object) -> PendingMachines:
     wanted = PendingMachinesRequest(run_id=RUN, step=step, limit=100).model_copy(update=request)
-    return await list_pending_machines(wanted)
+    return await list_pending_machines(services, wanted)
 
 
-async def still_open(step: Step, keys: list[str]) -> ReconciledMachines:
-    return await reconcile_machines(ReconcileRequest(run_id=RUN, step=step, keys=keys))
+async def still_open(services: Services, step: Step, keys: list[str]) -> ReconciledMachines:
+    return await reconcile_machines(services, ReconcileRequest(run_id=RUN, step=step, keys=keys))
 
 
 async def test_a_poll_has_completions_controls_and_the_poll_interval(
-    storage: Storage, machines: list[MachineRecord]
+    services: Services, storage: Storage, machines: list[MachineRecord]
 ) -> None:
     await storage.runs.pause(RUN, command())
     ended = MachineEnded(key=machines[0].key, attempt=2, failed=True)
     await storage.completions.record(RUN, completion_change(PHASE, ended))
     await storage.completions.record(RUN, completion_change("patch:0.0.2", MachineEnded(key=machines[1].key)))
-    first = await poll()
+    first = await poll(services)
     assert first.ended == [ended]
     assert first.controls.is_paused
     assert first.wait_seconds == 30
-    second = await poll(first.since)
+    second = await poll(services, first.since)
     assert (second.ended, second.since) == ([], first.since)
 
 
-async def test_a_poll_extends_the_heartbeat(storage: Storage, machines: list[MachineRecord]) -> None:
-    await poll()
+async def test_a_poll_extends_the_heartbeat(
+    services: Services, storage: Storage, machines: list[MachineRecord]
+) -> None:
+    await poll(services)
     stored = await storage.runs.get(RUN)
     assert stored is not None
     assert stored.heartbeat_deadline is not None
     assert timedelta(minutes=29) < stored.heartbeat_deadline - datetime.now(UTC) < timedelta(minutes=31)
 
 
-async def test_a_poll_without_a_run_fails(storage: Storage) -> None:
+async def test_a_poll_without_a_run_fails(services: Services, storage: Storage) -> None:
     with pytest.raises(RecordMissing, match="20261110T190000Z-monthly has no row"):
-        await poll()
+        await poll(services)
 
 
-async def test_the_assess_step_takes_those_that_are_not_assessed_by_key(storage: Storage) -> None:
+async def test_the_assess_step_takes_those_that_are_not_assessed_by_key(services: Services, storage: Storage) -> None:
     await storage.runs.create(run())
     stages = list(Stage)
     found = [machine(number, stage=stage) for number, stage in enumerate(stages)]
     await storage.machines.add(RUN, found)
     wanted = {one.key for one in found if one.stage in (Stage.WAITING, Stage.ASSESSING)}
-    pending = await page(Step.ASSESS, first_attempt=3)
+    pending = await page(services, Step.ASSESS, first_attempt=3)
     assert [one.key for one in pending.machines] == sorted(wanted)
     assert {one.attempt for one in pending.machines} == {3}
     assert pending.cursor is None
-    first = await page(Step.ASSESS, limit=5)
+    first = await page(services, Step.ASSESS, limit=5)
     assert first.cursor is not None
-    rest = await page(Step.ASSESS, limit=5, cursor=first.cursor)
+    rest = await page(services, Step.ASSESS, limit=5, cursor=first.cursor)
     assert rest.cursor is None
     assert {one.key for one in [*first.machines, *rest.machines]} == wanted
 
 
 async def test_the_patch_step_takes_a_phase_in_the_order_of_the_plan(
-    storage: Storage, machines: list[MachineRecord]
+    services: Services, storage: Storage, machines: list[MachineRecord]
 ) -> None:
     await storage.results.record_outcome(RUN, machines[1].key, PATCHED, at=NOW, installation=None, patches=[])
-    found = await page(Step.PATCH, first_attempt=4)
+    found = await page(services, Step.PATCH, first_attempt=4)
     assert [(one.key, one.attempt, one.lane) for one in found.machines] == [
         (machines[0].key, 4, "westeurope"),
         (machines[2].key, 4, "westeurope"),
     ]
     assert found.cursor is None
-    behind = await page(Step.PATCH, ring_number=1)
+    behind = await page(services, Step.PATCH, ring_number=1)
     assert [one.key for one in behind.machines] == [one.key for one in machines[3:]]
-    assert (await page(Step.PATCH, phase_number=1)).machines == []
-    first = await page(Step.PATCH, limit=2)
+    assert (await page(services, Step.PATCH, phase_number=1)).machines == []
+    first = await page(services, Step.PATCH, limit=2)
     assert [one.key for one in first.machines] == [machines[0].key]
     assert first.cursor is not None
-    assert [one.key for one in (await page(Step.PATCH, limit=2, cursor=first.cursor)).machines] == [machines[2].key]
+    assert [one.key for one in (await page(services, Step.PATCH, limit=2, cursor=first.cursor)).machines] == [
+        machines[2].key
+    ]
 
 
 @pytest.mark.parametrize(
@@ -124,13 +129,13 @@ async def test_the_patch_step_takes_a_phase_in_the_order_of_the_plan(
     ],
 )
 async def test_which_stages_are_pending_in_which_step(
-    storage: Storage, machines: list[MachineRecord], stage: Stage, *, patch: bool, restart: bool
+    services: Services, storage: Storage, machines: list[MachineRecord], stage: Stage, *, patch: bool, restart: bool
 ) -> None:
     for one in machines[1:3]:
         await storage.results.record_outcome(RUN, one.key, PATCHED, at=NOW, installation=None, patches=[])
     await storage.machines.update(RUN, machines[0].key, stage)
-    assert bool((await page(Step.PATCH)).machines) is patch
-    assert bool((await page(Step.RESTART)).machines) is restart
+    assert bool((await page(services, Step.PATCH)).machines) is patch
+    assert bool((await page(services, Step.RESTART)).machines) is restart
 
 
 @pytest.mark.parametrize(
@@ -146,18 +151,20 @@ async def test_which_stages_are_pending_in_which_step(
     ],
 )
 async def test_who_still_works_in_which_step(
-    storage: Storage, machines: list[MachineRecord], stage: Stage, works_in: set[Step]
+    services: Services, storage: Storage, machines: list[MachineRecord], stage: Stage, works_in: set[Step]
 ) -> None:
     key = machines[0].key
     await storage.machines.update(RUN, key, stage)
     for step in Step:
-        found = await still_open(step, [key])
+        found = await still_open(services, step, [key])
         assert found.keys == ([key] if step in works_in else [])
         assert found.unlocked == found.keys
         assert found.failed == []
 
 
-async def test_of_those_that_have_ended_the_failures_are_named(storage: Storage, machines: list[MachineRecord]) -> None:
+async def test_of_those_that_have_ended_the_failures_are_named(
+    services: Services, storage: Storage, machines: list[MachineRecord]
+) -> None:
     failed, patched, skipped, locked, unlocked, _ = machines
     foreign = Outcome.skipped(Reason.FROZEN, "The machine is frozen.")
     for one, outcome in ((failed, FAILED), (patched, PATCHED), (skipped, foreign)):
@@ -166,8 +173,8 @@ async def test_of_those_that_have_ended_the_failures_are_named(storage: Storage,
     assert await storage.leases.acquire(locked.key, RUN, now, now + HOUR) == RUN
     assert await storage.leases.acquire(unlocked.key, "another run", now, now + HOUR) == "another run"
     keys = [one.key for one in machines[:5]]
-    found = await still_open(Step.PATCH, [*keys, "f" * 24])
+    found = await still_open(services, Step.PATCH, [*keys, "f" * 24])
     assert found.keys == [locked.key, unlocked.key]
     assert found.failed == [failed.key]
     assert found.unlocked == [unlocked.key]
-    assert await still_open(Step.PATCH, []) == ReconciledMachines(keys=[], failed=[], unlocked=[])
+    assert await still_open(services, Step.PATCH, []) == ReconciledMachines(keys=[], failed=[], unlocked=[])

@@ -16,6 +16,7 @@ from patchwave.domain.azure.poll_schedule import PollSchedule
 from patchwave.domain.runs.intent import Intent, IntentState
 from patchwave.domain.workflow.operation import OperationRef, OperationReport, OperationState
 from patchwave.storage import RecordMissing, Storage
+from patchwave.wiring import Services
 from tests.support.factories import command
 from tests.support.scripted_azure import KEY, NOW, ONE, RUN_ID, URL, Script, azure, intent, prepared, shown, view
 
@@ -50,9 +51,9 @@ async def follow(storage: Storage, kind: OperationKind = OperationKind.INSTALL, 
     await storage.intents.declare(intent(kind, **(given | fields)))
 
 
-async def poll(kind: OperationKind = OperationKind.INSTALL) -> OperationReport:
+async def poll(services: Services, kind: OperationKind = OperationKind.INSTALL) -> OperationReport:
     request = OperationRef(run_id=RUN_ID, machine_key=KEY, kind=kind)
-    return await poll_operation(request)
+    return await poll_operation(services, request)
 
 
 async def stored(storage: Storage) -> Intent:
@@ -61,15 +62,15 @@ async def stored(storage: Storage) -> Intent:
     return found
 
 
-async def test_an_operation_without_an_intent_is_an_error(prepared: Storage, azure: Script) -> None:
+async def test_an_operation_without_an_intent_is_an_error(services: Services, prepared: Storage, azure: Script) -> None:
     with pytest.raises(RecordMissing, match=KEY):
-        await poll()
+        await poll(services)
 
 
-async def test_a_running_operation_is_polled_again(prepared: Storage, azure: Script) -> None:
+async def test_a_running_operation_is_polled_again(services: Services, prepared: Storage, azure: Script) -> None:
     await follow(prepared)
     azure.polls = [RUNNING, PollReading(state=PollState.RUNNING, retry_after=900)]
-    first, second = await poll(), await poll()
+    first, second = await poll(services), await poll(services)
     assert (first.state, first.failure, first.installation) == (OperationState.RUNNING, None, None)
     assert 30 <= first.wait_seconds <= 600
     assert second.wait_seconds == 900.05
@@ -77,11 +78,11 @@ async def test_a_running_operation_is_polled_again(prepared: Storage, azure: Scr
 
 
 async def test_the_result_of_an_installation_is_kept_and_its_list_stays_behind(
-    prepared: Storage, azure: Script
+    services: Services, prepared: Storage, azure: Script
 ) -> None:
     await follow(prepared)
     azure.polls = [PollReading(state=PollState.SUCCEEDED, result=INSTALLED, took=600)]
-    report = await poll()
+    report = await poll(services)
     assert (report.state, report.adopted, report.outcome) == (OperationState.ENDED, False, None)
     assert report.installation is not None
     assert (report.installation.installed_patch_count, report.installation.patches) == (1, [])
@@ -92,21 +93,21 @@ async def test_the_result_of_an_installation_is_kept_and_its_list_stays_behind(
     assert row.stage == "verifying"
 
 
-async def test_an_adopted_installation_is_marked(prepared: Storage, azure: Script) -> None:
+async def test_an_adopted_installation_is_marked(services: Services, prepared: Storage, azure: Script) -> None:
     await follow(prepared, adopted=True)
     azure.polls = [PollReading(state=PollState.SUCCEEDED, result=INSTALLED)]
-    assert (await poll()).adopted is True
+    assert (await poll(services)).adopted is True
     row = await prepared.machines.get(RUN_ID, KEY)
     assert row is not None
     assert row.installation is not None
     assert row.installation.adopted is True
 
 
-async def test_the_result_of_an_assessment_is_kept(prepared: Storage, azure: Script) -> None:
+async def test_the_result_of_an_assessment_is_kept(services: Services, prepared: Storage, azure: Script) -> None:
     await follow(prepared, OperationKind.ASSESS, adopted=True)
     told = {"status": "Succeeded", "assessmentActivityId": OURS, "criticalAndSecurityPatchCount": 4}
     azure.polls = [PollReading(state=PollState.SUCCEEDED, result=told)]
-    report = await poll(OperationKind.ASSESS)
+    report = await poll(services, OperationKind.ASSESS)
     assert (report.state, report.adopted, report.outcome) == (OperationState.ENDED, True, None)
     assert report.assessment is not None
     assert report.assessment.critical_and_security == 4
@@ -116,45 +117,53 @@ async def test_the_result_of_an_assessment_is_kept(prepared: Storage, azure: Scr
     assert row.assessment.activity_id == OURS
 
 
-async def test_an_assessment_that_did_not_work_has_its_outcome(prepared: Storage, azure: Script) -> None:
+async def test_an_assessment_that_did_not_work_has_its_outcome(
+    services: Services, prepared: Storage, azure: Script
+) -> None:
     await follow(prepared, OperationKind.ASSESS)
     azure.polls = [PollReading(state=PollState.SUCCEEDED, result={"status": "Failed", "assessmentActivityId": OURS})]
-    report = await poll(OperationKind.ASSESS)
+    report = await poll(services, OperationKind.ASSESS)
     assert report.outcome is not None
     assert report.outcome.outcome == "failed"
 
 
-async def test_a_failed_operation_has_its_error(prepared: Storage, azure: Script) -> None:
+async def test_a_failed_operation_has_its_error(services: Services, prepared: Storage, azure: Script) -> None:
     await follow(prepared, adopted=True)
     failure = ArmFailure(status=200, code="VMExtensionProvisioningError", message="x")
     azure.polls = [PollReading(state=PollState.FAILED, failure=failure)]
-    assert await poll() == OperationReport(state=OperationState.FAILED, failure=failure, wait_seconds=30, adopted=True)
+    assert await poll(services) == OperationReport(
+        state=OperationState.FAILED, failure=failure, wait_seconds=30, adopted=True
+    )
 
 
 # --- no usable answer
 
 
-async def test_unclear_answers_are_polled_with_growing_pauses_and_then_lost(prepared: Storage, azure: Script) -> None:
+async def test_unclear_answers_are_polled_with_growing_pauses_and_then_lost(
+    services: Services, prepared: Storage, azure: Script
+) -> None:
     await follow(prepared, adopted=True)
     azure.polls = [unclear() for _ in range(20)]
-    reports = [await poll() for _ in range(20)]
+    reports = [await poll(services) for _ in range(20)]
     assert [report.wait_seconds for report in reports[:-1]] == [30.0] * 3 + [60.0] * 4 + [120.0] * 4 + [240.0] * 8
     assert {report.state for report in reports[:-1]} == {OperationState.RUNNING}
     assert reports[-1] == OperationReport(state=OperationState.LOST, failure=GARBLED, adopted=True)
     assert (await stored(prepared)).failed_polls == 20
 
 
-async def test_an_unclear_answer_with_retry_after_is_respected(prepared: Storage, azure: Script) -> None:
+async def test_an_unclear_answer_with_retry_after_is_respected(
+    services: Services, prepared: Storage, azure: Script
+) -> None:
     await follow(prepared)
     azure.polls = [unclear(retry_after=77)]
-    assert (await poll()).wait_seconds == 77.05
+    assert (await poll(services)).wait_seconds == 77.05
 
 
-async def test_being_throttled_is_no_unclear_answer(prepared: Storage, azure: Script) -> None:
+async def test_being_throttled_is_no_unclear_answer(services: Services, prepared: Storage, azure: Script) -> None:
     await follow(prepared, failed_polls=19)
     throttled = ArmFailure(status=429, code="TooManyRequests")
     azure.polls = [unclear(throttled, 11), unclear(throttled)]
-    first, second = await poll(), await poll()
+    first, second = await poll(services), await poll(services)
     assert (first.state, first.wait_seconds) == (OperationState.RUNNING, 11.05)
     assert (second.state, second.wait_seconds) == (OperationState.RUNNING, 30)
     assert (await stored(prepared)).failed_polls == 19
@@ -165,27 +174,29 @@ async def test_being_throttled_is_no_unclear_answer(prepared: Storage, azure: Sc
 
 @pytest.mark.parametrize("state", [PollState.LOST, PollState.SUCCEEDED_WITHOUT_RESULT])
 async def test_a_lost_operation_ends_by_what_the_machine_shows(
-    prepared: Storage, azure: Script, state: PollState
+    services: Services, prepared: Storage, azure: Script, state: PollState
 ) -> None:
     await follow(prepared, adopted=True)
     azure.polls = [PollReading(state=state)]
     azure.reads = [shown(OURS, NOW, status="Succeeded", installedPatchCount=2)]
-    report = await poll()
+    report = await poll(services)
     assert (report.state, report.adopted) == (OperationState.ENDED, True)
     assert report.installation is not None
     assert report.installation.installed_patch_count == 2
     assert azure.read == [ONE]
 
 
-async def test_a_lost_operation_that_the_machine_shows_as_running_runs(prepared: Storage, azure: Script) -> None:
+async def test_a_lost_operation_that_the_machine_shows_as_running_runs(
+    services: Services, prepared: Storage, azure: Script
+) -> None:
     await follow(prepared, failed_polls=19)
     azure.polls, azure.reads = [LOST], [shown(OURS, NOW)]
-    report = await poll()
+    report = await poll(services)
     assert (report.state, report.failure) == (OperationState.RUNNING, None)
     assert (await stored(prepared)).failed_polls == 19
 
 
-async def test_a_lost_assessment_is_no_installation(prepared: Storage, azure: Script) -> None:
+async def test_a_lost_assessment_is_no_installation(services: Services, prepared: Storage, azure: Script) -> None:
     await follow(prepared, OperationKind.ASSESS)
     assessed = {"assessmentActivityId": OURS, "startTime": NOW.isoformat(), "status": "Succeeded"}
     installed = {"installationActivityId": OURS, "startTime": NOW.isoformat(), "status": "InProgress"}
@@ -196,59 +207,63 @@ async def test_a_lost_assessment_is_no_installation(prepared: Storage, azure: Sc
             lastPatchInstallationSummary=installed,
         )
     ]
-    report = await poll(OperationKind.ASSESS)
+    report = await poll(services, OperationKind.ASSESS)
     assert report.state is OperationState.ENDED
     assert report.assessment is not None
     assert report.assessment.critical_and_security == 5
 
 
 @pytest.mark.parametrize("shows", [view(), shown("other", NOW, status="Succeeded")])
-async def test_a_foreign_operation_is_no_evidence_of_ours(prepared: Storage, azure: Script, shows: MachineView) -> None:
+async def test_a_foreign_operation_is_no_evidence_of_ours(
+    services: Services, prepared: Storage, azure: Script, shows: MachineView
+) -> None:
     await follow(prepared)
     azure.polls, azure.reads = [LOST], [shows]
-    report = await poll()
+    report = await poll(services)
     assert (report.state, report.wait_seconds) == (OperationState.RUNNING, 30)
     assert (await stored(prepared)).failed_polls == 1
 
 
-async def test_the_reason_of_a_lost_operation_is_kept(prepared: Storage, azure: Script) -> None:
+async def test_the_reason_of_a_lost_operation_is_kept(services: Services, prepared: Storage, azure: Script) -> None:
     await follow(prepared, failed_polls=19)
     azure.polls, azure.reads = [LOST], [view()]
-    report = await poll()
+    report = await poll(services)
     assert (report.state, report.failure) == (OperationState.LOST, LOST.failure)
 
 
-async def test_an_unreadable_machine_is_unclear_as_well(prepared: Storage, azure: Script) -> None:
+async def test_an_unreadable_machine_is_unclear_as_well(services: Services, prepared: Storage, azure: Script) -> None:
     await follow(prepared)
     azure.polls = [LOST] * 3
     azure.reads = [ArmFailure(status=status, retry_after=wait) for status, wait in ((500, 44), (429, 5), (503, 6))]
-    assert [(await poll()).wait_seconds for _ in range(3)] == [44.05, 5.05, 6.05]
+    assert [(await poll(services)).wait_seconds for _ in range(3)] == [44.05, 5.05, 6.05]
     assert (await stored(prepared)).failed_polls == 1
 
 
 # --- deadline and stop
 
 
-async def test_an_operation_is_given_up_at_its_deadline(prepared: Storage, azure: Script) -> None:
+async def test_an_operation_is_given_up_at_its_deadline(services: Services, prepared: Storage, azure: Script) -> None:
     await follow(prepared, deadline_at=NOW + timedelta(seconds=100), adopted=True)
     azure.polls = [PollReading(state=PollState.RUNNING, retry_after=900), RUNNING]
-    assert (await poll()).wait_seconds == 130
+    assert (await poll(services)).wait_seconds == 130
     azure.later(100)
-    assert await poll() == OperationReport(state=OperationState.DEADLINE, adopted=True)
+    assert await poll(services) == OperationReport(state=OperationState.DEADLINE, adopted=True)
 
 
-async def test_a_stop_ends_the_wait_and_not_the_operation(prepared: Storage, azure: Script) -> None:
+async def test_a_stop_ends_the_wait_and_not_the_operation(services: Services, prepared: Storage, azure: Script) -> None:
     await follow(prepared, adopted=True)
     await prepared.runs.cancel(RUN_ID, command())
     azure.polls = [RUNNING]
-    assert await poll() == OperationReport(state=OperationState.CANCELED, adopted=True)
+    assert await poll(services) == OperationReport(state=OperationState.CANCELED, adopted=True)
 
 
-async def test_a_result_counts_after_the_deadline_and_after_a_stop(prepared: Storage, azure: Script) -> None:
+async def test_a_result_counts_after_the_deadline_and_after_a_stop(
+    services: Services, prepared: Storage, azure: Script
+) -> None:
     await follow(prepared, deadline_at=NOW - timedelta(hours=1))
     await prepared.runs.cancel(RUN_ID, command())
     azure.polls = [PollReading(state=PollState.SUCCEEDED, result=INSTALLED)]
-    assert (await poll()).state is OperationState.ENDED
+    assert (await poll(services)).state is OperationState.ENDED
 
 
 # --- the sweep of a region
@@ -276,6 +291,7 @@ class Sweep:
     ],
 )
 async def test_with_very_many_in_flight_an_installation_that_a_sweep_shows_needs_no_poll(
+    services: Services,
     prepared: Storage,
     azure: Script,
     monkeypatch: pytest.MonkeyPatch,
@@ -286,31 +302,29 @@ async def test_with_very_many_in_flight_an_installation_that_a_sweep_shows_needs
 ) -> None:
     sweep = Sweep(shows)
     monkeypatch.setattr(module, "SWEPT_ABOVE", -1)
-    monkeypatch.setattr(module, "open_bulk_status", lambda: sweep)
+    vars(services).update(bulk_status=sweep)
     await follow(prepared, kind, **fields)
     azure.polls = [RUNNING]
-    assert (await poll(kind)).state is OperationState.RUNNING
+    assert (await poll(services, kind)).state is OperationState.RUNNING
     assert len(azure.polled) == polls
 
 
 @pytest.mark.parametrize(("in_flight", "polls"), [(500, 1), (501, 0)])
 async def test_a_sweep_is_used_with_more_than_five_hundred_in_flight(
-    prepared: Storage, azure: Script, monkeypatch: pytest.MonkeyPatch, in_flight: int, polls: int
+    services: Services, prepared: Storage, azure: Script, monkeypatch: pytest.MonkeyPatch, in_flight: int, polls: int
 ) -> None:
-    monkeypatch.setattr(module, "open_bulk_status", lambda: Sweep(OURS))
+    vars(services).update(bulk_status=Sweep(OURS))
     monkeypatch.setattr(PollSchedule, "in_flight", lambda *_: in_flight)
     await follow(prepared)
     azure.polls = [RUNNING]
-    await poll()
+    await poll(services)
     assert len(azure.polled) == polls
 
 
-async def test_with_few_in_flight_no_sweep_is_used(
-    prepared: Storage, azure: Script, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_with_few_in_flight_no_sweep_is_used(services: Services, prepared: Storage, azure: Script) -> None:
     sweep = Sweep(OURS)
-    monkeypatch.setattr(module, "open_bulk_status", lambda: sweep)
+    vars(services).update(bulk_status=sweep)
     await follow(prepared)
     azure.polls = [RUNNING]
-    await poll()
+    await poll(services)
     assert (sweep.asked, len(azure.polled)) == ([], 1)

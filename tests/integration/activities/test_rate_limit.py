@@ -9,7 +9,7 @@ import pytest
 
 from activities import poll_operation as module
 from activities.poll_operation import poll_operation
-from activities.submit_operation import assess_machine, install_patches
+from activities.submit_operation import submit
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.runs.machine_record import MachineRecord
@@ -24,6 +24,7 @@ from patchwave.domain.workflow.operation import (
 )
 from patchwave.settings import load_settings
 from patchwave.storage import Storage, bucket_key
+from patchwave.wiring import Services
 from tests.support.simulated_azure import azure
 from tests.support.simulator import SUBSCRIPTION, Simulator
 
@@ -65,16 +66,15 @@ async def prepare(storage: Storage, *ids: str, **fields: object) -> list[str]:
 
 
 async def start(
-    key: str, kind: OperationKind = OperationKind.INSTALL, reserved_at: datetime | None = None
+    services: Services, key: str, kind: OperationKind = OperationKind.INSTALL, reserved_at: datetime | None = None
 ) -> StartResult:
     request = StartOperation(run_id=RUN_ID, machine_key=key, kind=kind, reserved_at=reserved_at)
-    activity = install_patches if kind is OperationKind.INSTALL else assess_machine
-    return await activity(request)
+    return await submit(services, request)
 
 
-async def poll(key: str) -> OperationReport:
+async def poll(services: Services, key: str) -> OperationReport:
     request = OperationRef(run_id=RUN_ID, machine_key=key, kind=OperationKind.INSTALL)
-    return await poll_operation(request)
+    return await poll_operation(services, request)
 
 
 def sent(azure: Simulator, one: str, operation: str) -> int:
@@ -83,13 +83,13 @@ def sent(azure: Simulator, one: str, operation: str) -> int:
 
 
 async def test_a_start_with_a_distant_reservation_writes_nothing(
-    storage: Storage, azure: Simulator, monkeypatch: pytest.MonkeyPatch
+    services: Services, storage: Storage, azure: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATCHWAVE_LIMITS", "patchOperations=1/2")
     load_settings.cache_clear()
     ids = [azure.take() for _ in range(4)]
     keys = await prepare(storage, *ids)
-    results = [await start(key, OperationKind.ASSESS) for key in keys]
+    results = [await start(services, key, OperationKind.ASSESS) for key in keys]
     assert results[0].state is StartState.ACCEPTED
     waiting = [(key, result) for key, result in zip(keys, results, strict=True) if result.state is StartState.WAIT]
     assert waiting
@@ -102,61 +102,67 @@ async def test_a_start_with_a_distant_reservation_writes_nothing(
         assert await storage.intents.get(RUN_ID, key, OperationKind.ASSESS) is None
 
 
-async def test_a_reserved_time_that_has_come_is_used(storage: Storage, azure: Simulator) -> None:
+async def test_a_reserved_time_that_has_come_is_used(services: Services, storage: Storage, azure: Simulator) -> None:
     (key,) = await prepare(storage, azure.take())
-    assert (await start(key, reserved_at=datetime.now(UTC) - timedelta(seconds=1))).state is StartState.ACCEPTED
+    assert (
+        await start(services, key, reserved_at=datetime.now(UTC) - timedelta(seconds=1))
+    ).state is StartState.ACCEPTED
 
 
-async def test_a_reserved_time_in_the_future_is_kept(storage: Storage, azure: Simulator) -> None:
+async def test_a_reserved_time_in_the_future_is_kept(services: Services, storage: Storage, azure: Simulator) -> None:
     (key,) = await prepare(storage, azure.take())
     slot = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=50)
-    early = await start(key, reserved_at=slot)
+    early = await start(services, key, reserved_at=slot)
     assert (early.state, early.reserved_at) == (StartState.WAIT, slot)
 
 
-async def test_throttling_of_another_worker_stops_starts_here(storage: Storage, azure: Simulator) -> None:
+async def test_throttling_of_another_worker_stops_starts_here(
+    services: Services, storage: Storage, azure: Simulator
+) -> None:
     (key,) = await prepare(storage, azure.take())
     until = datetime.now(UTC) + timedelta(seconds=40)
     await storage.throttling.throttle(bucket_key(SUBSCRIPTION, "westeurope"), until)
-    stopped = await start(key)
+    stopped = await start(services, key)
     assert stopped.state is StartState.WAIT
     assert stopped.reserved_at is not None
     assert stopped.reserved_at >= until - timedelta(milliseconds=1)
 
 
-async def test_the_first_poll_follows_the_duration_of_the_last_installation(storage: Storage, azure: Simulator) -> None:
+async def test_the_first_poll_follows_the_duration_of_the_last_installation(
+    services: Services, storage: Storage, azure: Simulator
+) -> None:
     one = azure.take(installMinutes=60)
     (key,) = await prepare(storage, one, expected_seconds=0.6)
-    started = await start(key)
+    started = await start(services, key)
     assert 0.05 <= started.wait_seconds <= 0.54
     # Found again later, by an execution that lost its answer.
     await asyncio.sleep(0.3)
-    assert (await start(key)).wait_seconds <= started.wait_seconds
+    assert (await start(services, key)).wait_seconds <= started.wait_seconds
 
 
 async def test_with_very_many_in_flight_a_sweep_finds_running_machines(
-    storage: Storage, azure: Simulator, monkeypatch: pytest.MonkeyPatch
+    services: Services, storage: Storage, azure: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SWEPT_ABOVE", -1)
     one, other = azure.take(installMinutes=200), azure.take(installMinutes=200)
     keys = await prepare(storage, one, other, expected_seconds=10.0)
     for key in keys:
-        assert (await start(key)).state is StartState.ACCEPTED
+        assert (await start(services, key)).state is StartState.ACCEPTED
     await asyncio.sleep(0.4)
     for key in keys:
-        assert (await poll(key)).state is OperationState.RUNNING
+        assert (await poll(services, key)).state is OperationState.RUNNING
     assert (sent(azure, one, "poll"), sent(azure, other, "poll")) == (0, 0)
 
 
 async def test_an_operation_that_no_sweep_shows_is_polled(
-    storage: Storage, azure: Simulator, monkeypatch: pytest.MonkeyPatch
+    services: Services, storage: Storage, azure: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SWEPT_ABOVE", -1)
     one = azure.take(installMinutes=1)
     (key,) = await prepare(storage, one, expected_seconds=10.0)
-    await start(key)
+    await start(services, key)
     for _ in range(100):
-        if (await poll(key)).state is OperationState.ENDED:
+        if (await poll(services, key)).state is OperationState.ENDED:
             break
         await asyncio.sleep(0.1)
     assert sent(azure, one, "poll") >= 1

@@ -7,9 +7,10 @@ import pytest
 from activities import registry
 from patchwave.domain.workflow.contracts import Activity
 from patchwave.storage.engine.batching import batching_enabled
+from patchwave.wiring import Services
 
 
-async def _reports_batching(number: int) -> list[int]:
+async def _reports_batching(services: Services, number: int) -> list[int]:
     return [number, batching_enabled()]
 
 

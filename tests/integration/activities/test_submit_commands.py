@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from activities import submit_operation
 from activities.machine import preflight_machine
-from activities.submit_operation import assess_machine, install_patches
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import OutcomeKind, Reason
@@ -21,6 +21,7 @@ from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.machine import PreflightRequest
 from patchwave.domain.workflow.operation import StartOperation, StartResult, StartState
 from patchwave.storage import Storage
+from patchwave.wiring import Services
 from tests.support.factories import command
 from tests.support.simulated_azure import azure
 from tests.support.simulator import SUBSCRIPTION, Simulator
@@ -102,10 +103,9 @@ async def prepare(storage: Storage, one: str) -> str:
     return found.key
 
 
-async def submit(key: str, kind: OperationKind = OperationKind.INSTALL) -> StartResult:
+async def submit(services: Services, key: str, kind: OperationKind = OperationKind.INSTALL) -> StartResult:
     request = StartOperation(run_id=RUN_ID, machine_key=key, kind=kind)
-    activity = install_patches if kind is OperationKind.INSTALL else assess_machine
-    return await activity(request)
+    return await submit_operation.submit(services, request)
 
 
 def sent(azure: Simulator, one: str, operation: str = "install") -> int:
@@ -117,44 +117,46 @@ def sent(azure: Simulator, one: str, operation: str = "install") -> int:
 @pytest.mark.parametrize("kind", OperationKind)
 @pytest.mark.parametrize("give", [pause, hold])
 async def test_a_machine_that_is_held_is_requeued(
-    storage: Storage, azure: Simulator, give: Give, kind: OperationKind
+    services: Services, storage: Storage, azure: Simulator, give: Give, kind: OperationKind
 ) -> None:
     one = azure.take()
     key = await prepare(storage, one)
     await give(storage, key)
-    assert await submit(key, kind) == StartResult(state=StartState.REQUEUED)
+    assert await submit(services, key, kind) == StartResult(state=StartState.REQUEUED)
     assert await storage.intents.get(RUN_ID, key, kind) is None
     await storage.runs.resume(RUN_ID, command())
-    assert (await submit(key, kind)).state is StartState.ACCEPTED
+    assert (await submit(services, key, kind)).state is StartState.ACCEPTED
     assert sent(azure, one, kind.value) == 1
 
 
 @pytest.mark.parametrize(("give", "kind", "reason"), ENDS)
 async def test_a_machine_that_may_not_start_any_more_ends(
-    storage: Storage, azure: Simulator, give: Give, kind: OutcomeKind, reason: Reason
+    services: Services, storage: Storage, azure: Simulator, give: Give, kind: OutcomeKind, reason: Reason
 ) -> None:
     one = azure.take()
     key = await prepare(storage, one)
     await give(storage, key)
-    result = await submit(key)
+    result = await submit(services, key)
     assert result.state is StartState.ENDED
     assert result.outcome
     assert (result.outcome.outcome, result.outcome.reason) == (kind, reason)
     request = PreflightRequest(run_id=RUN_ID, machine_key=key, start_stopped=False)
-    preflight = (await preflight_machine(request)).preflight
+    preflight = (await preflight_machine(services, request)).preflight
     assert (preflight.readiness, preflight.outcome) == (Readiness.SKIP, result.outcome)
     assert sent(azure, one) == 0
 
 
-async def test_a_gate_of_another_region_holds_no_machine_here(storage: Storage, azure: Simulator) -> None:
+async def test_a_gate_of_another_region_holds_no_machine_here(
+    services: Services, storage: Storage, azure: Simulator
+) -> None:
     key = await prepare(storage, azure.take())
     await hold_elsewhere(storage, key)
-    assert (await submit(key)).state is StartState.ACCEPTED
+    assert (await submit(services, key)).state is StartState.ACCEPTED
 
 
 @pytest.mark.parametrize("give", [pause, hold, cancel, stop])
 async def test_a_command_between_preflight_and_request_still_holds(
-    storage: Storage, azure: Simulator, give: Give, monkeypatch: pytest.MonkeyPatch
+    services: Services, storage: Storage, azure: Simulator, give: Give, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With hundreds of machines in flight there are seconds between the two."""
     one = azure.take()
@@ -167,7 +169,7 @@ async def test_a_command_between_preflight_and_request_still_holds(
         return answer
 
     monkeypatch.setattr(storage.intents, "declare", declare_and_then)
-    result = await submit(key)
+    result = await submit(services, key)
     assert result.state is (StartState.REQUEUED if give in (pause, hold) else StartState.ENDED)
     intent = await storage.intents.get(RUN_ID, key, OperationKind.INSTALL)
     assert intent
@@ -175,12 +177,12 @@ async def test_a_command_between_preflight_and_request_still_holds(
     assert sent(azure, one) == 0
     if give is pause:
         await storage.runs.resume(RUN_ID, command())
-        assert (await submit(key)).state is StartState.ACCEPTED
+        assert (await submit(services, key)).state is StartState.ACCEPTED
         assert sent(azure, one) == 1
 
 
 async def test_a_skip_that_was_first_keeps_the_call_from_being_sent(
-    storage: Storage, azure: Simulator, monkeypatch: pytest.MonkeyPatch
+    services: Services, storage: Storage, azure: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = azure.take()
     key = await prepare(storage, one)
@@ -191,7 +193,7 @@ async def test_a_skip_that_was_first_keeps_the_call_from_being_sent(
         return await declare(wanted)
 
     monkeypatch.setattr(storage.intents, "declare", skip_and_then_declare)
-    result = await submit(key)
+    result = await submit(services, key)
     assert result.outcome
     assert result.outcome.message == "Skipped by ana: being rebuilt"
     found: Any = await storage.machines.get(RUN_ID, key)
@@ -200,7 +202,7 @@ async def test_a_skip_that_was_first_keeps_the_call_from_being_sent(
 
 
 async def test_of_two_executions_that_declare_anew_one_sends(
-    storage: Storage, azure: Simulator, monkeypatch: pytest.MonkeyPatch
+    services: Services, storage: Storage, azure: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The engine may execute an activity twice at once, also the one that tries again after a refusal."""
     one = azure.take()
@@ -221,15 +223,15 @@ async def test_of_two_executions_that_declare_anew_one_sends(
 
     async def let_the_other_one_pass(budget: str) -> datetime | None:
         monkeypatch.setattr(storage.throttling, "until", throttled_until)
-        results.append(await submit(key))
+        results.append(await submit(services, key))
         return await throttled_until(budget)
 
     monkeypatch.setattr(storage.throttling, "until", let_the_other_one_pass)
-    results.append(await submit(key))
+    results.append(await submit(services, key))
     assert [result.state for result in results] == [StartState.ACCEPTED, StartState.WAIT]
     assert sent(azure, one) == 1
     intent = await storage.intents.get(RUN_ID, key, OperationKind.INSTALL)
     assert intent
     assert intent.state is IntentState.ACCEPTED
-    assert (await submit(key)).state is StartState.ACCEPTED
+    assert (await submit(services, key)).state is StartState.ACCEPTED
     assert sent(azure, one) == 1

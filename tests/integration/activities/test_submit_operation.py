@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from activities import submit_operation
-from activities.submit_operation import assess_machine, install_patches
+from activities.submit_operation import submit
 from patchwave.azure.compute import Submission
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.install_request import RebootSetting
@@ -18,6 +18,7 @@ from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.runs.intent import Intent, IntentState
 from patchwave.domain.workflow.operation import OperationState, StartOperation, StartResult, StartState
 from patchwave.storage import Storage, bucket_key
+from patchwave.wiring import Services
 from tests.support.factories import command
 from tests.support.scripted_azure import (
     KEY,
@@ -56,10 +57,9 @@ BUSY = Submission(accepted=False, failure=CONFLICT)
 STOPPED = refused(409, "OperationNotAllowed", "The operation requires the VM to be running.")
 
 
-async def start(kind: OperationKind = OperationKind.INSTALL, **fields: object) -> StartResult:
+async def start(services: Services, kind: OperationKind = OperationKind.INSTALL, **fields: object) -> StartResult:
     request = StartOperation(run_id=RUN_ID, machine_key=KEY, kind=kind).model_copy(update=fields)
-    activity = install_patches if kind is OperationKind.INSTALL else assess_machine
-    return await activity(request)
+    return await submit(services, request)
 
 
 async def stored(storage: Storage, kind: OperationKind = OperationKind.INSTALL) -> Intent:
@@ -79,10 +79,10 @@ async def stored(storage: Storage, kind: OperationKind = OperationKind.INSTALL) 
     ],
 )
 async def test_an_accepted_start_is_written_down_whole(
-    prepared: Storage, azure: Script, kind: OperationKind, stage: str, given: timedelta
+    services: Services, prepared: Storage, azure: Script, kind: OperationKind, stage: str, given: timedelta
 ) -> None:
     azure.posts = [ACCEPTED]
-    result = await start(kind, previous_activity_id="before")
+    result = await start(services, kind, previous_activity_id="before")
     assert (result.state, result.outcome, result.report) == (StartState.ACCEPTED, None, None)
     assert 0 < result.wait_seconds <= 600
     reserve = timedelta(minutes=55)
@@ -108,42 +108,48 @@ async def test_an_accepted_start_is_written_down_whole(
     assert row.stage == stage
 
 
-async def test_a_start_that_was_accepted_is_not_sent_again(prepared: Storage, azure: Script) -> None:
+async def test_a_start_that_was_accepted_is_not_sent_again(
+    services: Services, prepared: Storage, azure: Script
+) -> None:
     azure.posts = [ACCEPTED]
-    assert [(await start()).state for _ in range(3)] == [StartState.ACCEPTED] * 3
+    assert [(await start(services)).state for _ in range(3)] == [StartState.ACCEPTED] * 3
     assert len(azure.sent) == 1
 
 
-async def test_the_location_alone_has_the_id(prepared: Storage, azure: Script) -> None:
+async def test_the_location_alone_has_the_id(services: Services, prepared: Storage, azure: Script) -> None:
     azure.posts = [Submission(accepted=True, location_url=f"{URL}{OPERATION}&monitor=true")]
-    await start()
+    await start(services)
     assert (await stored(prepared)).activity_id == OPERATION
 
 
 async def test_an_unsafe_url_is_dropped_and_the_log_does_not_hold_it(
-    prepared: Storage, azure: Script, caplog: pytest.LogCaptureFixture
+    services: Services, prepared: Storage, azure: Script, caplog: pytest.LogCaptureFixture
 ) -> None:
     evil = f"https://evil.example/operations/{OPERATION}"
     azure.posts = [Submission(accepted=True, async_url=evil, location_url=ACCEPTED.location_url)]
     with caplog.at_level(logging.WARNING, "patchwave.submit"):
-        assert (await start()).state is StartState.ACCEPTED
+        assert (await start(services)).state is StartState.ACCEPTED
     found = await stored(prepared)
     assert (found.async_url, found.location_url, found.activity_id) == ("", ACCEPTED.location_url, OPERATION)
     assert [KEY in line and "evil" not in line for line in caplog.messages] == [True]
 
 
-async def test_a_202_without_any_url_is_accepted(prepared: Storage, azure: Script) -> None:
+async def test_a_202_without_any_url_is_accepted(services: Services, prepared: Storage, azure: Script) -> None:
     azure.posts = [Submission(accepted=True)]
-    assert (await start()).state is StartState.ACCEPTED
+    assert (await start(services)).state is StartState.ACCEPTED
     found = await stored(prepared)
     assert (found.state, found.activity_id, found.async_url) == (IntentState.ACCEPTED, "", "")
 
 
-async def test_a_second_attempt_recognizes_the_operation_of_the_first(prepared: Storage, azure: Script) -> None:
+async def test_a_second_attempt_recognizes_the_operation_of_the_first(
+    services: Services, prepared: Storage, azure: Script
+) -> None:
     azure.posts = [ACCEPTED, Submission(accepted=True)]
-    await start(OperationKind.ASSESS, previous_activity_id="before")
+    await start(services, OperationKind.ASSESS, previous_activity_id="before")
     azure.later(300)
-    assert (await start(OperationKind.ASSESS, attempt=2, previous_activity_id="before")).state is StartState.ACCEPTED
+    assert (
+        await start(services, OperationKind.ASSESS, attempt=2, previous_activity_id="before")
+    ).state is StartState.ACCEPTED
     found = await stored(prepared, OperationKind.ASSESS)
     assert (found.attempt, found.previous_activity_id, found.is_retry) == (2, OPERATION, False)
     assert found.created_at == found.sent_at == NOW + timedelta(seconds=300)
@@ -153,27 +159,29 @@ async def test_a_second_attempt_recognizes_the_operation_of_the_first(prepared: 
     ("powered_on_by_run", "setting"), [(False, RebootSetting.NEVER), (True, RebootSetting.IF_REQUIRED)]
 )
 async def test_restarts_apart_are_left_to_the_restart(
-    storage: Storage, azure: Script, powered_on_by_run: bool, setting: RebootSetting
+    services: Services, storage: Storage, azure: Script, powered_on_by_run: bool, setting: RebootSetting
 ) -> None:
     await prepare(storage, policy={"rebootMode": "separate"}, powered_on_by_run=powered_on_by_run)
     azure.posts = [ACCEPTED]
-    await start()
+    await start(services)
     parameters = azure.sent[0][2]
     assert parameters is not None
     assert parameters.reboot_setting is setting
 
 
-async def test_a_machine_of_no_known_system_is_skipped(storage: Storage, azure: Script) -> None:
+async def test_a_machine_of_no_known_system_is_skipped(services: Services, storage: Storage, azure: Script) -> None:
     await prepare(storage, os_type="")
-    result = await start()
+    result = await start(services)
     assert result.outcome is not None
     assert (result.outcome.outcome, result.outcome.reason) == (OutcomeKind.SKIPPED, Reason.UNSUPPORTED)
     assert azure.sent == []
 
 
-async def test_a_machine_that_another_run_has_locked_is_left_alone(prepared: Storage, azure: Script) -> None:
+async def test_a_machine_that_another_run_has_locked_is_left_alone(
+    services: Services, prepared: Storage, azure: Script
+) -> None:
     await prepared.leases.acquire(KEY, "another-run", NOW, NOW + timedelta(hours=2))
-    result = await start()
+    result = await start(services)
     assert result.state is StartState.ENDED
     assert result.outcome is not None
     assert (result.outcome.reason, result.outcome.message) == (
@@ -186,7 +194,9 @@ async def test_a_machine_that_another_run_has_locked_is_left_alone(prepared: Sto
 # --- a result in the answer
 
 
-async def test_a_200_with_the_result_is_kept_and_needs_no_poll(prepared: Storage, azure: Script) -> None:
+async def test_a_200_with_the_result_is_kept_and_needs_no_poll(
+    services: Services, prepared: Storage, azure: Script
+) -> None:
     patch = {"patchId": "p", "name": "curl", "version": "8", "installationState": "Installed"}
     told = {
         "status": "Succeeded",
@@ -196,7 +206,7 @@ async def test_a_200_with_the_result_is_kept_and_needs_no_poll(prepared: Storage
         "patches": [patch],
     }
     azure.posts = [Submission(accepted=True, reading=PollReading(state=PollState.SUCCEEDED, result=told))]
-    result = await start()
+    result = await start(services)
     assert result.state is StartState.ACCEPTED
     assert result.report is not None
     assert (result.report.state, result.report.adopted) == (OperationState.ENDED, False)
@@ -210,10 +220,10 @@ async def test_a_200_with_the_result_is_kept_and_needs_no_poll(prepared: Storage
     assert row.installation.installed == 1
 
 
-async def test_an_assessment_in_the_answer_is_kept(prepared: Storage, azure: Script) -> None:
+async def test_an_assessment_in_the_answer_is_kept(services: Services, prepared: Storage, azure: Script) -> None:
     told = {"status": "Succeeded", "assessmentActivityId": OPERATION, "criticalAndSecurityPatchCount": 3}
     azure.posts = [Submission(accepted=True, reading=PollReading(state=PollState.SUCCEEDED, result=told))]
-    result = await start(OperationKind.ASSESS)
+    result = await start(services, OperationKind.ASSESS)
     assert result.report is not None
     assert result.report.assessment is not None
     assert result.report.assessment.critical_and_security == 3
@@ -235,11 +245,11 @@ async def test_an_assessment_in_the_answer_is_kept(prepared: Storage, azure: Scr
     ],
 )
 async def test_a_refusal_that_is_certain_ends_it_at_once(
-    prepared: Storage, azure: Script, answer: Submission, kind: OutcomeKind, reason: Reason
+    services: Services, prepared: Storage, azure: Script, answer: Submission, kind: OutcomeKind, reason: Reason
 ) -> None:
     azure.posts = [answer]
     # The second execution, after a lost result, sends nothing either.
-    for result in (await start(), await start()):
+    for result in (await start(services), await start(services)):
         assert (result.state, result.may_run) == (StartState.ENDED, False)
         assert result.outcome is not None
         assert (result.outcome.outcome, result.outcome.reason) == (kind, reason)
@@ -248,23 +258,25 @@ async def test_a_refusal_that_is_certain_ends_it_at_once(
     assert (len(azure.sent), azure.read) == (1, [])
 
 
-async def test_a_refused_token_is_retried_without_a_read(prepared: Storage, azure: Script) -> None:
+async def test_a_refused_token_is_retried_without_a_read(services: Services, prepared: Storage, azure: Script) -> None:
     azure.posts = [refused(401, "ExpiredAuthenticationToken", "x"), ACCEPTED]
-    result = await start()
+    result = await start(services)
     assert (result.state, result.wait_seconds, result.counts_as_attempt) == (StartState.WAIT, 60, True)
     assert result.outcome is not None
     assert result.outcome.reason is Reason.FORBIDDEN
     assert (await stored(prepared)).state is IntentState.REFUSED
     azure.later(60)
-    assert (await start()).state is StartState.ACCEPTED
+    assert (await start(services)).state is StartState.ACCEPTED
     found = await stored(prepared)
     assert (found.is_retry, found.created_at, found.answer) == (False, NOW + timedelta(seconds=60), None)
     assert azure.read == []
 
 
-async def test_a_call_that_was_kept_back_is_refused_and_no_attempt(prepared: Storage, azure: Script) -> None:
+async def test_a_call_that_was_kept_back_is_refused_and_no_attempt(
+    services: Services, prepared: Storage, azure: Script
+) -> None:
     azure.posts = [refused(429, "LocallyThrottled", "later", retry_after=20)]
-    result = await start()
+    result = await start(services)
     assert (result.state, result.wait_seconds, result.counts_as_attempt) == (StartState.WAIT, 20.05, False)
     assert (await stored(prepared)).state is IntentState.REFUSED
 
@@ -277,11 +289,11 @@ async def test_a_call_that_was_kept_back_is_refused_and_no_attempt(prepared: Sto
     [(LOST, True), (refused(500, "InternalError", "x"), True), (refused(503, "ServerBusy", "x"), False)],
 )
 async def test_without_an_answer_the_machine_is_read_until_the_grace_period_is_over(
-    prepared: Storage, azure: Script, answer: Submission, counts: bool
+    services: Services, prepared: Storage, azure: Script, answer: Submission, counts: bool
 ) -> None:
     foreign = shown("foreign", NOW - timedelta(minutes=6))
     azure.posts, azure.reads = [answer, ACCEPTED], [NOTHING, NOTHING, foreign]
-    first = await start(previous_activity_id="before")
+    first = await start(services, previous_activity_id="before")
     assert (first.state, first.wait_seconds, first.counts_as_attempt, first.outcome) == (
         StartState.WAIT,
         30,
@@ -291,38 +303,38 @@ async def test_without_an_answer_the_machine_is_read_until_the_grace_period_is_o
     assert (await stored(prepared)).state is IntentState.DECLARED
     assert (await stored(prepared)).answer == answer.failure
     azure.later(60)
-    early = await start(previous_activity_id="before")
+    early = await start(services, previous_activity_id="before")
     assert (early.state, early.wait_seconds, early.counts_as_attempt) == (StartState.WAIT, 60.05, False)
     azure.later(59)
-    last = await start(previous_activity_id="before")
+    last = await start(services, previous_activity_id="before")
     assert (last.state, last.wait_seconds, last.counts_as_attempt) == (StartState.WAIT, 1.05, False)
     assert len(azure.sent) == 1
     azure.later(1)
-    assert (await start(previous_activity_id="before")).state is StartState.ACCEPTED
+    assert (await start(services, previous_activity_id="before")).state is StartState.ACCEPTED
     found = await stored(prepared)
     assert (found.is_retry, found.created_at, found.sent_at) == (True, NOW, NOW + timedelta(seconds=120))
     assert (found.previous_activity_id, found.answer) == ("foreign", None)
     assert len(azure.sent) == 2
 
 
-async def test_without_an_answer_what_is_ours_is_adopted(prepared: Storage, azure: Script) -> None:
+async def test_without_an_answer_what_is_ours_is_adopted(services: Services, prepared: Storage, azure: Script) -> None:
     azure.posts, azure.reads = [LOST], [shown("ours", NOW - timedelta(minutes=2))]
-    await start()
+    await start(services)
     azure.later(30)
-    assert (await start()).state is StartState.ACCEPTED
+    assert (await start(services)).state is StartState.ACCEPTED
     found = await stored(prepared)
     assert (found.state, found.adopted, found.activity_id) == (IntentState.ACCEPTED, True, "ours")
     assert found.accepted_at == NOW + timedelta(seconds=30)
     assert len(azure.sent) == 1
 
 
-async def test_an_assessment_is_found_in_its_own_summary(prepared: Storage, azure: Script) -> None:
+async def test_an_assessment_is_found_in_its_own_summary(services: Services, prepared: Storage, azure: Script) -> None:
     told = {"assessmentActivityId": "ours", "startTime": NOW.isoformat(), "status": "InProgress"}
     other = {"installationActivityId": "other", "startTime": NOW.isoformat(), "status": "InProgress"}
     azure.posts = [LOST]
     azure.reads = [view(availablePatchSummary=told, lastPatchInstallationSummary=other)]
-    await start(OperationKind.ASSESS)
-    assert (await start(OperationKind.ASSESS)).state is StartState.ACCEPTED
+    await start(services, OperationKind.ASSESS)
+    assert (await start(services, OperationKind.ASSESS)).state is StartState.ACCEPTED
     assert (await stored(prepared, OperationKind.ASSESS)).activity_id == "ours"
 
 
@@ -337,12 +349,12 @@ async def test_an_assessment_is_found_in_its_own_summary(prepared: Storage, azur
     ],
 )
 async def test_an_unreadable_machine_is_read_again_later(
-    prepared: Storage, azure: Script, failure: ArmFailure, wait: float, counts: bool
+    services: Services, prepared: Storage, azure: Script, failure: ArmFailure, wait: float, counts: bool
 ) -> None:
     azure.posts, azure.reads = [LOST], [failure]
-    await start()
+    await start(services)
     azure.later(600)
-    result = await start()
+    result = await start(services)
     assert (result.state, result.wait_seconds, result.counts_as_attempt, result.outcome) == (
         StartState.WAIT,
         wait,
@@ -367,10 +379,10 @@ async def test_an_unreadable_machine_is_read_again_later(
     ],
 )
 async def test_an_answer_that_proves_nothing_waits_for_the_grace(
-    prepared: Storage, azure: Script, answer: Submission, wait: float, counts: bool
+    services: Services, prepared: Storage, azure: Script, answer: Submission, wait: float, counts: bool
 ) -> None:
     azure.posts = [answer]
-    result = await start()
+    result = await start(services)
     assert (result.state, result.wait_seconds, result.counts_as_attempt) == (StartState.WAIT, wait, counts)
     assert (result.outcome, result.reserved_at) == (None, None)
     found = await stored(prepared)
@@ -379,12 +391,12 @@ async def test_an_answer_that_proves_nothing_waits_for_the_grace(
 
 @pytest.mark.usefixtures("prepared")
 async def test_the_reason_of_an_answer_that_passes_stays_in_the_log(
-    azure: Script, caplog: pytest.LogCaptureFixture
+    services: Services, azure: Script, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The row of a machine that is patched in the end does not hold it."""
     azure.posts = [refused(409, "Conflict", "see https://h/x?sig=c2VjcmV0")]
     with caplog.at_level(logging.INFO, "patchwave.submit"):
-        await start()
+        await start(services)
     [line] = caplog.messages
     assert (
         line
@@ -403,22 +415,22 @@ async def test_the_reason_of_an_answer_that_passes_stays_in_the_log(
     ],
 )
 async def test_throttling_stops_the_budget_and_nothing_else_does(
-    prepared: Storage, azure: Script, answer: Submission, pause: float | None
+    services: Services, prepared: Storage, azure: Script, answer: Submission, pause: float | None
 ) -> None:
     azure.posts = [answer]
-    await start()
+    await start(services)
     until = await prepared.throttling.until(BUCKET)
     assert until == (None if pause is None else NOW + timedelta(seconds=pause))
 
 
 @pytest.mark.parametrize("answer", [BUSY, refused(429)])
 async def test_what_began_after_the_post_is_ours_whatever_the_answer_was(
-    prepared: Storage, azure: Script, answer: Submission
+    services: Services, prepared: Storage, azure: Script, answer: Submission
 ) -> None:
     azure.posts, azure.reads = [answer], [shown("ours", NOW + timedelta(seconds=9))]
-    await start(previous_activity_id="before")
+    await start(services, previous_activity_id="before")
     azure.later(120)
-    assert (await start(previous_activity_id="before")).state is StartState.ACCEPTED
+    assert (await start(services, previous_activity_id="before")).state is StartState.ACCEPTED
     found = await stored(prepared)
     assert (found.state, found.adopted, found.activity_id) == (IntentState.ACCEPTED, True, "ours")
     assert len(azure.sent) == 1
@@ -428,12 +440,12 @@ async def test_what_began_after_the_post_is_ours_whatever_the_answer_was(
     "foreign", [shown("before", NOW + timedelta(seconds=9)), shown("foreign", NOW - timedelta(minutes=6))]
 )
 async def test_a_busy_post_never_adopts_an_installation_of_others(
-    prepared: Storage, azure: Script, foreign: MachineView
+    services: Services, prepared: Storage, azure: Script, foreign: MachineView
 ) -> None:
     azure.posts, azure.reads = [BUSY, BUSY], [foreign, foreign]
-    await start(previous_activity_id="before")
+    await start(services, previous_activity_id="before")
     azure.later(120)
-    second = await start(previous_activity_id="before")
+    second = await start(services, previous_activity_id="before")
     assert (second.state, second.counts_as_attempt) == (StartState.WAIT, True)
     found = await stored(prepared)
     assert (found.state, found.adopted, found.is_retry) == (IntentState.DECLARED, False, False)
@@ -441,15 +453,17 @@ async def test_a_busy_post_never_adopts_an_installation_of_others(
     assert len(azure.sent) == 2
 
 
-async def test_while_it_may_be_ours_nothing_is_sent_and_nothing_adopted(prepared: Storage, azure: Script) -> None:
+async def test_while_it_may_be_ours_nothing_is_sent_and_nothing_adopted(
+    services: Services, prepared: Storage, azure: Script
+) -> None:
     perhaps = shown("perhaps", NOW - timedelta(seconds=20))
     azure.posts, azure.reads = [BUSY], [perhaps, perhaps]
-    await start()
+    await start(services)
     azure.later(3_600)
-    result = await start()
+    result = await start(services)
     assert (result.state, result.wait_seconds, result.counts_as_attempt) == (StartState.WAIT, 60, True)
     assert result.outcome is None
-    end = await start(is_last=True)
+    end = await start(services, is_last=True)
     assert (end.state, end.may_run) == (StartState.ENDED, True)
     assert end.outcome is not None
     assert (end.outcome.outcome, end.outcome.reason) == (OutcomeKind.UNKNOWN, Reason.OPERATION_LOST)
@@ -460,22 +474,24 @@ async def test_while_it_may_be_ours_nothing_is_sent_and_nothing_adopted(prepared
     assert len(azure.sent) == 1
 
 
-async def test_a_throttled_post_costs_one_read_and_no_attempt(prepared: Storage, azure: Script) -> None:
+async def test_a_throttled_post_costs_one_read_and_no_attempt(
+    services: Services, prepared: Storage, azure: Script
+) -> None:
     azure.posts, azure.reads = [refused(429, retry_after=3), refused(429, retry_after=3), ACCEPTED], [NOTHING, NOTHING]
     for _ in range(2):
-        result = await start()
+        result = await start(services)
         assert (result.state, result.counts_as_attempt) == (StartState.WAIT, False)
         azure.later(120)
-    assert (await start()).state is StartState.ACCEPTED
+    assert (await start(services)).state is StartState.ACCEPTED
     assert (len(azure.sent), len(azure.read)) == (3, 2)
     assert (await stored(prepared)).is_retry is False
 
 
 async def test_a_throttled_start_reads_no_machine_before_its_reserved_time(
-    prepared: Storage, azure: Script, monkeypatch: pytest.MonkeyPatch
+    services: Services, prepared: Storage, azure: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     azure.posts, azure.reads = [refused(429, retry_after=3)], []
-    await start()
+    await start(services)
     slot = NOW + timedelta(minutes=9)
     away = StartResult(state=StartState.WAIT, wait_seconds=540, counts_as_attempt=False, reserved_at=slot)
 
@@ -483,15 +499,17 @@ async def test_a_throttled_start_reads_no_machine_before_its_reserved_time(
         return away
 
     monkeypatch.setattr(submit_operation, "_reserve", reserve)
-    assert await start() == away
+    assert await start(services) == away
     assert (len(azure.sent), len(azure.read)) == (1, 0)
 
 
-async def test_a_final_error_ends_it_once_the_machine_was_read(prepared: Storage, azure: Script) -> None:
+async def test_a_final_error_ends_it_once_the_machine_was_read(
+    services: Services, prepared: Storage, azure: Script
+) -> None:
     azure.posts, azure.reads = [refused(422, "Unprocessable", "Words of Azure.")], [NOTHING]
-    await start()
+    await start(services)
     azure.later(120)
-    for result in (await start(), await start()):
+    for result in (await start(services), await start(services)):
         assert result.state is StartState.ENDED
         assert result.outcome is not None
         assert (result.outcome.outcome, result.outcome.reason) == (OutcomeKind.FAILED, Reason.OPERATION_FAILED)
@@ -513,15 +531,15 @@ async def test_a_final_error_ends_it_once_the_machine_was_read(prepared: Storage
     ],
 )
 async def test_the_last_call_sends_nothing_and_ends_with_the_reason(
-    prepared: Storage, azure: Script, answer: Submission, kind: OutcomeKind, reason: Reason
+    services: Services, prepared: Storage, azure: Script, answer: Submission, kind: OutcomeKind, reason: Reason
 ) -> None:
     azure.posts, azure.reads = [answer], [NOTHING, NOTHING]
-    await start()
+    await start(services)
     azure.later(60)
-    early = await start(is_last=True)
+    early = await start(services, is_last=True)
     assert (early.state, early.counts_as_attempt, early.wait_seconds) == (StartState.WAIT, False, 60.05)
     azure.later(60)
-    result = await start(is_last=True)
+    result = await start(services, is_last=True)
     assert (result.state, result.may_run) == (StartState.ENDED, False)
     assert result.outcome is not None
     assert (result.outcome.outcome, result.outcome.reason) == (kind, reason)
@@ -531,8 +549,8 @@ async def test_the_last_call_sends_nothing_and_ends_with_the_reason(
     assert len(azure.sent) == 1
 
 
-async def test_the_last_call_without_a_post_sends_none(prepared: Storage, azure: Script) -> None:
-    result = await start(is_last=True)
+async def test_the_last_call_without_a_post_sends_none(services: Services, prepared: Storage, azure: Script) -> None:
+    result = await start(services, is_last=True)
     assert result.outcome is not None
     assert (result.outcome.outcome, result.outcome.reason) == (OutcomeKind.FAILED, Reason.UNREACHABLE)
     assert "Azure gave no answer" in result.outcome.message
@@ -545,23 +563,25 @@ async def test_the_last_call_without_a_post_sends_none(prepared: Storage, azure:
 
 @pytest.mark.parametrize("answer", [LOST, BUSY, refused(429)])
 async def test_a_cancelled_run_still_finds_what_was_accepted(
-    prepared: Storage, azure: Script, answer: Submission
+    services: Services, prepared: Storage, azure: Script, answer: Submission
 ) -> None:
     azure.posts, azure.reads = [answer], [NOTHING, shown("ours", NOW + timedelta(seconds=9))]
-    await start()
+    await start(services)
     await prepared.runs.cancel(RUN_ID, command())
     azure.later(60)
-    assert (await start()).state is StartState.WAIT
+    assert (await start(services)).state is StartState.WAIT
     azure.later(60)
-    assert (await start()).state is StartState.ACCEPTED
+    assert (await start(services)).state is StartState.ACCEPTED
 
 
-async def test_a_cancelled_run_sends_nothing_once_nothing_runs(prepared: Storage, azure: Script) -> None:
+async def test_a_cancelled_run_sends_nothing_once_nothing_runs(
+    services: Services, prepared: Storage, azure: Script
+) -> None:
     azure.posts, azure.reads = [refused(429)], [NOTHING]
-    await start()
+    await start(services)
     await prepared.runs.cancel(RUN_ID, command())
     azure.later(120)
-    result = await start()
+    result = await start(services)
     assert result.outcome is not None
     assert result.outcome.outcome is OutcomeKind.CANCELED
     assert len(azure.sent) == 1

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from activities import health, hooks, machine, maintenance_machine, power, window
+from activities import health, hooks, machine, maintenance_machine, power, snapshot, window
 from patchwave.azure.compute import Submission
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.instance_view import MachineView
@@ -27,6 +27,7 @@ from patchwave.domain.workflow.machine import MachineRef, PowerRequest, Prefligh
 from patchwave.domain.workflow.maintenance_run import PowerState
 from patchwave.storage import Storage
 from patchwave.storage.at_most_once import AtMostOnceRepository
+from patchwave.wiring import Services
 from tests.support.azure_bodies import machine as sample
 from tests.support.scripted_azure import KEY, NOW, ONE, RUN_ID
 from tests.support.simulator import SUBSCRIPTION
@@ -77,8 +78,8 @@ class Azure:
 
 
 async def prepare(
+    services: Services,
     storage: Storage,
-    monkeypatch: pytest.MonkeyPatch,
     read: MachineView | ArmFailure,
     answer: ArmFailure = THROTTLED,
     *,
@@ -106,8 +107,7 @@ async def prepare(
     )  # fmt: skip
     await storage.machines.add(RUN_ID, [row])
     azure = Azure(read, answer)
-    for module in (maintenance_machine, health, hooks, machine, power):
-        monkeypatch.setattr(module, "open_resource_manager", lambda: azure)
+    vars(services).update(resource_manager=azure)
     return azure
 
 
@@ -119,14 +119,14 @@ def shown(power_state: str) -> MachineView:
 
 
 @pytest.mark.parametrize(("failure", "counts"), ANSWERS)
-async def test_looks(storage: Storage, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool) -> None:
-    await prepare(storage, monkeypatch, failure)
-    result = await machine.preflight_machine(PREFLIGHT)
+async def test_looks(services: Services, storage: Storage, failure: ArmFailure, counts: bool) -> None:
+    await prepare(services, storage, failure)
+    result = await machine.preflight_machine(services, PREFLIGHT)
     assert (result.preflight.readiness, result.counts_as_attempt, result.requeued) == (Readiness.WAIT, counts, False)
     request = VerifyRequest(run_id=RUN_ID, machine_key=KEY, installed_at=None)
-    verified = await machine.verify_machine(request)
+    verified = await machine.verify_machine(services, request)
     assert (verified.is_ready, verified.counts_as_attempt) == (False, counts)
-    again = await maintenance_machine.check_machine_power(REF)
+    again = await maintenance_machine.check_machine_power(services, REF)
     assert (again.state, again.counts_as_attempt) == (PowerState.WAIT, counts)
     if failure.retry_after:
         assert result.wait_seconds >= 20
@@ -134,19 +134,17 @@ async def test_looks(storage: Storage, monkeypatch: pytest.MonkeyPatch, failure:
         assert again.wait_seconds >= 20
 
 
-async def test_the_first_preflight_serves_the_health_check_before_too(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    azure = await prepare(storage, monkeypatch, shown("running"))
-    await machine.preflight_machine(PREFLIGHT)
+async def test_the_first_preflight_serves_the_health_check_before_too(services: Services, storage: Storage) -> None:
+    azure = await prepare(services, storage, shown("running"))
+    await machine.preflight_machine(services, PREFLIGHT)
     assert azure.kept_for == [Moment.BEFORE]
 
 
-async def test_known_facts_of_a_machine_are_not_written_anew(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_known_facts_of_a_machine_are_not_written_anew(services: Services, storage: Storage) -> None:
     body = sample("running")
     body["properties"]["storageProfile"]["osDisk"]["osType"] = "Windows"
-    await prepare(storage, monkeypatch, MachineView.read(body))
-    await machine.preflight_machine(PREFLIGHT)
+    await prepare(services, storage, MachineView.read(body))
+    await machine.preflight_machine(services, PREFLIGHT)
     row = await storage.machines.get(RUN_ID, KEY)
     assert row is not None
     assert row.os_type == "Linux"
@@ -158,7 +156,10 @@ async def test_known_facts_of_a_machine_are_not_written_anew(storage: Storage, m
     ids=["installed before", "never installed", "installed by this run"],
 )
 async def test_an_assessment_that_is_not_outdated_counts(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch, installed: timedelta | None, is_done_here: bool
+    services: Services,
+    storage: Storage,
+    installed: timedelta | None,
+    is_done_here: bool,
 ) -> None:
     status = {}
     if installed is not None:
@@ -167,19 +168,19 @@ async def test_an_assessment_that_is_not_outdated_counts(
     read = MachineView.read(sample("running", patchStatus=status))
     found = AssessmentSummary(status="Succeeded", at=NOW - timedelta(minutes=5))
     done = InstallationSummary(status="Succeeded") if is_done_here else None
-    await prepare(storage, monkeypatch, read, assessment=found, installation=done)
-    result = await machine.preflight_machine(PREFLIGHT)
+    await prepare(services, storage, read, assessment=found, installation=done)
+    result = await machine.preflight_machine(services, PREFLIGHT)
     assert (result.assessment, result.assess_attempt) == (found, 1)
 
 
 @pytest.mark.parametrize(("known", "attempt"), [(None, 1), (1, 2), (3, 4)])
 async def test_an_assessment_that_is_outdated_is_made_again(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch, known: int | None, attempt: int
+    services: Services, storage: Storage, known: int | None, attempt: int
 ) -> None:
     newer = {"installationActivityId": "other", "startTime": NOW.isoformat(), "status": "Succeeded"}
     read = MachineView.read(sample("running", patchStatus={"lastPatchInstallationSummary": newer}))
     found = AssessmentSummary(status="Succeeded", at=NOW - timedelta(minutes=5))
-    await prepare(storage, monkeypatch, read, assessment=found)
+    await prepare(services, storage, read, assessment=found)
     if known is not None:
         await storage.intents.declare(
             Intent(
@@ -187,15 +188,13 @@ async def test_an_assessment_that_is_outdated_is_made_again(
                 created_at=NOW, sent_at=NOW, deadline_at=NOW + timedelta(hours=1), state=IntentState.REFUSED,
             )
         )  # fmt: skip
-    result = await machine.preflight_machine(PREFLIGHT)
+    result = await machine.preflight_machine(services, PREFLIGHT)
     assert (result.assessment, result.assess_attempt) == (None, attempt)
 
 
-async def test_a_throttled_preflight_after_the_window_is_the_end(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await prepare(storage, monkeypatch, THROTTLED, window=timedelta(hours=-1))
-    result = await machine.preflight_machine(PREFLIGHT)
+async def test_a_throttled_preflight_after_the_window_is_the_end(services: Services, storage: Storage) -> None:
+    await prepare(services, storage, THROTTLED, window=timedelta(hours=-1))
+    result = await machine.preflight_machine(services, PREFLIGHT)
     assert (result.preflight.readiness, result.requeued) == (Readiness.SKIP, False)
     outcome = result.preflight.outcome
     assert outcome is not None
@@ -203,17 +202,15 @@ async def test_a_throttled_preflight_after_the_window_is_the_end(
     assert "too many GETs" in outcome.message
 
 
-async def test_a_machine_of_a_continued_run_is_left_for_the_next_window(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await prepare(storage, monkeypatch, THROTTLED, window=timedelta(hours=-1), policy=GOES_ON, powered_on_by_run=True)
-    result = await machine.preflight_machine(PREFLIGHT)
+async def test_a_machine_of_a_continued_run_is_left_for_the_next_window(services: Services, storage: Storage) -> None:
+    await prepare(services, storage, THROTTLED, window=timedelta(hours=-1), policy=GOES_ON, powered_on_by_run=True)
+    result = await machine.preflight_machine(services, PREFLIGHT)
     assert (result.requeued, result.powered_on_by_run) == (True, True)
 
 
-async def test_an_assessment_run_waits_behind_its_window(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    await prepare(storage, monkeypatch, THROTTLED, window=timedelta(hours=-1), mode=Mode.ASSESS)
-    result = await machine.preflight_machine(PREFLIGHT)
+async def test_an_assessment_run_waits_behind_its_window(services: Services, storage: Storage) -> None:
+    await prepare(services, storage, THROTTLED, window=timedelta(hours=-1), mode=Mode.ASSESS)
+    result = await machine.preflight_machine(services, PREFLIGHT)
     assert (result.preflight.readiness, result.counts_as_attempt) == (Readiness.WAIT, False)
 
 
@@ -221,32 +218,30 @@ async def test_an_assessment_run_waits_behind_its_window(storage: Storage, monke
 
 
 @pytest.mark.parametrize(("failure", "counts"), ANSWERS)
-async def test_reads_of_power(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool
-) -> None:
-    await prepare(storage, monkeypatch, failure, powered_on_by_run=True, power_state="deallocated")
-    started = await power.start_machine(CHANGE)
-    stopped = await power.stop_machine(CHANGE)
+async def test_reads_of_power(services: Services, storage: Storage, failure: ArmFailure, counts: bool) -> None:
+    await prepare(services, storage, failure, powered_on_by_run=True, power_state="deallocated")
+    started = await power.start_machine(services, CHANGE)
+    stopped = await power.stop_machine(services, CHANGE)
     for result in (started, stopped):
         assert (result.accepted, result.counts_as_attempt, result.wait_seconds > 0) == (False, counts, True)
         assert result.failure == failure
 
 
-async def test_calls_of_power(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    azure = await prepare(storage, monkeypatch, shown("deallocated"))
-    started = await power.start_machine(CHANGE)
+async def test_calls_of_power(services: Services, storage: Storage) -> None:
+    azure = await prepare(services, storage, shown("deallocated"))
+    started = await power.start_machine(services, CHANGE)
     assert (started.counts_as_attempt, started.failure, started.wait_seconds >= 20) == (False, THROTTLED, True)
     azure.read = shown("running")
-    stopped = await power.stop_machine(CHANGE)
+    stopped = await power.stop_machine(services, CHANGE)
     assert (stopped.counts_as_attempt, stopped.failure, stopped.wait_seconds >= 20) == (False, THROTTLED, True)
     assert azure.sent == ["start", "stop"]
 
 
 @pytest.mark.parametrize(("minutes", "least", "most"), [(1, 20, 33), (10, 60, 60)])
 async def test_a_change_of_power_that_takes_long_is_polled_less_often(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch, minutes: int, least: float, most: float
+    services: Services, storage: Storage, monkeypatch: pytest.MonkeyPatch, minutes: int, least: float, most: float
 ) -> None:
-    await prepare(storage, monkeypatch, shown("running"), BROKEN, powered_on_by_run=True)
+    await prepare(services, storage, shown("running"), BROKEN, powered_on_by_run=True)
     monkeypatch.setattr(power, "now", lambda: NOW)
     guard = AtMostOnceRecord(
         run_id=RUN_ID, machine_key=KEY, call=GuardedCall.STOP, token="t", change_id=format_instant(CHANGE.since),
@@ -254,17 +249,17 @@ async def test_a_change_of_power_that_takes_long_is_polled_less_often(
         state=IntentState.ACCEPTED, async_url="https://a.example/op",
     )  # fmt: skip
     await storage.at_most_once.declare(guard)
-    waiting = await power.stop_machine(CHANGE)
+    waiting = await power.stop_machine(services, CHANGE)
     assert (waiting.is_open, waiting.counts_as_attempt) == (True, False)
     assert least <= waiting.wait_seconds <= most
 
 
 @pytest.mark.parametrize(("policy", "left"), [({}, False), (GOES_ON, True)])
 async def test_behind_the_window_a_throttled_start_is_given_up(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch, policy: dict[str, Any], left: bool
+    services: Services, storage: Storage, policy: dict[str, Any], left: bool
 ) -> None:
-    await prepare(storage, monkeypatch, THROTTLED, window=timedelta(hours=-1), policy=policy)
-    started = await power.start_machine(CHANGE)
+    await prepare(services, storage, THROTTLED, window=timedelta(hours=-1), policy=policy)
+    started = await power.start_machine(services, CHANGE)
     assert (started.accepted, started.wait_seconds, started.requeued) == (False, 0, left)
     off = machine.evaluate(shown("deallocated"), start_stopped=False).outcome
     assert off is not None
@@ -273,12 +268,14 @@ async def test_behind_the_window_a_throttled_start_is_given_up(
     assert "too many GETs" in outcome.message
 
 
-async def test_a_throttled_restart_keeps_all_its_time(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    azure = await prepare(storage, monkeypatch, shown("running"))
+async def test_a_throttled_restart_keeps_all_its_time(
+    services: Services, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    azure = await prepare(services, storage, shown("running"))
     at = NOW
     monkeypatch.setattr(power, "now", lambda: at)
     for _ in range(4):
-        asked = await power.restart_machine(REF)
+        asked = await power.restart_machine(services, REF)
         assert (asked.counts_as_attempt, asked.failure, asked.wait_seconds >= 20) == (False, THROTTLED, True)
         # What a 429 says is believed once the machine has shown nothing for a while.
         at += timedelta(minutes=20)
@@ -286,46 +283,46 @@ async def test_a_throttled_restart_keeps_all_its_time(storage: Storage, monkeypa
 
 
 async def test_a_restart_that_another_execution_sends_is_polled_later(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
+    services: Services, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    azure = await prepare(storage, monkeypatch, shown("running"))
+    azure = await prepare(services, storage, shown("running"))
 
     async def declare(_: Storage, guard: AtMostOnceRecord) -> AtMostOnceRecord:
         return guard.model_copy(update={"token": "another"})
 
     monkeypatch.setattr(AtMostOnceRepository, "declare", declare)
-    asked = await power.restart_machine(REF)
+    asked = await power.restart_machine(services, REF)
     assert (asked.accepted, asked.is_open, asked.wait_seconds > 0) == (False, True, True)
     assert azure.sent == []
 
 
 @pytest.mark.parametrize(("stage", "fails"), [(Stage.RESTARTING, True), (Stage.INSTALLED, False)])
 async def test_a_restart_in_another_window_has_all_its_time_again(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch, stage: Stage, fails: bool
+    services: Services, storage: Storage, monkeypatch: pytest.MonkeyPatch, stage: Stage, fails: bool
 ) -> None:
-    azure = await prepare(storage, monkeypatch, shown("running"), BROKEN)
+    azure = await prepare(services, storage, shown("running"), BROKEN)
     at = NOW
     monkeypatch.setattr(power, "now", lambda: at)
-    assert (await power.restart_machine(REF)).wait_seconds
+    assert (await power.restart_machine(services, REF)).wait_seconds
     at += timedelta(minutes=40)
     await storage.machines.update(RUN_ID, KEY, stage)
-    again = await power.restart_machine(REF)
+    again = await power.restart_machine(services, REF)
     assert (again.wait_seconds == 0) is fails
     assert azure.sent == ["restart"] * 2
 
 
 @pytest.mark.parametrize(("failure", "is_over"), [(THROTTLED, False), (DOWN, False), (BROKEN, True)])
 async def test_a_restart_whose_polls_are_throttled_is_not_taken_for_done(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, is_over: bool
+    services: Services, storage: Storage, failure: ArmFailure, is_over: bool
 ) -> None:
-    await prepare(storage, monkeypatch, shown("running"), failure)
+    await prepare(services, storage, shown("running"), failure)
     guard = AtMostOnceRecord(
         run_id=RUN_ID, machine_key=KEY, call=GuardedCall.RESTART, token="t", created_at=NOW - timedelta(minutes=10),
         deadline_at=NOW + timedelta(minutes=20), state=IntentState.ACCEPTED, async_url="https://a.example/op",
     )  # fmt: skip
     await storage.at_most_once.declare(guard)
     await storage.at_most_once.save(guard)
-    polled = await power.restart_machine(REF)
+    polled = await power.restart_machine(services, REF)
     assert polled.accepted is is_over
     if not is_over:
         assert (polled.counts_as_attempt, polled.wait_seconds >= 20) == (False, True)
@@ -333,9 +330,9 @@ async def test_a_restart_whose_polls_are_throttled_is_not_taken_for_done(
 
 @pytest.mark.parametrize(("seconds", "is_over"), [(-1, False), (0, True)])
 async def test_a_restart_is_given_up_at_its_deadline(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch, seconds: int, is_over: bool
+    services: Services, storage: Storage, monkeypatch: pytest.MonkeyPatch, seconds: int, is_over: bool
 ) -> None:
-    azure = await prepare(storage, monkeypatch, shown("running"))
+    azure = await prepare(services, storage, shown("running"))
 
     async def runs(*_: object) -> PollReading:
         return PollReading(state=PollState.RUNNING)
@@ -348,14 +345,16 @@ async def test_a_restart_is_given_up_at_its_deadline(
     )  # fmt: skip
     await storage.at_most_once.declare(guard)
     monkeypatch.setattr(power, "now", lambda: deadline + timedelta(seconds=seconds))
-    polled = await power.restart_machine(REF)
+    polled = await power.restart_machine(services, REF)
     assert (polled.accepted, polled.wait_seconds == 0) == (False, is_over)
     assert (polled.failure is not None) is is_over
 
 
-async def test_a_restart_that_shows_is_followed_from_then_on(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_restart_that_shows_is_followed_from_then_on(
+    services: Services, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read = MachineView.read(sample("running", vmAgent={"statuses": []}))
-    azure = await prepare(storage, monkeypatch, read)
+    azure = await prepare(services, storage, read)
     guard = AtMostOnceRecord(
         run_id=RUN_ID, machine_key=KEY, call=GuardedCall.RESTART, token="t", created_at=NOW - timedelta(minutes=1),
         deadline_at=NOW + timedelta(minutes=20),
@@ -363,7 +362,7 @@ async def test_a_restart_that_shows_is_followed_from_then_on(storage: Storage, m
     await storage.at_most_once.declare(guard)
     await storage.machines.update(RUN_ID, KEY, Stage.RESTARTING)
     monkeypatch.setattr(power, "now", lambda: NOW)
-    shows = await power.restart_machine(REF)
+    shows = await power.restart_machine(services, REF)
     assert (shows.accepted, shows.is_open, shows.wait_seconds > 0) == (False, False, True)
     kept = await storage.at_most_once.get(RUN_ID, KEY, GuardedCall.RESTART)
     assert kept is not None
@@ -373,9 +372,9 @@ async def test_a_restart_that_shows_is_followed_from_then_on(storage: Storage, m
 
 @pytest.mark.parametrize(("failure", "counts"), ANSWERS)
 async def test_a_restart_that_cannot_be_checked_stays_open(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool
+    services: Services, storage: Storage, monkeypatch: pytest.MonkeyPatch, failure: ArmFailure, counts: bool
 ) -> None:
-    azure = await prepare(storage, monkeypatch, failure)
+    azure = await prepare(services, storage, failure)
     guard = AtMostOnceRecord(
         run_id=RUN_ID, machine_key=KEY, call=GuardedCall.RESTART, token="t", created_at=NOW - timedelta(minutes=1),
         deadline_at=NOW + timedelta(minutes=20),
@@ -383,7 +382,7 @@ async def test_a_restart_that_cannot_be_checked_stays_open(
     await storage.at_most_once.declare(guard)
     await storage.machines.update(RUN_ID, KEY, Stage.RESTARTING)
     monkeypatch.setattr(power, "now", lambda: NOW)
-    looked = await power.restart_machine(REF)
+    looked = await power.restart_machine(services, REF)
     assert (looked.accepted, looked.is_open, looked.counts_as_attempt) == (False, True, counts)
     assert looked.failure == failure
     assert azure.sent == []
@@ -393,14 +392,14 @@ async def test_a_restart_that_cannot_be_checked_stays_open(
 
 
 async def test_health_is_checked_for_as_long_as_it_is_throttled(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
+    services: Services, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     off = {"health": {"resourceHealth": False}}
-    await prepare(storage, monkeypatch, THROTTLED, window=timedelta(hours=1), policy=off)
+    await prepare(services, storage, THROTTLED, window=timedelta(hours=1), policy=off)
 
     async def check(moment: Moment) -> HealthResult:
         request = HealthRequest(run_id=RUN_ID, machine_key=KEY, moment=moment, looked_for=36_000)
-        return await health.check_health(request)
+        return await health.check_health(services, request)
 
     before = await check(Moment.BEFORE)
     assert (before.state, before.counts_as_attempt, before.wait_seconds) == (HealthState.WAIT, False, 20)
@@ -420,15 +419,15 @@ class Snapshots:
 
 
 async def test_a_throttled_snapshot_is_waited_for_until_no_time_is_left(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
+    services: Services, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = {"hooks": {"snapshot": {"keep": "PT24H"}}}
-    await prepare(storage, monkeypatch, THROTTLED, window=timedelta(hours=4), policy=policy)
-    monkeypatch.setattr(hooks, "open_snapshots", Snapshots)
-    waits = await hooks.take_snapshot(REF)
+    await prepare(services, storage, THROTTLED, window=timedelta(hours=4), policy=policy)
+    vars(services).update(snapshots=Snapshots())
+    waits = await snapshot.take_snapshot(services, REF)
     assert (waits.state, waits.counts_as_attempt, waits.wait_seconds >= 20) == (HookState.WAIT, False, True)
     monkeypatch.setattr(hooks, "now", lambda: NOW + timedelta(hours=4))
-    ended = await hooks.take_snapshot(REF)
+    ended = await snapshot.take_snapshot(services, REF)
     assert ended.state is HookState.FAILED
     assert ended.outcome is not None
     assert ended.outcome.reason is Reason.WINDOW_CLOSED

@@ -18,6 +18,7 @@ from patchwave.domain.machine.health import Moment
 from patchwave.domain.runs.outcome_rules import evaluate_installation
 from patchwave.domain.workflow.machine import Verified, VerifyRequest
 from patchwave.storage import Storage
+from patchwave.wiring import Services
 from tests.support.azure_bodies import ended, installation
 from tests.support.azure_bodies import machine as sample
 from tests.support.factories import machine
@@ -27,7 +28,7 @@ INSTALLED_AT = datetime(2026, 11, 21, 2, tzinfo=UTC)
 LATER, EARLIER = "2026-11-21T03:00:00Z", "2026-11-21T01:00:00Z"
 
 
-async def seen(storage: Storage, monkeypatch: pytest.MonkeyPatch, summary: Json | None) -> Verified:
+async def seen(services: Services, storage: Storage, summary: Json | None) -> Verified:
     """What the activity tells of a machine whose newest assessment is this one."""
     view = MachineView.read(sample(patchStatus={"availablePatchSummary": summary}))
 
@@ -35,10 +36,10 @@ async def seen(storage: Storage, monkeypatch: pytest.MonkeyPatch, summary: Json 
         async def read_machine(self, machine_id: MachineId, *, keep_for: Moment | None = None) -> MachineView:
             return view
 
-    monkeypatch.setattr(activity, "open_resource_manager", Azure)
+    vars(services).update(resource_manager=Azure())
     await storage.machines.add(RUN, [machine(1)])
     request = VerifyRequest(run_id=RUN, machine_key=machine(1).key, installed_at=INSTALLED_AT)
-    return await activity.verify_machine(request)
+    return await activity.verify_machine(services, request)
 
 
 @pytest.mark.parametrize(
@@ -55,16 +56,14 @@ async def seen(storage: Storage, monkeypatch: pytest.MonkeyPatch, summary: Json 
     ],
 )
 async def test_only_a_newer_word_counts_and_a_missing_one_is_none(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch, summary: Json | None, expected: bool | None
+    services: Services, storage: Storage, summary: Json | None, expected: bool | None
 ) -> None:
-    found = await seen(storage, monkeypatch, summary)
+    found = await seen(services, storage, summary)
     assert (found.is_ready, found.reboot_pending) == (True, expected)
 
 
-async def test_a_missing_word_never_overrides_that_a_reboot_is_required(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = await seen(storage, monkeypatch, {"lastModifiedTime": LATER, "status": "Succeeded"})
+async def test_a_missing_word_never_overrides_that_a_reboot_is_required(services: Services, storage: Storage) -> None:
+    found = await seen(services, storage, {"lastModifiedTime": LATER, "status": "Succeeded"})
     wire: dict[str, Any] = read_operation(200, ended(installation(rebootStatus="Required"))).result
     outcome = evaluate_installation(
         InstallResult.model_validate(wire), reboot_pending=found.reboot_pending, needs_subscription=0

@@ -28,7 +28,7 @@ from patchwave.domain.notifications.events import (
 )
 from patchwave.domain.notifications.messages import Announcement
 from patchwave.outbound.egress_guard import EgressGuard
-from patchwave.outbound.notifications import ChannelSender, Delivery, Outgoing, compose, deliver, sender
+from patchwave.outbound.notifications import ChannelSender, Delivery, Outgoing, compose, sender
 from patchwave.settings import Channel, ChannelKind
 from tests.support.webhook_receiver import Received, Receiver, Reply, receiving
 
@@ -89,13 +89,8 @@ def channel(kind: ChannelKind, url: str) -> Channel:
 
 async def tell(receiver: Receiver, kind: ChannelKind, facts: Facts) -> Received:
     """Tell the server, and what it got."""
-    delivery = await deliver(
-        channel(kind, receiver.url),
-        announcement(facts),
-        delivery_id=DELIVERY,
-        now=NOW,
-        sender=ChannelSender(loopback_allowed=True, tls=receiver.tls),
-    )
+    composed = compose(channel(kind, receiver.url), announcement(facts), delivery_id=DELIVERY, now=NOW)
+    delivery = await ChannelSender(loopback_allowed=True, tls=receiver.tls).post(composed)
     assert delivery == Delivery(sent=True)
     return receiver.received[-1]
 

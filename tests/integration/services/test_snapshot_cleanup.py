@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from patchwave.azure.snapshots import Snapshots, open_snapshots
+from patchwave.azure.snapshots import Snapshots
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.machine.snapshot import SnapshotId, snapshot_of, snapshot_tags
 from patchwave.services.snapshot_cleanup import delete_expired_snapshots
 from patchwave.storage import Storage
+from patchwave.wiring import current_services
 from tests.support.http_calls import user_function
 from tests.support.simulated_azure import azure
 from tests.support.simulator import GROUP, SUBSCRIPTION, Simulator, simulator
@@ -59,7 +60,7 @@ def exists(azure: Simulator, snapshot: SnapshotId) -> bool:
 
 async def clean(storage: Storage, **limits: Any) -> list[str]:
     """The names of what was deleted."""
-    return [each.name for each in await delete_expired_snapshots(storage, open_snapshots(), NOW, **limits)]
+    return [each.name for each in await delete_expired_snapshots(storage, current_services().snapshots, NOW, **limits)]
 
 
 async def test_expired_snapshots_are_deleted_and_audited(azure: Simulator, storage: Storage) -> None:
@@ -129,7 +130,7 @@ async def test_one_that_got_more_time_meanwhile_stays(
 ) -> None:
     """The list lags behind: what the snapshot itself says counts."""
     snapshot = take(azure, NOW - HOUR)
-    disks = open_snapshots()
+    disks = current_services().snapshots
     listed = await disks.list_expiring()
     one = azure.http.get(snapshot.text, params=API).json()["properties"]["creationData"]["sourceResourceId"]
     machine = one.rsplit("/", 1)[1].removesuffix("_OsDisk")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from activities.machine import record_outcome
 from activities.poll_operation import poll_operation
-from activities.submit_operation import install_patches
+from activities.submit_operation import submit
 from orchestrators.operation import unfinished
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.ids import MachineId
@@ -23,6 +23,7 @@ from patchwave.domain.workflow.operation import (
     StartState,
 )
 from patchwave.storage import Storage
+from patchwave.wiring import Services
 from tests.support.simulator import SUBSCRIPTION, Simulator
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
@@ -57,29 +58,29 @@ async def prepare(storage: Storage, one: str, *, location: str = "westeurope") -
     return found.key
 
 
-async def install(key: str) -> StartResult:
-    """One execution of ``install_patches``."""
+async def install(services: Services, key: str) -> StartResult:
+    """One execution of ``submit``."""
     request = StartOperation(run_id=RUN_ID, machine_key=key, kind=OperationKind.INSTALL)
-    return await install_patches(request)
+    return await submit(services, request)
 
 
-async def accepted_installation(storage: Storage, one: str) -> str:
+async def accepted_installation(services: Services, storage: Storage, one: str) -> str:
     """An installation that Azure has accepted; the machine's key."""
     key = await prepare(storage, one)
-    assert (await install(key)).state is StartState.ACCEPTED
+    assert (await install(services, key)).state is StartState.ACCEPTED
     return key
 
 
-async def poll(key: str) -> OperationReport:
+async def poll(services: Services, key: str) -> OperationReport:
     """One execution of ``poll_operation``."""
     request = OperationRef(run_id=RUN_ID, machine_key=key, kind=OperationKind.INSTALL)
-    return await poll_operation(request)
+    return await poll_operation(services, request)
 
 
-async def poll_to_the_end(key: str, *, most: int = 5_000) -> tuple[OperationReport, int]:
+async def poll_to_the_end(services: Services, key: str, *, most: int = 5_000) -> tuple[OperationReport, int]:
     """Poll without the waits between, until there is an end; what it is, and after how many polls."""
     for polls in range(1, most + 1):
-        report = await poll(key)
+        report = await poll(services, key)
         if report.state is not OperationState.RUNNING:
             return report, polls
     raise AssertionError(f"no end after {most} polls")
@@ -90,10 +91,10 @@ def outcome_of(report: OperationReport) -> Outcome:
     return unfinished(OperationKind.INSTALL, report).outcome
 
 
-async def record(key: str, outcome: Outcome, *, keep_lease: bool = False) -> None:
+async def record(services: Services, key: str, outcome: Outcome, *, keep_lease: bool = False) -> None:
     """One execution of ``record_outcome``."""
     request = RecordOutcome(run_id=RUN_ID, machine_key=key, phase="patch", outcome=outcome, keep_lease=keep_lease)
-    await record_outcome(request)
+    await record_outcome(services, request)
 
 
 def sent(azure: Simulator, one: str) -> int:

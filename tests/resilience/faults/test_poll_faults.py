@@ -13,6 +13,7 @@ from patchwave.domain.runs.intent import IntentState
 from patchwave.domain.scheduling.window import REBOOT_RESERVE
 from patchwave.domain.workflow.operation import OperationState
 from patchwave.storage import Storage
+from patchwave.wiring import Services
 from tests.resilience.faults.activities import RUN_ID, accepted_installation, fault, outcome_of, poll_to_the_end
 from tests.resilience.faults.invariants import ends_patched_once, hold_invariants, locks_of, storage_of
 from tests.support.product import Product, wait_until
@@ -44,14 +45,14 @@ def test_f09_a_failed_installation_stays_failed_without_its_record(product: Prod
 
 
 async def test_f09_without_any_word_of_it_the_end_is_unknown_and_never_success(
-    storage: Storage, azure: Simulator
+    services: Services, storage: Storage, azure: Simulator
 ) -> None:
     one = azure.take()
     fault(azure, one, "install", times=1, loseOperation=True)
-    key = await accepted_installation(storage, one)
+    key = await accepted_installation(services, storage, one)
     view = {"id": one, "name": "vm", "location": "westeurope", "properties": {"instanceView": {"statuses": []}}}
     fault(azure, one, "read", status=200, body=view)
-    report, polls = await poll_to_the_end(key)
+    report, polls = await poll_to_the_end(services, key)
     assert report.state is OperationState.LOST
     assert polls >= MAX_UNCLEAR_POLLS, "those that were throttled do not count"
     outcome = outcome_of(report)
@@ -84,13 +85,13 @@ def test_f10_polls_that_say_nothing_useful_are_repeated(product: Product, answer
 
 
 async def test_f10_polls_that_never_say_anything_end_as_unknown_with_the_text_cut_and_without_marks(
-    storage: Storage, azure: Simulator
+    services: Services, storage: Storage, azure: Simulator
 ) -> None:
     one = azure.take()
-    key = await accepted_installation(storage, one)
+    key = await accepted_installation(services, storage, one)
     page = "<script>alert(1)</script>" + "<p>no answer</p>" * 100_000
     fault(azure, one, "poll", status=200, body=page, contentType="text/html")
-    report, polls = await poll_to_the_end(key)
+    report, polls = await poll_to_the_end(services, key)
     assert report.state is OperationState.LOST
     assert polls >= MAX_UNCLEAR_POLLS, "those that were throttled do not count"
     outcome = outcome_of(report)
@@ -105,9 +106,9 @@ async def test_f10_polls_that_never_say_anything_end_as_unknown_with_the_text_cu
 
 
 async def test_f11_the_deadline_is_the_time_given_and_the_reserve_for_a_reboot(
-    storage: Storage, azure: Simulator
+    services: Services, storage: Storage, azure: Simulator
 ) -> None:
-    key = await accepted_installation(storage, azure.take(neverEnds="install"))
+    key = await accepted_installation(services, storage, azure.take(neverEnds="install"))
     intent = await storage.intents.get(RUN_ID, key, OperationKind.INSTALL)
     assert intent
     assert timedelta(minutes=15 + 40) == REBOOT_RESERVE

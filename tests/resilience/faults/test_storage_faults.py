@@ -11,6 +11,7 @@ from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.core.patches import PatchRecord
 from patchwave.domain.workflow.operation import OperationState, StartState
 from patchwave.storage import Storage
+from patchwave.wiring import Services
 from tests.resilience.faults.activities import (
     RUN_ID,
     accepted_installation,
@@ -131,19 +132,21 @@ async def test_f22_a_text_over_the_limit_of_a_property_is_cut_with_its_length(
 # --- F23: late and repeated results
 
 
-async def test_f23_a_late_word_of_an_abandoned_attempt_changes_nothing(storage: Storage, azure: Simulator) -> None:
+async def test_f23_a_late_word_of_an_abandoned_attempt_changes_nothing(
+    services: Services, storage: Storage, azure: Simulator
+) -> None:
     """The activity was given up on, and executed again elsewhere; then the first execution goes on after all."""
     one = azure.take(installMinutes=0, rebootRequired=False)
-    key = await accepted_installation(storage, one)
-    report, _ = await poll_to_the_end(key)
+    key = await accepted_installation(services, storage, one)
+    report, _ = await poll_to_the_end(services, key)
     assert report.state is OperationState.ENDED
-    await record(key, DONE)
+    await record(services, key, DONE)
     before = await storage.machines.get(RUN_ID, key)
     patches = await storage.results.list_patches(RUN_ID, key)
     # Everything that may still arrive: the installation, a poll with its result, another outcome.
-    assert (await install(key)).state is StartState.ACCEPTED
-    assert (await poll(key)).state is OperationState.ENDED
-    await record(key, ELSE, keep_lease=True)
+    assert (await install(services, key)).state is StartState.ACCEPTED
+    assert (await poll(services, key)).state is OperationState.ENDED
+    await record(services, key, ELSE, keep_lease=True)
     after = await storage.machines.get(RUN_ID, key)
     assert before
     assert after
@@ -154,10 +157,12 @@ async def test_f23_a_late_word_of_an_abandoned_attempt_changes_nothing(storage: 
     assert len((await storage.history.list_page(key, 10, None)).items) == 1
 
 
-async def test_f23_a_result_that_is_recorded_twice_counts_once(storage: Storage, azure: Simulator) -> None:
+async def test_f23_a_result_that_is_recorded_twice_counts_once(
+    services: Services, storage: Storage, azure: Simulator
+) -> None:
     key = await prepare(storage, azure.take())
     for outcome in (DONE, DONE, ELSE):
-        await record(key, outcome)
+        await record(services, key, outcome)
     found = await storage.machines.get(RUN_ID, key)
     assert found
     assert found.outcome is OutcomeKind.PATCHED

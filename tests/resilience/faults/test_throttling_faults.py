@@ -13,6 +13,7 @@ import pytest
 from orchestrators.operation import MAX_REFUSALS
 from patchwave.domain.workflow.operation import StartState
 from patchwave.storage import Storage, bucket_key
+from patchwave.wiring import Services
 from tests.resilience.faults.activities import fault, install, prepare, sent
 from tests.resilience.faults.invariants import ends_patched_once, hold_invariants
 from tests.resilience.faults.throttling import PATCH_LIMIT, REFUSAL
@@ -32,13 +33,13 @@ def test_f06_throttled_posts_wait_for_retry_after(product: Product) -> None:
 
 
 async def test_f06_no_request_of_the_bucket_is_sent_early_and_other_regions_do_not_wait(
-    storage: Storage, azure: Simulator
+    services: Services, storage: Storage, azure: Simulator
 ) -> None:
     throttled, neighbour, abroad = azure.take(), azure.take(), azure.take()
     fault(azure, throttled, "install", times=1, status=429, headers={"Retry-After": "30"}, body=REFUSAL)
     keys = [await prepare(storage, one) for one in (throttled, neighbour)]
     began = datetime.now(UTC)
-    results = [await install(key) for key in (*keys, *keys)]
+    results = [await install(services, key) for key in (*keys, *keys)]
     assert [result.state for result in results] == [StartState.WAIT] * 4
     assert not any(result.counts_as_attempt for result in results), "attempts are not used up by being throttled"
     assert results[0].wait_seconds >= 30
@@ -47,7 +48,7 @@ async def test_f06_no_request_of_the_bucket_is_sent_early_and_other_regions_do_n
     assert until
     assert until >= began + timedelta(seconds=30)
     elsewhere = await prepare(storage, abroad, location="northeurope")
-    assert (await install(elsewhere)).state is StartState.ACCEPTED
+    assert (await install(services, elsewhere)).state is StartState.ACCEPTED
 
 
 @pytest.mark.chaos
@@ -112,10 +113,12 @@ def test_f08_a_date_is_waited_for(product: Product) -> None:
 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("retry_after", ["1000000000", "1e300", "Fri, 31 Dec 9999 23:59:59 GMT", "NaN"])
-async def test_f08_waits_are_bounded(storage: Storage, azure: Simulator, status: int, retry_after: str) -> None:
+async def test_f08_waits_are_bounded(
+    services: Services, storage: Storage, azure: Simulator, status: int, retry_after: str
+) -> None:
     one = azure.take()
     fault(azure, one, "install", times=1, status=status, headers={"Retry-After": retry_after}, body=REFUSAL)
-    result = await install(await prepare(storage, one))
+    result = await install(services, await prepare(storage, one))
     assert result.state is StartState.WAIT
     assert 0 <= result.wait_seconds <= 1.1 * 3_600 + 1
     until = await storage.throttling.until(bucket_key(SUBSCRIPTION, "westeurope"))
