@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.integration.conftest import engine, storage
+from tests.integration.conftest import engine, services, storage
 from tests.support.product import Product
 from tests.support.simulated_azure import azure
 from tests.support.simulator import Simulator, token
 
-__all__ = ["azure", "engine", "storage"]
+__all__ = ["azure", "engine", "services", "storage"]
 
 
 class _SimulatorOfTheStack(Simulator):
