@@ -1,8 +1,7 @@
 """Holds tracked files against ``scripts/words.toml``: words that are not used here, and the field's term for each.
 
 Identifiers are read as the words that they consist of: ``MayGo`` and ``may_go`` are ``may go``. The exit code is
-1 when a word is used more often than its entry allows. ``--lower`` writes how often each word is still there into the
-list, where that is less.
+1 when a word is used.
 """
 
 from __future__ import annotations
@@ -30,8 +29,6 @@ class Word:
     say: str
     proper: tuple[re.Pattern[str], ...] = ()
     """Texts on the line of a use that make it proper; each entry of the list gives a reason."""
-    left: int = 0
-    """Uses that are still to be removed."""
     starts: tuple[str, ...] = ("",)
     """What a use begins with, in lower case: one text for each alternative of the pattern."""
 
@@ -56,7 +53,6 @@ def read_list(document: dict[str, Any]) -> tuple[list[Word], list[str]]:
             re.compile(rf"\b(?:{entry['word']})\b", re.IGNORECASE),
             entry["say"],
             tuple(re.compile(use["text"], re.IGNORECASE) for use in entry.get("proper", [])),
-            entry.get("left", 0),
             _starts(entry["word"]),
         )
         for entry in document["words"]
@@ -90,34 +86,18 @@ def tracked(root: Path) -> list[str]:
     return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.strip("\0").split("\0")
 
 
-def lower(text: str, counts: list[int]) -> str:
-    """The list with ``left`` as it is now, where that is less: one number for each entry, in their order."""
-    head, *entries = text.split("[[words]]\n")
-    for index, (entry, count) in enumerate(zip(entries, counts, strict=True)):
-        allowed = re.search(r"^left = ([0-9]+)\n", entry, re.MULTILINE)
-        if allowed and count < int(allowed[1]):
-            entries[index] = entry.replace(allowed[0], f"left = {count}\n" if count else "")
-    return "[[words]]\n".join([head, *entries])
-
-
 def main(root: Path = ROOT) -> int:
     words, skipped = read_list(tomllib.loads((root / LIST).read_text("utf-8")))
-    found: dict[Word, list[Use]] = {word: [] for word in words}
+    found = False
     for path in tracked(root):
         if path == LIST or any(fnmatch.fnmatch(path, pattern) for pattern in skipped) or not (root / path).is_file():
             continue
         for use in uses(path, (root / path).read_text("utf-8"), words):
-            found[use.word].append(use)
-    if "--lower" in sys.argv:
-        (root / LIST).write_text(
-            lower((root / LIST).read_text("utf-8"), [len(each) for each in found.values()]), "utf-8"
-        )
-    too_many = [use for word, each in found.items() if len(each) > word.left for use in each]
-    for use in too_many:
-        print(use, file=sys.stderr)
-    if too_many:
+            found = True
+            print(use, file=sys.stderr)
+    if found:
         print(f"{LIST} has the words and their proper uses.", file=sys.stderr)
-    return 1 if too_many else 0
+    return int(found)
 
 
 if __name__ == "__main__":

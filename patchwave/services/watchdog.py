@@ -155,7 +155,7 @@ async def _supervise(watch: Watch, run: Run) -> list[RecoveryAction]:
         others = await _instances_of(engine, run.id)
         if any(each.name == contracts.CLOSE_ORPHANED_RUN.name for each in _live(others)):
             return done
-        action = decide(run, Observation(_sign(own), _turned_at(own) if own else None, bool(_live(others))), now)
+        action = decide(run, Observation(_status(own), _turned_at(own) if own else None, bool(_live(others))), now)
         if action is not RecoveryAction.NOTHING:
             done.append(action)
             _LOG.warning("Run %s: %s", run.id, action.value)
@@ -173,7 +173,7 @@ async def _supervise(watch: Watch, run: Run) -> list[RecoveryAction]:
                 await _end(engine, own, others)
                 await asyncio.sleep(watch.pause)
             case RecoveryAction.CONTINUE:
-                await _continue(watch, run, _sign(own))
+                await _continue(watch, run, _status(own))
                 return done
             case RecoveryAction.CLOSE:
                 request = RunRef(run_id=run.id)
@@ -199,7 +199,7 @@ async def _end(engine: WatchedEngine, own: OrchestrationState | None, others: Se
     await in_parallel(terminate, terminated, most=_INSTANCES_AT_ONCE)
 
 
-async def _continue(watch: Watch, run: Run, sign: EngineStatus) -> None:
+async def _continue(watch: Watch, run: Run, status: EngineStatus) -> None:
     """Start the next generation; or the first, if the run was never started."""
     if run.started_at is None:
         await schedule_run(watch.engine, run)
@@ -209,7 +209,7 @@ async def _continue(watch: Watch, run: Run, sign: EngineStatus) -> None:
     )
     if begun.generation != run.generation + 1 or begun.state.is_final:
         return
-    detail = {"generation": begun.generation, "found": sign.value, "version": contracts.VERSION}
+    detail = {"generation": begun.generation, "found": status.value, "version": contracts.VERSION}
     await watch.storage.audit.add(run.id, "run_recovered", actor=PATCHWAVE, at=watch.now, detail=detail)
     await schedule_run(watch.engine, begun)
 
@@ -271,7 +271,7 @@ def _turned_at(state: OrchestrationState) -> datetime:
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at
 
 
-def _sign(own: OrchestrationState | None) -> EngineStatus:
+def _status(own: OrchestrationState | None) -> EngineStatus:
     if own is None:
         return EngineStatus.MISSING
     match own.runtime_status:

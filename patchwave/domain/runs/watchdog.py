@@ -64,24 +64,24 @@ class RecoveryAction(StrEnum):
 class Observation:
     """``turned_at``: when the run's own instance did something last. ``left``: others of the run are live."""
 
-    sign: EngineStatus
+    status: EngineStatus
     turned_at: datetime | None = None
     left: bool = False
 
 
 def decide(run: Run, seen: Observation, now: datetime) -> RecoveryAction:
     """The next recovery action for a run, which is ``NOTHING`` for one that has ended."""
-    if run.state.is_final or seen.sign is EngineStatus.SUSPENDED:
+    if run.state.is_final or seen.status is EngineStatus.SUSPENDED:
         return RecoveryAction.NOTHING
-    if seen.sign is EngineStatus.LIVE:
+    if seen.status is EngineStatus.LIVE:
         return _for_the_living(run, seen, now)
-    if run.state is RunState.QUEUED and seen.sign is EngineStatus.MISSING and now - run.created_at < STARTING:
+    if run.state is RunState.QUEUED and seen.status is EngineStatus.MISSING and now - run.created_at < STARTING:
         return RecoveryAction.NOTHING
-    if seen.sign is EngineStatus.TERMINATED and not run.stop_reason and run.cancel_requested_at is None:
+    if seen.status is EngineStatus.TERMINATED and not run.stop_reason and run.cancel_requested_at is None:
         return RecoveryAction.STOP
     if seen.left:
         return RecoveryAction.END
-    is_hopeless = seen.sign is EngineStatus.COMPLETED or run.generation >= MAX_GENERATIONS
+    is_hopeless = seen.status is EngineStatus.COMPLETED or run.generation >= MAX_GENERATIONS
     return RecoveryAction.CLOSE if is_hopeless else RecoveryAction.CONTINUE
 
 

@@ -119,7 +119,7 @@ def test_nothing_is_done_about_a_run_that_has_ended(state: RunState, seen: Obser
 def test_no_two_generations_side_by_side(seen: Observation, generation: int, stopped: bool) -> None:
     """Whatever is seen: nothing begins while anything of the run is live."""
     run = a_run(generation=generation, stop_reason="ended" if stopped else "")
-    if seen.left or seen.sign in (EngineStatus.LIVE, EngineStatus.SUSPENDED):
+    if seen.left or seen.status in (EngineStatus.LIVE, EngineStatus.SUSPENDED):
         assert decide(run, seen, NOW) not in (RecoveryAction.CONTINUE, RecoveryAction.CLOSE)
 
 
