@@ -17,7 +17,7 @@ from patchwave.domain.fleet.discovery import DiscoveredMachine, build_queries, e
 from patchwave.domain.policy.boundary import needs_boundary
 from patchwave.domain.policy.scope import Scope
 from patchwave.domain.runs.machine_record import MachineRecord
-from patchwave.domain.workflow.run import DiscoveryPage, DiscoveryRequest
+from patchwave.domain.workflow.run import DiscoveryPage, MachinesPageRequest
 from patchwave.settings import Settings
 from patchwave.storage import Storage
 from patchwave.wiring import Services
@@ -42,7 +42,7 @@ class _Position(NamedTuple):
         return _Position(query, page_token, self.found + machines)
 
 
-async def discover_machines(services: Services, request: DiscoveryRequest) -> DiscoveryPage:
+async def discover_machines(services: Services, request: MachinesPageRequest) -> DiscoveryPage:
     """Read one page and add its machines.
 
     The last page also adds rows for ids that the policy names and Resource Graph does not list: skipped, not found.

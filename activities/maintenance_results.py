@@ -19,7 +19,8 @@ from patchwave.domain.maintenance.queries import INSTALLATIONS_PER_QUERY, instal
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.maintenance_results import InstallationRow, awaits_result, is_in_progress, read_patch
 from patchwave.domain.runs.run import Run
-from patchwave.domain.workflow.maintenance_run import MaintenancePageRequest, ResultsPage
+from patchwave.domain.workflow.maintenance_run import ResultsPage
+from patchwave.domain.workflow.run import MachinesPageRequest
 from patchwave.settings import Settings
 from patchwave.wiring import Services
 
@@ -34,7 +35,7 @@ class _Position(NamedTuple):
     done: int = 0
 
 
-async def import_results(services: Services, request: MaintenancePageRequest) -> ResultsPage:
+async def import_results(services: Services, request: MachinesPageRequest) -> ResultsPage:
     """Import a slice of the installations, without those that were imported before."""
     run, _ = await load_run(services.storage, request.run_id)
     occurrence = occurrence_of(run)

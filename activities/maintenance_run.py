@@ -24,8 +24,6 @@ from patchwave.domain.runs.run import Run
 from patchwave.domain.workflow.maintenance_run import (
     SHARD,
     CancelResult,
-    MachinesPage,
-    MaintenancePageRequest,
     MaintenancePhaseRef,
     MaintenanceRunStatus,
     MaintenanceSummary,
@@ -35,7 +33,7 @@ from patchwave.domain.workflow.maintenance_run import (
     ShardRef,
     Shards,
 )
-from patchwave.domain.workflow.run import RunRef
+from patchwave.domain.workflow.run import MachinesPage, MachinesPageRequest, RunRef
 from patchwave.storage import RecordMissing, Storage, in_parallel
 from patchwave.wiring import Services
 
@@ -89,7 +87,7 @@ async def load_maintenance_run(services: Services, request: RunRef) -> Maintenan
 # --- its machines
 
 
-async def find_occurrence_machines(services: Services, request: MaintenancePageRequest) -> MachinesPage:
+async def find_occurrence_machines(services: Services, request: MachinesPageRequest) -> MachinesPage:
     """Read one page of the scheduled run's machines.
 
     New machines in the policy's scope get a row; existing rows get Update Manager's status.

@@ -55,7 +55,7 @@ def register[Request, Result](
 
     async def activity(data: object) -> object:
         with batching() if batches else nullcontext():
-            return contract.encode_result(await function(current_services(), contract.decode_request(data)))
+            return contract.result.encode(await function(current_services(), contract.request.decode(data)))
 
     activity.__name__ = contract.name
     activity.__doc__ = function.__doc__

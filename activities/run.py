@@ -11,11 +11,11 @@ from patchwave.domain.runs.commands import PATCHWAVE, controls
 from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.outcome_rules import left_over
 from patchwave.domain.runs.run import Mode, Run, RunControls, RunState
-from patchwave.domain.workflow.machine import MachineOptions
 from patchwave.domain.workflow.run import (
     ClosedMachines,
     CloseOpenMachines,
     CloseRun,
+    MachineOptions,
     RunRef,
     RunSettings,
     RunStateShown,

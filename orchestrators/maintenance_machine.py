@@ -23,7 +23,7 @@ from patchwave.domain.machine.preflight import Readiness
 from patchwave.domain.maintenance.occurrence import too_late_to_prepare
 from patchwave.domain.runs.run import Mode, Step
 from patchwave.domain.workflow import contracts, instance_ids
-from patchwave.domain.workflow.machine import MachineOptions, MachineRef, MachineWork, PreflightRequest, PreflightResult
+from patchwave.domain.workflow.machine import MachineRef, MachineWork, PreflightRequest, PreflightResult
 from patchwave.domain.workflow.maintenance_run import (
     FinalizeRequest,
     MaintainMachine,
@@ -34,6 +34,7 @@ from patchwave.domain.workflow.maintenance_run import (
     PreResult,
     ShardRef,
 )
+from patchwave.domain.workflow.run import MachineOptions
 
 AT_ONCE = 25
 """Machines of one shard in progress at the same time."""

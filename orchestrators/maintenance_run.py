@@ -23,7 +23,6 @@ from patchwave.domain.workflow.contracts import Activity, Signal
 from patchwave.domain.workflow.maintenance_run import (
     MachinesPage,
     MaintainShard,
-    MaintenancePageRequest,
     MaintenancePhase,
     MaintenancePhaseRef,
     MaintenanceRunStatus,
@@ -33,6 +32,7 @@ from patchwave.domain.workflow.run import (
     CloseOpenMachines,
     CloseRun,
     HeartbeatRequest,
+    MachinesPageRequest,
     RunInput,
     RunRef,
     RunResult,
@@ -161,7 +161,7 @@ class _Run:
         """
         copies = 0
         while True:
-            copied = yield from self._pages(contracts.IMPORT_RESULTS, MaintenancePageRequest(run_id=self._run_id))
+            copied = yield from self._pages(contracts.IMPORT_RESULTS, MachinesPageRequest(run_id=self._run_id))
             if copied.failure or not copied.awaited:
                 break
             copies += 1
@@ -207,7 +207,7 @@ class _Run:
         found = MachinesPage(machines=-1)
         for _ in range(MAX_LISTINGS):
             before = found.machines
-            request = MaintenancePageRequest(run_id=self._run_id)
+            request = MachinesPageRequest(run_id=self._run_id)
             found = yield from self._pages(contracts.FIND_OCCURRENCE_MACHINES, request, until)
             is_stable = 0 < found.machines == before
             if until is None or is_stable or (found.failure and found.wait_seconds <= 0):
@@ -219,8 +219,8 @@ class _Run:
 
     def _pages[Page: MachinesPage](
         self,
-        activity: Activity[MaintenancePageRequest, Page],
-        request: MaintenancePageRequest,
+        activity: Activity[MachinesPageRequest, Page],
+        request: MachinesPageRequest,
         until: datetime | None = None,
     ) -> Steps[Page]:
         """Read all pages; returns the last or the unreadable one. Waits out throttling until ``until``, or a day."""

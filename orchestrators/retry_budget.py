@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from datetime import datetime, timedelta
-from typing import Protocol
 
 from orchestrators.runtime import Context, utc_now
+from patchwave.domain.core.attempt import Attempt
 
 MAX_THROTTLING = timedelta(days=1)
 """How long throttling is waited out where no window ends it earlier."""
@@ -18,16 +18,6 @@ _GROWTH = 0.1
 """Growth of the waits, as a share of the time so far."""
 
 
-class Attempt(Protocol):
-    """The result of an attempt that another one may follow."""
-
-    @property
-    def wait_seconds(self) -> float: ...
-
-    @property
-    def counts_as_attempt(self) -> bool: ...
-
-
 class RetryBudget:
     """Counts attempts. Waits that do not count, such as throttling, are bounded by time instead.
 
@@ -37,13 +27,7 @@ class RetryBudget:
         longest: limit of the time from the first wait that does not count.
     """
 
-    def __init__(
-        self,
-        context: Context,
-        most: float = math.inf,
-        *,
-        longest: timedelta = MAX_THROTTLING,
-    ) -> None:
+    def __init__(self, context: Context, most: float = math.inf, *, longest: timedelta = MAX_THROTTLING) -> None:
         self._context = context
         self._most = most
         self._longest = longest

@@ -39,8 +39,8 @@ from patchwave.domain.workflow.run import (
     CloseOpenMachines,
     CloseRun,
     Cutoff,
-    DiscoveryRequest,
     HeartbeatRequest,
+    MachinesPageRequest,
     OpenWindow,
     PlanSummary,
     ReleaseGroups,
@@ -272,7 +272,7 @@ class _Run:
         cursor, attempt, counted = "", 0, 0
         deadline = utc_now(self._context)
         while True:
-            request = DiscoveryRequest(run_id=self._run_id, cursor=cursor, attempt=attempt)
+            request = MachinesPageRequest(run_id=self._run_id, cursor=cursor, attempt=attempt)
             page = yield from call(self._context, contracts.DISCOVER_MACHINES, request)
             self._end_if_canceled()
             pause = timedelta(seconds=page.wait_seconds)

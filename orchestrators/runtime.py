@@ -43,8 +43,8 @@ def implements[Request, Result](
     def durable(orchestrator: Callable[[Context, Request], Steps[Result | None]]) -> DurableFunction:
         # The library recognizes native orchestrators by these two parameters.
         def run(context: Context, data: Any) -> Generator[task.Task[Any], Any, Any]:
-            result = yield from orchestrator(context, contract.decode_request(data))
-            return None if result is None else contract.encode_result(result)
+            result = yield from orchestrator(context, contract.request.decode(data))
+            return None if result is None else contract.result.encode(result)
 
         run.__name__ = contract.name
         run.__doc__ = orchestrator.__doc__
@@ -57,7 +57,7 @@ def schedule[Request, Result](
     context: Context, activity: Activity[Request, Result], request: Request, retry: task.RetryPolicy = RETRY_RESULT
 ) -> task.Task[Any]:
     """Schedule an activity without waiting; its task has the result as plain JSON."""
-    return context.call_activity(activity.name, input=activity.encode_request(request), retry_policy=retry)
+    return context.call_activity(activity.name, input=activity.request.encode(request), retry_policy=retry)
 
 
 def call[Request, Result](context: Context, activity: Activity[Request, Result], request: Request) -> Steps[Result]:
@@ -66,7 +66,7 @@ def call[Request, Result](context: Context, activity: Activity[Request, Result],
     Raises:
         TaskFailedError: it failed for good.
     """
-    return activity.decode_result((yield schedule(context, activity, request)))
+    return activity.result.decode((yield schedule(context, activity, request)))
 
 
 def result_of[Request, Result](contract: Contract[Request, Result], ended: task.Task[Any]) -> Result:
@@ -75,7 +75,7 @@ def result_of[Request, Result](contract: Contract[Request, Result], ended: task.
     Raises:
         TaskFailedError: it failed for good.
     """
-    return contract.decode_result(ended.get_result())
+    return contract.result.decode(ended.get_result())
 
 
 def start[Request, Result](
@@ -84,7 +84,7 @@ def start[Request, Result](
     """Start a child of the same version; its task has the result as plain JSON."""
     return context.call_sub_orchestrator(
         orchestration.name,
-        input=orchestration.encode_request(request),
+        input=orchestration.request.encode(request),
         instance_id=instance_id,
         version=context.version,
     )
@@ -98,14 +98,14 @@ def call_child[Request, Result](
     Raises:
         TaskFailedError: it failed.
     """
-    return orchestration.decode_result((yield start(context, orchestration, request, instance_id)))
+    return orchestration.result.decode((yield start(context, orchestration, request, instance_id)))
 
 
 def continue_as_new[Request, Result](
     context: Context, orchestration: Orchestration[Request, Result], state: Request, *, keep_signals: bool = False
 ) -> None:
     """End this execution; the next one begins with ``state``."""
-    context.continue_as_new(orchestration.encode_request(state), save_events=keep_signals)
+    context.continue_as_new(orchestration.request.encode(state), save_events=keep_signals)
 
 
 def receive(context: Context, signal: Signal) -> task.Task[Any]:

@@ -133,7 +133,7 @@ async def schedule[Request](
     """Start an orchestration of the current version."""
     await client.schedule_new_orchestration(
         orchestration.name,
-        input=orchestration.encode_request(request),
+        input=orchestration.request.encode(request),
         instance_id=instance_id,
         version=contracts.VERSION,
     )

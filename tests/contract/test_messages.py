@@ -34,7 +34,6 @@ from patchwave.domain.runs.run import Mode, Step
 from patchwave.domain.workflow import machine, maintenance_run, operation, phase
 from patchwave.domain.workflow import run as run_messages
 from patchwave.domain.workflow.machine import (
-    MachineOptions,
     MachineRef,
     MachineWork,
     PreflightRequest,
@@ -53,6 +52,7 @@ from patchwave.domain.workflow.operation import (
     StartState,
 )
 from patchwave.domain.workflow.phase import PendingMachines, Phase, ReconcileRequest
+from patchwave.domain.workflow.run import MachineOptions
 from tests.support.azure_bodies import ESM_ERROR, installation, linux_patch
 
 # A machine in the function's history costs what these messages weigh; queue messages over 64 KB leave the queue.

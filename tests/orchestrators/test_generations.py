@@ -18,8 +18,15 @@ from patchwave.domain.policy.gates import ErrorBudget, OnExceeded
 from patchwave.domain.runs.run import Mode, RunControls, Step
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.contracts import Signal
-from patchwave.domain.workflow.machine import MachineOptions
-from patchwave.domain.workflow.run import Checkpoint, Cutoff, InProgressMachines, NextWindow, RunInput, RunStateShown
+from patchwave.domain.workflow.run import (
+    Checkpoint,
+    Cutoff,
+    InProgressMachines,
+    MachineOptions,
+    NextWindow,
+    RunInput,
+    RunStateShown,
+)
 from tests.support.product import wait_until
 from tests.support.scripted_fleet import BROKEN, RUN_ID, Fleet, Ring, Script
 

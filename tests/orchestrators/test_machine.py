@@ -23,8 +23,9 @@ from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Mode, Step
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.contracts import Signal
-from patchwave.domain.workflow.machine import MachineEnded, MachineOptions, MachineWork, PowerResult, PreflightResult
+from patchwave.domain.workflow.machine import MachineEnded, MachineWork, PowerResult, PreflightResult
 from patchwave.domain.workflow.operation import OperationReport, OperationState, StartResult, StartState
+from patchwave.domain.workflow.run import MachineOptions
 from tests.support import scripted_fleet
 from tests.support.scripted_fleet import Fleet, Script
 

@@ -15,8 +15,9 @@ from patchwave.domain.core.documents import Json
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.machine.preflight import Preflight, Readiness
 from patchwave.domain.runs.run import Mode, Step
-from patchwave.domain.workflow.machine import MachineOptions, MachineWork, PreflightResult, Verified
+from patchwave.domain.workflow.machine import MachineWork, PreflightResult, Verified
 from patchwave.domain.workflow.operation import AwaitOperation, OperationReport, OperationState, StartResult, StartState
+from patchwave.domain.workflow.run import MachineOptions
 from tests.support.scripted_fleet import (
     ACCEPTED,
     BUSY,

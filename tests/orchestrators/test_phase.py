@@ -20,8 +20,9 @@ from patchwave.domain.policy.gates import ErrorBudget, OnExceeded
 from patchwave.domain.runs.run import Mode, Step
 from patchwave.domain.workflow import contracts, instance_ids
 from patchwave.domain.workflow.contracts import Signal
-from patchwave.domain.workflow.machine import MachineEnded, MachineOptions
+from patchwave.domain.workflow.machine import MachineEnded
 from patchwave.domain.workflow.phase import Phase
+from patchwave.domain.workflow.run import MachineOptions
 from tests.support.phase_children import Floor, Steps, keys, phase
 from tests.support.scripted_fleet import RUN_ID, Broken, Fleet, Ring
 

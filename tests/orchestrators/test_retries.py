@@ -19,8 +19,9 @@ from patchwave.domain.machine.preflight import Preflight, Readiness
 from patchwave.domain.runs.run import Mode, Step
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.contracts import Signal
-from patchwave.domain.workflow.machine import MachineOptions, MachineWork, PowerResult, PreflightResult, Verified
+from patchwave.domain.workflow.machine import MachineWork, PowerResult, PreflightResult, Verified
 from patchwave.domain.workflow.operation import StartResult, StartState
+from patchwave.domain.workflow.run import MachineOptions
 from tests.support import scripted_fleet
 from tests.support.scripted_fleet import Fleet, Script
 

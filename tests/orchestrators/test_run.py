@@ -22,9 +22,8 @@ from patchwave.domain.policy.gates import ErrorBudget, OnExceeded
 from patchwave.domain.runs.run import Mode
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.contracts import Signal
-from patchwave.domain.workflow.machine import MachineOptions
 from patchwave.domain.workflow.operation import StartResult
-from patchwave.domain.workflow.run import Cutoff, DiscoveryPage, GroupsReserved, NextWindow, RunRef
+from patchwave.domain.workflow.run import Cutoff, DiscoveryPage, GroupsReserved, MachineOptions, NextWindow, RunRef
 from tests.support import scripted_fleet
 from tests.support.scripted_fleet import RUN_ID, Fleet, Ring, Script
 

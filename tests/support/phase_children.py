@@ -15,8 +15,9 @@ from orchestrators.phase import patch_phase
 from patchwave.domain.core.documents import Json
 from patchwave.domain.runs.run import Mode, Step
 from patchwave.domain.workflow import contracts
-from patchwave.domain.workflow.machine import MachineEnded, MachineOptions
+from patchwave.domain.workflow.machine import MachineEnded
 from patchwave.domain.workflow.phase import Phase
+from patchwave.domain.workflow.run import MachineOptions
 from tests.support.scripted_fleet import RUN_ID, Fleet
 
 type Steps = Generator[task.Task[Any], Any, Any]

@@ -28,7 +28,6 @@ from patchwave.domain.runs.run import Mode, RunControls, Step
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.machine import (
     MachineEnded,
-    MachineOptions,
     PowerResult,
     PreflightResult,
     Recorded,
@@ -42,6 +41,7 @@ from patchwave.domain.workflow.run import (
     DiscoveryPage,
     GroupsReleased,
     GroupsReserved,
+    MachineOptions,
     NextWindow,
     PhaseSummary,
     PlanSummary,

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from patchwave.domain.azure.instance_view import MachineView, Power
+from patchwave.domain.core.attempt import Attempt
 from patchwave.domain.core.documents import Document
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.runs.machine_record import HealthSummary, Signal, SignalState
@@ -54,15 +55,10 @@ class HealthState(StrEnum):
     """The machine ends with ``outcome``."""
 
 
-class HealthResult(Document):
-    """The answer to ``HealthRequest``; with an ``outcome`` exactly when the state is ``unhealthy``.
-
-    ``counts_as_attempt``: whether a wait is a part of the time that the machine has; being throttled is none.
-    """
+class HealthResult(Attempt):
+    """The answer to ``HealthRequest``; with an ``outcome`` exactly when the state is ``unhealthy``."""
 
     state: HealthState
-    wait_seconds: float = 0
-    counts_as_attempt: bool = True
     outcome: Outcome | None = None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from enum import StrEnum
 
+from patchwave.domain.core.attempt import Attempt
 from patchwave.domain.core.documents import Document
 from patchwave.domain.core.duration import format_duration
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
@@ -48,16 +49,14 @@ class HookState(StrEnum):
     """It did not go well, or the run does not go on with the machine."""
 
 
-class HookResult(Document):
-    """What became of a hook. ``counts_as_attempt`` tells whether a wait uses up the retries: a hook that runs does not.
+class HookResult(Attempt):
+    """What became of a hook; a hook that runs uses up no retries.
 
     ``outcome`` says how a machine ends that is not patched because of it; beside a wait, should the retries be used up.
     Without one the machine is patched all the same.
     """
 
     state: HookState
-    wait_seconds: float = 0
-    counts_as_attempt: bool = True
     outcome: Outcome | None = None
 
     @classmethod

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from patchwave.domain.core.attempt import Attempt
 from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.policy.notifications import Event
 
@@ -167,15 +168,10 @@ class SendNotice(Document):
     attempt: int = Field(default=1, ge=1)
 
 
-class SendResult(Document):
-    """Whether the channel has been told. A failure with ``wait_seconds`` may pass; one without is final.
-
-    ``counts_as_attempt``: whether it was an attempt; being throttled is none.
-    """
+class SendResult(Attempt):
+    """Whether the channel has been told. A failure with ``wait_seconds`` may pass; one without is final."""
 
     sent: bool
-    wait_seconds: float = 0
-    counts_as_attempt: bool = True
     failure: Fact = ""
 
 

@@ -27,41 +27,36 @@ VERSION = "1"
 """The version of the orchestrations of every run that is started now; see `orchestrators.versioning`."""
 
 
+class Codec[Value]:
+    """A type, and its values as plain JSON."""
+
+    def __init__(self, kind: type[Value]) -> None:
+        self._adapter = TypeAdapter[Value](kind)
+        self._is_nothing = kind is NoneType
+
+    def encode(self, value: Value) -> Any:
+        """The value as plain JSON; of a subclass, the fields of the declared type."""
+        return self._adapter.dump_python(value, mode="json", by_alias=True)
+
+    def decode(self, data: object) -> Value:
+        """The value that such JSON holds.
+
+        Raises:
+            pydantic.ValidationError: the data is not such a value.
+        """
+        return self._adapter.validate_python(None if self._is_nothing else data)
+
+
 class Contract[Request, Result]:
     """A durable function: its name, and the types that it takes and returns. ``NoneType``: it returns nothing."""
 
     def __init__(self, name: str, request: type[Request], result: type[Result]) -> None:
         self.name = name
-        self._request = TypeAdapter[Request](request)
-        self._result = TypeAdapter[Result](result)
-        self._returns_nothing = result is NoneType
+        self.request = Codec(request)
+        self.result = Codec(result)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
-
-    def encode_request(self, request: Request) -> Any:
-        """The request as plain JSON."""
-        return self._request.dump_python(request, mode="json", by_alias=True)
-
-    def decode_request(self, data: object) -> Request:
-        """The request that such JSON holds.
-
-        Raises:
-            pydantic.ValidationError: the data is not such a request.
-        """
-        return self._request.validate_python(data)
-
-    def encode_result(self, result: Result) -> Any:
-        """The result as plain JSON."""
-        return self._result.dump_python(result, mode="json", by_alias=True)
-
-    def decode_result(self, data: object) -> Result:
-        """The result that such JSON holds.
-
-        Raises:
-            pydantic.ValidationError: the data is not such a result.
-        """
-        return self._result.validate_python(None if self._returns_nothing else data)
 
 
 class Activity[Request, Result](Contract[Request, Result]):
@@ -102,7 +97,7 @@ CHANGE_MACHINE_PATCH_MODE = Orchestration("change_machine_patch_mode", MachineCh
 BEGIN_RUN = Activity("begin_run", run.RunRef, run.RunSettings)
 LOAD_CHECKPOINT = Activity("load_checkpoint", run.RunRef, run.Checkpoint)
 EXTEND_HEARTBEAT = Activity("extend_heartbeat", run.HeartbeatRequest, NoneType)
-DISCOVER_MACHINES = Activity("discover_machines", run.DiscoveryRequest, run.DiscoveryPage)
+DISCOVER_MACHINES = Activity("discover_machines", run.MachinesPageRequest, run.DiscoveryPage)
 PLAN_RUN = Activity("plan_run", run.RunRef, run.PlanSummary)
 PIN_RING = Activity("pin_ring", run.RingRef, PinSize)
 GET_RUN_CONTROLS = Activity("get_run_controls", run.RunRef, RunControls)
@@ -145,15 +140,13 @@ RECORD_OUTCOME = Activity("record_outcome", machine.RecordOutcome, machine.Recor
 # --- activities around a scheduled run of Update Manager ----------------------------------------------------
 
 LOAD_MAINTENANCE_RUN = Activity("load_maintenance_run", run.RunRef, maintenance.MaintenanceRunStatus)
-FIND_OCCURRENCE_MACHINES = Activity(
-    "find_occurrence_machines", maintenance.MaintenancePageRequest, maintenance.MachinesPage
-)
+FIND_OCCURRENCE_MACHINES = Activity("find_occurrence_machines", run.MachinesPageRequest, run.MachinesPage)
 LIST_SHARDS = Activity("list_shards", maintenance.MaintenancePhaseRef, maintenance.Shards)
 GET_SHARD = Activity("get_shard", maintenance.ShardRef, maintenance.ShardMachines)
 RECORD_PRE_RESULT = Activity("record_pre_result", maintenance.PreResult, NoneType)
 FINISH_PRE_PHASE = Activity("finish_pre_phase", maintenance.PrePhaseEnd, maintenance.PreSummary)
 CANCEL_OCCURRENCE = Activity("cancel_occurrence", run.RunRef, maintenance.CancelResult)
-IMPORT_RESULTS = Activity("import_results", maintenance.MaintenancePageRequest, maintenance.ResultsPage)
+IMPORT_RESULTS = Activity("import_results", run.MachinesPageRequest, maintenance.ResultsPage)
 FINISH_RESULTS_IMPORT = Activity("finish_results_import", run.RunRef, NoneType)
 CHECK_MACHINE_POWER = Activity("check_machine_power", machine.MachineRef, maintenance.PowerCheck)
 FINALIZE_MACHINE = Activity("finalize_machine", maintenance.FinalizeRequest, NoneType)

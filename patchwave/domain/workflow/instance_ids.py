@@ -17,12 +17,12 @@ def phase(run_id: str, name: str) -> str:
 
 
 def machine(run_id: str, step: str, machine_key: str, attempt: int = 1) -> str:
-    """A machine in a step; one that was requeued gets a new instance."""
+    """A machine in a step; one that was requeued and starts again gets a new instance."""
     return f"{run_id}:{step}{_base_36(attempt) if attempt > 1 else ''}:{machine_key}"
 
 
 def shard(run_id: str, part: str, attempt: int, number: int) -> str:
-    """The machines of a shard in a part of the work around a scheduled run."""
+    """The machines of a shard in a phase of a maintenance run."""
     return f"{run_id}:{part}-shard{_base_36(attempt)}:{number}"
 
 

@@ -7,20 +7,25 @@ from enum import StrEnum
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.azure.patch_results import InstallResult
+from patchwave.domain.core.attempt import Attempt
 from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.core.patches import AssessmentSummary
+from patchwave.domain.workflow.machine import MachineRef
 
 
-class StartOperation(Document):
+class OperationRef(MachineRef):
+    """Which operation. Its URLs are in its intent row."""
+
+    kind: OperationKind
+
+
+class StartOperation(OperationRef):
     """Start one operation, at most once per ``attempt``. ``reserved_at``: its rate-limit reservation.
 
     ``is_last``: no further POST is sent; only the result of the last one is found out.
     """
 
-    run_id: str
-    machine_key: str
-    kind: OperationKind
     attempt: int = 1
     previous_activity_id: str = ""
     reserved_at: UtcDatetime | None = None
@@ -51,20 +56,9 @@ class OperationState(StrEnum):
     """The run was stopped while it ran; the guest goes on."""
 
 
-class OperationRef(Document):
-    """Which operation. Its URLs are in its intent row."""
-
-    run_id: str
-    machine_key: str
-    kind: OperationKind
-
-
-class AwaitOperation(Document):
+class AwaitOperation(OperationRef):
     """Follow an operation to its end; first poll after ``wait_seconds``. ``polls``: those of earlier executions."""
 
-    run_id: str
-    machine_key: str
-    kind: OperationKind
     polls: int = 0
     wait_seconds: float = 0
 
@@ -85,13 +79,11 @@ class OperationReport(Document):
     failure: ArmFailure | None = None
 
 
-class StartResult(Document):
+class StartResult(Attempt):
     """What became of the start.
 
     Args:
         state: whether Azure accepted the operation.
-        wait_seconds: time until the next try, or until the first poll.
-        counts_as_attempt: false for throttling and reservations.
         reserved_at: nothing failed; the request may be sent at this time.
         report: Azure answered with the result itself, so that there is nothing to follow.
         outcome: of a wait, how the machine ends when no try is left; without it, Azure may have accepted the call.
@@ -99,8 +91,6 @@ class StartResult(Document):
     """
 
     state: StartState
-    wait_seconds: float = 0
-    counts_as_attempt: bool = True
     reserved_at: UtcDatetime | None = None
     report: OperationReport | None = None
     outcome: Outcome | None = None

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.planning.placement_codec import PlacedMachine, PlacedMachines
 from patchwave.domain.policy.gates import ErrorBudget
 from patchwave.domain.runs.run import RunControls, Step
-from patchwave.domain.workflow.machine import MachineEnded, MachineOptions
+from patchwave.domain.workflow.machine import MachineEnded
+from patchwave.domain.workflow.run import MachineOptions, RunRef
 
 
-class Phase(Document):
+class Phase(RunRef):
     """A sliding window over the machines of one phase; also the state that it carries into its next execution."""
 
-    run_id: str
+    model_config = ConfigDict(frozen=False)
+
     name: str = ""
     """The key of its machines' completions; unique among the phases and passes of the run."""
     step: Step
@@ -62,7 +64,7 @@ class Phase(Document):
     reconcile_offset: int = 0
     """How many running machines are reconciled already in this round."""
     unlocked_since: dict[str, UtcDatetime] = Field(default_factory=dict[str, UtcDatetime])
-    """Machines that run without a lock, and since when."""
+    """Machines in progress without a lease, and since when."""
     cancels_pending: int | None = None
     """Running machines that have not been sent the cancel of the run; ``None`` before there is one."""
 
@@ -80,10 +82,9 @@ class PhaseEnd(Document):
     stop_reason: str = ""
 
 
-class PendingMachinesRequest(Document):
+class PendingMachinesRequest(RunRef):
     """The next machines of a phase, or of the whole run in the assess step."""
 
-    run_id: str
     step: Step
     ring_number: int = 0
     phase_number: int = 0
@@ -99,10 +100,9 @@ class PendingMachines(Document):
     cursor: str | None = None
 
 
-class PhasePollRequest(Document):
+class PhasePollRequest(RunRef):
     """Poll a phase of a run for completions ``since`` the cursor of the last poll."""
 
-    run_id: str
     phase: str
     since: str = ""
 
@@ -119,10 +119,9 @@ class PhasePoll(Document):
     wait_seconds: float
 
 
-class ReconcileRequest(Document):
+class ReconcileRequest(RunRef):
     """Which of these machines still work in this step?"""
 
-    run_id: str
     step: Step
     keys: list[str]
 
@@ -130,7 +129,7 @@ class ReconcileRequest(Document):
 class ReconciledMachines(Document):
     """Those that have not ended, and of the others those whose end uses the error budgets.
 
-    ``unlocked``: of those that have not ended, the machines that the run has no lock on.
+    ``unlocked``: of those that have not ended, the machines without a lease of the run.
     """
 
     keys: list[str]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from patchwave.domain.core.attempt import Attempt
 from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.planning.placement_codec import PlacedMachines
 from patchwave.domain.policy.gates import ErrorBudget
-from patchwave.domain.runs.run import RunState, Step
-from patchwave.domain.workflow.machine import MachineOptions
+from patchwave.domain.runs.run import Mode, RunState, Step
 
 
 class RunRef(Document):
@@ -18,17 +18,27 @@ class RunRef(Document):
     run_id: str
 
 
-class RunInput(Document):
+class MachineOptions(Document):
+    """What the policy asks for on each machine, so that no activity is called in vain."""
+
+    mode: Mode
+    start_stopped: bool = False
+    hooks: bool = False
+    health: bool = False
+    reboot_apart: bool = False
+    continues: bool = False
+    """Machines that the window leaves over are patched in the next one."""
+
+
+class RunInput(RunRef):
     """Input of a run's orchestration. Each ``generation`` but the first goes on from the records of the one before."""
 
-    run_id: str
     generation: int = 1
 
 
-class HeartbeatRequest(Document):
+class HeartbeatRequest(RunRef):
     """The run sleeps until then, and needs no heartbeat before."""
 
-    run_id: str
     until: UtcDatetime
 
 
@@ -76,48 +86,46 @@ class RunSettings(Document):
     is_final: bool = False
 
 
-class DiscoveryRequest(Document):
-    """One page of the discovery; ``attempt`` counts failures of this page in a row."""
+class MachinesPageRequest(RunRef):
+    """One page of the machines of a run, or of their results; ``attempt`` counts failures of this page in a row."""
 
-    run_id: str
     cursor: str = ""
     attempt: int = 0
 
 
-class DiscoveryPage(Document):
-    """The result of one page. ``machines`` is the size of the fleet so far; ``failure`` says why there was no page.
+class MachinesPage(Attempt):
+    """The result of one page. ``machines``: those of the run so far; ``failure`` says why there was no page.
 
-    ``wait_seconds`` asks for a pause before the next page; a failure without it is final. ``counts_as_attempt`` is
-    false for throttling.
+    ``wait_seconds`` asks for a pause before the next page; a failure without it is final.
     """
 
     machines: int = 0
     cursor: str = ""
-    wait_seconds: float = 0
     failure: str = ""
-    counts_as_attempt: bool = True
+
+
+class DiscoveryPage(MachinesPage):
+    """A page of the discovery; the last one says which ``selectors`` were used."""
+
     selectors: str = ""
 
 
-class CloseRun(Document):
+class CloseRun(RunRef):
     """How a run ends."""
 
-    run_id: str
     state: RunState
     reason: str = ""
 
 
-class RunResult(Document):
+class RunResult(RunRef):
     """How the orchestration of a run has ended."""
 
-    run_id: str
     state: RunState
 
 
-class CloseOpenMachines(Document):
+class CloseOpenMachines(RunRef):
     """Give every machine that has no outcome yet this one; pages until none is left."""
 
-    run_id: str
     outcome: Outcome
 
 
@@ -150,17 +158,15 @@ class PlanSummary(Document):
     rings: list[RingSummary] = Field(default_factory=list[RingSummary])
 
 
-class RingRef(Document):
+class RingRef(RunRef):
     """Which ring of which run."""
 
-    run_id: str
     ring: str
 
 
-class SetRunState(Document):
+class SetRunState(RunRef):
     """Show the state of the run, and what it waits for."""
 
-    run_id: str
     state: RunState
     waiting_for: str = ""
 
@@ -178,10 +184,9 @@ class NextWindow(Document):
     ends_at: UtcDatetime | None = None
 
 
-class StepRef(Document):
+class StepRef(RunRef):
     """Which step of which run."""
 
-    run_id: str
     step: Step
 
 
@@ -191,18 +196,16 @@ class Cutoff(Document):
     at: UtcDatetime | None = None
 
 
-class StopRun(Document):
+class StopRun(RunRef):
     """A gate ends the run; not when that ring was approved in the same moment."""
 
-    run_id: str
     reason: str
     unless_approved: str = ""
 
 
-class ReserveGroups(Document):
+class ReserveGroups(RunRef):
     """Reserve the concurrency groups of a phase; ``sequence`` counts the reservations of the run."""
 
-    run_id: str
     ring_number: int
     phase_number: int
     sequence: int
@@ -219,21 +222,19 @@ class GroupsReserved(Document):
     freed: list[str] = Field(default_factory=list[str])
 
 
-class ReleaseGroups(Document):
+class ReleaseGroups(RunRef):
     """Release what the run has reserved up to that sequence number."""
 
-    run_id: str
     sequence: int
 
 
 class GroupsReleased(Document):
-    """The runs that may have waited for what was given back."""
+    """The runs that may have waited for what was released."""
 
     waiting: list[str] = Field(default_factory=list[str])
 
 
-class OpenWindow(Document):
+class OpenWindow(RunRef):
     """The window that a run goes on in."""
 
-    run_id: str
     ends_at: UtcDatetime

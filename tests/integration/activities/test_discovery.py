@@ -12,7 +12,7 @@ from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.policy.policy import parse_policy
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
-from patchwave.domain.workflow.run import DiscoveryPage, DiscoveryRequest
+from patchwave.domain.workflow.run import DiscoveryPage, MachinesPageRequest
 from patchwave.settings import Settings, load_settings
 from patchwave.storage import Storage
 from patchwave.storage.runs import RunRepository
@@ -69,7 +69,7 @@ async def begin(services: Services, storage: Storage, pages: dict[str, QueryPage
 
 
 async def discover_page(services: Services, cursor: str = "") -> DiscoveryPage:
-    return await discover_machines(services, DiscoveryRequest(run_id=RUN, cursor=cursor))
+    return await discover_machines(services, MachinesPageRequest(run_id=RUN, cursor=cursor))
 
 
 async def shown(storage: Storage) -> int:

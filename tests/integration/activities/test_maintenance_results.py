@@ -16,7 +16,8 @@ from patchwave.domain.core.documents import Json
 from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
-from patchwave.domain.workflow.maintenance_run import MaintenancePageRequest, ResultsPage
+from patchwave.domain.workflow.maintenance_run import ResultsPage
+from patchwave.domain.workflow.run import MachinesPageRequest
 from patchwave.storage import Storage
 from patchwave.wiring import Services
 from tests.support.factories import NOW, machine
@@ -107,7 +108,7 @@ async def begin(storage: Storage, count: int) -> None:
 
 
 async def copy(services: Services, cursor: str = "", attempt: int = 0) -> ResultsPage:
-    request = MaintenancePageRequest(run_id=RUN, cursor=cursor, attempt=attempt)
+    request = MachinesPageRequest(run_id=RUN, cursor=cursor, attempt=attempt)
     return await maintenance_results.import_results(services, request)
 
 

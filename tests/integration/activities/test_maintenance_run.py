@@ -34,8 +34,6 @@ from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.machine import MachineRef, PowerRequest, PreflightRequest, PreflightResult
 from patchwave.domain.workflow.maintenance_run import (
     FinalizeRequest,
-    MachinesPage,
-    MaintenancePageRequest,
     MaintenancePhase,
     MaintenancePhaseRef,
     PowerState,
@@ -44,7 +42,7 @@ from patchwave.domain.workflow.maintenance_run import (
     PreSummary,
     ShardRef,
 )
-from patchwave.domain.workflow.run import RunRef
+from patchwave.domain.workflow.run import MachinesPage, MachinesPageRequest, RunRef
 from patchwave.settings import load_settings
 from patchwave.storage import Storage
 from patchwave.wiring import Services
@@ -117,8 +115,8 @@ async def begin(services: Services, storage: Storage, fired: Json, **policy: Any
 
 async def pages[Listed: MachinesPage](
     services: Services,
-    activity: Callable[[Services, MaintenancePageRequest], Awaitable[Listed]],
-    request: MaintenancePageRequest,
+    activity: Callable[[Services, MachinesPageRequest], Awaitable[Listed]],
+    request: MachinesPageRequest,
 ) -> Listed:
     while True:
         page = await activity(services, request)
@@ -131,7 +129,7 @@ async def pages[Listed: MachinesPage](
 async def found(services: Services, storage: Storage, run_id: str, count: int) -> list[MachineRecord]:
     """The machines of the run, once Resource Graph shows so many."""
     for _ in range(200):
-        page = await pages(services, find_occurrence_machines, MaintenancePageRequest(run_id=run_id))
+        page = await pages(services, find_occurrence_machines, MachinesPageRequest(run_id=run_id))
         if page.machines >= count:
             return [machine async for machine in storage.machines.scan(run_id)]
         await asyncio.sleep(0.03)
@@ -367,7 +365,7 @@ async def test_results_become_ours_with_their_patches_and_contradictions_are_cou
     run_id = await begin(services, storage, run)
     machines = await found(services, storage, run_id, 3)
     for _ in range(300):
-        copied = await pages(services, import_results, MaintenancePageRequest(run_id=run_id))
+        copied = await pages(services, import_results, MachinesPageRequest(run_id=run_id))
         machines = await found(services, storage, run_id, 3)
         if not copied.awaited:
             break

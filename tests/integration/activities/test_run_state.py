@@ -66,7 +66,7 @@ async def test_a_state_is_shown(services: Services, live: Storage) -> None:
     request = SetRunState(run_id=RUN, state=RunState.AWAITING_APPROVAL, waiting_for="broad")
     shown = await set_run_state(services, request)
     assert shown.since is not None
-    assert contracts.SET_RUN_STATE.encode_result(shown)["since"] == format_instant(
+    assert contracts.SET_RUN_STATE.result.encode(shown)["since"] == format_instant(
         (await stored(live)).approvals_asked["broad"]
     )
     assert ((await stored(live)).state, (await stored(live)).waiting_for) == (RunState.AWAITING_APPROVAL, "broad")

@@ -28,8 +28,15 @@ from patchwave.domain.policy.gates import ErrorBudget, OnExceeded
 from patchwave.domain.runs.run import Mode, RunControls, Step
 from patchwave.domain.workflow import contracts, instance_ids
 from patchwave.domain.workflow.contracts import Signal
-from patchwave.domain.workflow.machine import MachineOptions
-from patchwave.domain.workflow.run import Checkpoint, Cutoff, InProgressMachines, NextWindow, RunInput, RunRef
+from patchwave.domain.workflow.run import (
+    Checkpoint,
+    Cutoff,
+    InProgressMachines,
+    MachineOptions,
+    NextWindow,
+    RunInput,
+    RunRef,
+)
 from tests.orchestrators.replay_compatibility.histories import FOLDER, ORCHESTRATORS, Execution, Turn, as_json
 from tests.support import scripted_fleet
 from tests.support.product import wait_until
