@@ -52,6 +52,9 @@ SAFETY_CORE = (
     "orchestrators/machine.py",
     "orchestrators/operation.py",
     "orchestrators/phase.py",
+    "orchestrators/phase_reconciler.py",
+    "orchestrators/phase_starter.py",
+    "orchestrators/phase_window.py",
 )
 """What decides whether something is sent to a machine, and what is recorded of it."""
 TESTS = ("tests/unit", "tests/orchestrators", "tests/integration")

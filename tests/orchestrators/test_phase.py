@@ -13,8 +13,9 @@ from durabletask.client import OrchestrationStatus
 from durabletask.history import TimerCreatedEvent
 
 from local.functions_host.durable.workbench import Workbench
-from orchestrators import phase as phase_module
-from orchestrators.phase import MAX_ATTEMPTS, patch_phase
+from orchestrators import phase_reconciler, phase_starter
+from orchestrators.phase import patch_phase
+from orchestrators.phase_reconciler import MAX_ATTEMPTS
 from patchwave.domain.planning.admission import Permit
 from patchwave.domain.policy.gates import ErrorBudget, OnExceeded
 from patchwave.domain.runs.run import Mode, Step
@@ -79,7 +80,7 @@ def test_executions_lose_no_machine_and_keep_the_history_small(seed: int) -> Non
 @pytest.mark.parametrize("lanes", [1, 2])
 def test_starts_per_tick_are_limited(lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     starts = 15
-    monkeypatch.setattr(phase_module, "STARTS_IN_A_LANE", starts)
+    monkeypatch.setattr(phase_starter, "STARTS_IN_A_LANE", starts)
     count = 2 * starts * lanes + 10
     fleet = two_lanes(count) if lanes == 2 else Fleet(keys(count))
     fleet.cap = count
@@ -93,8 +94,8 @@ def test_starts_per_tick_are_limited(lanes: int, monkeypatch: pytest.MonkeyPatch
 
 
 def test_all_pages_of_a_tick_share_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(phase_module, "PAGE", 4)
-    monkeypatch.setattr(phase_module, "STARTS_IN_A_LANE", 6)
+    monkeypatch.setattr(phase_starter, "PAGE", 4)
+    monkeypatch.setattr(phase_starter, "STARTS_IN_A_LANE", 6)
     floor = Floor(Fleet(keys(12), cap=12), seconds=lambda _: 600)
     with floor.bench() as bench:
         bench.run("patch_phase", phase(floor.fleet))
@@ -104,7 +105,7 @@ def test_all_pages_of_a_tick_share_its_limit(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_limit_of_one_start_per_tick_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(phase_module, "STARTS_IN_A_LANE", 1)
+    monkeypatch.setattr(phase_starter, "STARTS_IN_A_LANE", 1)
     floor = Floor(Fleet(keys(4), cap=4), seconds=lambda _: 600)
     with floor.bench() as bench:
         bench.run("patch_phase", phase(floor.fleet))
@@ -140,7 +141,7 @@ def test_a_lost_completion_is_found_in_the_records() -> None:
 
 
 def test_running_machines_are_reconciled_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(phase_module, "RECONCILE_BATCH", 30)
+    monkeypatch.setattr(phase_reconciler, "RECONCILE_BATCH", 30)
     count = 30 + 15
     floor = Floor(Fleet(keys(count), cap=count), silent=keys(count), seconds=lambda _: 60)
     with floor.bench() as bench:
@@ -285,7 +286,7 @@ def test_zones_share_a_slot_and_never_mix() -> None:
 
 def test_a_free_machine_is_found_behind_waiting_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page of machines that one rule keeps back does not keep back the free machine behind them."""
-    monkeypatch.setattr(phase_module, "MAX_FREE_WAITING", 40)
+    monkeypatch.setattr(phase_starter, "MAX_FREE_WAITING", 40)
     machines = keys(40)
     fleet = Fleet(machines, cap=10)
     fleet.permits = {key: [Permit("tag:cluster=a", 1)] for key in machines[:-1]}
@@ -544,7 +545,7 @@ def test_a_phase_that_is_woken_cancels_its_timer(monkeypatch: pytest.MonkeyPatch
 
 def test_a_cancel_is_passed_on_to_every_running_machine_some_on_each_tick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine may wait an hour for its health to settle; the wait ends with the cancel."""
-    monkeypatch.setattr(phase_module, "MAX_CANCELS_PER_TICK", 2)
+    monkeypatch.setattr(phase_starter, "MAX_CANCELS_PER_TICK", 2)
     fleet = Fleet(keys(7), cap=7)
     began: list[str] = []
     canceled_after: dict[str, timedelta] = {}

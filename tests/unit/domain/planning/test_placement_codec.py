@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from orchestrators.phase import MAX_RUNNING, MAX_WAITING
+from orchestrators.phase_starter import MAX_WAITING
+from orchestrators.phase_window import MAX_RUNNING
 from patchwave.domain.planning.placement_codec import PlacedMachine, PlacedMachines
 
 ADAPTER: TypeAdapter[Any] = TypeAdapter(PlacedMachines)
