@@ -5,8 +5,7 @@ from __future__ import annotations
 from durabletask import task
 
 from orchestrators.operation import Requeue
-from orchestrators.retry_budget import RetryBudget
-from orchestrators.runtime import Context, Steps, call
+from orchestrators.runtime import Steps
 from orchestrators.waits import Waits
 from patchwave.domain.core.outcome import Outcome, OutcomeKind
 from patchwave.domain.machine.hooks import HookResult, HookState, ScriptRequest, When
@@ -18,53 +17,41 @@ MAX_REFUSALS = 6
 """Transient refusals of a hook, such as another command in the guest, before it counts as failed."""
 
 
-def before_install(context: Context, machine: MachineRef, waits: Waits) -> Steps[Outcome | Requeue | None]:
+def before_install(machine: MachineRef, waits: Waits) -> Steps[Outcome | Requeue | None]:
     """Take the snapshot, then run the pre script; the machine's outcome when it must not be patched.
 
     The snapshot comes first: it shows the machine before any change. Completed hooks are not repeated
     when the machine is requeued.
     """
-    result = yield from _carry_out(context, waits, contracts.TAKE_SNAPSHOT, machine)
+    result = yield from _carry_out(waits, contracts.TAKE_SNAPSHOT, machine)
     if result is None:
         script = ScriptRequest(run_id=machine.run_id, machine_key=machine.machine_key, when=When.BEFORE)
-        result = yield from _carry_out(context, waits, contracts.RUN_SCRIPT, script)
+        result = yield from _carry_out(waits, contracts.RUN_SCRIPT, script)
     return result
 
 
-def after_install(
-    context: Context, machine: MachineRef, waits: Waits, outcome: OutcomeKind | None = None
-) -> Steps[str]:
+def after_install(machine: MachineRef, waits: Waits, outcome: OutcomeKind | None = None) -> Steps[str]:
     """Run the post script; returns the sentence about its failure, or an empty string.
 
     A failed script never changes the machine's outcome, which is about its patches. That includes a failed activity,
     which would otherwise hide the installation's result.
 
     Args:
-        context: of the machine's orchestration.
         machine: in its run.
         waits: of the machine's orchestration.
         outcome: of the installation; the script gets it in its environment.
     """
     script = ScriptRequest(run_id=machine.run_id, machine_key=machine.machine_key, when=When.AFTER, outcome=outcome)
     try:
-        result = yield from _carry_out(context, waits, contracts.RUN_SCRIPT, script)
+        result = yield from _carry_out(waits, contracts.RUN_SCRIPT, script)
     except task.TaskFailedError:
         return "Patchwave itself failed on the script after the installation: it is not known whether it ran."
     return result.message if isinstance(result, Outcome) else ""
 
 
 def _carry_out[Request](
-    context: Context, waits: Waits, activity: Activity[Request, HookResult], request: Request
+    waits: Waits, activity: Activity[Request, HookResult], request: Request
 ) -> Steps[Outcome | Requeue | None]:
     """Call the activity, one step per call, until the hook is done or has failed."""
-    retries = RetryBudget(context, MAX_REFUSALS)
-    while True:
-        result = yield from call(context, activity, request)
-        if result.state is HookState.REQUEUED:
-            return Requeue()
-        if result.state is not HookState.WAIT:
-            return result.outcome
-        pause = retries.pause(result)
-        if pause is None:
-            return result.outcome
-        yield from waits.wait(pause)
+    result = yield from waits.poll(activity, request, MAX_REFUSALS, lambda result: result.state is not HookState.WAIT)
+    return Requeue() if result.state is HookState.REQUEUED else result.outcome

@@ -13,14 +13,13 @@ from datetime import datetime
 from durabletask import task
 
 from orchestrators.hooks import after_install, before_install
-from orchestrators.operation import MachineResult, Requeue, operate, unfinished
-from orchestrators.power import MAX_POWER_POLLS, explain_start, power_request, restore_power
-from orchestrators.restart import restart
+from orchestrators.operation import MachineResult, Requeue, assess, operate, unfinished
+from orchestrators.power import restart, restore_power
+from orchestrators.preflight import MAX_BOOT_POLLS, MAX_POLLS, Preflight
 from orchestrators.retry_budget import RetryBudget
 from orchestrators.runtime import Context, Steps, call, implements, receive, utc_now
 from orchestrators.waits import Waits
 from patchwave.domain.azure.operation import OperationKind
-from patchwave.domain.azure.patch_results import InstallResult
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.core.patches import AssessmentSummary
 from patchwave.domain.machine.health import HealthRequest, HealthState, Moment
@@ -34,9 +33,7 @@ from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.contracts import Signal
 from patchwave.domain.workflow.machine import (
     MachineEnded,
-    MachineRef,
     MachineWork,
-    PreflightRequest,
     PreflightResult,
     RecordOutcome,
     ReleaseMachine,
@@ -46,10 +43,6 @@ from patchwave.domain.workflow.machine import (
 
 _LOG = logging.getLogger("patchwave.orchestrators")
 
-MAX_POLLS = 6
-"""Polls of a machine that is busy, booting, or locked, before it is skipped."""
-MAX_BOOT_POLLS = 20
-"""The same for a machine that was just started: Windows boots slowly."""
 _RUN_IS_STOPPED = (Reason.CANCELED_BY_USER, Reason.ERROR_BUDGET, Reason.NOT_APPROVED)
 """Preflight outcomes when the run starts nothing more: the run's close decides how its machines end."""
 
@@ -81,38 +74,38 @@ class _Machine:
         self._context = context
         self._work = work
         self._options = work.options
-        self._ref = MachineRef(run_id=work.run_id, machine_key=work.machine_key)
         self._waits = Waits(context, receive(context, Signal.CANCEL))
+        self._preflight = Preflight(work, self._waits)
 
     # --- the steps
 
     def assess_step(self) -> Steps[MachineEnded]:
         """Assess; machines that stay in the run are released, the others get their outcome."""
         may_start_later = self._options.start_stopped and self._options.mode is Mode.PATCH
-        checked = yield from self._preflight(may_start=may_start_later, max_polls=MAX_POLLS)
+        checked = yield from self._preflight.check(may_start=may_start_later)
         if checked.requeued or checked.preflight.readiness is Readiness.NEEDS_START:
             # It is assessed in the patch step, once it runs, or in another window.
             return (yield from self._release(Stage.ASSESSED))
         if checked.preflight.outcome is not None:
             return (yield from self._record(MachineResult(checked.preflight.outcome)))
-        found = yield from self._assess(checked)
+        found = yield from assess(self._work, self._waits, checked.assess_activity_id, checked.assess_attempt)
         if isinstance(found, Requeue):
             return (yield from self._requeue(Stage.WAITING))
         if isinstance(found, MachineResult):
             return (yield from self._record(found))
-        if self._options.mode is Mode.ASSESS:
-            return (yield from self._record(MachineResult(outcome_rules.assessed(found))))
-        if (nothing := outcome_rules.nothing_to_install(found)) is not None:
-            return (yield from self._record(MachineResult(nothing)))
-        return (yield from self._release(Stage.ASSESSED))
+        is_last_step = self._options.mode is Mode.ASSESS
+        outcome = outcome_rules.assessed(found) if is_last_step else outcome_rules.nothing_to_install(found)
+        if outcome is None:
+            return (yield from self._release(Stage.ASSESSED))
+        return (yield from self._record(MachineResult(outcome)))
 
     def patch_step(self) -> Steps[MachineEnded]:
         """Install, and restore the machine's power state."""
-        checked = yield from self._preflight(may_start=self._options.start_stopped, max_polls=MAX_POLLS)
+        checked = yield from self._preflight.check(may_start=self._options.start_stopped)
         is_ours_to_stop = checked.powered_on_by_run
         if checked.preflight.readiness is Readiness.NEEDS_START:
             is_ours_to_stop = True
-            checked = yield from self._start()
+            checked, _ = yield from self._preflight.start()
         end: MachineResult | Requeue
         if checked.requeued:
             end = Requeue()
@@ -123,23 +116,23 @@ class _Machine:
         if isinstance(end, Requeue):
             if is_ours_to_stop:
                 # If it cannot be stopped now, ``powered_on_by_run`` stays set, and its next attempt stops it.
-                left = yield from self._put_power_back()
-                may_stop = left is not None and left.is_open
-                return (yield from self._release(Stage.ASSESSED, requeued=True, keep_lease=may_stop))
+                left = yield from self._restore_power()
+                is_open = left is not None and left.is_open
+                return (yield from self._release(Stage.ASSESSED, requeued=True, keep_lease=is_open))
             return (yield from self._requeue(Stage.ASSESSED))
         if is_ours_to_stop and end.keep_lease:
             end = end._replace(outcome=not_restored(end.outcome, LEFT_ON))
         elif is_ours_to_stop:
-            left = yield from self._put_power_back()
-            still_open = left is not None and left.is_open
-            end = end._replace(outcome=not_restored(end.outcome, left), keep_lease=still_open)
-        elif self._restarts_later(end, is_ours_to_stop=is_ours_to_stop):
+            left = yield from self._restore_power()
+            is_open = left is not None and left.is_open
+            end = end._replace(outcome=not_restored(end.outcome, left), keep_lease=is_open)
+        elif self._restarts_later(end):
             return (yield from self._release(Stage.INSTALLED, end))
         return (yield from self._record(end))
 
     def restart_step(self) -> Steps[MachineEnded]:
         """Restart a patched machine, and verify that it comes back."""
-        checked = yield from self._preflight(may_start=False, max_polls=MAX_POLLS)
+        checked = yield from self._preflight.check()
         installation = checked.installation
         installed = installation.installed if installation else 0
         if checked.requeued:
@@ -150,7 +143,7 @@ class _Machine:
             outcome = outcome_rules.not_restarted(installed, checked.preflight.outcome.message)
             return (yield from self._record(MachineResult(outcome, installation)))
         asked_at = utc_now(self._context)
-        failure = yield from restart(self._context, self._ref, self._waits)
+        failure = yield from restart(self._work, self._waits)
         if isinstance(failure, Requeue):
             return (yield from self._requeue(Stage.INSTALLED))
         if failure is not None:
@@ -165,11 +158,8 @@ class _Machine:
         """Last resort after an activity failed for good. If this fails too, the run's close gives the outcome."""
         # In the patch step an installation may have been accepted: the outcome must not deny that.
         kind = OutcomeKind.FAILED if self._work.step is Step.ASSESS else OutcomeKind.UNKNOWN
-        outcome = Outcome(
-            outcome=kind,
-            reason=Reason.INTERNAL,
-            message=f"Patchwave itself failed on this machine: {error}"[:2_000],
-        )
+        message = f"Patchwave itself failed on this machine: {error}"[:2_000]
+        outcome = Outcome(outcome=kind, reason=Reason.INTERNAL, message=message)
         try:
             return (yield from self._record(MachineResult(outcome, keep_lease=True)))
         except task.TaskFailedError:
@@ -181,18 +171,16 @@ class _Machine:
         """Everything between lease and record, on a machine that runs."""
         assessment = checked.assessment
         if assessment is None:
-            found = yield from self._assess(checked)
-            if isinstance(found, MachineResult | Requeue):
-                return found
-            nothing = outcome_rules.nothing_to_install(found)
-            if nothing is not None:
+            assessment = yield from assess(self._work, self._waits, checked.assess_activity_id, checked.assess_attempt)
+            if isinstance(assessment, MachineResult | Requeue):
+                return assessment
+            if (nothing := outcome_rules.nothing_to_install(assessment)) is not None:
                 return MachineResult(nothing)
-            assessment = found
         veto: Outcome | Requeue | None = None
         if not checked.is_in_progress:
             veto = yield from self._check_health(Moment.BEFORE)
-        if veto is None and self._options.hooks and not checked.is_in_progress:
-            veto = yield from before_install(self._context, self._ref, self._waits)
+            if veto is None and self._options.hooks:
+                veto = yield from before_install(self._work, self._waits)
         if veto is not None:
             return MachineResult(veto) if isinstance(veto, Outcome) else veto
         end = yield from self._install(checked, assessment)
@@ -200,85 +188,42 @@ class _Machine:
             return end
         if self._options.hooks and not end.keep_lease:
             # After any result: the post script may undo what the pre script did.
-            problem = yield from after_install(self._context, self._ref, self._waits, end.outcome.outcome)
-            end = _add(end, problem)
+            end = _add(end, (yield from after_install(self._work, self._waits, end.outcome.outcome)))
         return (yield from self._check_health_after(end)) if end.installation is not None else end
 
-    def _assess(self, checked: PreflightResult) -> Steps[AssessmentSummary | MachineResult | Requeue]:
-        report = yield from operate(
-            self._context,
-            self._work,
-            self._waits,
-            OperationKind.ASSESS,
-            checked.assess_activity_id,
-            checked.assess_attempt,
-        )
-        if isinstance(report, MachineResult | Requeue):
-            return report
-        if report.outcome is not None:
-            return MachineResult(report.outcome)
-        if report.assessment is not None:
-            return report.assessment
-        return unfinished(OperationKind.ASSESS, report)
-
     def _install(self, checked: PreflightResult, assessment: AssessmentSummary) -> Steps[MachineResult | Requeue]:
-        report = yield from operate(
-            self._context, self._work, self._waits, OperationKind.INSTALL, checked.install_activity_id
-        )
+        report = yield from operate(self._work, self._waits, OperationKind.INSTALL, checked.install_activity_id)
         if isinstance(report, MachineResult | Requeue):
             return report
-        if report.installation is None:
+        result = report.installation
+        if result is None:
             return unfinished(OperationKind.INSTALL, report)
-        return (yield from self._verify(report.installation, assessment, adopted=report.adopted))
-
-    def _verify(self, result: InstallResult, assessment: AssessmentSummary, *, adopted: bool) -> Steps[MachineResult]:
-        """Read the machine again: an installation is done when the machine is back and no reboot is pending."""
+        # An installation is done when the machine is back and no reboot is pending.
         seen = yield from self._watch(result.start_date_time, MAX_POLLS)
         outcome = outcome_rules.evaluate_installation(
-            result,
-            reboot_pending=seen.reboot_pending,
-            needs_subscription=assessment.behind_subscription,
+            result, reboot_pending=seen.reboot_pending, needs_subscription=assessment.behind_subscription
         )
-        return MachineResult(outcome, result.summarize(adopted=adopted))
+        return MachineResult(outcome, result.summarize(adopted=report.adopted))
 
-    def _restarts_later(self, end: MachineResult, *, is_ours_to_stop: bool) -> bool:
+    def _restarts_later(self, end: MachineResult) -> bool:
         """Whether the machine waits for the restart step. One that was started for this run has restarted already."""
         waits = end.outcome.outcome is OutcomeKind.REBOOT_REQUIRED and end.outcome.reason is Reason.REBOOT_PENDING
-        return self._options.reboot_apart and waits and end.installation is not None and not is_ours_to_stop
+        return self._options.reboot_apart and waits and end.installation is not None
 
     # --- polling the machine
-
-    def _preflight(self, *, may_start: bool, max_polls: int) -> Steps[PreflightResult]:
-        """Poll until the machine is ready or cannot become ready; transient states get time to pass."""
-        request = PreflightRequest(
-            run_id=self._work.run_id, machine_key=self._work.machine_key, start_stopped=may_start
-        )
-        retries = RetryBudget(self._context, max_polls)
-        while True:
-            checked = yield from call(self._context, contracts.PREFLIGHT_MACHINE, request)
-            if checked.preflight.readiness is not Readiness.WAIT:
-                return checked
-            pause = retries.pause(checked)
-            if pause is None:
-                return checked
-            yield from self._waits.wait(pause)
 
     def _watch(self, since: datetime | None, max_polls: int) -> Steps[Verified]:
         """Poll until the machine runs and its agent reports. Its reboot status counts when newer than ``since``."""
         request = VerifyRequest(run_id=self._work.run_id, machine_key=self._work.machine_key, installed_at=since)
-        retries = RetryBudget(self._context, max_polls)
-        while True:
-            seen = yield from call(self._context, contracts.VERIFY_MACHINE, request)
-            pause = None if seen.is_ready else retries.pause(seen)
-            if pause is None:
-                return seen
-            yield from self._waits.wait(pause)
+        return (yield from self._waits.poll(contracts.VERIFY_MACHINE, request, max_polls, lambda seen: seen.is_ready))
 
     def _check_health(self, moment: Moment) -> Steps[Outcome | None]:
         """Poll until the health signals have settled; the outcome when the machine is unhealthy."""
         looked_for = 0.0
+        if not self._options.health:
+            return None
         retries = RetryBudget(self._context)
-        while self._options.health:
+        while True:
             request = HealthRequest(
                 run_id=self._work.run_id, machine_key=self._work.machine_key, moment=moment, looked_for=looked_for
             )
@@ -290,7 +235,6 @@ class _Machine:
                 return None
             yield from self._waits.wait(pause)
             looked_for += answer.wait_seconds if answer.counts_as_attempt else 0
-        return None
 
     def _check_health_after(self, end: MachineResult) -> Steps[MachineResult]:
         """A machine that became unhealthy has failed, also after a successful installation."""
@@ -299,36 +243,10 @@ class _Machine:
             return end
         return _add(end._replace(outcome=worse), end.outcome.message)
 
-    # --- power
-
-    def _start(self) -> Steps[PreflightResult]:
-        """Start the machine and wait for its agent. The call is repeated when it was lost or refused.
-
-        If a user stops the machine while it boots, it stays stopped.
-        """
-        request = power_request(self._context, self._ref)
-        retries = RetryBudget(self._context, MAX_POWER_POLLS)
-        while True:
-            started = yield from call(self._context, contracts.START_MACHINE, request)
-            pause = retries.pause(started) if started.wait_seconds else None
-            if pause is None:
-                break
-            yield from self._waits.wait(pause)
-            # Preflight before each call: it extends the lease, and the run may have been stopped.
-            checked = yield from self._preflight(may_start=True, max_polls=1 if started.accepted else MAX_POLLS)
-            if started.accepted and checked.preflight.readiness is Readiness.WAIT:
-                yield from self._waits.wait(checked.wait_seconds)
-                return (yield from self._preflight(may_start=False, max_polls=MAX_BOOT_POLLS))
-            if checked.preflight.readiness is not Readiness.NEEDS_START:
-                return checked
-        # The machine is still stopped; Azure gave the reason.
-        checked = explain_start((yield from self._preflight(may_start=False, max_polls=1)), started)
-        return checked.model_copy(update={"requeued": checked.requeued or started.requeued})
-
-    def _put_power_back(self) -> Steps[NotRestored | None]:
-        """Stop it again; the reason when that failed. A failure never hides the machine's outcome."""
+    def _restore_power(self) -> Steps[NotRestored | None]:
+        """Stop the machine; the reason when that failed. A failure never hides the machine's outcome."""
         try:
-            return (yield from restore_power(self._context, self._ref, self._waits))
+            return (yield from restore_power(self._work, self._waits))
         except task.TaskFailedError:
             sentence = "It was started for this; Patchwave itself failed, so that it may not be stopped again."
             return NotRestored(sentence, is_open=True)

@@ -6,17 +6,16 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from orchestrators.retry_budget import RetryBudget
-from orchestrators.runtime import Context, Steps, call, call_child, continue_as_new, implements
+from orchestrators.runtime import Context, Steps, call, continue_as_new, implements, start
 from orchestrators.waits import Waits
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.outcome import Outcome
-from patchwave.domain.core.patches import InstallationSummary
+from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary
 from patchwave.domain.runs import outcome_rules
 from patchwave.domain.workflow import contracts, instance_ids
-from patchwave.domain.workflow.machine import MachineWork
+from patchwave.domain.workflow.machine import MachineRef
 from patchwave.domain.workflow.operation import (
     AwaitOperation,
-    OperationRef,
     OperationReport,
     OperationState,
     StartOperation,
@@ -45,12 +44,7 @@ class Requeue(NamedTuple):
 
 
 def operate(
-    context: Context,
-    work: MachineWork,
-    waits: Waits,
-    kind: OperationKind,
-    previous_activity_id: str,
-    first_attempt: int = 1,
+    machine: MachineRef, waits: Waits, kind: OperationKind, previous_activity_id: str, first_attempt: int = 1
 ) -> Steps[OperationReport | MachineResult | Requeue]:
     """Start one operation and follow it to its end.
 
@@ -59,22 +53,42 @@ def operate(
     """
     attempt = first_attempt
     while True:
-        submitted = yield from _submit(context, work, waits, kind, attempt, previous_activity_id)
+        request = StartOperation(
+            run_id=machine.run_id,
+            machine_key=machine.machine_key,
+            kind=kind,
+            attempt=attempt,
+            previous_activity_id=previous_activity_id,
+        )
+        submitted = yield from _submit(request, waits)
         if not isinstance(submitted, StartResult):
             return submitted
         report = submitted.report
         if report is None:
             follow = AwaitOperation(
-                run_id=work.run_id, machine_key=work.machine_key, kind=kind, wait_seconds=submitted.wait_seconds
+                run_id=machine.run_id, machine_key=machine.machine_key, kind=kind, wait_seconds=submitted.wait_seconds
             )
-            instance = instance_ids.operation(context.instance_id, kind.value, attempt)
-            report = yield from call_child(context, contracts.AWAIT_OPERATION, follow, instance)
+            instance = instance_ids.operation(waits.context.instance_id, kind.value, attempt)
+            ended = yield start(waits.context, contracts.AWAIT_OPERATION, follow, instance)
+            report = contracts.AWAIT_OPERATION.result.decode(ended)
         failure = report.failure if report.state is OperationState.FAILED else None
         tries = attempt - first_attempt + 1
         if failure is None or kind is OperationKind.INSTALL or not outcome_rules.may_retry(failure, tries):
             return report
         attempt += 1
         yield from waits.wait(report.wait_seconds)
+
+
+def assess(
+    machine: MachineRef, waits: Waits, previous_activity_id: str, first_attempt: int = 1
+) -> Steps[AssessmentSummary | MachineResult | Requeue]:
+    """Assess the machine; its result when there is no assessment."""
+    report = yield from operate(machine, waits, OperationKind.ASSESS, previous_activity_id, first_attempt)
+    if isinstance(report, MachineResult | Requeue):
+        return report
+    if report.outcome is not None:
+        return MachineResult(report.outcome)
+    return report.assessment or unfinished(OperationKind.ASSESS, report)
 
 
 def unfinished(kind: OperationKind, report: OperationReport) -> MachineResult:
@@ -103,12 +117,11 @@ def await_operation(context: Context, operation: AwaitOperation) -> Steps[Operat
     The operation's state stays outside of this history: its signed URLs are in the intent, and its result is stored
     by the poll that read it.
     """
-    target = OperationRef(run_id=operation.run_id, machine_key=operation.machine_key, kind=operation.kind)
     wait_seconds = operation.wait_seconds
     for _ in range(POLLS_PER_EXECUTION):
         if wait_seconds:
             yield context.create_timer(timedelta(seconds=wait_seconds))
-        report = yield from call(context, contracts.POLL_OPERATION, target)
+        report = yield from call(context, contracts.POLL_OPERATION, operation)
         if report.state is not OperationState.RUNNING:
             return report
         wait_seconds = report.wait_seconds
@@ -117,14 +130,7 @@ def await_operation(context: Context, operation: AwaitOperation) -> Steps[Operat
     return None
 
 
-def _submit(
-    context: Context,
-    work: MachineWork,
-    waits: Waits,
-    kind: OperationKind,
-    attempt: int,
-    previous_activity_id: str,
-) -> Steps[StartResult | MachineResult | Requeue]:
+def _submit(request: StartOperation, waits: Waits) -> Steps[StartResult | MachineResult | Requeue]:
     """Submit until Azure accepts or refuses. Throttling does not count as an attempt; a busy machine does.
 
     When the attempts are used up while the last POST may have been accepted, further calls only resolve that POST. The
@@ -132,18 +138,11 @@ def _submit(
 
     If a rate-limit slot was reserved, sleep until then and retry with it. Such waits do not count as attempts.
     """
-    activity = contracts.ASSESS_MACHINE if kind is OperationKind.ASSESS else contracts.INSTALL_PATCHES
-    request = StartOperation(
-        run_id=work.run_id,
-        machine_key=work.machine_key,
-        kind=kind,
-        attempt=attempt,
-        previous_activity_id=previous_activity_id,
-    )
-    retries = RetryBudget(context, MAX_REFUSALS)
+    activity = contracts.ASSESS_MACHINE if request.kind is OperationKind.ASSESS else contracts.INSTALL_PATCHES
+    retries = RetryBudget(waits.context, MAX_REFUSALS)
     while True:
         # A failed execution may have sent the POST that Azure accepted: only the next call can tell.
-        started = yield from call(context, activity, request)
+        started = yield from call(waits.context, activity, request)
         if started.state is StartState.ACCEPTED:
             return started
         if started.state is StartState.REQUEUED:
@@ -161,6 +160,6 @@ def _submit(
             if request.is_last:
                 return MachineResult(outcome_rules.unsettled(None), keep_lease=True)
             request = request.model_copy(update={"is_last": True})
-            retries = RetryBudget(context, MAX_REFUSALS)
+            retries = RetryBudget(waits.context, MAX_REFUSALS)
             pause = started.wait_seconds
         yield from waits.wait(pause)

@@ -55,6 +55,8 @@ SAFETY_CORE = (
     "orchestrators/phase_reconciler.py",
     "orchestrators/phase_starter.py",
     "orchestrators/phase_window.py",
+    "orchestrators/preflight.py",
+    "orchestrators/waits.py",
 )
 """What decides whether something is sent to a machine, and what is recorded of it."""
 TESTS = ("tests/unit", "tests/orchestrators", "tests/integration")

@@ -12,7 +12,7 @@ from durabletask.client import OrchestrationStatus
 from local.functions_host.durable.workbench import Workbench, WorkflowResult
 from orchestrators.hooks import after_install, before_install
 from orchestrators.operation import Requeue
-from orchestrators.restart import restart
+from orchestrators.power import restart
 from orchestrators.waits import Waits
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
@@ -36,18 +36,18 @@ type Steps = Generator[task.Task[Any], Any, Any]
 
 
 def before(context: task.OrchestrationContext, data: Any) -> Steps:
-    result = yield from before_install(context, REF, Waits(context))
+    result = yield from before_install(REF, Waits(context))
     if isinstance(result, Requeue):
         return "requeued"
     return None if result is None else result.to_wire()
 
 
 def after(context: task.OrchestrationContext, data: Any) -> Steps:
-    return (yield from after_install(context, REF, Waits(context), OutcomeKind.PATCHED))
+    return (yield from after_install(REF, Waits(context), OutcomeKind.PATCHED))
 
 
 def restarting(context: task.OrchestrationContext, data: Any) -> Steps:
-    failure = yield from restart(context, REF, Waits(context))
+    failure = yield from restart(REF, Waits(context))
     if isinstance(failure, PowerResult):
         return {"failure": failure.failure.text if failure.failure else "", "isOpen": failure.is_open}
     return failure

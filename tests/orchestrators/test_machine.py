@@ -11,8 +11,9 @@ import pytest
 from durabletask.client import OrchestrationStatus
 
 from local.functions_host.durable.workbench import Workbench
-from orchestrators.machine import MAX_POLLS, patch_machine
+from orchestrators.machine import patch_machine
 from orchestrators.operation import MAX_REFUSALS, await_operation
+from orchestrators.preflight import MAX_POLLS
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.patch_results import InstallResult
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason

@@ -27,7 +27,6 @@ from patchwave.domain.workflow.contracts import Signal
 from patchwave.domain.workflow.machine import PowerResult, PreflightResult
 from patchwave.domain.workflow.maintenance_run import (
     CancelResult,
-    MachinesPage,
     MaintenancePhase,
     MaintenanceRunStatus,
     PowerCheck,
@@ -38,7 +37,7 @@ from patchwave.domain.workflow.maintenance_run import (
     Shards,
 )
 from patchwave.domain.workflow.operation import OperationReport, OperationState, StartResult, StartState
-from patchwave.domain.workflow.run import RunInput
+from patchwave.domain.workflow.run import MachinesPage, RunInput
 
 type Json = dict[str, Any]
 

@@ -8,8 +8,8 @@ import pytest
 from durabletask.client import OrchestrationStatus
 from durabletask.history import TimerCreatedEvent
 
-from orchestrators.machine import MAX_POLLS
 from orchestrators.operation import POLLS_PER_EXECUTION
+from orchestrators.preflight import MAX_POLLS
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
