@@ -13,15 +13,14 @@ from typing import Any
 
 from durabletask import task
 
-from orchestrators.notifications import announce
-from orchestrators.runtime import MAX_TIMER, Context, Steps, call, implements, receive, start, timer_until, utc_now
+from orchestrators.run_control import RunControl
+from orchestrators.runtime import Context, Steps, implements, receive, start, timer_until
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
-from patchwave.domain.policy.notifications import Event
+from patchwave.domain.notifications.events import RunEnded, RunStarted
 from patchwave.domain.runs.run import RunState
 from patchwave.domain.workflow import contracts, instance_ids
 from patchwave.domain.workflow.contracts import Activity, Signal
 from patchwave.domain.workflow.maintenance_run import (
-    MachinesPage,
     MaintainShard,
     MaintenancePhase,
     MaintenancePhaseRef,
@@ -31,12 +30,10 @@ from patchwave.domain.workflow.maintenance_run import (
 from patchwave.domain.workflow.run import (
     CloseOpenMachines,
     CloseRun,
-    HeartbeatRequest,
+    MachinesPage,
     MachinesPageRequest,
     RunInput,
-    RunRef,
     RunResult,
-    SetRunState,
 )
 
 MAX_LISTINGS = 40
@@ -70,23 +67,19 @@ class _Run:
     """The steps of one run. Every method that yields is part of the orchestrator and is replayed with it."""
 
     def __init__(self, context: Context, run_id: str, generation: int) -> None:
-        self._context = context
-        self._run_id = run_id
-        self._ref = RunRef(run_id=run_id)
+        self._run = RunControl(context, run_id)
         self._passes = (generation - 1) * PASSES_PER_GENERATION
         self._is_first = generation == 1
         self._post = receive(context, Signal.POST_MAINTENANCE)
-        self._control = receive(context, Signal.CONTROL)
-        self._called_off = receive(context, Signal.CANCEL)
 
     def execute(self) -> Steps[RunState]:
         """The whole run; returns its final state."""
         status = yield from self._load_status()
         if status.is_ended:
             return RunState.COMPLETED
-        announces = status.announces
-        if announces and self._is_first:
-            announce(self._context, self._run_id, Event.STARTED)
+        self._run.announces = status.announces
+        if self._is_first:
+            self._run.announce(RunStarted())
         if not status.is_prepared:
             status = yield from self._prepare(status)
         status = yield from self._await_end(status)
@@ -95,8 +88,7 @@ class _Run:
             yield from self._copy_results(status)
         yield from self._settle(status)
         state = yield from self._close(status, found.machines)
-        if announces:
-            announce(self._context, self._run_id, Event.ENDED)
+        self._run.announce(RunEnded())
         return state
 
     # --- pre phase
@@ -106,14 +98,14 @@ class _Run:
         until = status.pre_deadline
         shards: list[task.Task[Any]] = []
         listed = MachinesPage()
-        is_in_time = until is not None and utc_now(self._context) < until and not status.is_over
+        is_in_time = until is not None and self._run.now < until and not status.is_over
         if until is not None and is_in_time and not status.is_stopped:
             listed = yield from self._list(status, until)
             if not self._is_called_off(until):
                 shards = yield from self._start_shards(status, MaintenancePhase.PRE, until)
                 yield from self._wait_for(shards, until)
-        end = PrePhaseEnd(run_id=self._run_id, failure=listed.failure)
-        result = yield from call(self._context, contracts.FINISH_PRE_PHASE, end)
+        end = PrePhaseEnd(run_id=self._run.id, failure=listed.failure)
+        result = yield from self._run.call(contracts.FINISH_PRE_PHASE, end)
         status = yield from self._load_status()
         # Without an attempt nothing has failed: the event came too late, or a user ended the pre phase.
         has_failed = bool(result.failed or listed.failure)
@@ -127,27 +119,19 @@ class _Run:
     def _cancel(self) -> Steps[None]:
         """Cancel the scheduled run; the activity stops trying near the cut-off."""
         while True:
-            result = yield from call(self._context, contracts.CANCEL_OCCURRENCE, self._ref)
+            result = yield from self._run.call(contracts.CANCEL_OCCURRENCE, self._run.ref)
             if result.canceled or result.wait_seconds <= 0:
                 return
-            yield self._context.create_timer(timedelta(seconds=result.wait_seconds))
+            yield self._run.context.create_timer(timedelta(seconds=result.wait_seconds))
 
     # --- the scheduled run itself
 
     def _await_end(self, status: MaintenanceRunStatus) -> Steps[MaintenanceRunStatus]:
         """Wait for the post event, or for the latest end without one. The row decides; events only wake."""
-        while not status.is_over and status.post_deadline is not None and utc_now(self._context) < status.post_deadline:
-            until = min(status.post_deadline, utc_now(self._context) + MAX_TIMER)
-            yield from call(
-                self._context, contracts.EXTEND_HEARTBEAT, HeartbeatRequest(run_id=self._run_id, until=until)
-            )
-            timer = timer_until(self._context, until)
-            yield task.when_any([timer, self._post, self._control])
-            timer.cancel()
+        while not status.is_over and status.post_deadline is not None and self._run.now < status.post_deadline:
+            yield from self._run.rest(status.post_deadline, self._post)
             if self._post.is_complete:
-                self._post = receive(self._context, Signal.POST_MAINTENANCE)
-            if self._control.is_complete:
-                self._control = receive(self._context, Signal.CONTROL)
+                self._post = receive(self._run.context, Signal.POST_MAINTENANCE)
             status = yield from self._load_status()
         return status
 
@@ -161,16 +145,16 @@ class _Run:
         """
         copies = 0
         while True:
-            copied = yield from self._pages(contracts.IMPORT_RESULTS, MachinesPageRequest(run_id=self._run_id))
+            copied = yield from self._pages(contracts.IMPORT_RESULTS)
             if copied.failure or not copied.awaited:
                 break
             copies += 1
-            is_open = status.ends_at is not None and utc_now(self._context) < status.ends_at
+            is_open = status.ends_at is not None and self._run.now < status.ends_at
             if copies >= MAX_COPIES and not (copied.in_progress and is_open):
                 break
-            yield self._context.create_timer(timedelta(seconds=status.poll_seconds * min(copies, 4)))
+            yield self._run.context.create_timer(timedelta(seconds=status.poll_seconds * min(copies, 4)))
             yield from self._list(status)
-        yield from call(self._context, contracts.FINISH_RESULTS_IMPORT, self._ref)
+        yield from self._run.call(contracts.FINISH_RESULTS_IMPORT, self._run.ref)
 
     def _settle(self, status: MaintenanceRunStatus) -> Steps[None]:
         """Run the post phase on every machine; those whose orchestration failed are repeated."""
@@ -186,17 +170,15 @@ class _Run:
             reason=Reason.INTERNAL,
             message="Patchwave itself failed on this machine after the scheduled run; see whether it still runs.",
         )
-        yield from call(
-            self._context, contracts.CLOSE_OPEN_MACHINES, CloseOpenMachines(run_id=self._run_id, outcome=lost)
-        )
-        yield from call(self._context, contracts.SUMMARIZE_MAINTENANCE_RUN, self._ref)
+        yield from self._run.call(contracts.CLOSE_OPEN_MACHINES, CloseOpenMachines(run_id=self._run.id, outcome=lost))
+        yield from self._run.call(contracts.SUMMARIZE_MAINTENANCE_RUN, self._run.ref)
         if status.is_canceled:
             state, reason = RunState.STOPPED, "The scheduled run was cancelled: the work before it failed."
         elif not machines:
             state, reason = RunState.EMPTY, "No machine of the scheduled run is in the policy's scope."
         else:
             state, reason = RunState.COMPLETED, ""
-        yield from call(self._context, contracts.CLOSE_RUN, CloseRun(run_id=self._run_id, state=state, reason=reason))
+        yield from self._run.call(contracts.CLOSE_RUN, CloseRun(run_id=self._run.id, state=state, reason=reason))
         return state
 
     # --- machines
@@ -207,39 +189,34 @@ class _Run:
         found = MachinesPage(machines=-1)
         for _ in range(MAX_LISTINGS):
             before = found.machines
-            request = MachinesPageRequest(run_id=self._run_id)
-            found = yield from self._pages(contracts.FIND_OCCURRENCE_MACHINES, request, until)
+            found = yield from self._pages(contracts.FIND_OCCURRENCE_MACHINES, until)
             is_stable = 0 < found.machines == before
             if until is None or is_stable or (found.failure and found.wait_seconds <= 0):
                 break
-            if utc_now(self._context) + pause >= until or self._is_called_off(until):
+            if self._run.now + pause >= until or self._is_called_off(until):
                 break
             yield from self._sleep(pause, until)
         return found
 
     def _pages[Page: MachinesPage](
-        self,
-        activity: Activity[MachinesPageRequest, Page],
-        request: MachinesPageRequest,
-        until: datetime | None = None,
+        self, activity: Activity[MachinesPageRequest, Page], until: datetime | None = None
     ) -> Steps[Page]:
         """Read all pages; returns the last or the unreadable one. Waits out throttling until ``until``, or a day."""
-        counted = 0
-        deadline = until or utc_now(self._context) + MAX_READING
+        request, counted = MachinesPageRequest(run_id=self._run.id), 0
+        deadline = until or self._run.now + MAX_READING
         while True:
-            page = yield from call(self._context, activity, request)
+            page = yield from self._run.call(activity, request)
             pause = timedelta(seconds=page.wait_seconds)
             if page.failure:
                 counted += page.counts_as_attempt
-                is_late = utc_now(self._context) + pause > deadline
-                if counted >= MAX_FAILURES or not pause or is_late:
+                if counted >= MAX_FAILURES or not pause or self._run.now + pause > deadline:
                     return page
                 if not request.attempt:
-                    yield from self._show(page.failure)
+                    yield from self._run.show(RunState.RUNNING, page.failure)
                 request = request.model_copy(update={"attempt": request.attempt + 1})
             else:
                 if request.attempt:
-                    yield from self._show("")
+                    yield from self._run.show(RunState.RUNNING)
                 if not page.cursor:
                     return page
                 counted = 0
@@ -251,30 +228,27 @@ class _Run:
 
     def _sleep(self, pause: timedelta, until: datetime | None) -> Steps[None]:
         """Sleep; in the pre phase, which ends at ``until``, a cancel ends the sleep."""
-        timer = self._context.create_timer(pause)
-        yield timer if until is None else task.when_any([timer, self._called_off])
-        timer.cancel()
+        if until is None:
+            yield self._run.context.create_timer(pause)
+        else:
+            yield from self._run.pause(pause)
 
     def _is_called_off(self, until: datetime | None) -> bool:
         """Whether the pre phase is cancelled. The post phase is never cancelled."""
-        return until is not None and self._called_off.is_complete
-
-    def _show(self, waiting_for: str) -> Steps[None]:
-        request = SetRunState(run_id=self._run_id, state=RunState.RUNNING, waiting_for=waiting_for)
-        yield from call(self._context, contracts.SET_RUN_STATE, request)
+        return until is not None and self._run.cancel.is_complete
 
     def _start_shards(
         self, status: MaintenanceRunStatus, phase: MaintenancePhase, until: datetime | None
     ) -> Steps[list[task.Task[Any]]]:
         self._passes += 1
-        request = MaintenancePhaseRef(run_id=self._run_id, phase=phase)
-        shards = yield from call(self._context, contracts.LIST_SHARDS, request)
+        request = MaintenancePhaseRef(run_id=self._run.id, phase=phase)
+        shards = yield from self._run.call(contracts.LIST_SHARDS, request)
         return [
             start(
-                self._context,
+                self._run.context,
                 contracts.MAINTAIN_SHARD,
                 MaintainShard(
-                    run_id=self._run_id,
+                    run_id=self._run.id,
                     phase=phase,
                     cursor=cursor,
                     attempt=self._passes,
@@ -283,7 +257,7 @@ class _Run:
                     hooks=status.hooks,
                     assess=phase is MaintenancePhase.POST and not status.is_canceled,
                 ),
-                instance_ids.shard(self._run_id, phase.value, self._passes, number),
+                instance_ids.shard(self._run.id, phase.value, self._passes, number),
             )
             for number, cursor in enumerate(shards.cursors)
         ]
@@ -291,13 +265,13 @@ class _Run:
     def _wait_for(self, shards: list[task.Task[Any]], until: datetime | None) -> Steps[None]:
         """Until all of them have ended, successfully or not, or until ``until``."""
         while running := [shard for shard in shards if not shard.is_complete]:
-            now = utc_now(self._context)
+            now = self._run.now
             if until is not None and now >= until:
                 return
             tick = now + MAX_PAUSE
-            timer = timer_until(self._context, tick if until is None else min(tick, until))
+            timer = timer_until(self._run.context, tick if until is None else min(tick, until))
             yield task.when_any([*running, timer])
             timer.cancel()
 
     def _load_status(self) -> Steps[MaintenanceRunStatus]:
-        return (yield from call(self._context, contracts.LOAD_MAINTENANCE_RUN, self._ref))
+        return (yield from self._run.call(contracts.LOAD_MAINTENANCE_RUN, self._run.ref))

@@ -11,7 +11,7 @@ from typing import Any
 
 from durabletask import task
 
-from patchwave.domain.workflow.contracts import Activity, Contract, Orchestration, Signal
+from patchwave.domain.workflow.contracts import Activity, Orchestration, Signal
 
 type Context = task.OrchestrationContext
 type Steps[Result] = Generator[task.Task[Any], Any, Result]
@@ -69,15 +69,6 @@ def call[Request, Result](context: Context, activity: Activity[Request, Result],
     return activity.result.decode((yield schedule(context, activity, request)))
 
 
-def result_of[Request, Result](contract: Contract[Request, Result], ended: task.Task[Any]) -> Result:
-    """The typed result of a completed task that `schedule` or `start` returned.
-
-    Raises:
-        TaskFailedError: it failed for good.
-    """
-    return contract.result.decode(ended.get_result())
-
-
 def start[Request, Result](
     context: Context, orchestration: Orchestration[Request, Result], request: Request, instance_id: str
 ) -> task.Task[Any]:
@@ -88,17 +79,6 @@ def start[Request, Result](
         instance_id=instance_id,
         version=context.version,
     )
-
-
-def call_child[Request, Result](
-    context: Context, orchestration: Orchestration[Request, Result], request: Request, instance_id: str
-) -> Steps[Result]:
-    """Start a child and wait for its result.
-
-    Raises:
-        TaskFailedError: it failed.
-    """
-    return orchestration.result.decode((yield start(context, orchestration, request, instance_id)))
 
 
 def continue_as_new[Request, Result](

@@ -26,10 +26,10 @@ from patchwave.domain.notifications.events import (
     Notice,
     NoticeChannels,
     RunEnded,
+    RunStarted,
     SendResult,
     backoff,
 )
-from patchwave.domain.policy.notifications import Event
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.run import Cutoff, NextWindow, RunRef
 from tests.support.scripted_fleet import Fleet
@@ -196,7 +196,7 @@ def announcing_run(context: task.OrchestrationContext, execution: int) -> Genera
     """Announces something, goes on as new in the same turn, and announces its end in the turn that is its last."""
     yield context.create_timer(timedelta(seconds=1))
     if execution == 0:
-        announce(context, RUN_ID, Event.STARTED)
+        announce(context, RUN_ID, RunStarted())
         context.continue_as_new(1, save_events=True)
         return None
     announce(context, RUN_ID, ErrorBudgetNotice(scope="run"), 1)
@@ -210,8 +210,8 @@ def test_an_announcement_outlives_the_execution_and_the_run_that_made_it() -> No
     with town.bench(announcing_run) as bench:
         ended = bench.run("announcing_run", 0)
         for event in ("started", "gate_closed", "ended"):
-            ended = bench.wait(f"{RUN_ID}:notify:{event}:1")
-            assert ended.output["sent"] == ["ops"]
+            notified = bench.wait(f"{RUN_ID}:notify:{event}:1")
+            assert notified.output["sent"] == ["ops"]
     assert (ended.status, ended.output) == (OrchestrationStatus.COMPLETED, "ended")
     facts = {attempt["notice"]["facts"]["event"]: attempt["notice"]["facts"] for attempt in town.attempts["ops"]}
     assert len(town.attempts["ops"]) == len(facts) == 3
@@ -225,7 +225,7 @@ def failing_announcement(context: task.OrchestrationContext, _: Json) -> Generat
 
 
 def patient_run(context: task.OrchestrationContext, _: Any) -> Generator[task.Task[Any], Any, str]:
-    announce(context, RUN_ID, Event.STARTED)
+    announce(context, RUN_ID, RunStarted())
     yield context.create_timer(timedelta(seconds=30))
     return "ended"
 
