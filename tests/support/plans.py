@@ -22,7 +22,7 @@ def planned_machine(number: int, **changes: Any) -> PlannedMachine:
         "groups": ["run"],
         "predicted_start": float(number),
         "predicted_end": number + 600.0,
-        "placementReasons": ["ring canary by tag"],
+        "placement_reasons": ["ring canary by tag"],
     }
     return PlannedMachine(**{**fields, **changes})
 
