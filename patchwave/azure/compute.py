@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from patchwave.azure.pipeline import sdk_options
+from patchwave.azure.pipeline import ArmPipeline, ArmResponse, sdk_options
 from patchwave.azure.rate_limiter import RateLimit, locally_throttled, open_rate_limits
 from patchwave.domain.azure.errors import ArmFailure, cannot_follow_acceptance, parse_retry_after, read_failure
 from patchwave.domain.azure.operation import PollReading, PollState, read_location
 from patchwave.domain.azure.rate_limit import LOCALLY_THROTTLED
+from patchwave.domain.core.documents import Json, parse_object
 from patchwave.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from azure.core.rest import AsyncHttpResponse
     from azure.mgmt.compute.aio import ComputeManagementClient
 
+
+type _Call = Callable[..., Awaitable[object]]
 
 _ENDS = ("succeeded", "completedwithwarnings", "failed")
 """Result states of an operation that has ended."""
@@ -59,15 +62,25 @@ class Submission:
 
 
 class ComputeClients:
-    """The SDK's clients, one per subscription; one instance per process and event loop."""
+    """Base class of the clients of machines and disks: the SDK's clients for changes, and a pipeline for reads.
+
+    One instance serves all subscriptions of the identity, in one process and event loop.
+    """
 
     def __init__(self, settings: Settings, credential: AsyncTokenCredential) -> None:
         self._settings = settings
         self._credential = credential
         self._clients: dict[str, ComputeManagementClient] = {}
+        self._pipeline = ArmPipeline(settings, credential)
 
-    def of(self, subscription_id: str) -> ComputeManagementClient:
-        """The client of a subscription."""
+    async def close(self) -> None:
+        """Close the connections."""
+        for client in self._clients.values():
+            await client.close()
+        self._clients.clear()
+        await self._pipeline.close()
+
+    def _compute(self, subscription_id: str) -> ComputeManagementClient:
         client = self._clients.get(subscription_id)
         if client is None:
             from azure.mgmt.compute.aio import ComputeManagementClient
@@ -76,23 +89,26 @@ class ComputeClients:
             self._clients[subscription_id] = client
         return client
 
-    def writes(self, subscription_id: str, request: str) -> RateLimit:
-        """The rate limit of other changes than patch operations."""
-        return open_rate_limits(self._settings).of_writes(subscription_id, request)
+    async def _write(self, subscription_id: str, request: str, call: _Call) -> Submission:
+        """`submit` under the rate limit of other changes than patch operations."""
+        return await submit(call, open_rate_limits(self._settings).of_writes(subscription_id, request))
 
-    def patches(self, subscription_id: str, location: str) -> RateLimit:
-        """The rate limit of assessPatches and installPatches."""
-        return open_rate_limits(self._settings).of_patches(subscription_id, location)
+    async def _get(self, url: str) -> ArmResponse:
+        from azure.core.rest import HttpRequest
 
-    async def close(self) -> None:
-        """Close the connections."""
-        for client in self._clients.values():
-            await client.close()
-        self._clients.clear()
+        return await self._pipeline.send(HttpRequest("GET", url))
+
+    async def _read(self, path: str) -> Json | ArmFailure:
+        """The resource at a path with its query."""
+        reply = await self._get(f"{self._settings.manager_url}{path}")
+        if reply.status != 200:
+            return reply.to_failure()
+        found = parse_object(reply.body)
+        return ArmFailure(status=0, message="Resource Manager answered in no known form") if found is None else found
 
 
 async def submit(
-    call: Callable[..., Awaitable[object]],
+    call: _Call,
     rate_limit: RateLimit,
     request_id: str | None = None,
     *,
@@ -115,7 +131,7 @@ async def submit(
     return submission
 
 
-async def _send(call: Callable[..., Awaitable[object]], request_id: str | None) -> tuple[Submission, Mapping[str, str]]:
+async def _send(call: _Call, request_id: str | None) -> tuple[Submission, Mapping[str, str]]:
     """Azure's response, and its headers."""
     from azure.core.exceptions import AzureError, HttpResponseError
 
@@ -124,10 +140,7 @@ async def _send(call: Callable[..., Awaitable[object]], request_id: str | None) 
     def keep(reply: PipelineResponse[Any, AsyncHttpResponse]) -> None:
         answers.append(reply.http_response)
 
-    options: dict[str, Any] = {
-        "retry_total": 0,
-        "raw_response_hook": keep,
-    }
+    options: dict[str, Any] = {"retry_total": 0, "raw_response_hook": keep}
     if request_id is not None:
         options["request_id"] = request_id
     try:

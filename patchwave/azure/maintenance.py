@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import AsyncIterable, Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from patchwave.azure.clients import PerLoop
@@ -60,13 +61,8 @@ class Maintenance:
 
     async def read(self, configuration: ConfigurationId) -> MaintenanceConfiguration | ArmFailure:
         """A configuration."""
-        client = self._client(configuration.subscription_id)
-
-        async def call(**options: Any) -> object:
-            return await client.maintenance_configurations.get(
-                configuration.resource_group, configuration.name, **options
-            )
-
+        get = self._client(configuration.subscription_id).maintenance_configurations.get
+        call = partial(get, configuration.resource_group, configuration.name)
         return _configuration_in(await self._send("GET", configuration.subscription_id, call))
 
     async def list(self, subscription_id: str, resource_group: str = "") -> list[MaintenanceConfiguration] | ArmFailure:
@@ -88,27 +84,16 @@ class Maintenance:
     async def write(self, configuration: MaintenanceConfiguration) -> MaintenanceConfiguration | ArmFailure:
         """Create or replace a configuration; returns Azure's version of it."""
         identity = configuration.configuration_id
-        client = self._client(identity.subscription_id)
-
         # The SDK's parameter is any kind of IO, which the type checker cannot express.
-        operations: Any = client.maintenance_configurations
-
-        async def call(**options: Any) -> object:
-            return await operations.create_or_update(
-                identity.resource_group, identity.name, _content(configuration.to_azure()), **options
-            )
-
+        operations: Any = self._client(identity.subscription_id).maintenance_configurations
+        content = _content(configuration.to_azure())
+        call = partial(operations.create_or_update, identity.resource_group, identity.name, content)
         return _configuration_in(await self._send("PUT", identity.subscription_id, call))
 
     async def remove(self, configuration: ConfigurationId) -> bool | ArmFailure:
         """Delete a configuration; ``False`` when there was none."""
-        client = self._client(configuration.subscription_id)
-
-        async def call(**options: Any) -> object:
-            return await client.maintenance_configurations.delete(
-                configuration.resource_group, configuration.name, **options
-            )
-
+        delete = self._client(configuration.subscription_id).maintenance_configurations.delete
+        call = partial(delete, configuration.resource_group, configuration.name)
         return _was_there(await self._send("DELETE", configuration.subscription_id, call))
 
     async def assignments_of(self, machine: MachineId) -> list[Assignment] | ArmFailure:
@@ -127,31 +112,18 @@ class Maintenance:
     async def read_assignment(self, resource_id: str, name: str) -> Assignment | ArmFailure:
         """One assignment under a machine, a subscription or a resource group."""
         subscription_id, operations, place = self._assignments(resource_id)
-
-        async def call(**options: Any) -> object:
-            return await operations.get(*place, name, **options)
-
-        return _assignment_in(await self._send("GET", subscription_id, call))
+        return _assignment_in(await self._send("GET", subscription_id, partial(operations.get, *place, name)))
 
     async def assign(self, assignment: Assignment) -> Assignment | ArmFailure:
         """Create or replace an assignment; returns Azure's version of it."""
         subscription_id, operations, place = self._assignments(assignment.resource_id)
-
-        async def call(**options: Any) -> object:
-            return await operations.create_or_update(
-                *place, assignment.name, _content(assignment.to_azure()), **options
-            )
-
+        call = partial(operations.create_or_update, *place, assignment.name, _content(assignment.to_azure()))
         return _assignment_in(await self._send("PUT", subscription_id, call))
 
     async def unassign(self, resource_id: str, name: str) -> bool | ArmFailure:
         """Delete an assignment, even of a deleted machine; ``False`` when there was none."""
         subscription_id, operations, place = self._assignments(resource_id)
-
-        async def call(**options: Any) -> object:
-            return await operations.delete(*place, name, **options)
-
-        return _was_there(await self._send("DELETE", subscription_id, call))
+        return _was_there(await self._send("DELETE", subscription_id, partial(operations.delete, *place, name)))
 
     async def cancel(self, configuration: ConfigurationId, run: str) -> ArmFailure | None:
         """Cancel one upcoming run for all of its machines; ``None`` when Azure confirms it.

@@ -25,12 +25,7 @@ HEALTH_API_VERSION = "2025-05-01"
 ALERTS_API_VERSION = "2019-05-05-preview"
 MAX_PAGES = 5
 _ALERTS_PER_PAGE = 250
-_TIME_RANGES = {
-    "1h": timedelta(hours=1),
-    "1d": timedelta(days=1),
-    "7d": timedelta(days=7),
-    "30d": timedelta(days=30),
-}
+_TIME_RANGES = {"1h": timedelta(hours=1), "1d": timedelta(days=1), "7d": timedelta(days=7), "30d": timedelta(days=30)}
 
 
 class ResourceHealth:

@@ -7,48 +7,32 @@ A machine runs one command at a time, and responds 409 to a second one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 from patchwave.azure.clients import PerLoop
-from patchwave.azure.compute import ComputeClients, Submission, submit
+from patchwave.azure.compute import ComputeClients, Submission
 from patchwave.azure.credentials import open_credential
-from patchwave.azure.pipeline import ArmPipeline, ArmResponse
+from patchwave.azure.pipeline import ArmResponse
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.operation import PollReading, PollState, UnsafeUrl, check_operation_url, read_operation
 from patchwave.domain.core.documents import parse_object
 from patchwave.domain.core.ids import MachineId
 from patchwave.settings import Settings
 
-if TYPE_CHECKING:
-    from azure.core.credentials_async import AsyncTokenCredential
-
 RUN_COMMAND_API_VERSION = "2025-04-01"
 
 
-class RunCommands:
-    """One client for all subscriptions of the identity; one instance per process and event loop."""
-
-    def __init__(self, settings: Settings, credential: AsyncTokenCredential) -> None:
-        self._settings = settings
-        self._clients = ComputeClients(settings, credential)
-        self._pipeline = ArmPipeline(settings, credential)
+class RunCommands(ComputeClients):
+    """Scripts in guests, sent and polled."""
 
     async def send(self, machine: MachineId, command_id: str, lines: Sequence[str]) -> Submission:
         """POST runCommand. The caller must have declared it: nothing shows later whether a script ran."""
-        client = self._clients.of(machine.subscription_id)
-
-        async def call(**options: Any) -> object:
-            body: Any = {"commandId": command_id, "script": list(lines)}
-            return await client.virtual_machines.begin_run_command(
-                machine.resource_group,
-                machine.name,
-                body,
-                polling=False,
-                api_version=RUN_COMMAND_API_VERSION,
-                **options,
-            )
-
-        return await submit(call, self._clients.writes(machine.subscription_id, f"run {machine.folded}"))
+        begin = self._compute(machine.subscription_id).virtual_machines.begin_run_command
+        body: Any = {"commandId": command_id, "script": list(lines)}
+        options: dict[str, Any] = {"polling": False, "api_version": RUN_COMMAND_API_VERSION}
+        call = partial(begin, machine.resource_group, machine.name, body, **options)
+        return await self._write(machine.subscription_id, f"run {machine.folded}", call)
 
     async def poll(self, machine: MachineId, async_url: str, location_url: str) -> PollReading:
         """Poll an accepted command once. `patchwave.domain.machine.script.read_script_end` parses the result.
@@ -59,26 +43,19 @@ class RunCommands:
             return PollReading(state=PollState.LOST)
         try:
             if async_url:
-                reply = await self._get(machine, async_url)
+                reply = await self._get_operation(machine, async_url)
                 reading = read_operation(reply.status, reply.body, retry_after=reply.retry_after)
                 if reading.state is not PollState.SUCCEEDED_WITHOUT_RESULT or not location_url:
                     return reading.model_copy(update={"retry_after": reply.retry_after})
-            return _read_result(await self._get(machine, location_url))
+            return _read_result(await self._get_operation(machine, location_url))
         except UnsafeUrl as refusal:
             return PollReading(
                 state=PollState.LOST, failure=ArmFailure(status=0, code="UnsafeUrl", message=str(refusal))
             )
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._clients.close()
-        await self._pipeline.close()
-
-    async def _get(self, machine: MachineId, url: str) -> ArmResponse:
-        from azure.core.rest import HttpRequest
-
+    async def _get_operation(self, machine: MachineId, url: str) -> ArmResponse:
         check_operation_url(url, self._settings.manager_url, machine.subscription_id)
-        return await self._pipeline.send(HttpRequest("GET", url))
+        return await self._get(url)
 
 
 def _read_result(reply: ArmResponse) -> PollReading:

@@ -6,6 +6,8 @@ response of Azure, an error included, is a value.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
@@ -13,7 +15,7 @@ from uuid import NAMESPACE_URL, uuid5
 from patchwave.azure.clients import PerLoop
 from patchwave.azure.compute import ComputeClients, Submission, submit
 from patchwave.azure.credentials import open_credential
-from patchwave.azure.pipeline import ArmPipeline, ArmResponse
+from patchwave.azure.rate_limiter import open_rate_limits
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.install_request import InstallParameters
 from patchwave.domain.azure.instance_view import MachineView
@@ -25,7 +27,6 @@ from patchwave.domain.azure.operation import (
     read_location,
     read_operation,
 )
-from patchwave.domain.core.documents import parse_object
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.machine.health import Moment
 from patchwave.domain.runs.intent import Intent
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 PATCH_API_VERSION = "2025-04-01"
 """API version of both patch calls; their operation URLs contain it."""
+_PATCH_OPTIONS: dict[str, Any] = {"polling": False, "api_version": PATCH_API_VERSION}
 _READ_API_VERSION = "2025-04-01"
 _SUBSCRIPTIONS_API_VERSION = "2022-12-01"
 _KEPT_POLLS = 2
@@ -43,13 +45,11 @@ _MAX_KEPT = 1_000
 """Cached views for a second reader: enough for all machines that a worker has between two steps."""
 
 
-class ResourceManager:
-    """One client for all subscriptions of the identity; one instance per process and event loop."""
+class ResourceManager(ComputeClients):
+    """Virtual machines."""
 
     def __init__(self, settings: Settings, credential: AsyncTokenCredential) -> None:
-        self._settings = settings
-        self._clients = ComputeClients(settings, credential)
-        self._pipeline = ArmPipeline(settings, credential)
+        super().__init__(settings, credential)
         self._kept: dict[tuple[str, Moment | None], tuple[float, MachineView]] = {}
 
     async def read_machine(
@@ -72,73 +72,42 @@ class ResourceManager:
         return view
 
     async def _read_machine(self, machine: MachineId) -> MachineView | ArmFailure:
-        url = f"{self._settings.manager_url}{machine.text}?$expand=instanceView&api-version={_READ_API_VERSION}"
-        reply = await self._get(url)
-        if reply.status != 200:
-            return reply.to_failure()
-        found = parse_object(reply.body)
-        if found is None:
-            return ArmFailure(status=0, message="Resource Manager answered the machine in no known form")
-        return MachineView.read(found)
+        found = await self._read(f"{machine.text}?$expand=instanceView&api-version={_READ_API_VERSION}")
+        return found if isinstance(found, ArmFailure) else MachineView.read(found)
 
     async def assess(self, machine: MachineId, location: str, intent: Intent) -> Submission:
         """POST assessPatches, rate-limited. ``intent`` has the request id, which names the attempt in Azure's log."""
-        client = self._clients.of(machine.subscription_id)
-
-        async def call(**options: Any) -> object:
-            return await client.virtual_machines.begin_assess_patches(
-                machine.resource_group, machine.name, polling=False, api_version=PATCH_API_VERSION, **options
-            )
-
-        rate_limit = self._clients.patches(machine.subscription_id, location)
-        return await submit(call, rate_limit, _request_id(intent), has_reservation=True)
+        begin = self._compute(machine.subscription_id).virtual_machines.begin_assess_patches
+        call = partial(begin, machine.resource_group, machine.name, **_PATCH_OPTIONS)
+        return await self._submit_patches(machine, location, intent, call)
 
     async def install(
         self, machine: MachineId, location: str, parameters: InstallParameters, intent: Intent
     ) -> Submission:
         """POST installPatches, rate-limited. The caller has declared the intent, which prevents a second one."""
-        client = self._clients.of(machine.subscription_id)
-
-        async def call(**options: Any) -> object:
-            body: Any = parameters.to_azure()
-            return await client.virtual_machines.begin_install_patches(
-                machine.resource_group, machine.name, body, polling=False, api_version=PATCH_API_VERSION, **options
-            )
-
-        rate_limit = self._clients.patches(machine.subscription_id, location)
-        return await submit(call, rate_limit, _request_id(intent), has_reservation=True)
+        begin = self._compute(machine.subscription_id).virtual_machines.begin_install_patches
+        body: Any = parameters.to_azure()
+        call = partial(begin, machine.resource_group, machine.name, body, **_PATCH_OPTIONS)
+        return await self._submit_patches(machine, location, intent, call)
 
     async def start(self, machine: MachineId) -> Submission:
         """Start the machine; harmless when it runs already."""
-        client = self._clients.of(machine.subscription_id)
-
-        async def call(**options: Any) -> object:
-            return await client.virtual_machines.begin_start(
-                machine.resource_group, machine.name, polling=False, **options
-            )
-
-        return await submit(call, self._clients.writes(machine.subscription_id, f"start {machine.folded}"))
+        begin = self._compute(machine.subscription_id).virtual_machines.begin_start
+        call = partial(begin, machine.resource_group, machine.name, polling=False)
+        return await self._write(machine.subscription_id, f"start {machine.folded}", call)
 
     async def restart(self, machine: MachineId) -> Submission:
         """Restart the machine, which must be running; a second call restarts it again."""
-        client = self._clients.of(machine.subscription_id)
-
-        async def call(**options: Any) -> object:
-            return await client.virtual_machines.begin_restart(
-                machine.resource_group, machine.name, polling=False, **options
-            )
-
-        return await submit(call, self._clients.writes(machine.subscription_id, f"restart {machine.folded}"))
+        begin = self._compute(machine.subscription_id).virtual_machines.begin_restart
+        call = partial(begin, machine.resource_group, machine.name, polling=False)
+        return await self._write(machine.subscription_id, f"restart {machine.folded}", call)
 
     async def stop(self, machine: MachineId, *, deallocate: bool) -> Submission:
         """Stop the machine, and release its hardware with ``deallocate``."""
-        client = self._clients.of(machine.subscription_id)
-
-        async def call(**options: Any) -> object:
-            begin = client.virtual_machines.begin_deallocate if deallocate else client.virtual_machines.begin_power_off
-            return await begin(machine.resource_group, machine.name, polling=False, **options)
-
-        return await submit(call, self._clients.writes(machine.subscription_id, f"stop {machine.folded}"))
+        machines = self._compute(machine.subscription_id).virtual_machines
+        begin: Any = machines.begin_deallocate if deallocate else machines.begin_power_off
+        call = partial(begin, machine.resource_group, machine.name, polling=False)
+        return await self._write(machine.subscription_id, f"stop {machine.folded}", call)
 
     async def poll(self, machine: MachineId, async_url: str, location_url: str) -> PollReading:
         """Poll an operation once: the Azure-AsyncOperation URL, else Location (either may be empty).
@@ -163,10 +132,11 @@ class ResourceManager:
         reply = await self._get(url)
         return None if reply.status == 200 else reply.to_failure()
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._clients.close()
-        await self._pipeline.close()
+    async def _submit_patches(
+        self, machine: MachineId, location: str, intent: Intent, call: Callable[..., Awaitable[object]]
+    ) -> Submission:
+        rate_limit = open_rate_limits(self._settings).of_patches(machine.subscription_id, location)
+        return await submit(call, rate_limit, _request_id(intent), has_reservation=True)
 
     async def _poll_one(self, machine: MachineId, url: str, *, is_location: bool) -> PollReading:
         check_operation_url(url, self._settings.manager_url, machine.subscription_id)
@@ -174,11 +144,6 @@ class ResourceManager:
         read = read_location if is_location else read_operation
         reading = read(reply.status, reply.body, retry_after=reply.retry_after)
         return reading.model_copy(update={"retry_after": reply.retry_after})
-
-    async def _get(self, url: str) -> ArmResponse:
-        from azure.core.rest import HttpRequest
-
-        return await self._pipeline.send(HttpRequest("GET", url))
 
 
 _clients = PerLoop(lambda settings: ResourceManager(settings, open_credential(settings)))
