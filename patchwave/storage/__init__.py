@@ -4,7 +4,8 @@
 >>> run, created = await storage.runs.create(run)
 
 There is one repository per kind of record. Their methods raise ``StorageUnreachable`` when the storage cannot be used
-now, and never an Azure error. Every method is idempotent: a repeated call finds what was done before.
+now, and never an Azure error. Every method is idempotent: a repeated call finds what was done before. Methods that
+return a ``Page`` raise ``InvalidCursor`` for a cursor of another list.
 """
 
 from __future__ import annotations

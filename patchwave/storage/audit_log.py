@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from patchwave.domain.core.documents import format_instant
 from patchwave.storage.engine.entity_codec import clean, get_json, pack, put_text
-from patchwave.storage.engine.paging import KeyRange, Page, read_page, try_read
+from patchwave.storage.engine.paging import Page, read_page, try_read
 from patchwave.storage.engine.rows import Row
 from patchwave.storage.engine.store import Repository
 
@@ -45,12 +45,8 @@ class AuditRepository(Repository):
         await self._store.audit.insert(subject, key, columns)
 
     async def list_page(self, subject: str, limit: int, cursor: str | None) -> Page[dict[str, Any]]:
-        """Entries of a subject, oldest first.
-
-        Raises:
-            InvalidCursor: the cursor is from another list.
-        """
-        return await read_page(self._store.audit, KeyRange(subject), _line, limit=limit, cursor=cursor)
+        """Entries of a subject, oldest first."""
+        return await read_page(self._store.audit, subject, _line, limit=limit, cursor=cursor)
 
     async def lines(self, subject: str) -> AsyncGenerator[dict[str, Any]]:
         """All entries of a subject, oldest first."""

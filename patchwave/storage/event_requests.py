@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from patchwave.domain.scheduling.event_requests import EventRequest
 from patchwave.storage.engine.entity_codec import pack, unpack
-from patchwave.storage.engine.paging import KeyRange, try_read
+from patchwave.storage.engine.paging import try_read
 from patchwave.storage.engine.rows import Row
 from patchwave.storage.engine.store import Repository, Store
 from patchwave.storage.idempotency import IdempotencyRepository
@@ -33,12 +33,7 @@ class EventRequestRepository(Repository):
 
     async def list_open(self, policy: str = "") -> list[EventRequest]:
         """Open requests of one policy, or of all, ordered by policy."""
-        span = KeyRange(EVENT_REQUESTS, f"{policy}~") if policy else None
-        rows = (
-            self._store.claims.scan(EVENT_REQUESTS, first=span.first, end=span.end)
-            if span is not None
-            else self._store.claims.scan(EVENT_REQUESTS)
-        )
+        rows = self._store.claims.scan(EVENT_REQUESTS, prefix=f"{policy}~" if policy else "")
         found = [try_read(row.key, row, _request) async for row in rows]
         return [request for request in found if request is not None]
 
@@ -46,17 +41,12 @@ class EventRequestRepository(Repository):
         """Bind each request to the run, then remove its row. Safe to repeat after a crash."""
         for request in requests:
             await self._idempotency.reserve(_TAKEN, request.key, run_id, request.at)
-            await self._remove(request)
+            await self._store.claims.remove(EVENT_REQUESTS, _row_key(request))
 
     async def remove(self, requests: Iterable[EventRequest]) -> None:
         """Remove requests of a policy that was deleted, or no longer reacts to events."""
         for request in requests:
-            await self._remove(request)
-
-    async def _remove(self, request: EventRequest) -> None:
-        row = await self._store.claims.get(EVENT_REQUESTS, _row_key(request), [])
-        if row is not None:
-            await self._store.claims.delete(EVENT_REQUESTS, row.key, row.etag)
+            await self._store.claims.remove(EVENT_REQUESTS, _row_key(request))
 
 
 def _request(row: Row) -> EventRequest:

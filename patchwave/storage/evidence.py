@@ -14,7 +14,7 @@ from patchwave.domain.runs.intent import Intent
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Run
 from patchwave.storage.engine.entity_codec import get_json, pack, unpack
-from patchwave.storage.engine.paging import KeyRange, Page, read_page, try_read
+from patchwave.storage.engine.paging import Page, read_page, try_read
 from patchwave.storage.engine.rows import Row
 from patchwave.storage.engine.store import Repository
 from patchwave.storage.errors import InvalidCursor
@@ -41,15 +41,12 @@ class EvidenceRepository(Repository):
         """Everything stored about a run, typed by ``record``: the run, its rows by key, its audit log.
 
         Leaves out signed URLs, and completions, which repeat what machines have.
-
-        Raises:
-            InvalidCursor: the cursor is from another list.
         """
         part, behind = (cursor[0], cursor[1:] or None) if cursor else (_ROWS, None)
         if part not in (_ROWS, _AUDIT):
             raise InvalidCursor("not a cursor of this list")
         table, convert = (self._store.results, _evidence) if part == _ROWS else (self._store.audit, _audited)
-        page = await read_page(table, KeyRange(run.id), convert, limit=limit, cursor=behind)
+        page = await read_page(table, run.id, convert, limit=limit, cursor=behind)
         found = [record for record in page.items if record is not None]
         if cursor is None:
             found.insert(0, {"record": "run", **run.to_wire()})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.storage.engine.entity_codec import unpack
-from patchwave.storage.engine.paging import KeyRange, try_read
+from patchwave.storage.engine.paging import try_read
 from patchwave.storage.engine.parallel import in_parallel
 from patchwave.storage.engine.rows import BATCH_ROWS, Change, Row
 from patchwave.storage.engine.store import Repository, Store
@@ -42,10 +42,9 @@ class FinalizerRepository(Repository):
         nothing about the machine have no latest state; their history is written again.
         """
         held = await self._held_by(run_id)
-        span = KeyRange(run_id, MACHINES)
         page: list[Row] = []
         completed = 0
-        async for row in self._store.results.scan(run_id, first=span.first, end=span.end, select=FINAL_ROW):
+        async for row in self._store.results.scan(run_id, prefix=MACHINES, select=FINAL_ROW):
             if "outcome" in row.columns:
                 page.append(row)
             if len(page) == _PAGE:
@@ -96,6 +95,5 @@ class FinalizerRepository(Repository):
 
     async def _held_by(self, run_id: str) -> set[str]:
         """The machines whose lease the run holds, expired ones included."""
-        span = KeyRange(ALL_RUNS, LEASE)
-        rows = self._store.machines.scan(ALL_RUNS, first=span.first, end=span.end, select=["owner"])
+        rows = self._store.machines.scan(ALL_RUNS, prefix=LEASE, select=["owner"])
         return {row.key.removeprefix(LEASE) async for row in rows if row.columns.get("owner") == run_id}

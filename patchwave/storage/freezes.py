@@ -50,11 +50,7 @@ class FreezeRepository(Repository):
                 wrote = unpack(Signed, row.columns) if "actor" in row.columns else signed
                 await self._audit_write(freeze, wrote, parse_instant(row.columns.get("at")) or at)
                 return False
-            if row is None:
-                is_done = await self._store.policies.insert(_PARTITION, freeze.name, columns)
-            else:
-                is_done = await self._store.policies.replace(_PARTITION, freeze.name, columns, row.etag)
-            if is_done:
+            if await self._store.policies.put(_PARTITION, freeze.name, columns, row):
                 await self._audit_write(freeze, signed, at)
                 return row is None
         return False
@@ -70,13 +66,7 @@ class FreezeRepository(Repository):
             if row is None:
                 return False
             if await self._store.policies.delete(_PARTITION, name, row.etag):
-                await self._audit.add(
-                    audit_subject(name),
-                    "freeze_deleted",
-                    **who,
-                    at=at,
-                    detail={"reason": reason},
-                )
+                await self._audit.add(audit_subject(name), "freeze_deleted", **who, at=at, detail={"reason": reason})
                 return True
         return False
 

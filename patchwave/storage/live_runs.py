@@ -36,10 +36,7 @@ class LiveRunRepository(Repository):
 
     async def remove(self, run_id: str) -> None:
         """Remove the entry of a run from the index, if it has one."""
-        key = RunId.parse(run_id).row_key
-        row = await self._store.runs.get(_LIVE, key, [])
-        if row is not None:
-            await self._store.runs.delete(_LIVE, key, row.etag)
+        await self._store.runs.remove(_LIVE, RunId.parse(run_id).row_key)
 
     async def get_cursor(self) -> str:
         """The run with which the watchdog continues when its last call did not reach all; else empty."""

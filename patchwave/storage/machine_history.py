@@ -12,7 +12,7 @@ from patchwave.domain.core.documents import format_instant, object_or_none, pars
 from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.storage.engine.entity_codec import Columns, get_json, pack, wire_names
-from patchwave.storage.engine.paging import KeyRange, Page, read_page, try_read
+from patchwave.storage.engine.paging import Page, read_page, try_read
 from patchwave.storage.engine.rows import Change, Conflict, Row
 from patchwave.storage.engine.store import OptimisticRetry, Repository
 
@@ -37,21 +37,13 @@ class MachineHistoryRepository(Repository):
     """History and latest state of machines."""
 
     async def list_page(self, machine_key: str, limit: int, cursor: str | None) -> Page[dict[str, Any]]:
-        """A machine's history, newest first: ``runId``, ``at``, ``outcome``, ``reason``, counts.
-
-        Raises:
-            InvalidCursor: the cursor is from another list.
-        """
-        span = KeyRange(ALL_RUNS, f"{HISTORY}{machine_key}~")
-        return await read_page(self._store.machines, span, _document, limit=limit, cursor=cursor)
+        """A machine's history, newest first: ``runId``, ``at``, ``outcome``, ``reason``, counts."""
+        prefix = f"{HISTORY}{machine_key}~"
+        return await read_page(self._store.machines, ALL_RUNS, _document, prefix=prefix, limit=limit, cursor=cursor)
 
     async def list_fleet(self, limit: int, cursor: str | None) -> Page[dict[str, Any]]:
-        """The latest state of every machine with an outcome, in key order.
-
-        Raises:
-            InvalidCursor: the cursor is from another list.
-        """
-        return await read_page(self._store.machines, KeyRange(ALL_RUNS, FLEET), _document, limit=limit, cursor=cursor)
+        """The latest state of every machine with an outcome, in key order."""
+        return await read_page(self._store.machines, ALL_RUNS, _document, prefix=FLEET, limit=limit, cursor=cursor)
 
     async def install_seconds(self) -> dict[str, float]:
         """Seconds that the last installation of each machine took, by key. One scan.
@@ -59,9 +51,8 @@ class MachineHistoryRepository(Repository):
         From the start of the installation to the end of the machine's run, including its restart.
         """
         found: dict[str, float] = {}
-        span = KeyRange(ALL_RUNS, FLEET)
         columns = ["installation", "patchedAt"]
-        async for row in self._store.machines.scan(ALL_RUNS, first=span.first, end=span.end, select=columns):
+        async for row in self._store.machines.scan(ALL_RUNS, prefix=FLEET, select=columns):
             stored = try_read(ALL_RUNS, row, lambda row: get_json(row.columns, "installation"))
             installation = object_or_none(stored) or {}
             began = parse_instant(installation.get("startedAt"))
@@ -74,8 +65,7 @@ class MachineHistoryRepository(Repository):
     async def last_assessments(self) -> dict[str, datetime]:
         """When a run last assessed each machine of the fleet, by key. One scan."""
         found: dict[str, datetime] = {}
-        span = KeyRange(ALL_RUNS, FLEET)
-        async for row in self._store.machines.scan(ALL_RUNS, first=span.first, end=span.end, select=["assessment"]):
+        async for row in self._store.machines.scan(ALL_RUNS, prefix=FLEET, select=["assessment"]):
             stored = try_read(ALL_RUNS, row, lambda row: get_json(row.columns, "assessment"))
             assessment = object_or_none(stored) or {}
             at = parse_instant(assessment.get("at"))

@@ -44,12 +44,7 @@ class MachineResultRepository(Repository):
         self._known_patches = PatchMemory()
 
     async def record_assessment(
-        self,
-        run_id: str,
-        machine_key: str,
-        summary: AssessmentSummary,
-        patches: Sequence[PatchRecord],
-        at: datetime,
+        self, run_id: str, machine_key: str, summary: AssessmentSummary, patches: Sequence[PatchRecord], at: datetime
     ) -> None:
         """Store an assessment's result; the stage is then ``assessed``. No effect once the machine has an outcome.
 

@@ -11,7 +11,7 @@ from patchwave.domain.core.ids import RunId
 from patchwave.domain.fleet import patch_mode_change
 from patchwave.domain.fleet.patch_mode_change import ChangeEnd, MachineChange, ModeChange
 from patchwave.storage.engine.entity_codec import Columns, pack, unpack
-from patchwave.storage.engine.paging import KeyRange, Page, read_page
+from patchwave.storage.engine.paging import Page, read_page
 from patchwave.storage.engine.rows import Row
 from patchwave.storage.engine.store import OptimisticRetry, Repository
 from patchwave.storage.errors import RecordMissing
@@ -43,33 +43,25 @@ class PatchModeChangeRepository(Repository):
         return None if row is None else unpack(ModeChange, row.columns)
 
     async def list_page(self, limit: int, cursor: str | None) -> Page[ModeChange]:
-        """Changes, newest first.
-
-        Raises:
-            InvalidCursor: the cursor is not one of this list.
-        """
+        """Changes, newest first."""
         return await read_page(
-            self._store.runs, KeyRange(CHANGES), lambda row: unpack(ModeChange, row.columns), limit=limit, cursor=cursor
+            self._store.runs, CHANGES, lambda row: unpack(ModeChange, row.columns), limit=limit, cursor=cursor
         )
 
     async def list_machines(
         self, change_id: str, *, end: ChangeEnd | None, limit: int, cursor: str | None
     ) -> Page[MachineChange]:
-        """Machines of a change in key order; with ``end`` only those with that end.
-
-        Raises:
-            InvalidCursor: the cursor is from another list.
-        """
+        """Machines of a change in key order; with ``end`` only those with that end."""
         where = None if end is None else {"end": end.value}
-        span = KeyRange(change_id, _MACHINES)
-        return await read_page(self._store.results, span, _machine, limit=limit, cursor=cursor, where=where)
+        return await read_page(
+            self._store.results, change_id, _machine, prefix=_MACHINES, limit=limit, cursor=cursor, where=where
+        )
 
     async def list_pending(self, change_id: str, most: int) -> tuple[list[str], dict[str, int]]:
         """The keys of the next ``most`` machines without an end, and the counts of the others by end."""
-        span = KeyRange(change_id, _MACHINES)
         ends: Counter[str] = Counter()
         keys: list[str] = []
-        rows = self._store.results.scan(change_id, first=span.first, end=span.end, select=["end"])
+        rows = self._store.results.scan(change_id, prefix=_MACHINES, select=["end"])
         async for row in rows:
             if found := row.columns.get("end"):
                 ends[found] += 1

@@ -15,7 +15,6 @@ from patchwave.domain.core.documents import list_or_empty, parse_instant
 from patchwave.domain.machine.patch_pinning import LinuxPin, Package, Pin, WindowsPin
 from patchwave.domain.policy.scope import OsType
 from patchwave.storage.engine.entity_codec import Columns, get_json, pack
-from patchwave.storage.engine.paging import KeyRange
 from patchwave.storage.engine.parallel import in_parallel
 from patchwave.storage.engine.rows import Change, Conflict, batches
 from patchwave.storage.engine.store import Repository, Store
@@ -65,8 +64,7 @@ class PatchPinRepository(Repository):
         """The run's pin, or ``None``. Cached after the first read."""
         pin = self._pins.get(run_id)
         if pin is None:
-            span = KeyRange(run_id, PINS)
-            scan = self._store.results.scan(run_id, first=span.first, end=span.end)
+            scan = self._store.results.scan(run_id, prefix=PINS)
             pin = _pin([row.columns async for row in scan])
             if pin is not None:
                 _remember(self._pins, run_id, pin, _PINS_KEPT)

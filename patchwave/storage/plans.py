@@ -18,7 +18,7 @@ from patchwave.domain.planning.plan import PlannedRing as RingOfPlan
 from patchwave.domain.planning.reservation import Groups
 from patchwave.domain.workflow.run import PlanSummary
 from patchwave.storage.engine.entity_codec import Columns, get_json, pack, unpack, wire_names
-from patchwave.storage.engine.paging import KeyRange, Page, read_page
+from patchwave.storage.engine.paging import Page, read_page
 from patchwave.storage.engine.rows import Change, Row
 from patchwave.storage.engine.store import Repository
 from patchwave.storage.errors import RecordMissing
@@ -103,23 +103,18 @@ class PlanRepository(Repository):
     async def list_placements(
         self, run_id: str, ring: int, phase: int, limit: int, cursor: str | None
     ) -> Page[PlacedMachine]:
-        """Machines of a phase in plan order; ring and phase as positions from 0.
-
-        Raises:
-            InvalidCursor: the cursor is from another list.
-        """
-        span = KeyRange(run_id, _prefix(ring, phase))
-        return await read_page(self._store.results, span, _placed, limit=limit, cursor=cursor, select=_PLACED)
+        """Machines of a phase in plan order; ring and phase as positions from 0."""
+        results, prefix = self._store.results, _prefix(ring, phase)
+        return await read_page(results, run_id, _placed, prefix=prefix, limit=limit, cursor=cursor, select=_PLACED)
 
     async def _in_order(self, run_id: str, prefix: str) -> list[Columns]:
-        span = KeyRange(run_id, prefix)
-        rows = [row.columns async for row in self._store.results.scan(run_id, first=span.first, end=span.end)]
+        rows = [row.columns async for row in self._store.results.scan(run_id, prefix=prefix)]
         return sorted(rows, key=lambda columns: int(columns[_POSITION]))
 
     async def _remove_leftovers(self, run_id: str, rows: Mapping[str, Columns]) -> None:
         leftovers: list[Change] = []
-        for span in (KeyRange(run_id, PLACEMENTS), KeyRange(run_id, EXCLUSIONS), KeyRange(run_id, PHASES)):
-            scan = self._store.results.scan(run_id, first=span.first, end=span.end, select=[])
+        for prefix in (PLACEMENTS, EXCLUSIONS, PHASES):
+            scan = self._store.results.scan(run_id, prefix=prefix, select=[])
             leftovers += [Change("delete", row.key, {}, row.etag) async for row in scan if row.key not in rows]
         await self._store.results.apply_all(run_id, leftovers)
 

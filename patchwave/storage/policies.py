@@ -93,11 +93,7 @@ class PolicyRepository(Repository):
             version = 1 if before is None else before.version + 1
             wrote = {"author": author, "authorId": author_id, "digest": digest}
             columns = pack({"version": version, "updatedAt": at, "document": document, **wrote})
-            if row is None:
-                done = await self._store.policies.insert(_PARTITION, name, columns)
-            else:
-                done = await self._store.policies.replace(_PARTITION, name, columns, row.etag)
-            if done:
+            if await self._store.policies.put(_PARTITION, name, columns, row):
                 return replace(_stored(Row(name, columns, "")), replaced=None if before is None else before.document)
         raise PreconditionFailed(f"policy {name} keeps changing")
 

@@ -101,9 +101,7 @@ class ReservationRepository(Repository):
 
     async def remove(self, run_id: str) -> None:
         """Remove the reservation of a run that has ended."""
-        row = await self._store.runs.get(_PARTITION, run_id, [])
-        if row is not None:
-            await self._store.runs.delete(_PARTITION, run_id, row.etag)
+        await self._store.runs.remove(_PARTITION, run_id)
 
 
 def _change(key: str, columns: dict[str, object], before: Row | None) -> Change:

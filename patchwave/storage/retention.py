@@ -63,10 +63,7 @@ class RetentionRepository(Repository):
             removed += await _remove(table, run_id, [row async for row in _first(table, run_id, most - removed)])
             if removed == most:
                 return None
-        key = RunId.parse(run_id).row_key
-        row = await self._store.runs.get(heads, key, [])
-        if row is not None:
-            await self._store.runs.delete(heads, key, row.etag)
+        await self._store.runs.remove(heads, RunId.parse(run_id).row_key)
         return removed + 1
 
     async def purge_machines(self, slice_number: int, cutoff: datetime) -> int:

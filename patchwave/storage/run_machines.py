@@ -16,7 +16,7 @@ from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.runs import commands
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.storage.engine.entity_codec import Columns, get_json, pack, put_mapping, unpack, wire_names
-from patchwave.storage.engine.paging import KeyRange, Page, read_page, try_read
+from patchwave.storage.engine.paging import Page, read_page, try_read
 from patchwave.storage.engine.parallel import in_parallel
 from patchwave.storage.engine.rows import BATCH_ROWS, Change, Conflict, Row
 from patchwave.storage.engine.store import OptimisticRetry, Repository, Store
@@ -66,15 +66,12 @@ class MachineRepository(Repository):
     async def list_page(
         self, run_id: str, *, outcome: OutcomeKind | None, limit: int, cursor: str | None
     ) -> Page[MachineRecord]:
-        """Machines in key order, without tags; with ``outcome`` only those with it.
-
-        Raises:
-            InvalidCursor: the cursor is from another list.
-        """
+        """Machines in key order, without tags; with ``outcome`` only those with it."""
         return await read_page(
             self._store.results,
-            KeyRange(run_id, MACHINES),
+            run_id,
             _machine,
+            prefix=MACHINES,
             limit=limit,
             cursor=cursor,
             select=_LISTED,
@@ -87,7 +84,7 @@ class MachineRepository(Repository):
         Reads and caches whole rows, which the caller's next steps need.
         """
         return await read_page(
-            self._store.results, KeyRange(run_id, MACHINES), _stage_by_key, limit=limit, cursor=cursor, keep=True
+            self._store.results, run_id, _stage_by_key, prefix=MACHINES, limit=limit, cursor=cursor, keep=True
         )
 
     async def get_stages(self, run_id: str, keys: Sequence[str]) -> dict[str, Stage]:
@@ -114,8 +111,7 @@ class MachineRepository(Repository):
 
         An unreadable row is logged; its machine ends when the run closes.
         """
-        span = KeyRange(run_id, MACHINES)
-        async for row in self._store.results.scan(run_id, first=span.first, end=span.end, keep=True):
+        async for row in self._store.results.scan(run_id, prefix=MACHINES, keep=True):
             machine = try_read(run_id, row, _machine)
             if machine is not None:
                 yield machine

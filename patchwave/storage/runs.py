@@ -19,7 +19,7 @@ from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Mode, Run, RunState
 from patchwave.storage.audit_log import AuditRepository
 from patchwave.storage.engine.entity_codec import Columns, clean, pack, unpack, wire_names
-from patchwave.storage.engine.paging import KeyRange, Page, read_page
+from patchwave.storage.engine.paging import Page, read_page
 from patchwave.storage.engine.parallel import in_parallel
 from patchwave.storage.engine.store import OptimisticRetry, Repository, Store
 from patchwave.storage.errors import RecordMissing, StorageError
@@ -92,14 +92,10 @@ class RunRepository(Repository):
         return run
 
     async def list_page(self, limit: int, cursor: str | None, mode: Mode | None = None) -> Page[Run]:
-        """Runs, newest first, without their policy snapshots; optionally of one ``mode``.
-
-        Raises:
-            InvalidCursor: the cursor is from another list.
-        """
+        """Runs, newest first, without their policy snapshots; optionally of one ``mode``."""
         return await read_page(
             self._store.runs,
-            KeyRange(_PARTITION),
+            _PARTITION,
             lambda row: _run(row.columns),
             limit=limit,
             cursor=cursor,
@@ -149,11 +145,7 @@ class RunRepository(Repository):
             if run.state.is_final:
                 return run
             return commands.close(run, state, clean(reason), at).model_copy(
-                update={
-                    "machines": sum(stages.values()),
-                    "counts_by_outcome": outcomes,
-                    "counts_by_stage": stages,
-                }
+                update={"machines": sum(stages.values()), "counts_by_outcome": outcomes, "counts_by_stage": stages}
             )
 
         return await self._change(run_id, close)
@@ -251,9 +243,8 @@ class RunRepository(Repository):
 
     async def count_machines(self, run_id: str) -> int:
         """Count the run's machines by a scan of their keys, and store the number for lists."""
-        span = KeyRange(run_id, MACHINES)
         total = 0
-        async for _ in self._store.results.scan(run_id, first=span.first, end=span.end, select=[]):
+        async for _ in self._store.results.scan(run_id, prefix=MACHINES, select=[]):
             total += 1
         await self.set_machine_count(run_id, total)
         return total
@@ -297,8 +288,7 @@ class RunRepository(Repository):
         """Counts of machines by outcome and by stage, without zeros. One scan of two columns."""
         outcomes: Counter[str] = Counter()
         stages: Counter[str] = Counter()
-        span = KeyRange(run_id, MACHINES)
-        rows = self._store.results.scan(run_id, first=span.first, end=span.end, select=["outcome", "stage"])
+        rows = self._store.results.scan(run_id, prefix=MACHINES, select=["outcome", "stage"])
         async for row in rows:
             stage, outcome = row.columns.get("stage", Stage.WAITING), row.columns.get("outcome")
             # Unknown values of damaged rows count as unknown outcome, and as in progress.

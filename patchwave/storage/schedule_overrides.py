@@ -62,13 +62,7 @@ class ScheduleOverrideRepository(Repository):
         return controls
 
     async def unskip(
-        self,
-        policy: str,
-        occurrence: datetime,
-        *,
-        reason: str,
-        at: datetime,
-        **who: Unpack[Signature],
+        self, policy: str, occurrence: datetime, *, reason: str, at: datetime, **who: Unpack[Signature]
     ) -> ScheduleOverrides:
         """Remove the skip of an occurrence, if there is one."""
         controls, is_changed = await self._change(policy, lambda known: known.unskipping(occurrence))
@@ -78,25 +72,12 @@ class ScheduleOverrideRepository(Repository):
         return controls
 
     async def request_run(
-        self,
-        policy: str,
-        run_id: str,
-        *,
-        instead_of: str,
-        reason: str,
-        at: datetime,
-        **who: Unpack[Signature],
+        self, policy: str, run_id: str, *, instead_of: str, reason: str, at: datetime, **who: Unpack[Signature]
     ) -> ScheduleOverrides:
         """Request a run, which replaces the previous request; of two concurrent ones, one counts."""
         controls, is_changed = await self._change(policy, lambda known: known.requesting(run_id, instead_of=instead_of))
         if is_changed:
-            await self._audit.add(
-                policy,
-                "run_requested",
-                **who,
-                at=at,
-                detail={"reason": reason, "runId": run_id},
-            )
+            await self._audit.add(policy, "run_requested", **who, at=at, detail={"reason": reason, "runId": run_id})
         return controls
 
     async def reserve_window(self, policy: str, run_id: str, at: datetime) -> ScheduleOverrides:
@@ -129,12 +110,7 @@ class ScheduleOverrideRepository(Repository):
             wanted = decide(known)
             if wanted == known:
                 break
-            columns = pack(wanted.to_wire())
-            if row is None:
-                is_done = await self._store.policies.insert(_PARTITION, policy, columns)
-            else:
-                is_done = await self._store.policies.replace(_PARTITION, policy, columns, row.etag)
-            if is_done:
+            if await self._store.policies.put(_PARTITION, policy, pack(wanted.to_wire()), row):
                 return wanted, True
         return known, False
 

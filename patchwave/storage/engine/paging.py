@@ -29,24 +29,6 @@ class Page[T]:
     unreadable: list[str] = field(default_factory=list[str])
 
 
-@dataclass(frozen=True, slots=True)
-class KeyRange:
-    """The row keys of one partition that start with ``prefix``; all of them when it is empty."""
-
-    partition: str
-    prefix: str = ""
-
-    @property
-    def first(self) -> str:
-        """The lowest key of the range."""
-        return self.prefix
-
-    @property
-    def end(self) -> str:
-        """The first key after the range; empty at the end of the partition."""
-        return self.prefix[:-1] + chr(ord(self.prefix[-1]) + 1) if self.prefix else ""
-
-
 def write_cursor(row_key: str) -> str:
     """An opaque, URL-safe cursor."""
     return base64.urlsafe_b64encode(row_key.encode()).decode().rstrip("=")
@@ -83,16 +65,17 @@ def try_read[T](partition: str, row: Row, convert: Callable[[Row], T]) -> T | No
 
 async def read_page[T](
     table: Table,
-    span: KeyRange,
+    partition: str,
     convert: Callable[[Row], T],
     *,
+    prefix: str = "",
     limit: int,
     cursor: str | None,
     select: list[str] | None = None,
     where: dict[str, str] | None = None,
     keep: bool = False,
 ) -> Page[T]:
-    """At most ``limit`` rows after the cursor, in key order.
+    """At most ``limit`` rows of a partition, of those with a prefix, after the cursor, in key order.
 
     Reads one row more than ``limit``, to recognize the last page. ``keep`` is for `Table.scan`.
     """
@@ -101,10 +84,9 @@ async def read_page[T](
     unreadable: list[str] = []
     last = ""
     rows = table.scan(
-        span.partition,
-        first=span.first,
-        end=span.end,
-        after=read_cursor(cursor, span.prefix),
+        partition,
+        prefix=prefix,
+        after=read_cursor(cursor, prefix),
         select=select,
         where=where,
         page_size=limit + 1,
@@ -115,7 +97,7 @@ async def read_page[T](
             return Page(items, write_cursor(last), unreadable)
         read += 1
         last = row.key
-        found = try_read(span.partition, row, lambda row: (convert(row),))
+        found = try_read(partition, row, lambda row: (convert(row),))
         if found is None:
             unreadable.append(row.key)
         else:

@@ -64,6 +64,11 @@ class Change:
         return _ENVELOPE + sum(_COLUMN + len(name) + _bytes(value) for name, value in self.columns.items())
 
 
+def first_behind(prefix: str) -> str:
+    """The first key after those with a prefix; empty, for the end of the partition, without one."""
+    return prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else ""
+
+
 def batches(changes: Sequence[Change]) -> list[list[Change]]:
     """Split changes of one partition into transactions within the service's limits."""
     found: list[list[Change]] = []

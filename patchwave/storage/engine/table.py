@@ -13,7 +13,7 @@ from dataclasses import replace
 from patchwave.storage.engine.client import SCAN_PAGE, AzureTable, TableRequests
 from patchwave.storage.engine.entity_codec import Columns
 from patchwave.storage.engine.row_cache import RowCache
-from patchwave.storage.engine.rows import Change, Conflict, Row, batches
+from patchwave.storage.engine.rows import Change, Conflict, Row, batches, first_behind
 from patchwave.storage.engine.singleflight import SingleFlight
 from patchwave.storage.engine.write_batcher import WriteBatcher
 
@@ -101,6 +101,7 @@ class Table:
         self,
         partition: str,
         *,
+        prefix: str = "",
         first: str = "",
         end: str = "",
         after: str = "",
@@ -109,16 +110,16 @@ class Table:
         page_size: int = SCAN_PAGE,
         keep: bool = False,
     ) -> AsyncGenerator[Row]:
-        """Rows of one partition in key order: from ``first``, after ``after``, before ``end``.
+        """Rows of one partition in key order: with ``prefix``, or from ``first`` to before ``end``; after ``after``.
 
         ``where`` compares columns for equality on the server. Values travel as parameters, which prevents injection.
         ``keep`` caches the rows for ``get_cached_for_update`` and ``get_validated``.
         """
         terms, values = ["PartitionKey eq @partition"], {"partition": partition}
         for term, name, value in (
-            ("RowKey ge @first", "first", first),
+            ("RowKey ge @first", "first", prefix or first),
             ("RowKey gt @after", "after", after),
-            ("RowKey lt @end", "end", end),
+            ("RowKey lt @end", "end", first_behind(prefix) or end),
         ):
             if value:
                 terms.append(term)
@@ -152,6 +153,12 @@ class Table:
         """Insert the row if it is absent; whether this call did."""
         return await self._try(partition, Change("insert", key, columns)) is not None
 
+    async def put(self, partition: str, key: str, columns: Columns, known: Row | None) -> bool:
+        """Insert the row if none was known, else replace the known version; whether this call did."""
+        if known is None:
+            return await self.insert(partition, key, columns)
+        return await self.replace(partition, key, columns, known.etag)
+
     async def merge(self, partition: str, key: str, columns: Columns, etag: str = "") -> bool:
         """Set some columns; with an ETag only if the row still has it. Whether it was done.
 
@@ -171,6 +178,12 @@ class Table:
             # Absent counts as deleted: the response to a first attempt may have been lost.
             return conflict.is_gone
         return True
+
+    async def remove(self, partition: str, key: str) -> None:
+        """Delete the row if there is one, in the version that is read first."""
+        row = await self.get(partition, key, [])
+        if row is not None:
+            await self.delete(partition, key, row.etag)
 
     async def apply(self, partition: str, changes: Sequence[Change]) -> list[str]:
         """All changes or none, in one transaction that others may share; returns the ETags.
