@@ -22,11 +22,7 @@ class Clock:
     """Simulated seconds since the start, and their wall-clock stamps."""
 
     def __init__(
-        self,
-        speed: float = 1.0,
-        *,
-        started_at: datetime | None = None,
-        monotonic: Callable[[], float] = time.monotonic,
+        self, speed: float = 1.0, *, started_at: datetime | None = None, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         if not 0 < speed <= 100_000:
             raise ValueError("speed must be over 0 and at most 100000 simulated seconds per second")

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from local.azure_simulator.arm.names import folded
 from local.azure_simulator.arm.regions import Geography
 from local.azure_simulator.clock import Clock
-from local.azure_simulator.compute.behavior import read_simulation
+from local.azure_simulator.compute.behavior import Simulation
 from local.azure_simulator.compute.machine import Machine
 from local.azure_simulator.server.json_readers import dig, list_or_empty, object_or_none
 
@@ -120,8 +120,8 @@ def _geography(wrapped: dict[str, Any], notes: list[str]) -> Geography:
             )
     pairs: dict[str, str] = {}
     for index, entry in enumerate(list_or_empty(wrapped.get("regionPairs"))):
-        pair = [each for each in list_or_empty(entry) if isinstance(each, str) and each]
-        if len(pair) == 2 and len(list_or_empty(entry)) == 2:
+        pair = list_or_empty(entry)
+        if len(pair) == 2 and all(isinstance(each, str) and each for each in pair):
             pairs[_region(pair[0])] = _region(pair[1])
         else:
             notes.append(f"regionPairs[{index}] is left out: a pair is a list of two regions")
@@ -139,7 +139,7 @@ def _machine(given: dict[str, Any], clock: Clock, seed: int) -> Machine:
         FleetError: an unknown or impossible override, or an unknown system.
     """
     try:
-        simulation = read_simulation(given.get("simulation"))
+        simulation = Simulation.model_validate(given.get("simulation") or {})
     except ValidationError as error:
         # Report the alternative of the union whose validation came furthest: it is the intended one.
         meant = max(error.errors(), key=lambda each: len(each["loc"]))
@@ -173,10 +173,8 @@ def _os_type(given: dict[str, Any], shown: dict[str, Any]) -> str:
 
 
 def _power(given: dict[str, Any], shown: dict[str, Any]) -> str:
-    code = str(
-        given.get("powerState") or dig(shown, "extended", "instanceView", "powerState", "code") or "running"
-    ).casefold()
-    return next((state for state in ("deallocated", "stopped") if state in code), "running")
+    code = given.get("powerState") or dig(shown, "extended", "instanceView", "powerState", "code")
+    return next((state for state in ("deallocated", "stopped") if state in str(code).casefold()), "running")
 
 
 _APPS = ["shop", "billing", "crm", "portal", "search", "media"]
@@ -189,7 +187,7 @@ def generate_fleet(count: int, clock: Clock, seed: int) -> list[Machine]:
     """A fleet over several subscriptions and regions; half of it in zones, the rest in availability sets of five."""
     source = random.Random(f"fleet:{seed}")
     subscriptions = [_guid(source) for _ in range(max(2, min(10, count // 1_000)))]
-    plain = read_simulation(None)
+    plain = Simulation()
     machines: list[Machine] = []
     for index in range(count):
         subscription = subscriptions[index % len(subscriptions)]
@@ -201,13 +199,12 @@ def generate_fleet(count: int, clock: Clock, seed: int) -> list[Machine]:
         name = f"{role}-{app}-{index:05d}"
         zoned = source.random() < 0.5
         shown: dict[str, Any] = {}
+        compute = f"/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Compute"
         if not zoned:
-            path = f"/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Compute/availabilitySets"
-            shown["availabilitySet"] = {"id": f"{path}/avset-{role}-{index // 60:04d}"}
+            shown["availabilitySet"] = {"id": f"{compute}/availabilitySets/avset-{role}-{index // 60:04d}"}
         machines.append(
             Machine(
-                machine_id=f"/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Compute"
-                f"/virtualMachines/{name}",
+                machine_id=f"{compute}/virtualMachines/{name}",
                 location=region,
                 os_type=os_type,
                 simulation=plain,

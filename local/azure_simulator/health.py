@@ -28,9 +28,6 @@ _SUMMARIES = {
     "Degraded": "Your virtual machine is available, but its performance may be affected.",
     "Unknown": "We're currently unable to determine the health of this virtual machine.",
 }
-
-
-COLUMNS = {"id", "name", "type", "tenantId", "location", "resourceGroup", "subscriptionId", "properties", "tags"}
 TABLE = "healthresources"
 
 
@@ -72,9 +69,7 @@ class Health:
         ]
 
     def availability(self, call: Call) -> ArmResponse:
-        """The current status of one machine."""
-        captured = call.captured
-        machine = self.azure.machine(captured["subscription"], captured["group"], captured["machine"])
+        machine = self.azure.machine(call.subscription, call.group, call.captured["machine"])
         if machine.simulation.forbidden:
             action = "Microsoft.ResourceHealth/availabilityStatuses/read"
             raise errors.forbidden(action, machine.id, self.azure.client_id)
@@ -96,7 +91,7 @@ class Health:
         time_range = query.get("timerange") or "1d"
         if time_range not in _DAYS:
             raise errors.invalid_parameter(f"The time range '{time_range}' is not valid.", "timeRange")
-        machines = self.azure.subscription(call.captured["subscription"])
+        machines = self.azure.subscription(call.subscription)
         wanted = query.get("targetresource", "").casefold()
         found = [
             self._alert(machine, alert)
@@ -150,8 +145,5 @@ def _availability(machine: Machine, now: float) -> dict[str, Any]:
         }
     state = "Unavailable" if machine.is_made_unhealthy(now) else machine.simulation.resource_health
     made = {"availabilityState": state, "title": state, "summary": _SUMMARIES[state], "reasonChronicity": "Persistent"}
-    return (
-        made
-        if state in ("Available", "Unknown")
-        else made | {"reasonType": "Unplanned", "context": "Platform Initiated"}
-    )
+    reason = {"reasonType": "Unplanned", "context": "Platform Initiated"}
+    return made if state in ("Available", "Unknown") else made | reason

@@ -116,6 +116,10 @@ class AzureState:
             raise errors.group_not_found(group)
         return found
 
+    def scope(self, subscription_id: str, group: str) -> list[Machine]:
+        """The machines of a resource group, or without one of the subscription; errors as for these."""
+        return self.group(subscription_id, group) if group else self.subscription(subscription_id)
+
     def machine(self, subscription_id: str, group: str, name: str) -> Machine:
         """A machine, settled to now.
 

@@ -64,15 +64,8 @@ brazilsoutheast|Brazil Southeast|Brazil|Rio|brazilsouth|
 """
 
 
-def _read() -> dict[str, Region]:
-    made: dict[str, Region] = {}
-    for line in _TABLE.strip().splitlines():
-        name, display, geography, place, pair, zones = line.split("|")
-        made[name] = Region(name, display, geography, place, pair, zones == "z")
-    return made
-
-
-REGIONS = _read()
+_LINES = [line.split("|") for line in _TABLE.strip().splitlines()]
+REGIONS = {name: Region(name, *words, has_zones=zones == "z") for name, *words, zones in _LINES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,33 +83,29 @@ def location_document(subscription_id: str, region: Region, geography: Geography
 
     Zone numbers are logical: "zone 1" of two subscriptions may be two buildings.
     """
+    locations = f"/subscriptions/{subscription_id}/locations"
     pair = geography.pairs.get(region.name, region.pair)
-    metadata: dict[str, Any] = {
-        "regionType": "Physical",
-        "regionCategory": "Recommended" if region.has_zones else "Other",
-        "geography": region.geography,
-        "geographyGroup": region.geography,
-        "physicalLocation": region.place,
-        "pairedRegion": [],
-    }
-    if pair:
-        metadata["pairedRegion"] = [{"name": pair, "id": f"/subscriptions/{subscription_id}/locations/{pair}"}]
     made: dict[str, Any] = {
-        "id": f"/subscriptions/{subscription_id}/locations/{region.name}",
+        "id": f"{locations}/{region.name}",
         "name": region.name,
         "type": "Region",
         "displayName": region.display,
         "regionalDisplayName": f"({region.geography}) {region.display}",
-        "metadata": metadata,
+        "metadata": {
+            "regionType": "Physical",
+            "regionCategory": "Recommended" if region.has_zones else "Other",
+            "geography": region.geography,
+            "geographyGroup": region.geography,
+            "physicalLocation": region.place,
+            "pairedRegion": [{"name": pair, "id": f"{locations}/{pair}"}] if pair else [],
+        },
     }
     if region.has_zones:
         folded = subscription_id.casefold()
         turn = hashlib.sha256(f"{folded}{region.name}".encode()).digest()[0] % 3
-        physical = {str(zone): f"{region.name}-az{(zone - 1 + turn) % 3 + 1}" for zone in (1, 2, 3)}
-        physical |= {
-            zone: geography.zones.get((folded, region.name, zone), made_up) for zone, made_up in physical.items()
-        }
+        generated = {str(zone): f"{region.name}-az{(zone - 1 + turn) % 3 + 1}" for zone in (1, 2, 3)}
         made["availabilityZoneMappings"] = [
-            {"logicalZone": logical, "physicalZone": zone} for logical, zone in physical.items()
+            {"logicalZone": logical, "physicalZone": geography.zones.get((folded, region.name, logical), zone)}
+            for logical, zone in generated.items()
         ]
     return made

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from local.azure_simulator.arm.regions import REGIONS, location_document
+from local.azure_simulator.compute.machine import Machine
 from local.azure_simulator.server.routing import ArmResponse, Call, Route, compact
 from local.azure_simulator.state import AzureState
 
@@ -44,14 +45,9 @@ class Subscriptions:
             "identityProvider": "AAD",
         }
         if call.api_version < "2019-05-01":
-            return compact(
-                {
-                    "galleryEndpoint": base,
-                    "graphEndpoint": "https://graph.windows.net/",
-                    "portalEndpoint": "https://portal.azure.com/",
-                    "authentication": {key: authentication[key] for key in ("loginEndpoint", "audiences")},
-                }
-            )
+            old = {"galleryEndpoint": base, "graphEndpoint": "https://graph.windows.net/"}
+            kept = {key: authentication[key] for key in ("loginEndpoint", "audiences")}
+            return compact(old | {"portalEndpoint": "https://portal.azure.com/", "authentication": kept})
         cloud: dict[str, Any] = {
             "portal": "https://portal.azure.com",
             "authentication": authentication,
@@ -98,7 +94,7 @@ class Subscriptions:
         return compact({"value": shown, "count": {"type": "Total", "value": len(shown)}})
 
     def subscription(self, call: Call) -> ArmResponse:
-        machines = self.azure.subscription(call.captured["subscription"])
+        machines = self.azure.subscription(call.subscription)
         return compact(self._subscription(machines[0].subscription_id))
 
     def _subscription(self, subscription_id: str) -> dict[str, Any]:
@@ -118,53 +114,49 @@ class Subscriptions:
         }
 
     def locations(self, call: Call) -> ArmResponse:
-        subscription_id = self.azure.subscription(call.captured["subscription"])[0].subscription_id
+        subscription_id = self.azure.subscription(call.subscription)[0].subscription_id
         geography = self.azure.geography
         listed = [location_document(subscription_id, region, geography) for region in REGIONS.values()]
         return compact({"value": listed})
 
     def groups(self, call: Call) -> ArmResponse:
-        subscription = call.captured["subscription"].casefold()
-        self.azure.subscription(subscription)
-        shown = [self._group(key) for key in self.azure.by_group if key[0] == subscription]
+        self.azure.subscription(call.subscription)
+        shown = [_group(machines[0]) for key, machines in self.azure.by_group.items() if call.covers(*key)]
         return compact({"value": shown})
 
     def group(self, call: Call) -> ArmResponse:
-        self.azure.group(call.captured["subscription"], call.captured["group"])
-        return compact(self._group((call.captured["subscription"].casefold(), call.captured["group"].casefold())))
-
-    def _group(self, key: tuple[str, str]) -> dict[str, Any]:
-        first = self.azure.by_group[key][0]
-        return {
-            "id": f"/subscriptions/{first.subscription_id}/resourceGroups/{first.resource_group}",
-            "name": first.resource_group,
-            "type": "Microsoft.Resources/resourceGroups",
-            "location": first.location,
-            "tags": {},
-            "properties": {"provisioningState": "Succeeded"},
-        }
+        return compact(_group(self.azure.group(call.subscription, call.group)[0]))
 
     def providers(self, call: Call) -> ArmResponse:
-        self.azure.subscription(call.captured["subscription"])
-        names = [
-            "Microsoft.AlertsManagement", "Microsoft.Compute", "Microsoft.Network", "Microsoft.ResourceGraph",
-            "Microsoft.ResourceHealth",
-        ]  # fmt: skip
-        return compact({"value": [self._provider(call, name) for name in names]})
+        self.azure.subscription(call.subscription)
+        names = ("AlertsManagement", "Compute", "Network", "ResourceGraph", "ResourceHealth")
+        return compact({"value": [_provider(call, f"Microsoft.{name}") for name in names]})
 
     def provider(self, call: Call) -> ArmResponse:
-        self.azure.subscription(call.captured["subscription"])
-        return compact(self._provider(call, call.captured["provider"]))
-
-    def _provider(self, call: Call, name: str) -> dict[str, Any]:
-        return {
-            "id": f"/subscriptions/{call.captured['subscription']}/providers/{name}",
-            "namespace": name,
-            "resourceTypes": [],
-            "registrationState": "Registered",
-            "registrationPolicy": "RegistrationRequired",
-        }
+        self.azure.subscription(call.subscription)
+        return compact(_provider(call, call.captured["provider"]))
 
     def nothing(self, call: Call) -> ArmResponse:
-        self.azure.subscription(call.captured["subscription"])
+        self.azure.subscription(call.subscription)
         return compact({"value": []})
+
+
+def _group(member: Machine) -> dict[str, Any]:
+    return {
+        "id": f"/subscriptions/{member.subscription_id}/resourceGroups/{member.resource_group}",
+        "name": member.resource_group,
+        "type": "Microsoft.Resources/resourceGroups",
+        "location": member.location,
+        "tags": {},
+        "properties": {"provisioningState": "Succeeded"},
+    }
+
+
+def _provider(call: Call, name: str) -> dict[str, Any]:
+    return {
+        "id": f"/subscriptions/{call.subscription}/providers/{name}",
+        "namespace": name,
+        "resourceTypes": [],
+        "registrationState": "Registered",
+        "registrationPolicy": "RegistrationRequired",
+    }

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
+
+from local.azure_simulator.server.json_readers import Strict
 
 PowerState = Literal["running", "stopped", "deallocated", "hibernated", "creating"]
 AgentState = Literal["ready", "notReady", "missing", "old"]
 
 
-class PendingPatch(BaseModel):
+class PendingPatch(Strict):
     """One pending patch in a fleet file."""
-
-    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
     name: str
     version: str | None = None
@@ -28,10 +27,8 @@ class PendingPatch(BaseModel):
     """Older versions in a Linux repository, installed when a request names them."""
 
 
-class FiredAlert(BaseModel):
+class FiredAlert(Strict):
     """An Azure Monitor alert on the machine."""
-
-    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
     rule: str
     severity: Literal["Sev0", "Sev1", "Sev2", "Sev3", "Sev4"] = "Sev1"
@@ -41,10 +38,8 @@ class FiredAlert(BaseModel):
     """When it fired, in hours of the wall clock before the simulator's start."""
 
 
-class OperationFailure(BaseModel):
+class OperationFailure(Strict):
     """An operation that is accepted and then fails as a whole (HTTP 200, status Failed)."""
-
-    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
     code: str = "VMGuestPatchInternalError"
     message: str = "An internal execution error occurred. Please retry later."
@@ -53,10 +48,8 @@ class OperationFailure(BaseModel):
     kind: Literal["assess", "install"] | None = None
 
 
-class Simulation(BaseModel):
+class Simulation(Strict):
     """Overrides of one machine. Minutes are simulated minutes. An unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
     power: PowerState | None = None
     agent: AgentState = "ready"
@@ -120,12 +113,3 @@ class Simulation(BaseModel):
     @property
     def is_gone(self) -> bool:
         return self.gone or self.deleted
-
-
-def read_simulation(raw: dict[str, Any] | None) -> Simulation:
-    """The overrides of one fleet entry.
-
-    Raises:
-        pydantic.ValidationError: unknown key or impossible value.
-    """
-    return Simulation.model_validate(raw or {})

@@ -158,7 +158,9 @@ class _Installation:
         guest, simulation = self.guest, self.guest.simulation
         selection = select(guest.pending, self.request.parameters, guest.os_type)
         installable = [patch for patch in selection.selected if not patch.is_esm]
-        self.shown = _with_older(guest.pending, selection.selected)
+        known = {patch.patch_id for patch in guest.pending}
+        # Pending patches, and older versions that the request named.
+        self.shown = guest.pending + [patch for patch in selection.selected if patch.patch_id not in known]
         self.states = {patch.patch_id: "Excluded" for patch in selection.excluded}
         self.states |= {patch.patch_id: "NotSelected" for patch in selection.not_selected + selection.passed_over}
         # The Linux extension reports packages that need a subscription as Failed, yet the run as a success.
@@ -166,14 +168,12 @@ class _Installation:
         self._install(installable)
         failed = [patch for patch in installable if self.states[patch.patch_id] == "Failed"]
         installed = [patch for patch in installable if self.states[patch.patch_id] == "Installed"]
-        self.problems += [
-            _detail("OPERATION_FAILED", f"Failed to install {patch.name}. [Exit code: 100]") for patch in failed
-        ]
+        texts = (f"Failed to install {patch.name}. [Exit code: 100]" for patch in failed)
+        self.problems += [_detail("OPERATION_FAILED", text) for text in texts]
         reboot, reboot_status, pending = self._reboot(installed)
         if self.window_exceeded:
-            self.problems.append(
-                _detail("ERROR", "Stopped patch installation as it is past the maintenance window cutoff time.")
-            )
+            text = "Stopped patch installation as it is past the maintenance window cutoff time."
+            self.problems.append(_detail("ERROR", text))
         status = "Failed" if failed or self.window_exceeded or reboot_status == "Failed" else "Succeeded"
         if status == "Succeeded" and simulation.install_warns:
             status = "CompletedWithWarnings"
@@ -198,7 +198,7 @@ class _Installation:
             scan = simulation.install_minutes * (0.1 if installable else 1)
             scale = simulation.install_minutes * 0.9 / total if total else 1.0
         self.minutes += scan
-        failing = _count(simulation.install_fails, 1)
+        failing = int(simulation.install_fails)
         for index, patch in enumerate(installable):
             stopped = simulation.window_too_short and index >= len(installable) // 2
             if stopped or self.request.minutes - self.minutes <= self._reserve(patch):
@@ -217,11 +217,10 @@ class _Installation:
 
     def _reboot(self, installed: list[Patch]) -> tuple[tuple[float, float] | None, str, bool]:
         guest, simulation = self.guest, self.guest.simulation
-        wanted = guest.reboot_pending
+        needed = any(patch.needs_reboot for patch in installed)
         if installed and simulation.reboot_required is not None:
-            wanted = wanted or simulation.reboot_required
-        else:
-            wanted = wanted or any(patch.needs_reboot for patch in installed)
+            needed = simulation.reboot_required
+        wanted = guest.reboot_pending or needed
         setting = self.request.reboot_setting
         if setting == "Never" or not (wanted or setting == "Always"):
             return None, "Required" if wanted else "NotNeeded", wanted
@@ -239,16 +238,6 @@ class _Installation:
             self.problems.append(_detail("ERROR", "Reboot failed to proceed on the machine in a timely manner."))
             return window, "Failed", True
         return window, "Completed", False
-
-
-def _with_older(pending: list[Patch], selected: list[Patch]) -> list[Patch]:
-    """Patches in the result: pending ones, and older versions that the request named."""
-    known = {patch.patch_id for patch in pending}
-    return pending + [patch for patch in selected if patch.patch_id not in known]
-
-
-def _count(value: bool | int, when_true: int) -> int:
-    return when_true if value is True else int(value)
 
 
 def _nothing(guest: Guest, status: str, problems: list[dict[str, str]], seconds: float) -> Completion:
@@ -273,7 +262,7 @@ def _install_result(
     def result(activity_id: str, started: str, modified: str) -> dict[str, Any]:
         del modified  # items of an installation carry no time
         kept, cut = _cut([patch.installed(states[patch.patch_id]) for patch in pending])
-        made: dict[str, Any] = {
+        return {
             "status": status,
             "installationActivityId": activity_id,
             "rebootStatus": reboot_status,
@@ -285,11 +274,9 @@ def _install_result(
             "failedPatchCount": tally.count("Failed"),
             "patches": kept,
             "startDateTime": started,
+            **({} if windows else {"maintenanceRunId": ""}),
+            "error": error_list(problems + cut, windows),
         }
-        if not windows:
-            made["maintenanceRunId"] = ""
-        made["error"] = error_list(problems + cut, windows)
-        return made
 
     return result
 
@@ -305,12 +292,8 @@ def _problems(guest: Guest) -> list[dict[str, str]]:
         made.append(_detail("CL_AGENT_TOO_OLD", "Unsupported older Azure Linux Agent version"))
     esm = sum(patch.is_esm for patch in guest.pending)
     if esm:
-        made.append(
-            _detail(
-                "UA_ESM_REQUIRED",
-                f"{esm} patches requires Ubuntu Pro for Infrastructure with Extended Security Maintenance",
-            )
-        )
+        text = f"{esm} patches requires Ubuntu Pro for Infrastructure with Extended Security Maintenance"
+        made.append(_detail("UA_ESM_REQUIRED", text))
     return made
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, cast
 
 from local.azure_simulator.server.errors import invalid_parameter, unreadable_body
@@ -58,20 +59,17 @@ def read_install_request(body: object, os_type: str, api_version: str, rejected_
         raise invalid_parameter("Required parameter 'rebootSetting' is missing (null).", "rebootSetting")
     settings = {"ifrequired": "IfRequired", "never": "Never", "always": "Always"}
     if str(reboot).casefold() not in settings:
-        raise invalid_parameter(
-            f"The value '{reboot}' of parameter 'rebootSetting' is invalid. Allowed: IfRequired, Never, Always.",
-            "rebootSetting",
-        )
+        message = f"The value '{reboot}' of parameter 'rebootSetting' is invalid. Allowed: IfRequired, Never, Always."
+        raise invalid_parameter(message, "rebootSetting")
     minutes = _minutes(request.get("maximumDuration"))
     halves = {name: _half(request.get(name), name, api_version, rejected_kbs) for name in _KEYS}
-    parameters = halves["windowsParameters" if os_type == "Windows" else "linuxParameters"]
-    if not any(parameters.get(key) for key in _INCLUDES):
-        name = "windowsParameters" if os_type == "Windows" else "linuxParameters"
-        raise invalid_parameter(
-            f"At least one classification or one entry to include must be given in '{name}' for this virtual machine.",
-            f"{name}.classificationsToInclude",
+    own = "windowsParameters" if os_type == "Windows" else "linuxParameters"
+    if not any(halves[own].get(key) for key in _INCLUDES):
+        message = (
+            f"At least one classification or one entry to include must be given in '{own}' for this virtual machine."
         )
-    return InstallRequest(minutes, settings[str(reboot).casefold()], parameters)
+        raise invalid_parameter(message, f"{own}.classificationsToInclude")
+    return InstallRequest(minutes, settings[str(reboot).casefold()], halves[own])
 
 
 def _minutes(text: object) -> float:
@@ -80,16 +78,9 @@ def _minutes(text: object) -> float:
     found = _DURATION.fullmatch(text) if isinstance(text, str) else None
     parts = {name: float(value) for name, value in found.groupdict().items() if value} if found else {}
     if not parts:
-        raise invalid_parameter(
-            f"The value '{text}' of parameter 'maximumDuration' is not an ISO 8601 duration such as PT4H.",
-            "maximumDuration",
-        )
-    return (
-        parts.get("days", 0) * 1440
-        + parts.get("hours", 0) * 60
-        + parts.get("minutes", 0)
-        + parts.get("seconds", 0) / 60
-    )
+        message = f"The value '{text}' of parameter 'maximumDuration' is not an ISO 8601 duration such as PT4H."
+        raise invalid_parameter(message, "maximumDuration")
+    return timedelta(**parts) / timedelta(minutes=1)
 
 
 def _half(given: object, name: str, api_version: str, rejected_kbs: list[str]) -> dict[str, Any]:
@@ -114,9 +105,8 @@ def _entry(entry: object, name: str, key: str, rejected_kbs: list[str]) -> None:
     text = entry if isinstance(entry, str) else ""
     target = f"{name}.{key}"
     if key.startswith("kbNumbers") and (not _KB.fullmatch(text) or text.upper() in {kb.upper() for kb in rejected_kbs}):
-        raise invalid_parameter(
-            f"The entry in '{key}' with value '{entry}' is not valid. It must be a KBID such as KB4512508.", target
-        )
+        message = f"The entry in '{key}' with value '{entry}' is not valid. It must be a KBID such as KB4512508."
+        raise invalid_parameter(message, target)
     if key == "classificationsToInclude" and text.casefold() not in _CLASSES[name]:
         raise invalid_parameter(f"The entry in '{key}' with value '{entry}' is not valid.", target)
     if "Masks" in key and not text.strip():

@@ -33,6 +33,9 @@ _PREEMPTED = {
     "code": "OperationPreempted",
     "message": "Operation execution has been preempted by a more recent operation.",
 }
+_INSTALL_COUNTS = (
+    "notSelectedPatchCount", "excludedPatchCount", "pendingPatchCount", "installedPatchCount", "failedPatchCount",
+)  # fmt: skip
 
 
 class Machine:
@@ -128,11 +131,9 @@ class Machine:
             wanted = self.simulation.pending_patches
             pro = self.simulation.needs_ubuntu_pro
             esm = 12 if pro is True else int(pro)
-            if isinstance(wanted, list):
-                listed = spelt_out(wanted, self.os_type, self._source)
-                self._pending = listed + generate(self.os_type, 0, esm, self._source, self.clock.started_at)
-            else:
-                self._pending = generate(self.os_type, wanted, esm, self._source, self.clock.started_at)
+            listed = spelt_out(wanted, self.os_type, self._source) if isinstance(wanted, list) else []
+            count = 0 if isinstance(wanted, list) else wanted
+            self._pending = listed + generate(self.os_type, count, esm, self._source, self.clock.started_at)
         return self._pending
 
     def agent(self, now: float) -> str:
@@ -226,9 +227,8 @@ class Machine:
             raise errors.unsupported_image()
         if self.power != "running":
             if self.simulation.refuses_late:
-                return refused_completion(
-                    "OperationNotAllowed", "Cannot modify extensions in the VM when the VM is not running."
-                )
+                message = "Cannot modify extensions in the VM when the VM is not running."
+                return refused_completion("OperationNotAllowed", message)
             if self.power in ("starting", "stopping", "creating"):
                 raise errors.changing_power(self.name)
             raise errors.deallocated(verb, self.name) if self.power != "stopped" else errors.not_running()
@@ -248,24 +248,21 @@ class Machine:
         if operation.kind == "install":
             self.install_summary = self._running_install_summary(operation.id, operation.started)
         else:
+            stamp = self.clock.stamp(operation.started)
             self.available_summary = {
                 "status": "InProgress",
                 "assessmentActivityId": operation.id,
                 "rebootPending": self.reboot_pending,
                 "criticalAndSecurityPatchCount": 0,
                 "otherPatchCount": 0,
-                "startTime": self.clock.stamp(operation.started),
-                "lastModifiedTime": self.clock.stamp(operation.started),
+                "startTime": stamp,
+                "lastModifiedTime": stamp,
             }
 
     def _running_install_summary(self, activity_id: str, started: float) -> dict[str, Any]:
         stamp = self.clock.stamp(started)
-        counts = ("notSelectedPatchCount", "excludedPatchCount", "pendingPatchCount", "installedPatchCount")
-        return (
-            {"status": "InProgress", "installationActivityId": activity_id, "maintenanceWindowExceeded": False}
-            | dict.fromkeys(counts, 0)
-            | {"failedPatchCount": 0, "startTime": stamp, "lastModifiedTime": stamp}
-        )
+        shown = {"status": "InProgress", "installationActivityId": activity_id, "maintenanceWindowExceeded": False}
+        return shown | dict.fromkeys(_INSTALL_COUNTS, 0) | {"startTime": stamp, "lastModifiedTime": stamp}
 
     def _guest(self) -> Guest:
         return Guest(
@@ -321,25 +318,15 @@ class Machine:
 
 
 def _available_summary(result: dict[str, Any], modified: str) -> dict[str, Any]:
-    return {
-        "status": result["status"],
-        "assessmentActivityId": result["assessmentActivityId"],
-        "rebootPending": result["rebootPending"],
-        "criticalAndSecurityPatchCount": result["criticalAndSecurityPatchCount"],
-        "otherPatchCount": result["otherPatchCount"],
-        "startTime": result["startDateTime"],
-        "lastModifiedTime": modified,
-        "error": result["error"],
-    }
+    kept = ("status", "assessmentActivityId", "rebootPending", "criticalAndSecurityPatchCount", "otherPatchCount")
+    return _summary(result, modified, kept)
 
 
 def _install_summary(result: dict[str, Any], modified: str) -> dict[str, Any]:
-    kept = [
-        "status", "installationActivityId", "maintenanceWindowExceeded", "notSelectedPatchCount",
-        "excludedPatchCount", "pendingPatchCount", "installedPatchCount", "failedPatchCount",
-    ]  # fmt: skip
-    return {key: result[key] for key in kept} | {
-        "startTime": result["startDateTime"],
-        "lastModifiedTime": modified,
-        "error": result["error"],
-    }
+    kept = ("status", "installationActivityId", "maintenanceWindowExceeded", *_INSTALL_COUNTS)
+    return _summary(result, modified, kept)
+
+
+def _summary(result: dict[str, Any], modified: str, kept: tuple[str, ...]) -> dict[str, Any]:
+    times = {"startTime": result["startDateTime"], "lastModifiedTime": modified, "error": result["error"]}
+    return {key: result[key] for key in kept} | times

@@ -88,17 +88,13 @@ def _settings(machine: Machine, current: dict[str, Any], given: dict[str, Any]) 
         after.pop("automaticByPlatformSettings", None)
     _check_mode(machine, current, before, after, target)
     settings = object_or_none(after.get("automaticByPlatformSettings"))
-    _check_word(
-        settings.get("rebootSetting", "Unknown"),
-        _REBOOT_SETTINGS,
-        "rebootSetting",
-        f"{target}.automaticByPlatformSettings",
-    )
+    reboot, below = settings.get("rebootSetting", "Unknown"), f"{target}.automaticByPlatformSettings"
+    _check_word(reboot, _REBOOT_SETTINGS, "rebootSetting", below)
     if after.get("enableHotpatching") and settings.get("bypassPlatformSafetyChecksOnUserSchedule"):
         raise errors.invalid_parameter(
             "Hotpatch updates require platform safety checks. The 'BypassPlatformSafetyChecksOnUserSchedule' flag must "
             "be set to false",
-            f"{target}.automaticByPlatformSettings.bypassPlatformSafetyChecksOnUserSchedule",
+            f"{below}.bypassPlatformSafetyChecksOnUserSchedule",
         )
     return after
 
@@ -110,29 +106,22 @@ def _check_mode(
         if machine.simulation.image_unsupported:
             raise errors.unsupported_image()
         if current.get("provisionVMAgent") is False:
-            raise errors.invalid_parameter(
-                "'AutomaticByPlatform' requires 'provisionVMAgent' to be true.", f"{target}.patchMode"
-            )
+            message = "'AutomaticByPlatform' requires 'provisionVMAgent' to be true."
+            raise errors.invalid_parameter(message, f"{target}.patchMode")
     old, new = before.get("patchMode"), after.get("patchMode")
     if {old, new} == {"AutomaticByOS", "Manual"}:
-        raise errors.refusal(
-            409,
-            "OperationNotAllowed",
-            f"Changing the patch mode from '{old}' to '{new}' is not allowed.",
-            target=f"{target}.patchMode",
-        )
+        message = f"Changing the patch mode from '{old}' to '{new}' is not allowed."
+        raise errors.not_allowed(message, f"{target}.patchMode")
     needed = {"Manual": False, "AutomaticByOS": True}.get(str(new))
     if old != new and needed is not None and current.get("enableAutomaticUpdates") is not needed:
-        raise errors.invalid_parameter(
-            f"Patch mode '{new}' requires 'enableAutomaticUpdates' to be {str(needed).lower()}.", f"{target}.patchMode"
-        )
+        message = f"Patch mode '{new}' requires 'enableAutomaticUpdates' to be {str(needed).lower()}."
+        raise errors.invalid_parameter(message, f"{target}.patchMode")
 
 
 def _check_word(value: object, allowed: tuple[str, ...], key: str, target: str) -> None:
     if value not in allowed:
-        raise errors.invalid_parameter(
-            f"The value '{value}' of parameter '{key}' is not valid. Allowed: {', '.join(allowed)}.", f"{target}.{key}"
-        )
+        message = f"The value '{value}' of parameter '{key}' is not valid. Allowed: {', '.join(allowed)}."
+        raise errors.invalid_parameter(message, f"{target}.{key}")
 
 
 def _put_settings(machine: Machine, half: str, settings: dict[str, Any]) -> None:

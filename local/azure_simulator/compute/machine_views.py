@@ -43,25 +43,20 @@ def _defaults(machine: Machine) -> dict[str, Any]:
     if arm:
         image["sku"] = "22_04-lts-arm64"
     has_agent = machine.simulation.agent != "missing"
-    os_profile: dict[str, Any] = {
-        "computerName": machine.name[:15] if windows else machine.name,
-        "adminUsername": "ops",
-    }
     if windows:
         given = dig(machine.given, "properties", "osProfile", "windowsConfiguration", "patchSettings", "patchMode")
-        os_profile["windowsConfiguration"] = {
+        half: dict[str, Any] = {
             "provisionVMAgent": has_agent,
             # Set together with the mode at creation: Manual requires false.
             "enableAutomaticUpdates": given != "Manual",
             "patchSettings": {"patchMode": "AutomaticByOS", "assessmentMode": "ImageDefault"},
         }
     else:
-        os_profile["linuxConfiguration"] = {
+        half = {
             "disablePasswordAuthentication": True,
             "provisionVMAgent": has_agent,
             "patchSettings": {"patchMode": "ImageDefault", "assessmentMode": "ImageDefault"},
         }
-    os_profile |= {"secrets": [], "allowExtensionOperations": has_agent, "requireGuestProvisionSignal": True}
     return {
         "hardwareProfile": {"vmSize": "Standard_D2ps_v5" if arm else "Standard_D2s_v5"},
         "provisioningState": "Creating" if machine.power == "creating" else "Succeeded",
@@ -71,7 +66,14 @@ def _defaults(machine: Machine) -> dict[str, Any]:
             "osDisk": _os_disk(machine),
             "dataDisks": [],
         },
-        "osProfile": os_profile,
+        "osProfile": {
+            "computerName": machine.name[:15] if windows else machine.name,
+            "adminUsername": "ops",
+            "windowsConfiguration" if windows else "linuxConfiguration": half,
+            "secrets": [],
+            "allowExtensionOperations": has_agent,
+            "requireGuestProvisionSignal": True,
+        },
         "networkProfile": {"networkInterfaces": []},
         "timeCreated": "2025-06-02T08:14:33.1275304+00:00",
     }
@@ -89,10 +91,7 @@ def _os_disk(machine: Machine) -> dict[str, Any]:
         "osType": machine.os_type,
         "name": name,
         "createOption": "FromImage",
-        "managedDisk": {
-            "storageAccountType": "Premium_LRS",
-            "id": f"{group}/providers/Microsoft.Compute/disks/{name}",
-        },
+        "managedDisk": {"storageAccountType": "Premium_LRS", "id": f"{group}/providers/Microsoft.Compute/disks/{name}"},
         "diskSizeGB": 30,
     }
 
@@ -126,10 +125,7 @@ def model(
     if shout_group:
         machine_id = machine_id.replace(f"/{machine.resource_group}/", f"/{machine.resource_group.upper()}/", 1)
     made: dict[str, Any] = {"name": machine.name, "id": machine_id, "type": TYPE, "location": machine.location}
-    if machine.tags:
-        made["tags"] = machine.tags
-    if machine.zones:
-        made["zones"] = machine.zones
+    made |= {key: value for key, value in (("tags", machine.tags), ("zones", machine.zones)) if value}
     made |= {key: machine.given[key] for key in _TOP_LEVEL if machine.given.get(key) is not None}
     shown = properties(machine)
     if is_updating or machine.last_changed(machine.clock.now()) is None:
@@ -140,12 +136,8 @@ def model(
 
 
 def _status(code: str, display: str, time: str | None = None, message: str | None = None) -> dict[str, Any]:
-    made: dict[str, Any] = {"code": code, "level": "Info", "displayStatus": display}
-    if message is not None:
-        made["message"] = message
-    if time is not None:
-        made["time"] = time
-    return made
+    made = {"code": code, "level": "Info", "displayStatus": display, "message": message, "time": time}
+    return {key: value for key, value in made.items() if value is not None}
 
 
 def power_status(machine: Machine) -> dict[str, Any]:
@@ -175,13 +167,12 @@ def instance_view(machine: Machine, now: float) -> dict[str, Any]:
     is_made = _status("ProvisioningState/succeeded", "Provisioning succeeded", machine.clock.stamp(0))
     made["disks"] = [{"name": given or _os_disk(machine)["name"], "statuses": [is_made]}]
     made["hyperVGeneration"] = "V2"
-    patch_status: dict[str, Any] = {}
-    if machine.available_summary is not None:
-        patch_status["availablePatchSummary"] = machine.available_summary
-    if machine.install_summary is not None:
-        patch_status["lastPatchInstallationSummary"] = machine.install_summary
-    if patch_status:
-        made["patchStatus"] = patch_status
+    summaries = (
+        ("availablePatchSummary", machine.available_summary),
+        ("lastPatchInstallationSummary", machine.install_summary),
+    )
+    if any(summary is not None for _, summary in summaries):
+        made["patchStatus"] = {name: summary for name, summary in summaries if summary is not None}
     made["statuses"] = [
         _provisioning(machine, now),
         *([_status("HibernationState/Hibernated", "VM hibernated")] if machine.is_hibernated else []),
@@ -208,34 +199,20 @@ def _app_health(machine: Machine, now: float) -> dict[str, Any]:
 
 
 def _agent(machine: Machine, agent: str, stamp: str) -> dict[str, Any]:
-    if agent == "booting":
-        message = "VM status blob is found but not yet populated."
-        return {
-            "vmAgentVersion": "Unknown",
-            "statuses": [_status("ProvisioningState/Unavailable", "Not Ready", stamp, message) | {"level": "Warning"}],
-        }
-    if agent == "notReady":
-        message = "VM Agent is unresponsive."
-        return {
-            "vmAgentVersion": _agent_version(machine),
-            "statuses": [_status("ProvisioningState/Unavailable", "Not Ready", stamp, message) | {"level": "Warning"}],
-        }
-    message = (
-        "Guest Agent is running"
-        if machine.os_type == "Linux"
-        else "GuestAgent is running and processing the extensions."
-    )
-    return {
-        "vmAgentVersion": _agent_version(machine),
-        "extensionHandlers": [],
-        "statuses": [_status("ProvisioningState/succeeded", "Ready", stamp, message)],
-    }
+    if agent in ("booting", "notReady"):
+        booting = agent == "booting"
+        message = "VM status blob is found but not yet populated." if booting else "VM Agent is unresponsive."
+        status = _status("ProvisioningState/Unavailable", "Not Ready", stamp, message) | {"level": "Warning"}
+        return {"vmAgentVersion": "Unknown" if booting else _agent_version(machine), "statuses": [status]}
+    is_linux = machine.os_type == "Linux"
+    message = "Guest Agent is running" if is_linux else "GuestAgent is running and processing the extensions."
+    status = _status("ProvisioningState/succeeded", "Ready", stamp, message)
+    return {"vmAgentVersion": _agent_version(machine), "extensionHandlers": [], "statuses": [status]}
 
 
 def _agent_version(machine: Machine) -> str:
-    if machine.simulation.agent == "old":
-        return machine.simulation.agent_version or "2.2.45"
-    return machine.simulation.agent_version or ("2.11.1.12" if machine.os_type == "Linux" else "2.7.41491.1121")
+    usual = "2.11.1.12" if machine.os_type == "Linux" else "2.7.41491.1121"
+    return machine.simulation.agent_version or ("2.2.45" if machine.simulation.agent == "old" else usual)
 
 
 def graph_row(machine: Machine, tenant_id: str) -> dict[str, Any]:

@@ -15,11 +15,14 @@ import secrets
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from local.azure_simulator.clock import Clock
 from local.azure_simulator.compute.guest_agent import Completion, stamps
 from local.azure_simulator.server.errors import altered_operation_url, operation_not_found
+
+if TYPE_CHECKING:
+    from local.azure_simulator.compute.machine import Machine
 
 RECORD_HOURS = 24.0
 """Simulated hours for which a record outlives its operation; later polls return 404."""
@@ -75,11 +78,7 @@ class Operation:
         began = clock.stamp(self.started)
         if not self.is_over(now):
             return indented({"startTime": began, "status": "InProgress", "name": self.id})
-        body: dict[str, Any] = {
-            "startTime": began,
-            "endTime": clock.stamp(self.ends),
-            "status": self.completion.status,
-        }
+        body: dict[str, Any] = {"startTime": began, "endTime": clock.stamp(self.ends), "status": self.completion.status}
         result = self.result(clock) if self.completion.status == "Succeeded" else None
         if self.completion.error is not None:
             body["error"] = self.completion.error
@@ -107,9 +106,7 @@ class Operations:
     def begin(
         self,
         kind: str,
-        machine: str,
-        subscription_id: str,
-        location: str,
+        machine: Machine,
         completion: Completion,
         api_version: str,
         *,
@@ -121,9 +118,9 @@ class Operations:
         made = Operation(
             id=operation_id,
             kind=kind,
-            machine=machine,
-            subscription_id=subscription_id,
-            location=location,
+            machine=machine.folded,
+            subscription_id=machine.subscription_id,
+            location=machine.location,
             started=self._clock.now() if started is None else started,
             completion=completion,
             polling_query=self._query(operation_id, api_version, monitor=False),
@@ -173,11 +170,8 @@ class Operations:
         ticks = _TICKS_AT_UNIX_EPOCH + int(datetime.now(UTC).timestamp() * 10_000_000) + (37 if monitor else 0)
         signature = _base64url(secrets.token_bytes(256))
         digest = _base64url(hashlib.sha256(f"{operation_id}{ticks}{monitor}".encode()).digest())
-        follow = "monitor=true&" if monitor else ""
-        return (
-            f"p={self._partition}&{follow}api-version={api_version}&t={ticks}"
-            f"&c={self._certificate}&s={signature}&h={digest}"
-        )
+        head = f"p={self._partition}&{'monitor=true&' if monitor else ''}api-version={api_version}"
+        return f"{head}&t={ticks}&c={self._certificate}&s={signature}&h={digest}"
 
 
 def _base64url(data: bytes) -> str:

@@ -50,12 +50,12 @@ class Patch:
     patch_id: str
     name: str
     version: str | None
-    kb: str | None
     classification: str
-    severity: str | None
-    published: str
-    needs_reboot: bool
     minutes: float
+    kb: str | None = None
+    severity: str | None = None
+    published: str = UNPUBLISHED
+    needs_reboot: bool = False
     dependency: bool = False
     """An Other package that a security package requires, whatever the filter."""
     older: tuple[str, ...] = ()
@@ -87,34 +87,31 @@ class Patch:
 
     def identity(self) -> dict[str, Any]:
         """The keys common to assessments and installations, in wire order, without absent ones."""
-        shown: dict[str, Any] = {"patchId": self.patch_id, "name": self.name}
-        if self.version is not None:
-            shown["version"] = self.version
-        if self.kb is not None:
-            shown["kbId"] = self.kb
-        shown["classifications"] = [self.classification]
-        return shown
+        shown = {"patchId": self.patch_id, "name": self.name, "version": self.version, "kbId": self.kb}
+        return {key: value for key, value in shown.items() if value is not None} | {
+            "classifications": [self.classification]
+        }
 
     def assessed(self, activity_id: str, modified: str) -> dict[str, Any]:
         """An item of ``availablePatches``."""
-        shown = self.identity()
-        shown["rebootBehavior"] = self.reboot_behavior
-        if self.severity is not None:
-            shown["msrcSeverity"] = self.severity
-        shown |= {
-            "publishedDate": self.published,
-            "activityId": activity_id,
-            "lastModifiedDateTime": modified,
-            "assessmentState": "Available",
-        }
-        return shown
+        return (
+            self.identity()
+            | {"rebootBehavior": self.reboot_behavior}
+            | self._severity()
+            | {
+                "publishedDate": self.published,
+                "activityId": activity_id,
+                "lastModifiedDateTime": modified,
+                "assessmentState": "Available",
+            }
+        )
 
     def installed(self, state: str) -> dict[str, Any]:
         """An item of an installation's ``patches``."""
-        shown = self.identity() | {"installationState": state}
-        if self.severity is not None:
-            shown["msrcSeverity"] = self.severity
-        return shown
+        return self.identity() | {"installationState": state} | self._severity()
+
+    def _severity(self) -> dict[str, str]:
+        return {} if self.severity is None else {"msrcSeverity": self.severity}
 
 
 def generate(os_type: str, count: int | None, esm: int, source: random.Random, month: datetime) -> list[Patch]:
@@ -214,10 +211,7 @@ def _linux(count: int, source: random.Random, month: datetime) -> list[Patch]:
                 patch_id=_linux_id(name, version),
                 name=name,
                 version=version,
-                kb=None,
                 classification=classification,
-                severity=None,
-                published=UNPUBLISHED,
                 needs_reboot=name.startswith(_NEED_REBOOT),
                 minutes=source.uniform(0.15, 0.5),
                 dependency=is_dependency,
@@ -232,11 +226,7 @@ def _esm(index: int, source: random.Random) -> Patch:
         patch_id=f"{name}_UA_ESM_Required_Ubuntu_18.04",
         name=name,
         version="UA_ESM_Required",
-        kb=None,
         classification="Security-ESM",
-        severity=None,
-        published=UNPUBLISHED,
-        needs_reboot=False,
         minutes=source.uniform(0.1, 0.2),
     )
 
@@ -271,8 +261,7 @@ def select(pending: list[Patch], parameters: dict[str, Any], os_type: str) -> Se
         else:
             left.append(patch)
     if any(patch.is_critical_or_security and not patch.is_esm for patch in selected):
-        pulled = [patch for patch in left if patch.dependency]
-        selected += pulled
+        selected += [patch for patch in left if patch.dependency]
         left = [patch for patch in left if not patch.dependency]
     return Selection(selected, excluded, left, passed_over)
 
@@ -282,9 +271,8 @@ def _strings(parameters: dict[str, Any], key: str) -> list[str]:
 
 
 def _classified(patch: Patch, parameters: dict[str, Any]) -> bool:
-    wanted = {value.casefold() for value in _strings(parameters, "classificationsToInclude")}
     own = "security" if patch.is_esm else patch.classification.casefold()
-    return own in wanted
+    return own in {value.casefold() for value in _strings(parameters, "classificationsToInclude")}
 
 
 def _moment(text: str) -> datetime:
@@ -330,11 +318,11 @@ def _is_package(patch: Patch, mask: str) -> bool:
 
 def _package(patch: Patch, masks: list[str]) -> bool:
     """A mask is a name, or ``name=version``: the agent splits it at the equals sign and matches both parts."""
-    for mask in masks:
-        name, _, version = mask.partition("=")
-        if _is_package(patch, name) and (not version or fnmatchcase(patch.version or "", version)):
-            return True
-    return False
+    split = (mask.partition("=") for mask in masks)
+    return any(
+        _is_package(patch, name) and (not version or fnmatchcase(patch.version or "", version))
+        for name, _, version in split
+    )
 
 
 def _wants_linux(patch: Patch, parameters: dict[str, Any]) -> bool:

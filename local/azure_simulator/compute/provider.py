@@ -22,7 +22,6 @@ PAGE = 250
 _ACTION = "Microsoft.Compute/virtualMachines"
 _GROUP = "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Compute"
 _MACHINE = _GROUP + "/virtualMachines/{machine}"
-_POWER_POLICY = {"deallocate": "DeleteVM"}
 
 
 class Compute:
@@ -34,8 +33,8 @@ class Compute:
     def routes(self) -> list[Route]:
         subscription = "/subscriptions/{subscription}/providers/Microsoft.Compute"
         made = [
-            Route("GET", subscription + "/virtualMachines", "list", self.list_all),
-            Route("GET", _GROUP + "/virtualMachines", "list", self.list_group),
+            Route("GET", subscription + "/virtualMachines", "list", self.list_machines),
+            Route("GET", _GROUP + "/virtualMachines", "list", self.list_machines),
             Route("GET", _MACHINE, "read", self.get),
             Route("GET", _MACHINE + "/instanceView", "read", self.instance_view),
             Route("PATCH", _MACHINE, "update", self.update),
@@ -45,64 +44,53 @@ class Compute:
             Route("POST", _MACHINE + "/runCommand", "script", self.run_command),
             Route("GET", subscription + "/locations/{location}/operations/{operation}", "poll", self.poll),
             Route("GET", subscription + "/availabilitySets", "list", self.list_sets),
-            Route("GET", _GROUP + "/availabilitySets", "list", self.list_group_sets),
+            Route("GET", _GROUP + "/availabilitySets", "list", self.list_sets),
             Route("GET", _GROUP + "/availabilitySets/{set}", "read", self.get_set),
         ]
-        for kind in ("start", "powerOff", "deallocate", "restart"):
-            made.append(Route("POST", f"{_MACHINE}/{kind}", "power", self.change_power))
-        return made
+        kinds = ("start", "powerOff", "deallocate", "restart")
+        return made + [Route("POST", f"{_MACHINE}/{kind}", "power", self.change_power) for kind in kinds]
+
+    @property
+    def _now(self) -> float:
+        return self.azure.clock.now()
 
     # -- reads ------------------------------------------------------------------------------------------------------
 
-    def list_all(self, call: Call) -> ArmResponse:
-        machines = self.azure.subscription(call.captured["subscription"])
+    def list_machines(self, call: Call) -> ArmResponse:
+        machines = self.azure.scope(call.subscription, call.group)
         charge = self._charge(call, machines[0].location, "HighCostGetSubscriptionMaximum")
-        return self._page(call, [machine for machine in machines if not machine.simulation.is_gone], charge)
-
-    def list_group(self, call: Call) -> ArmResponse:
-        machines = self.azure.group(call.captured["subscription"], call.captured["group"])
-        charge = self._charge(call, machines[0].location, "HighCostGetSubscriptionMaximum")
-        return self._page(call, [machine for machine in machines if not machine.simulation.is_gone], charge)
-
-    def _page(self, call: Call, machines: list[Machine], charge: Charge) -> ArmResponse:
-        query = call.query
+        machines = [machine for machine in machines if not machine.simulation.is_gone]
+        query, now = call.query, self._now
         start = _offset(query.get("$skiptoken", ""))
-        now = self.azure.clock.now()
-        with_status = (
-            query.get("statusOnly", "").casefold() == "true" or "instanceview" in query.get("$expand", "").casefold()
-        )
+        at = now if query.get("statusOnly", "").casefold() == "true" or _is_expanded(call) else None
         shown: list[dict[str, Any]] = []
         for machine in machines[start : start + PAGE]:
             machine.settle(now)
-            shown.append(machine_views.model(machine, instance_view_at=now if with_status else None, shout_group=True))
+            shown.append(machine_views.model(machine, instance_view_at=at, shout_group=True))
         body: dict[str, Any] = {"value": shown}
         if start + PAGE < len(machines):
             token = base64.urlsafe_b64encode(str(start + PAGE).encode()).decode()
-            kept = "".join(
-                f"&{key}={value}" for key, value in query.items() if key.casefold() not in ("$skiptoken", "api-version")
-            )
+            given = (item for item in query.items() if item[0].casefold() not in ("$skiptoken", "api-version"))
+            kept = "".join(f"&{key}={value}" for key, value in given)
             path = f"{self.azure.base_url}{call.path}"
             body["nextLink"] = f"{path}?api-version={call.api_version}{kept}&$skiptoken={token}"
         return _with(pretty(body), charge)
 
     def get(self, call: Call) -> ArmResponse:
         machine, charge = self._read(call)
-        expanded = "instanceview" in call.query.get("$expand", "").casefold()
-        made = _with(
-            pretty(machine_views.model(machine, instance_view_at=self.azure.clock.now() if expanded else None)), charge
-        )
+        shown = machine_views.model(machine, instance_view_at=self._now if _is_expanded(call) else None)
+        made = _with(pretty(shown), charge)
         made.headers["ETag"] = '"1"'
         return made
 
     def instance_view(self, call: Call) -> ArmResponse:
         machine, charge = self._read(call)
-        return _with(pretty(machine_views.instance_view(machine, self.azure.clock.now())), charge)
+        return _with(pretty(machine_views.instance_view(machine, self._now)), charge)
 
     def _read(self, call: Call) -> tuple[Machine, Charge]:
         machine = self._machine(call)
-        charge = self._charge(
-            call, machine.location, "LowCostGetResource", "LowCostGetSubscriptionMaximum", machine=machine
-        )
+        names = ("LowCostGetResource", "LowCostGetSubscriptionMaximum")
+        charge = self._charge(call, machine.location, *names, resource=machine.folded)
         self._authorize(machine, f"{_ACTION}/read")
         return machine, charge
 
@@ -110,94 +98,80 @@ class Compute:
 
     def update(self, call: Call) -> ArmResponse:
         """PATCH or PUT of an existing machine: 200 with the machine ``Updating``, and an operation."""
-        machine = self._machine(call)
-        charge = self._charge(
-            call, machine.location, "UpdateVMSubscriptionMaximum", "UpdateVMResource", machine=machine
-        )
+        machine, charge = self._write(call, "UpdateVM")
         self._authorize(machine, f"{_ACTION}/write")
-        completion = update_machine(machine, call.json(), self.azure.clock.now())
+        completion = update_machine(machine, call.json(), self._now)
         headers = self._accepted(call, machine, "update", completion, charge).headers
         del headers["Location"]  # the result is the machine itself
-        headers["Retry-After"] = str(max(1, math.ceil(self.azure.clock.real_seconds(10))))
         made = pretty(machine_views.model(machine, is_updating=True))
-        made.headers |= headers
+        made.headers |= headers | self._retry_soon()
         return made
 
     def change_power(self, call: Call) -> ArmResponse:
-        machine = self._machine(call)
         folded = call.path.rstrip("/").rpartition("/")[2].casefold()
         kind = {"poweroff": "powerOff"}.get(folded, folded)
-        policy = _POWER_POLICY.get(kind, "UpdateVM")
-        charge = self._charge(
-            call, machine.location, f"{policy}SubscriptionMaximum", f"{policy}Resource", machine=machine
-        )
+        machine, charge = self._write(call, "DeleteVM" if kind == "deallocate" else "UpdateVM")
         self._authorize(machine, f"{_ACTION}/{kind}/action")
-        completion = machine.change_power(kind, self.azure.clock.now())
-        answer = self._accepted(call, machine, kind, completion, charge)
-        answer.headers["Retry-After"] = str(max(1, math.ceil(self.azure.clock.real_seconds(10))))
+        answer = self._accepted(call, machine, kind, machine.change_power(kind, self._now), charge)
+        answer.headers |= self._retry_soon()
         return answer
 
     def assess(self, call: Call) -> ArmResponse:
         machine, charge = self._patch_call(call, "assessPatches")
-        return self._accepted(call, machine, "assess", machine.plan("assess", None, self.azure.clock.now()), charge)
+        return self._accepted(call, machine, "assess", machine.plan("assess", None, self._now), charge)
 
     def install(self, call: Call) -> ArmResponse:
         machine, charge = self._patch_call(call, "installPatches")
         request = read_install_request(call.json(), machine.os_type, call.api_version, machine.simulation.rejects_kb)
-        return self._accepted(
-            call, machine, "install", machine.plan("install", request, self.azure.clock.now()), charge
-        )
+        return self._accepted(call, machine, "install", machine.plan("install", request, self._now), charge)
 
     def run_command(self, call: Call) -> ArmResponse:
+        self._authorize(self._machine(call), f"{_ACTION}/runCommand/action")
+        machine, charge = self._write(call, "UpdateVM")
+        return self._accepted(call, machine, "script", run_command(machine, call.json(), self._now), charge)
+
+    def _write(self, call: Call, policy: str) -> tuple[Machine, Charge]:
         machine = self._machine(call)
-        self._authorize(machine, f"{_ACTION}/runCommand/action")
-        charge = self._charge(
-            call, machine.location, "UpdateVMSubscriptionMaximum", "UpdateVMResource", machine=machine
-        )
-        return self._accepted(
-            call, machine, "script", run_command(machine, call.json(), self.azure.clock.now()), charge
-        )
+        names = (f"{policy}SubscriptionMaximum", f"{policy}Resource")
+        return machine, self._charge(call, machine.location, *names, resource=machine.folded)
 
     def _patch_call(self, call: Call, action: str) -> tuple[Machine, Charge]:
         """Take tokens. ARM errors other than 404, 403 and 429 come later, so they cost a token (recorded for a 400)."""
         machine = self._machine(call)
         self._authorize(machine, f"{_ACTION}/{action}/action")
         names = ("VMGuestPatchOperationSubscriptionMaximum", "VMGuestPatchOperationResource")
-        return machine, self._charge(call, machine.location, *names, machine=machine)
+        return machine, self._charge(call, machine.location, *names, resource=machine.folded)
 
     def _accepted(self, call: Call, machine: Machine, kind: str, completion: Completion, charge: Charge) -> ArmResponse:
-        operation = self.azure.operations.begin(
-            kind, machine.folded, machine.subscription_id, machine.location, completion, call.api_version
-        )
+        operation = self.azure.operations.begin(kind, machine, completion, call.api_version)
         operation.forbidden = machine.simulation.forbidden_polls
         if kind in ("assess", "install"):
             machine.begin(operation)
         polling, location = self.azure.operations.urls(operation)
         answer = _with(ArmResponse(202), charge)
-        answer.headers |= {
-            "Azure-AsyncOperation": polling,
-            "Location": location,
-            "Azure-AsyncNotification": "Enabled",
-        }
-        if self.azure.retry_after is not None:
-            answer.headers["Retry-After"] = str(self.azure.retry_after)
+        answer.headers |= {"Azure-AsyncOperation": polling, "Location": location, "Azure-AsyncNotification": "Enabled"}
+        answer.headers |= self._retry_after()
         return answer
+
+    def _retry_after(self) -> dict[str, str]:
+        return {} if self.azure.retry_after is None else {"Retry-After": str(self.azure.retry_after)}
+
+    def _retry_soon(self) -> dict[str, str]:
+        """Ten simulated seconds, for operations other than those of patches."""
+        return {"Retry-After": str(max(1, math.ceil(self.azure.clock.real_seconds(10))))}
 
     # -- operations -------------------------------------------------------------------------------------------------
 
     def poll(self, call: Call) -> ArmResponse:
         """Poll an operation: the status document, or 202 until the bare result."""
-        captured = call.captured
-        operation, is_location = self.azure.operations.polled(
-            captured["operation"], captured["subscription"], captured["location"], call.raw_query
-        )
+        wanted, location = call.captured["operation"], call.captured["location"]
+        operation, is_location = self.azure.operations.polled(wanted, call.subscription, location, call.raw_query)
         if operation.forbidden:
             scope = f"/subscriptions/{operation.subscription_id}"
             raise errors.forbidden("Microsoft.Compute/locations/operations/read", scope, self.azure.client_id)
-        charge = self._charge(
-            call, operation.location, "GetOperationResource", "GetOperationSubscriptionMaximum", resource=operation.id
-        )
-        clock, now = self.azure.clock, self.azure.clock.now()
+        names = ("GetOperationResource", "GetOperationSubscriptionMaximum")
+        charge = self._charge(call, operation.location, *names, resource=operation.id)
+        clock, now = self.azure.clock, self._now
         self.azure.machines[operation.machine].settle(now)
         is_over = operation.is_over(now)
         if not is_location:
@@ -211,73 +185,47 @@ class Compute:
             result = operation.result(clock)
             answer = ArmResponse(200) if result is None else compact(result)
         if not is_over:
-            if operation.kind not in ("assess", "install"):
-                answer.headers["Retry-After"] = str(max(1, math.ceil(clock.real_seconds(10))))
-            elif self.azure.retry_after is not None:
-                answer.headers["Retry-After"] = str(self.azure.retry_after)
+            answer.headers |= self._retry_after() if operation.kind in ("assess", "install") else self._retry_soon()
         return _with(answer, charge)
 
     # -- availability sets ------------------------------------------------------------------------------------------
 
     def list_sets(self, call: Call) -> ArmResponse:
-        machines = self.azure.subscription(call.captured["subscription"])
-        subscription = call.captured["subscription"].casefold()
+        machines = self.azure.scope(call.subscription, call.group)
         charge = self._charge(call, machines[0].location, "HighCostGetSubscriptionMaximum")
-        found = [each for each in self.azure.sets.values() if each.subscription_id.casefold() == subscription]
-        return _with(pretty({"value": [_set_document(each) for each in found]}), charge)
-
-    def list_group_sets(self, call: Call) -> ArmResponse:
-        machines = self.azure.group(call.captured["subscription"], call.captured["group"])
-        scope = (call.captured["subscription"].casefold(), call.captured["group"].casefold())
-        charge = self._charge(call, machines[0].location, "HighCostGetSubscriptionMaximum")
-        found = [
-            each
-            for each in self.azure.sets.values()
-            if (each.subscription_id.casefold(), each.resource_group.casefold()) == scope
-        ]
+        found = [each for each in self.azure.sets.values() if call.covers(each.subscription_id, each.resource_group)]
         return _with(pretty({"value": [_set_document(each) for each in found]}), charge)
 
     def get_set(self, call: Call) -> ArmResponse:
-        captured = call.captured
-        self.azure.group(captured["subscription"], captured["group"])
-        found = self.azure.sets.get(call.path.casefold().rstrip("/"))
+        self.azure.group(call.subscription, call.group)
+        found = self.azure.sets.get(call.key)
         if found is None:
-            raise errors.resource_not_found("Microsoft.Compute/availabilitySets", captured["set"], captured["group"])
+            raise errors.resource_not_found("Microsoft.Compute/availabilitySets", call.captured["set"], call.group)
         charge = self._charge(call, found.location, "LowCostGetSubscriptionMaximum")
         return _with(pretty(_set_document(found)), charge)
 
     # -- helpers ----------------------------------------------------------------------------------------------------
 
     def _machine(self, call: Call) -> Machine:
-        captured = call.captured
-        return self.azure.machine(captured["subscription"], captured["group"], captured["machine"])
+        return self.azure.machine(call.subscription, call.group, call.captured["machine"])
 
     def _authorize(self, machine: Machine, action: str) -> None:
         if machine.simulation.forbidden:
             raise errors.forbidden(action, machine.id, self.azure.client_id)
 
-    def _charge(
-        self, call: Call, location: str, *policies: str, machine: Machine | None = None, resource: str = ""
-    ) -> Charge:
+    def _charge(self, call: Call, location: str, *policies: str, resource: str = "") -> Charge:
         """Take tokens: per resource, or per subscription and region.
 
         Raises:
             ArmError: 429 in the provider's form, with Retry-After.
         """
-        subscription = f"{call.captured['subscription'].casefold()}/{location}"
-        own = machine.folded if machine is not None else resource
-        charge = self.azure.throttle.take(
-            [(name, own if name.endswith("Resource") else subscription) for name in policies]
-        )
+        subscription = f"{call.subscription.casefold()}/{location}"
+        keys = [(name, resource if name.endswith("Resource") else subscription) for name in policies]
+        charge = self.azure.throttle.take(keys)
         if charge.refused_by is not None:
-            clock = self.azure.clock
-            now = clock.now()
-            refused = errors.compute_throttled(
-                charge.refused_by.name,
-                charge.refused_by.burst,
-                (clock.stamp(now - 60), clock.stamp(now)),
-                charge.retry_after,
-            )
+            stamp, now = self.azure.clock.stamp, self._now
+            policy, window = charge.refused_by, (stamp(now - 60), stamp(now))
+            refused = errors.compute_throttled(policy.name, policy.burst, window, charge.retry_after)
             refused.headers["x-ms-ratelimit-remaining-resource"] = _remaining(charge)
             raise refused
         return charge
@@ -290,6 +238,10 @@ def _remaining(charge: Charge) -> str:
 def _with(answer: ArmResponse, charge: Charge) -> ArmResponse:
     answer.headers["x-ms-ratelimit-remaining-resource"] = _remaining(charge)
     return answer
+
+
+def _is_expanded(call: Call) -> bool:
+    return "instanceview" in call.query.get("$expand", "").casefold()
 
 
 def _offset(token: str) -> int:

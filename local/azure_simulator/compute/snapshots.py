@@ -61,29 +61,27 @@ class Snapshots:
             Route("PUT", _ONE, "snapshot", self.put),
             Route("GET", _ONE, "snapshot", self.get),
             Route("DELETE", _ONE, "snapshot", self.delete),
-            Route("GET", _GROUP + "/providers/Microsoft.Compute/snapshots", "list", self.list_group),
-            Route("GET", _SUBSCRIPTION + "/providers/Microsoft.Compute/snapshots", "list", self.list_all),
+            Route("GET", _GROUP + "/providers/Microsoft.Compute/snapshots", "list", self.list_snapshots),
+            Route("GET", _SUBSCRIPTION + "/providers/Microsoft.Compute/snapshots", "list", self.list_snapshots),
         ]
 
     def put(self, call: Call) -> ArmResponse:
         """Create a snapshot, or change the tags of an existing one."""
-        captured = call.captured
-        self.azure.group(captured["subscription"], captured["group"])
+        self.azure.group(call.subscription, call.group)
         body = object_or_none(call.json())
         given = object_or_none(body.get("properties"))
         tags = {str(key): str(value) for key, value in object_or_none(body.get("tags")).items()}
         source = str(dig(given, "creationData", "sourceResourceId") or "")
-        found = self._all.get(_key(call.path))
+        found = self._all.get(call.key)
         if found is not None:
             if source and source.casefold() != str(dig(found.given, "creationData", "sourceResourceId")).casefold():
-                raise errors.refusal(
-                    409, "PropertyChangeNotAllowed", "Changing property 'creationData' is not allowed.", target="source"
-                )
+                message = "Changing property 'creationData' is not allowed."
+                raise errors.refusal(409, "PropertyChangeNotAllowed", message, target="source")
             found.tags = tags
             return pretty(self._document(found))
         machine = self._source(source)
         if machine is None:
-            raise errors.resource_not_found("Microsoft.Compute/disks", source.rpartition("/")[2], captured["group"])
+            raise errors.resource_not_found("Microsoft.Compute/disks", source.rpartition("/")[2], call.group)
         if machine.simulation.forbidden:
             raise errors.forbidden("Microsoft.Compute/snapshots/write", machine.id, self.azure.client_id)
         if str(body.get("location", "")).casefold() != machine.location.casefold():
@@ -91,13 +89,13 @@ class Snapshots:
         return self._create(call, machine, given, tags)
 
     def _create(self, call: Call, machine: Machine, given: dict[str, Any], tags: dict[str, str]) -> ArmResponse:
-        captured, now = call.captured, self.azure.clock.now()
+        now = self.azure.clock.now()
         fails = machine.simulation.snapshot_fails
         made = Snapshot(
             id=call.path.rstrip("/"),
-            subscription_id=captured["subscription"],
-            resource_group=captured["group"],
-            name=captured["snapshot"],
+            subscription_id=call.subscription,
+            resource_group=call.group,
+            name=call.captured["snapshot"],
             location=machine.location,
             machine=machine,
             given=given,
@@ -106,7 +104,7 @@ class Snapshots:
             fails=fails,
             tags=tags,
         )
-        self._all[_key(call.path)] = made
+        self._all[call.key] = made
         error = {"code": "InternalDiskManagementError", "message": "Disk service returned an internal error."}
         completion = Completion(
             COPY_SECONDS, "Failed" if fails else "Succeeded", error if fails else None, touches_guest=False
@@ -114,57 +112,39 @@ class Snapshots:
         return self._accepted(call, made, completion, pretty(self._document(made, now), 202))
 
     def get(self, call: Call) -> ArmResponse:
-        return pretty(self._document(self._existing(call)))
+        self.azure.group(call.subscription, call.group)
+        found = self._all.get(call.key)
+        if found is None:
+            raise errors.resource_not_found(TYPE, call.captured["snapshot"], call.group)
+        return pretty(self._document(found))
 
     def delete(self, call: Call) -> ArmResponse:
         """202 with operation URLs; 204 when there is nothing to delete."""
-        self.azure.group(call.captured["subscription"], call.captured["group"])
-        found = self._all.pop(_key(call.path), None)
+        self.azure.group(call.subscription, call.group)
+        found = self._all.pop(call.key, None)
         if found is None:
             return ArmResponse(204)
         return self._accepted(call, found, Completion(1.0, touches_guest=False), ArmResponse(202))
 
-    def list_group(self, call: Call) -> ArmResponse:
-        self.azure.group(call.captured["subscription"], call.captured["group"])
-        group = call.captured["group"].casefold()
-        return self._listed([each for each in self._in_subscription(call) if each.resource_group.casefold() == group])
-
-    def list_all(self, call: Call) -> ArmResponse:
-        self.azure.subscription(call.captured["subscription"])
-        return self._listed(self._in_subscription(call))
+    def list_snapshots(self, call: Call) -> ArmResponse:
+        self.azure.scope(call.subscription, call.group)
+        found = (each for each in self._all.values() if call.covers(each.subscription_id, each.resource_group))
+        return pretty({"value": [self._document(each) for each in found]})
 
     def graph_rows(self, subscriptions: set[str] | None) -> list[dict[str, Any]]:
         """The rows of the table ``resources``; ``subscriptions`` are normalized."""
-        rows: list[dict[str, Any]] = []
-        for each in self._all.values():
-            if subscriptions is None or each.subscription_id.casefold() in subscriptions:
-                document = self._document(each)
-                rows.append(
-                    document
-                    | {
-                        "type": TYPE.lower(),
-                        "resourceGroup": each.resource_group.lower(),
-                        "subscriptionId": each.subscription_id,
-                        "tenantId": self.azure.tenant_id,
-                        "tags": each.tags or None,
-                    }
-                )
-        return rows
-
-    def _in_subscription(self, call: Call) -> list[Snapshot]:
-        subscription = call.captured["subscription"].casefold()
-        return [each for each in self._all.values() if each.subscription_id.casefold() == subscription]
-
-    def _listed(self, found: list[Snapshot]) -> ArmResponse:
-        return pretty({"value": [self._document(each) for each in found]})
-
-    def _existing(self, call: Call) -> Snapshot:
-        captured = call.captured
-        self.azure.group(captured["subscription"], captured["group"])
-        found = self._all.get(_key(call.path))
-        if found is None:
-            raise errors.resource_not_found(TYPE, captured["snapshot"], captured["group"])
-        return found
+        return [
+            self._document(each)
+            | {
+                "type": TYPE.lower(),
+                "resourceGroup": each.resource_group.lower(),
+                "subscriptionId": each.subscription_id,
+                "tenantId": self.azure.tenant_id,
+                "tags": each.tags or None,
+            }
+            for each in self._all.values()
+            if subscriptions is None or each.subscription_id.casefold() in subscriptions
+        ]
 
     def _source(self, disk_id: str) -> Machine | None:
         """The machine with this OS disk. An ephemeral disk cannot be copied."""
@@ -177,14 +157,7 @@ class Snapshots:
         return self._sources.get(disk_id.casefold())
 
     def _accepted(self, call: Call, snapshot: Snapshot, completion: Completion, answer: ArmResponse) -> ArmResponse:
-        operation = self.azure.operations.begin(
-            "snapshot",
-            snapshot.machine.folded,
-            snapshot.machine.subscription_id,
-            snapshot.location,
-            completion,
-            call.api_version,
-        )
+        operation = self.azure.operations.begin("snapshot", snapshot.machine, completion, call.api_version)
         polling, location = self.azure.operations.urls(operation)
         answer.headers |= {"Azure-AsyncOperation": polling, "Location": location}
         return answer
@@ -209,7 +182,3 @@ class Snapshots:
                 "uniqueId": each.unique_id,
             },
         }
-
-
-def _key(path: str) -> str:
-    return path.rstrip("/").casefold()

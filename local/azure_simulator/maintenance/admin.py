@@ -49,8 +49,7 @@ class MaintenanceAdmin:
             return {"endpoint": True}
         configuration = self.schedules.configurations[str(document.pop("configuration")).rstrip("/").casefold()]
         if part == "maintenance/fire":
-            made = self.schedules.fire(configuration, float(document.get("inMinutes", 0)))
-            return self._occurrence(made)
+            return self._occurrence(self.schedules.fire(configuration, float(document.get("inMinutes", 0))))
         if document.pop("withoutPatchMode", False):
             # Azure does not accept such a configuration any more; older ones exist.
             configuration.properties["extensionProperties"] = {}
@@ -69,15 +68,13 @@ class MaintenanceAdmin:
 
     def _occurrence(self, occurrence: Occurrence) -> dict[str, Any]:
         now = self.clock.now()
+        words = {folded: occurrence.machine_status(folded, now, self.clock)[0] for folded in occurrence.machines}
         return {
             "id": occurrence.id,
             "status": occurrence.status(now, self.clock),
             "startsAt": self.clock.stamp(occurrence.starts),
             "machines": {
-                each.machine.id: {
-                    "status": occurrence.machine_status(folded, now, self.clock)[0],
-                    "message": each.message,
-                }
+                each.machine.id: {"status": words[folded], "message": each.message}
                 for folded, each in occurrence.machines.items()
             },
         }

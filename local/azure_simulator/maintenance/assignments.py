@@ -76,11 +76,8 @@ class Assignment:
             "osTypes": machine.os_type.casefold(),
             "locations": machine.location.casefold(),
         }
-        for key, value in wanted.items():
-            listed = {str(each).casefold() for each in list_or_empty(self.filter.get(key))}
-            if listed and value not in listed:
-                return False
-        return self._tags_hold(machine)
+        listed = {key: {str(each).casefold() for each in list_or_empty(self.filter.get(key))} for key in wanted}
+        return all(not listed[key] or wanted[key] in listed[key] for key in wanted) and self._tags_hold(machine)
 
     def _tags_hold(self, machine: Machine) -> bool:
         settings = object_or_none((self.filter or {}).get("tagSettings"))
@@ -98,10 +95,7 @@ class Assignment:
             return self._dynamic_document(self.filter)
         scope = self.scope.lower() if is_put else _documented(self.scope)
         made: dict[str, Any] = {
-            "properties": {
-                "maintenanceConfigurationId": self.configuration,
-                "resourceId": self.scope.lower(),
-            },
+            "properties": {"maintenanceConfigurationId": self.configuration, "resourceId": self.scope.lower()},
             "id": f"{scope}/providers/{TYPE}/{self.name}",
             "name": self.name,
             "type": TYPE,
@@ -123,8 +117,7 @@ class Assignment:
 
 def _documented(scope: str) -> str:
     """The path of a machine with the type of machines in its documented case, the rest in lower case."""
-    folded = scope.lower()
-    return folded.replace("/providers/microsoft.compute/virtualmachines/", _VM_PATH)
+    return scope.lower().replace(_VM_PATH.lower(), _VM_PATH)
 
 
 def read_filter(given: object, *, in_group: bool) -> dict[str, Any]:
@@ -140,10 +133,7 @@ def read_filter(given: object, *, in_group: bool) -> dict[str, Any]:
     settings = object_or_none(filter_.get("tagSettings"))
     if str(settings.get("filterOperator", "All")) not in ("All", "Any"):
         raise invalid(f"Filter operator '{settings.get('filterOperator')}' is not valid. Allowed: All, Any.")
-    if (
-        any(len(list_or_empty(filter_.get(key))) > 50 for key in ("resourceGroups",))
-        or len(object_or_none(settings.get("tags"))) > 50
-    ):
+    if max(len(list_or_empty(filter_.get("resourceGroups"))), len(object_or_none(settings.get("tags")))) > 50:
         raise invalid("A dynamic scope can have at most 50 resource groups and 50 tags.")
     if in_group and not filter_.get("locations"):
         raise invalid("A dynamic scope of a resource group must name locations in its filter.")

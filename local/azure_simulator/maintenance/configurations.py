@@ -107,16 +107,10 @@ def invalid(message: str) -> ArmError:
 
 
 def read_properties(given: object, group: str, name: str, now: datetime) -> tuple[dict[str, Any], Window | None]:
-    """Check the properties of a configuration and fill what the server fills.
-
-    Args:
-        given: ``properties`` as they came.
-        group: The resource group's name.
-        name: The configuration's name.
-        now: The calendar's date, in UTC.
+    """Check the properties of a configuration, as sent, and add the server's defaults; ``now`` is the calendar's date.
 
     Raises:
-        ArmError: 400 for what Azure does not take.
+        ArmError: 400 for invalid properties.
     """
     properties = {key: value for key, value in object_or_none(given).items() if value is not None}
     asked = str(properties.get("maintenanceScope"))
@@ -165,20 +159,16 @@ def _read_window(window: dict[str, Any], now: datetime) -> Window:
     duration = re.fullmatch(r"(\d{1,2}):([0-5]\d)", str(window.get("duration") or "03:55"))
     length = timedelta(hours=int(duration[1]), minutes=int(duration[2])) if duration else timedelta()
     if not _SHORTEST <= length <= _LONGEST:
-        raise invalid(
-            f"Duration '{window.get('duration')}' is not valid. It must be between 01:30 and 03:55 for the scope "
-            "InGuestPatch."
-        )
+        text = f"Duration '{window.get('duration')}' is not valid."
+        raise invalid(f"{text} It must be between 01:30 and 03:55 for the scope InGuestPatch.")
     zone_name = str(window.get("timeZone") or "")
     if zone_name.casefold() not in _ZONES:
         raise invalid(f"Time zone '{zone_name}' is not valid.")
     start, expires = (_date(window, key) for key in ("startDateTime", "expirationDateTime"))
     zone = ZoneInfo(_ZONES[zone_name.casefold()])
     if start.replace(tzinfo=zone).astimezone(UTC).astimezone(zone).replace(tzinfo=None) != start:
-        raise invalid(
-            f"'startDateTime' with value '{window.get('startDateTime')}' is an invalid time in '{zone_name}': the "
-            "clock is adjusted forward then, and skips it."
-        )
+        text = f"'startDateTime' with value '{window.get('startDateTime')}' is an invalid time in '{zone_name}'"
+        raise invalid(f"{text}: the clock is adjusted forward then, and skips it.")
     # The end of the calendar, west of Greenwich, is no moment of UTC.
     if expires <= max(start, now.astimezone(zone).replace(tzinfo=None)):
         raise invalid("Expiration date must be set to a future date.")

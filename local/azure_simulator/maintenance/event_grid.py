@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import json
 import ssl
 import uuid
 from dataclasses import dataclass, replace
@@ -18,12 +17,12 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
 from local.azure_simulator.clock import NEVER
 from local.azure_simulator.maintenance.occurrences import CUT_OFF_SECONDS, Occurrence
 from local.azure_simulator.maintenance.scheduler import Schedules
+from local.azure_simulator.server.json_readers import Strict
 
 RETRY_SECONDS = (10.0, 30.0, 60.0, 300.0, 600.0)
 """Simulated seconds until each retry; after the last one an event is dropped."""
@@ -32,10 +31,8 @@ _TIMEOUT_SECONDS = 30.0
 _KEPT_DELIVERIES = 500
 
 
-class Delivery(BaseModel):
+class Delivery(Strict):
     """Delivery options of one configuration's events. Minutes are simulated."""
-
-    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
     duplicates: int = Field(default=0, ge=0, le=20)
     """Additional deliveries of each event."""
@@ -82,7 +79,6 @@ class EventGrid:
         return self._options.get(configuration, Delivery())
 
     def deliver_as(self, configuration: str, options: Delivery) -> None:
-        """Set the delivery options of a configuration."""
         self._options[configuration] = options
 
     def disconnect(self) -> None:
@@ -162,13 +158,8 @@ class EventGrid:
         common = {"id": occurrence.id, "subject": configuration.name, "data": data}
         if options.schema_ == "CloudEvents":
             return common | {"source": configuration.folded, "type": event_type, "time": at, "specversion": "1.0"}
-        return common | {
-            "topic": configuration.folded,
-            "eventType": event_type,
-            "eventTime": at,
-            "dataVersion": "1.0",
-            "metadataVersion": "1",
-        }
+        versions = {"dataVersion": "1.0", "metadataVersion": "1"}
+        return common | {"topic": configuration.folded, "eventType": event_type, "eventTime": at} | versions
 
     # -- delivery ---------------------------------------------------------------------------------------------------
 
@@ -191,15 +182,13 @@ class EventGrid:
     async def _deliver(self, http: httpx.AsyncClient, parcel: _Parcel) -> None:
         if self.url is None:
             return
-        status = 0
+        if parcel.is_cloud:
+            headers = {"Content-Type": "application/cloudevents+json; charset=utf-8"}
+        else:
+            headers = {"aeg-event-type": "Notification", "aeg-subscription-name": "PATCHWAVE"}
+        body = parcel.event if parcel.is_cloud else [parcel.event]
         try:
-            if parcel.is_cloud:
-                headers = {"Content-Type": "application/cloudevents+json; charset=utf-8"}
-                reply = await http.post(self.url, content=json.dumps(parcel.event), headers=headers)
-            else:
-                headers = {"aeg-event-type": "Notification", "aeg-subscription-name": "PATCHWAVE"}
-                reply = await http.post(self.url, json=[parcel.event], headers=headers)
-            status = reply.status_code
+            status = (await http.post(self.url, json=body, headers=headers)).status_code
         except httpx.HTTPError:
             status = 0
         word = parcel.event.get("eventType") or parcel.event["type"]
@@ -218,12 +207,9 @@ class EventGrid:
 
 
 def _client() -> httpx.AsyncClient:
-    return httpx.AsyncClient(trust_env=False, timeout=_TIMEOUT_SECONDS, verify=_no_trust())
-
-
-def _no_trust() -> ssl.SSLContext:
-    """Endpoints are local and use plain HTTP: no CA is needed, and none is loaded."""
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # Endpoints are local and use plain HTTP: no CA is needed, and none is loaded.
+    no_trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return httpx.AsyncClient(trust_env=False, timeout=_TIMEOUT_SECONDS, verify=no_trust)
 
 
 def _with_key(url: str, key: str) -> str:

@@ -12,12 +12,7 @@ from typing import Any, cast
 
 from local.azure_simulator.compute.machine_views import merged
 from local.azure_simulator.maintenance.assignments import Assignment, read_filter
-from local.azure_simulator.maintenance.configurations import (
-    Configuration,
-    invalid,
-    maintenance_error,
-    read_properties,
-)
+from local.azure_simulator.maintenance.configurations import Configuration, invalid, maintenance_error, read_properties
 from local.azure_simulator.maintenance.occurrences import CANCELLED
 from local.azure_simulator.maintenance.scheduler import Schedules, find_configuration
 from local.azure_simulator.server import errors
@@ -83,33 +78,28 @@ class Maintenance:
         return ArmResponse(200, "null")
 
     def get_applied(self, call: Call) -> ArmResponse:
-        """The same, asked for: only ``default`` is there."""
+        """The same as a GET; only ``default`` exists."""
         self._check_scope(call)
         if call.captured["run"].casefold() != "default":
             raise _no_run(call)
         path = call.path.rstrip("/")
-        properties = {
-            "status": "Completed",
-            "resourceId": _split(call)[0],
-            "lastUpdateTime": "0001-01-01T00:00:00",
-        }
+        properties = {"status": "Completed", "resourceId": _split(call)[0], "lastUpdateTime": "0001-01-01T00:00:00"}
         return compact({"properties": properties, "id": path, "name": call.captured["run"], "type": _APPLY_UPDATES})
 
     # -- configurations ---------------------------------------------------------------------------------------------
 
     def put_configuration(self, call: Call) -> ArmResponse:
         """Create or replace."""
-        captured, body, clock = call.captured, _body(call), self.azure.clock
+        name, body, clock = call.captured["configuration"], _body(call), self.azure.clock
         self._check_scope(call)
         if not body.get("location"):
             raise invalid("The location property is required.")
-        group, name = captured["group"], captured["configuration"]
-        properties, window = read_properties(body.get("properties"), group, name, clock.calendar())
-        found = self.schedules.configurations.get(_key(call))
+        properties, window = read_properties(body.get("properties"), call.group, name, clock.calendar())
+        found = self.schedules.configurations.get(call.key)
         made = Configuration(
             id=call.path.rstrip("/"),
-            subscription_id=captured["subscription"],
-            resource_group=group,
+            subscription_id=call.subscription,
+            resource_group=call.group,
             name=name,
             location=str(body["location"]),
             properties=properties,
@@ -136,16 +126,15 @@ class Maintenance:
 
     def delete_configuration(self, call: Call) -> ArmResponse:
         self._check_scope(call)
-        return ArmResponse(200) if self.schedules.remove(_key(call)) else ArmResponse(204)
+        return ArmResponse(200) if self.schedules.remove(call.key) else ArmResponse(204)
 
     def list_configurations(self, call: Call) -> ArmResponse:
         """List a subscription or a resource group, without pages (2 MB were recorded in one response)."""
         self._check_scope(call)
-        subscription, group = call.captured["subscription"].casefold(), call.captured.get("group", "").casefold()
         found = [
             each.document(lowered=True)
             for each in self.schedules.configurations.values()
-            if each.subscription_id.casefold() == subscription and group in ("", each.resource_group.casefold())
+            if call.covers(each.subscription_id, each.resource_group)
         ]
         return compact({"value": found})
 
@@ -204,21 +193,14 @@ class Maintenance:
         body = _body(call)
         filter_ = None
         if "machine" not in call.captured:
-            filter_ = read_filter(dig(body, "properties", "filter"), in_group="group" in call.captured)
+            filter_ = read_filter(dig(body, "properties", "filter"), in_group=bool(call.group))
         elif not body.get("location"):
             raise invalid("The location property is required.")
         wanted = str(dig(body, "properties", "maintenanceConfigurationId") or "").rstrip("/")
         find_configuration(self.schedules, wanted)
         scope, name = _split(call)
-        made = Assignment(
-            scope=scope,
-            name=name,
-            configuration_id=wanted,
-            location=body.get("location"),
-            filter=filter_,
-            created=self.azure.clock.now(),
-        )
-        self.schedules.assignments[_key(call)] = made
+        made = Assignment(scope, name, wanted, body.get("location"), filter_, self.azure.clock.now())
+        self.schedules.assignments[call.key] = made
         return compact(made.document(is_put=True))
 
     def update_assignment(self, call: Call) -> ArmResponse:
@@ -227,7 +209,7 @@ class Maintenance:
         if found.filter is None:
             raise invalid("Only the assignment of a subscription or a resource group can be updated.")
         laid = merged(found.filter, object_or_none(dig(body, "properties", "filter")))
-        found.filter = read_filter(laid, in_group="group" in call.captured)
+        found.filter = read_filter(laid, in_group=bool(call.group))
         return compact(found.document(is_put=True))
 
     def get_assignment(self, call: Call) -> ArmResponse:
@@ -235,24 +217,23 @@ class Maintenance:
 
     def delete_assignment(self, call: Call) -> ArmResponse:
         """Delete an assignment, also of a deleted machine, which is how stale ones are removed."""
-        self.azure.subscription(call.captured["subscription"])
-        return ArmResponse(200) if self.schedules.unassign(_key(call)) else ArmResponse(204)
+        self.azure.subscription(call.subscription)
+        return ArmResponse(200) if self.schedules.unassign(call.key) else ArmResponse(204)
 
     def list_assignments(self, call: Call) -> ArmResponse:
         """Of one machine, of one resource group as a dynamic scope, or everything in a subscription."""
         self._check_scope(call)
         scope = _split(call)[0].casefold()
-        whole = "group" not in call.captured
         found = [
             each.document(is_put=False)
             for each in self.schedules.assignments.values()
-            if each.scope.casefold() == scope or (whole and each.scope.casefold().startswith(scope + "/"))
+            if each.scope.casefold() == scope or (not call.group and each.scope.casefold().startswith(scope + "/"))
         ]
         return compact({"value": found})
 
     def _assignment(self, call: Call) -> Assignment:
         self._check_scope(call)
-        found = self.schedules.assignments.get(_key(call))
+        found = self.schedules.assignments.get(call.key)
         if found is None:
             message = f"Configuration assignment '{call.captured['assignment']}' was not found."
             raise maintenance_error(404, "NotFound", message)
@@ -263,14 +244,13 @@ class Maintenance:
 
         A resource group without machines is accepted, because none can be created here.
         """
-        captured = call.captured
-        if "machine" in captured:
-            machine = self.azure.machine(captured["subscription"], captured["group"], captured["machine"])
+        if "machine" in call.captured:
+            machine = self.azure.machine(call.subscription, call.group, call.captured["machine"])
             if machine.simulation.forbidden:
                 action = f"Microsoft.Maintenance/configurationAssignments/{_VERBS[call.method]}"
                 raise errors.forbidden(action, machine.id, self.azure.client_id)
         else:
-            self.azure.subscription(captured["subscription"])
+            self.azure.subscription(call.subscription)
 
 
 def _is_run_name(text: str) -> bool:
@@ -279,10 +259,6 @@ def _is_run_name(text: str) -> bool:
 
 def _no_run(call: Call) -> ArmError:
     return maintenance_error(404, "NotFound", f"Maintenance run '{call.captured['run']}' was not found.")
-
-
-def _key(call: Call) -> str:
-    return call.path.rstrip("/").casefold()
 
 
 def _split(call: Call) -> tuple[str, str]:

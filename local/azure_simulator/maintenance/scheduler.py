@@ -95,7 +95,6 @@ class Schedules:
         return self._due[0][0] if self._due else NEVER
 
     def settle(self) -> None:
-        """Apply all due events."""
         now = self.azure.clock.now()
         while self._due and self._due[0][0] <= now:
             moment, _, action = heapq.heappop(self._due)
@@ -135,8 +134,8 @@ class Schedules:
             # Documented for schedules with events: their pre event could not have been in time.
             made.cancelled = moment
             made.message = "The schedule was changed less than 40 minutes before its start."
-            return
-        self.publish("Pre", made)
+        else:
+            self.publish("Pre", made)
 
     def fire(self, configuration: Configuration, minutes: float) -> Occurrence:
         """Announce a run now that starts in ``minutes`` simulated minutes, whatever the schedule."""
@@ -155,13 +154,7 @@ class Schedules:
             # Planned anew by a change of the schedule: announced already, or cancelled ahead of its announcement.
             known.configuration = configuration
             return known
-        made = Occurrence(
-            configuration=configuration,
-            name=name,
-            announced=moment,
-            starts=starts,
-            window_end=starts + _duration(configuration),
-        )
+        made = Occurrence(configuration, name, moment, starts, starts + _duration(configuration))
         made.machines = {machine.folded: MachineRun(machine) for machine in self.machines_of(configuration)}
         self.occurrences[made.id] = made
         self._at(starts, lambda at: self._begin(made, at))
@@ -171,8 +164,7 @@ class Schedules:
 
     def cancel(self, occurrence: Occurrence, message: str = "") -> None:
         """Cancel a run that has not begun."""
-        occurrence.cancelled = self.azure.clock.now()
-        occurrence.message = message
+        occurrence.cancelled, occurrence.message = self.azure.clock.now(), message
 
     def coming(self, configuration: Configuration, name: str) -> Occurrence | None:
         """The run with that name: announced, or the schedule's next one; none without such a run."""
@@ -246,14 +238,7 @@ class Schedules:
             made.refused, made.message = FAILED, str(dig(refused.body, "error", "message"))
             return made
         made.operation = self.azure.operations.begin(
-            "install",
-            machine.folded,
-            machine.subscription_id,
-            machine.location,
-            completion,
-            _API_VERSION,
-            started=moment,
-            maintenance_run=occurrence.id,
+            "install", machine, completion, _API_VERSION, started=moment, maintenance_run=occurrence.id
         )
         machine.begin(made.operation)
         return made

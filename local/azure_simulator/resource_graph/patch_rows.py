@@ -44,13 +44,9 @@ type Row = dict[str, Any]
 
 
 def patch_rows(azure: AzureState, table: str, subscriptions: set[str] | None, query: str = "") -> Iterator[Row]:
-    """The rows of one of the tables.
+    """The rows of one of the tables; of patches, which are many, only if the query reads them.
 
-    Args:
-        azure: the state with the operations.
-        table: one of ``TABLES``.
-        subscriptions: normalized; None means all.
-        query: rows of patches, which are many, are only made if it reads them.
+    ``subscriptions`` are normalized; None means all.
     """
     then = azure.clock.now() - azure.graph_lag
     with_patches = _ASKS_FOR_RESULTS_ALONE.search(query) is None
@@ -72,9 +68,8 @@ def patch_rows(azure: AzureState, table: str, subscriptions: set[str] | None, qu
         row = _result(azure, operation, then)
         yield row
         above = f"{row['id']}/softwarePatches/".casefold()
-        if with_patches and (
-            starts is None or any(above.startswith(each) or each.startswith(above) for each in starts)
-        ):
+        wanted_here = starts is None or any(above.startswith(each) or each.startswith(above) for each in starts)
+        if with_patches and wanted_here:
             yield from _patches(azure, operation, row, then)
 
 
@@ -115,9 +110,8 @@ def _assessment(azure: AzureState, operation: Operation, then: float) -> Row:
     for patch in listed:
         counts[_CLASSES.get(str(patch["classifications"][0]).casefold(), "other")] += 1
     # A list that was cut counts less than there is; what is missing is of the two groups that the result counts.
-    counts["security"] += max(
-        0, result.get("criticalAndSecurityPatchCount", 0) - counts["critical"] - counts["security"]
-    )
+    known = counts["critical"] + counts["security"]
+    counts["security"] += max(0, result.get("criticalAndSecurityPatchCount", 0) - known)
     properties = _common(azure, operation, then) | {
         "rebootPending": result.get("rebootPending", False),
         "availablePatchCountByClassification": counts,
@@ -126,10 +120,8 @@ def _assessment(azure: AzureState, operation: Operation, then: float) -> Row:
 
 
 def _patches(azure: AzureState, operation: Operation, above: Row, then: float) -> list[Row]:
-    result = operation.result(azure.clock) if operation.is_over(then) else None
-    listed: list[dict[str, Any]] = list_or_empty(
-        (result or {}).get("availablePatches") or (result or {}).get("patches")
-    )
+    result = (operation.result(azure.clock) if operation.is_over(then) else None) or {}
+    listed: list[dict[str, Any]] = list_or_empty(result.get("availablePatches") or result.get("patches"))
     made: list[Row] = []
     for patch in listed:
         shown = {
@@ -140,15 +132,8 @@ def _patches(azure: AzureState, operation: Operation, above: Row, then: float) -
         }
         kept = ("kbId", "version", "rebootBehavior", "installationState", "msrcSeverity")
         shown |= {key: patch[key] for key in kept if key in patch}
-        made.append(
-            above
-            | {
-                "id": f"{above['id']}/softwarePatches/{patch['patchId']}",
-                "name": patch["patchId"],
-                "type": f"{above['type']}/softwarepatches",
-                "properties": shown,
-            }
-        )
+        row = {"id": f"{above['id']}/softwarePatches/{patch['patchId']}", "name": patch["patchId"]}
+        made.append(above | row | {"type": f"{above['type']}/softwarepatches", "properties": shown})
     return made
 
 

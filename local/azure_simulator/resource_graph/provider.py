@@ -17,7 +17,6 @@ from typing import Any, cast
 
 from local.azure_simulator.compute import machine_views
 from local.azure_simulator.compute.snapshots import Snapshots
-from local.azure_simulator.health import COLUMNS as HEALTH_COLUMNS
 from local.azure_simulator.health import TABLE as HEALTH_TABLE
 from local.azure_simulator.health import health_rows
 from local.azure_simulator.maintenance.scheduler import Schedules
@@ -38,10 +37,8 @@ _RESOURCES = {
     "id", "name", "type", "tenantId", "kind", "location", "resourceGroup", "subscriptionId", "managedBy", "sku", "plan",
     "properties", "tags", "identity", "zones", "extendedLocation",
 }  # fmt: skip
-_CONTAINERS = _RESOURCES
-TABLES = {"resources": _RESOURCES, "resourcecontainers": _CONTAINERS, HEALTH_TABLE: HEALTH_COLUMNS} | dict.fromkeys(
-    (*PATCH_TABLES, MAINTENANCE_TABLE), PATCH_COLUMNS
-)
+TABLES = dict.fromkeys(("resources", "resourcecontainers"), _RESOURCES)
+TABLES |= dict.fromkeys((*PATCH_TABLES, MAINTENANCE_TABLE, HEALTH_TABLE), PATCH_COLUMNS)
 _MAX_ROWS = 1_000
 _QUOTA_SECONDS = 5
 _KEPT_RESULTS = 32
@@ -141,22 +138,20 @@ class ResourceGraph:
         yield from configuration_rows(self.schedules, subscriptions)
 
     def _containers(self, subscriptions: set[str] | None) -> list[Row]:
-        rows: list[Row] = []
-        for folded, machines in self.azure.by_subscription.items():
-            if subscriptions is None or folded in subscriptions:
-                subscription_id = machines[0].subscription_id
-                rows.append(
-                    dict.fromkeys(_CONTAINERS)
-                    | {
-                        "id": f"/subscriptions/{subscription_id}",
-                        "name": f"Simulated {subscription_id[:8]}",
-                        "type": "microsoft.resources/subscriptions",
-                        "tenantId": self.azure.tenant_id,
-                        "subscriptionId": subscription_id,
-                        "properties": {"state": "Enabled"},
-                    }
-                )
-        return rows
+        ids = {folded: machines[0].subscription_id for folded, machines in self.azure.by_subscription.items()}
+        return [
+            dict.fromkeys(_RESOURCES)
+            | {
+                "id": f"/subscriptions/{subscription_id}",
+                "name": f"Simulated {subscription_id[:8]}",
+                "type": "microsoft.resources/subscriptions",
+                "tenantId": self.azure.tenant_id,
+                "subscriptionId": subscription_id,
+                "properties": {"state": "Enabled"},
+            }
+            for folded, subscription_id in ids.items()
+            if subscriptions is None or folded in subscriptions
+        ]
 
     def _quota(self) -> dict[str, str]:
         """Take one query from the caller's quota.
@@ -175,17 +170,15 @@ class ResourceGraph:
         if charge.refused_by is None:
             return headers
         message = (
-            "Client application has been throttled and should not attempt to repeat the request until an amount of "
-            "time has elapsed."
+            "Client application has been throttled and should not attempt to repeat the request until an amount of"
         )
-        refused = errors.refusal(429, "RateLimiting", message)
+        refused = errors.refusal(429, "RateLimiting", f"{message} time has elapsed.")
         refused.headers |= headers | {"Retry-After": str(charge.retry_after)}
         raise refused
 
 
 async def in_pieces(rows: Iterable[Row]) -> list[Row]:
-    """All rows, with a break for other requests after each hundred: thousands take tenths of a second, and requests
-    that come meanwhile would seem simultaneous."""
+    """All rows, with a break after each hundred: requests that arrive during thousands would seem simultaneous."""
     made: list[Row] = []
     for row in rows:
         made.append(row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -47,32 +48,30 @@ class Admin:
             return _problem(400, f"{type(error).__name__}: {error}")
 
     def _read(self, part: str, rest: str, request: Request) -> Response:
-        query = request.query_params
-        if part == "":
-            return JSONResponse(self._overview())
-        if part == "accepted":
-            return JSONResponse(self.azure.accepted())
-        if part == "metrics":
-            return JSONResponse(self.azure.metrics.document())
-        if part == "maintenance":
-            return JSONResponse(self.maintenance.document())
-        if part == "operations":
-            return JSONResponse({"operations": self.azure.intervals(query.get("kind", ""))})
-        if part == "faults":
-            return JSONResponse({"faults": self.azure.faults.documents()})
+        azure, query = self.azure, request.query_params
         if part == "requests":
-            found = self.azure.request_log.documents(
+            found = azure.request_log.documents(
                 since=int(query.get("since") or 0),
                 method=query.get("method", ""),
                 path=query.get("path", ""),
                 operation=query.get("operation", ""),
                 limit=int(query.get("limit") or 0),
             )
-            return JSONResponse({"count": self.azure.request_log.count, "requests": found})
+            return JSONResponse({"count": azure.request_log.count, "requests": found})
         if part == "state":
             wanted = query.get("id", "").casefold()
-            machines = [each for each in self.azure.settled() if not wanted or each.folded == wanted]
-            return JSONResponse({"machines": [self.azure.state(machine) for machine in machines]})
+            machines = [each for each in azure.settled() if not wanted or each.folded == wanted]
+            return JSONResponse({"machines": [azure.state(machine) for machine in machines]})
+        documents: dict[str, Callable[[], Any]] = {
+            "": self._overview,
+            "accepted": azure.accepted,
+            "metrics": azure.metrics.document,
+            "maintenance": self.maintenance.document,
+            "operations": lambda: {"operations": azure.intervals(query.get("kind", ""))},
+            "faults": lambda: {"faults": azure.faults.documents()},
+        }
+        if part in documents:
+            return JSONResponse(documents[part]())
         return _problem(404, f"nothing at /_sim/{part}{'/' if rest else ''}{rest}")
 
     def _write(self, part: str, body: object) -> Response:

@@ -70,7 +70,6 @@ class SimulatorApp:
         self.router = Router(self.routes)
 
     async def handle(self, request: Request) -> Response:
-        """Handle one Resource Manager request."""
         if not is_loopback(request):
             return _not_from_here()
         began = time.perf_counter()
@@ -83,9 +82,7 @@ class SimulatorApp:
         )
         self.events.schedules.settle()
         number = self.azure.request_log.next_number()
-        found = self.router.find(call.method, call.path)
-        route = None if found is None else found[0]
-        call.captured = {} if found is None else found[1]
+        route, call.captured = self.router.find(call.method, call.path)
         operation = None if route is None else route.operation
         machine = self._machine_of(call)
         effect = self.azure.faults.effect(call.method, call.path, machine, operation)
@@ -94,13 +91,9 @@ class SimulatorApp:
             answer = self._spoil(effect, call, answer)
             if effect.delay_seconds:
                 await asyncio.sleep(effect.delay_seconds)
-        self.azure.metrics.count(
-            operation or "other",
-            call.method,
-            call.path,
-            0 if answer is None else answer.status,
-            is_read=call.method in ("GET", "HEAD") and "subscription" in call.captured,
-        )
+        status = 0 if answer is None else answer.status
+        is_read = call.method in ("GET", "HEAD") and "subscription" in call.captured
+        self.azure.metrics.count(operation or "other", call.method, call.path, status, is_read=is_read)
         self.azure.request_log.write(
             Entry(
                 number=number,
@@ -109,7 +102,7 @@ class SimulatorApp:
                 path=call.path,
                 # The signed part of an operation's query is 3 KB without information.
                 query=call.raw_query.partition("&t=")[0],
-                status=0 if answer is None else answer.status,
+                status=status,
                 milliseconds=round((time.perf_counter() - began) * 1000, 2),
                 machine=machine,
                 operation=operation,
@@ -159,13 +152,12 @@ class SimulatorApp:
         return headers
 
     def _machine_of(self, call: Call) -> str | None:
-        captured = call.captured
-        if "operation" in captured:
-            found = self.azure.operations.find(captured["operation"])
+        if "operation" in call.captured:
+            found = self.azure.operations.find(call.captured["operation"])
             return None if found is None else self.azure.machines[found.machine].id
-        if "machine" not in captured:
+        if "machine" not in call.captured:
             return None
-        return machine_id(captured["subscription"], captured["group"], captured["machine"])
+        return machine_id(call.subscription, call.group, call.captured["machine"])
 
     def _spoil(self, effect: Effect, call: Call, answer: ArmResponse | None) -> ArmResponse | None:
         """Apply an effect to the real response; none means that the connection is reset."""
@@ -222,8 +214,7 @@ def _prevents(effect: Effect) -> bool:
     """Whether the effect replaces the work."""
     if effect.drop is not None:
         return effect.drop == "before"
-    replaces = effect.status is not None or effect.body is not None
-    return replaces and not effect.accept
+    return not effect.accept and (effect.status is not None or effect.body is not None)
 
 
 def _readable(body: bytes) -> Any:
@@ -249,7 +240,7 @@ def _not_from_here() -> Response:
 
 
 def make_app(azure: AzureState, identity: Identity, reset: Reset, events: EventGrid) -> Starlette:
-    """The application behind the HTTPS port: Resource Manager, and ``/_sim``."""
+    """The application of the HTTPS port: Resource Manager, and ``/_sim``."""
     front = SimulatorApp(azure, identity, reset, events)
     admin = Admin(azure, MaintenanceAdmin(events))
 
@@ -266,7 +257,6 @@ def make_app(azure: AzureState, identity: Identity, reset: Reset, events: EventG
 
 
 def make_identity_app(identity: Identity) -> Starlette:
-    """The application behind the identity port."""
     azure = identity.azure
 
     async def token(request: Request) -> Response:

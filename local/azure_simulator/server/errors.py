@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-GATEWAY = {"x-ms-failure-cause": "gateway"}
-
 
 class ArmError(Exception):
     """An error response: HTTP status, JSON body and extra headers."""
@@ -28,58 +26,54 @@ def refusal(status: int, code: str, message: str, *, target: str | None = None, 
     error: dict[str, Any] = {"code": code, "message": message}
     if target is not None:
         error["target"] = target
-    return ArmError(status, {"error": error}, dict(GATEWAY) if gateway else None)
+    return ArmError(status, {"error": error}, {"x-ms-failure-cause": "gateway"} if gateway else None)
+
+
+def _gateway(status: int, code: str, message: str) -> ArmError:
+    return refusal(status, code, message, gateway=True)
+
+
+def not_allowed(message: str, target: str | None = None) -> ArmError:
+    return refusal(409, "OperationNotAllowed", message, target=target)
 
 
 def not_authenticated(detail: str) -> ArmError:
-    made = refusal(401, "AuthenticationFailed", f"Authentication failed. {detail}", gateway=True)
+    made = _gateway(401, "AuthenticationFailed", f"Authentication failed. {detail}")
     made.headers["WWW-Authenticate"] = 'Bearer error="invalid_token", error_description="Authentication failed."'
     return made
 
 
 def wrong_audience(audience: str, accepted: str) -> ArmError:
-    return refusal(
-        401,
-        "InvalidAuthenticationTokenAudience",
+    message = (
         f"The access token has been obtained for wrong audience or resource '{audience}'. "
-        f"It should exactly match with one of the allowed audiences '{accepted}'.",
-        gateway=True,
+        f"It should exactly match with one of the allowed audiences '{accepted}'."
     )
+    return _gateway(401, "InvalidAuthenticationTokenAudience", message)
 
 
 def no_such_route(path: str) -> ArmError:
-    return refusal(
-        404, "InvalidResourceType", f"The resource path '{path}' is not served by this simulator.", gateway=True
-    )
+    return _gateway(404, "InvalidResourceType", f"The resource path '{path}' is not served by this simulator.")
 
 
 def missing_api_version() -> ArmError:
-    return refusal(
-        400,
-        "MissingApiVersionParameter",
-        "The api-version query parameter (?api-version=) is required for all requests.",
-        gateway=True,
-    )
+    message = "The api-version query parameter (?api-version=) is required for all requests."
+    return _gateway(400, "MissingApiVersionParameter", message)
 
 
 def subscription_not_found(subscription_id: str) -> ArmError:
-    return refusal(
-        404, "SubscriptionNotFound", f"The subscription '{subscription_id}' could not be found.", gateway=True
-    )
+    return _gateway(404, "SubscriptionNotFound", f"The subscription '{subscription_id}' could not be found.")
 
 
 def group_not_found(group: str) -> ArmError:
-    return refusal(404, "ResourceGroupNotFound", f"Resource group '{group}' could not be found.", gateway=True)
+    return _gateway(404, "ResourceGroupNotFound", f"Resource group '{group}' could not be found.")
 
 
 def resource_not_found(kind: str, name: str, group: str) -> ArmError:
-    return refusal(
-        404,
-        "ResourceNotFound",
+    message = (
         f"The Resource '{kind}/{name}' under resource group '{group}' was not found. "
-        "For more details please go to https://aka.ms/ARMResourceNotFoundFix",
-        gateway=True,
+        "For more details please go to https://aka.ms/ARMResourceNotFoundFix"
     )
+    return _gateway(404, "ResourceNotFound", message)
 
 
 def operation_not_found(operation_id: str) -> ArmError:
@@ -87,14 +81,12 @@ def operation_not_found(operation_id: str) -> ArmError:
 
 
 def forbidden(action: str, scope: str, client_id: str) -> ArmError:
-    return refusal(
-        403,
-        "AuthorizationFailed",
+    message = (
         f"The client '{client_id}' with object id '{client_id}' does not have authorization to perform action "
         f"'{action}' over scope '{scope}' or the scope is invalid. If access was recently granted, please refresh "
-        "your credentials.",
-        gateway=True,
+        "your credentials."
     )
+    return _gateway(403, "AuthorizationFailed", message)
 
 
 def altered_operation_url() -> ArmError:
@@ -114,46 +106,36 @@ def property_is_fixed(name: str) -> ArmError:
 
 
 def unsupported_image() -> ArmError:
-    return invalid_parameter(
+    message = (
         "The selected VM image is not supported for VM Guest patch operations. For list of supported images, "
-        "please refer: https://aka.ms/VMGuestPatchingCompatibleImages",
-        "imageReference",
+        "please refer: https://aka.ms/VMGuestPatchingCompatibleImages"
     )
+    return invalid_parameter(message, "imageReference")
 
 
 def busy(operation: str, name: str) -> ArmError:
-    return refusal(
-        409,
-        "OperationNotAllowed",
-        f"Operation '{operation}' is not allowed on VM '{name}' since another operation is in progress.",
-    )
+    return not_allowed(f"Operation '{operation}' is not allowed on VM '{name}' since another operation is in progress.")
 
 
 def not_running() -> ArmError:
-    return refusal(409, "OperationNotAllowed", "The operation requires the VM to be running (or set to run).")
+    return not_allowed("The operation requires the VM to be running (or set to run).")
 
 
 def deallocated(operation: str, name: str) -> ArmError:
-    return refusal(
-        409,
-        "OperationNotAllowed",
+    return not_allowed(
         f"Operation '{operation}' is not allowed on VM '{name}' since the VM is either deallocated or marked to be "
-        "deallocated.",
+        "deallocated."
     )
 
 
 def changing_power(name: str) -> ArmError:
-    return refusal(
-        409, "OperationNotAllowed", f"An ongoing operation is changing power state of Virtual Machine '{name}'."
-    )
+    return not_allowed(f"An ongoing operation is changing power state of Virtual Machine '{name}'.")
 
 
 def extensions_disallowed() -> ArmError:
-    return refusal(
-        409,
-        "OperationNotAllowed",
+    return not_allowed(
         "This operation cannot be performed when extension operations are disallowed. To allow, please ensure VM "
-        "Agent is installed on the VM and the osProfile.allowExtensionOperations property is true.",
+        "Agent is installed on the VM and the osProfile.allowExtensionOperations property is true."
     )
 
 
@@ -166,25 +148,18 @@ def compute_throttled(policy: str, allowed: int, window: tuple[str, str], retry_
         "allowedRequestCount": allowed,
         "measuredRequestCount": allowed + 1,
     }
-    body = {
-        "code": "OperationNotAllowed",
-        "message": "The server rejected the request because too many requests have been received for this "
-        "subscription.",
-        "details": [
-            {"code": "TooManyRequests", "target": policy, "message": json.dumps(measured, separators=(",", ":"))}
-        ],
-    }
+    message = "The server rejected the request because too many requests have been received for this subscription."
+    detail = {"code": "TooManyRequests", "target": policy, "message": json.dumps(measured, separators=(",", ":"))}
+    body = {"code": "OperationNotAllowed", "message": message, "details": [detail]}
     return ArmError(429, body, {"Retry-After": str(retry_after)})
 
 
 def manager_throttled(subscription_id: str, retry_after: int) -> ArmError:
     """Resource Manager's own 429, before any provider."""
-    made = refusal(
-        429,
-        "SubscriptionRequestsThrottled",
+    message = (
         f"Number of requests for subscription '{subscription_id}' exceeded the limit. Please try again after "
-        f"'{retry_after}' seconds.",
-        gateway=True,
+        f"'{retry_after}' seconds."
     )
+    made = _gateway(429, "SubscriptionRequestsThrottled", message)
     made.headers["Retry-After"] = str(retry_after)
     return made

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import Field, model_validator
+
+from local.azure_simulator.server.json_readers import Strict
 
 type Operation = Literal[
     "assess", "install", "poll", "read", "list", "power", "update", "maintenance", "assignment", "snapshot", "script",
@@ -16,11 +18,7 @@ type Operation = Literal[
 """The operations of routes, and ``token`` for the identity endpoint."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True)
-
-
-class Match(_Strict):
+class Match(Strict):
     """Which requests a rule is for; what is absent matches everything. Compared without case."""
 
     method: str | None = None
@@ -31,7 +29,7 @@ class Match(_Strict):
     operation: Operation | None = None
 
 
-class Effect(_Strict):
+class Effect(Strict):
     """What happens to a matching request."""
 
     status: int | None = Field(default=None, ge=100, le=599)
@@ -60,7 +58,7 @@ class Effect(_Strict):
         return self
 
 
-class Rule(_Strict):
+class Rule(Strict):
     """A rule: skip the first ``after`` matches, then act on ``times`` of them (none: on all)."""
 
     match: Match = Field(default_factory=Match)
@@ -71,12 +69,12 @@ class Rule(_Strict):
     """Of acting on a match, by the seeded random source."""
 
 
+@dataclass(slots=True)
 class _Held:
-    def __init__(self, rule_id: str, rule: Rule) -> None:
-        self.id = rule_id
-        self.rule = rule
-        self.matched = 0
-        self.hits = 0
+    id: str
+    rule: Rule
+    matched: int = 0
+    hits: int = 0
 
     def document(self) -> dict[str, Any]:
         shown = self.rule.model_dump(mode="json", by_alias=True, exclude_defaults=True)

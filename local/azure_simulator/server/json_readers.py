@@ -1,8 +1,17 @@
-"""Lenient readers of parsed JSON: a value of another kind counts as empty."""
+"""Strict documents of the simulator's own, and lenient readers of Azure's, for which a wrong kind counts as empty."""
 
 from __future__ import annotations
 
 from typing import Any, cast
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+
+class Strict(BaseModel):
+    """A document with camelCase keys, in which an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
 
 def object_or_none(value: object) -> dict[str, Any]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 KEPT = 200_000
 """Requests in the log; older ones are dropped."""
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One request and its response; ``status`` 0 means that the connection was reset."""
 
     number: int
@@ -26,21 +24,6 @@ class Entry:
     operation: str | None
     body: Any
     fault: bool
-
-    def document(self) -> dict[str, Any]:
-        return {
-            "number": self.number,
-            "at": self.at,
-            "method": self.method,
-            "path": self.path,
-            "query": self.query,
-            "status": self.status,
-            "milliseconds": self.milliseconds,
-            "machine": self.machine,
-            "operation": self.operation,
-            "body": self.body,
-            "fault": self.fault,
-        }
 
 
 class RequestLog:
@@ -62,7 +45,7 @@ class RequestLog:
     ) -> list[dict[str, Any]]:
         """The entries after number ``since`` that match; ``limit`` keeps the newest ones."""
         found = [
-            entry.document()
+            entry._asdict()
             for entry in self._entries
             if entry.number > since
             and (not method or entry.method == method.upper())

@@ -24,6 +24,25 @@ class Call:
     captured: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
+    def subscription(self) -> str:
+        return self.captured["subscription"]
+
+    @property
+    def group(self) -> str:
+        """Empty for a whole subscription."""
+        return self.captured.get("group", "")
+
+    @property
+    def key(self) -> str:
+        """The normalized path."""
+        return self.path.rstrip("/").casefold()
+
+    def covers(self, subscription_id: str, group: str) -> bool:
+        """Whether a resource is in the subscription, or in the resource group, of the path."""
+        is_here = subscription_id.casefold() == self.subscription.casefold()
+        return is_here and self.group.casefold() in ("", group.casefold())
+
+    @property
     def query(self) -> dict[str, str]:
         return dict(parse_qsl(self.raw_query, keep_blank_values=True))
 
@@ -89,7 +108,7 @@ class Router:
                 node = node.setdefault("{}" if segment.startswith("{") else segment.casefold(), {})
             node.setdefault("", {})[route.method] = route
 
-    def find(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
+    def find(self, method: str, path: str) -> tuple[Route | None, dict[str, str]]:
         """The route and its variables; none without a match."""
         node = self._tree
         values: list[str] = []
@@ -99,10 +118,10 @@ class Router:
                 following = node.get("{}")
                 values.append(segment)
             if following is None:
-                return None
+                return None, {}
             node = following
         route: Route | None = node.get("", {}).get(method)
         if route is None:
-            return None
+            return None, {}
         names = [part[1:-1] for part in route.pattern.split("/") if part.startswith("{")]
         return route, dict(zip(names, values, strict=True))

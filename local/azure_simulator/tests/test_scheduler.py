@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from local.azure_simulator.clock import Clock
-from local.azure_simulator.compute.behavior import read_simulation
+from local.azure_simulator.compute.behavior import Simulation
 from local.azure_simulator.compute.machine import Machine
 from local.azure_simulator.maintenance.assignments import Assignment
 from local.azure_simulator.maintenance.configurations import Configuration, read_properties
@@ -60,7 +60,7 @@ class Bench:
             machine_id=f"{GROUP}/providers/Microsoft.Compute/virtualMachines/{name}",
             location="westeurope",
             os_type="Linux",
-            simulation=read_simulation(simulation),
+            simulation=Simulation.model_validate(simulation or {}),
             seed=1,
             clock=clock,
             tags={"role": name},
