@@ -36,10 +36,7 @@ def after_install(machine: MachineRef, waits: Waits, outcome: OutcomeKind | None
     A failed script never changes the machine's outcome, which is about its patches. That includes a failed activity,
     which would otherwise hide the installation's result.
 
-    Args:
-        machine: in its run.
-        waits: of the machine's orchestration.
-        outcome: of the installation; the script gets it in its environment.
+    ``outcome`` is that of the installation; the script gets it in its environment.
     """
     script = ScriptRequest(run_id=machine.run_id, machine_key=machine.machine_key, when=When.AFTER, outcome=outcome)
     try:

@@ -42,11 +42,8 @@ def announce(context: Context, run_id: str, facts: Facts, number: int = 1) -> No
     The child is deliberately not awaited. It starts with the actions of this turn, also when the caller ends or
     continues as new in it. Its completion has no effect on the caller.
 
-    Args:
-        context: of the caller, a run or one of its phases.
-        run_id: of the run that the notification is about.
-        facts: those that the caller has; the activity reads the rest from the rows.
-        number: distinguishes notices of the same event in the same run; an equal number is the same notice.
+    ``facts`` are those that the caller has; the activity reads the rest from the rows. ``number`` distinguishes notices
+    of the same event in the same run; an equal number is the same notice.
     """
     notice = Notice(run_id=run_id, number=number, at=utc_now(context), facts=facts)
     start(context, contracts.SEND_NOTIFICATIONS, notice, instance_ids.notice(run_id, facts.event.value, number))

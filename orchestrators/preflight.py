@@ -19,20 +19,10 @@ MAX_BOOT_POLLS = 20
 """The same for a machine that was just started: Windows boots slowly."""
 
 
-def _never() -> bool:
-    return False
-
-
 class Preflight:
-    """The checks of one machine before a step.
+    """The checks of one machine before a step. ``is_too_late``: nothing is waited for or started any more."""
 
-    Args:
-        machine: in its run.
-        waits: of its orchestration.
-        is_too_late: nothing is waited for, and nothing is started any more.
-    """
-
-    def __init__(self, machine: MachineRef, waits: Waits, is_too_late: Callable[[], bool] = _never) -> None:
+    def __init__(self, machine: MachineRef, waits: Waits, is_too_late: Callable[[], bool] = lambda: False) -> None:
         self._machine = machine
         self._waits = waits
         self._is_too_late = is_too_late

@@ -21,10 +21,7 @@ _GROWTH = 0.1
 class RetryBudget:
     """Counts attempts. Waits that do not count, such as throttling, are bounded by time instead.
 
-    Args:
-        context: of the orchestration.
-        most: attempts that count, the first one included.
-        longest: limit of the time from the first wait that does not count.
+    ``most``: attempts that count, the first one included. ``longest``: time from the first wait that does not count.
     """
 
     def __init__(self, context: Context, most: float = math.inf, *, longest: timedelta = MAX_THROTTLING) -> None:

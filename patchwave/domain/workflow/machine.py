@@ -53,10 +53,8 @@ class PreflightResult(Attempt):
         preflight: whether the step may begin.
         powered_on_by_run: this run started the machine and has not stopped it again; only while the run has the lease,
             so that a machine which another run works on is never stopped.
-        assess_activity_id: the newest assessment that the machine knew before ours.
-        install_activity_id: the newest installation that the machine knew before ours.
-        assessment: the result of an earlier step of this run.
-        installation: the result of an earlier step of this run.
+        assess_activity_id, install_activity_id: the newest ones that the machine knew before ours.
+        assessment, installation: the results of earlier steps of this run.
         is_in_progress: an orchestration that is gone began the installation or restart; it is followed to its end.
         assess_attempt: the number of the next assessment, should one be needed.
         requeued: throttled until the window was over; the machine waits for another window.
