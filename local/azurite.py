@@ -3,7 +3,6 @@
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from local import ROOT
@@ -26,7 +25,7 @@ class Azurite:
         data: folder for its data, created when missing; existing data is loaded.
         log_directory: folder of ``azurite.log``.
         environment: the whole environment of the process.
-        keep: whether to persist the data. Slow with large tables: responses took seconds with hundreds of megabytes.
+        keep: whether to persist the data, which is slow with large tables.
 
     Raises:
         ChildFailed: it did not start; the message has the end of its log.
@@ -51,9 +50,7 @@ class Azurite:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     @property
@@ -63,11 +60,10 @@ class Azurite:
 
     @property
     def table_port(self) -> int:
-        """Loopback port of the table endpoint."""
         return self._ports["table"]
 
     def connection_string_for(self, table_port: int) -> str:
-        """The connection string with another table port."""
+        """The same with another table port."""
         endpoints = "".join(
             f"{service.capitalize()}Endpoint=http://127.0.0.1:{port}/{_ACCOUNT};"
             for service, port in (self._ports | {"table": table_port}).items()
@@ -76,21 +72,19 @@ class Azurite:
 
     @property
     def pid(self) -> int:
-        """Process id."""
         return self._child.pid
 
     def stop(self) -> None:
-        """Stop it; persisted data stays."""
+        """Persisted data stays."""
         self._child.stop()
 
     def _answers(self) -> bool:
-        if not self._child.running:
-            return False
-        for port in self._ports.values():
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) != 0:
-                    return False
-        return True
+        return self._child.running and all(map(_accepts, self._ports.values()))
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _free_ports(count: int) -> list[int]:

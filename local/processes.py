@@ -1,7 +1,7 @@
 """Child processes that never outlive their parent: started in their own group, with a log file, ended by pid.
 
-Run as a program (``python -m local.processes PARENT_PID SIGNAL COMMAND...``) it asks the kernel to send it SIGNAL
-when its parent ends and then becomes COMMAND; that is how ``Child`` starts what is not ours (Azurite).
+Run as a program (``python -m local.processes PARENT_PID COMMAND...``) it asks the kernel for SIGTERM when its parent
+ends, and then becomes COMMAND: ``Child`` starts other programs in this way (Azurite).
 """
 
 import contextlib
@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, cast
 
 from local import ROOT
@@ -31,10 +30,10 @@ class ChildFailed(RuntimeError):
 
 
 def die_with_parent(signal_number: int = signal.SIGTERM, *, parent: int | None = None) -> None:
-    """Ends this process when its parent does: by the kernel on Linux, by looking twice a second elsewhere.
+    """Ends this process when its parent does: by the kernel on Linux, by a poll twice a second elsewhere.
 
-    ``parent`` is the pid that the parent told the child, for the case that it ended before this call.
-    Linux counts the thread that started the child as the parent.
+    ``parent`` is the pid that the parent passed on, in case it ended before this call. Linux counts the thread that
+    started the child as the parent.
     """
     expected = parent if parent is not None else os.getppid()
     if sys.platform == "linux":
@@ -43,10 +42,7 @@ def die_with_parent(signal_number: int = signal.SIGTERM, *, parent: int | None =
             os.kill(os.getpid(), signal_number)
         return
     threading.Thread(
-        target=_watch,
-        args=(lambda: os.getppid() == expected, signal_number),
-        name="parent-watch",
-        daemon=True,
+        target=_watch, args=(lambda: os.getppid() == expected, signal_number), name="parent-watch", daemon=True
     ).start()
 
 
@@ -56,13 +52,26 @@ def _watch(alive: Callable[[], bool], signal_number: int) -> None:
     os.kill(os.getpid(), signal_number)
 
 
-def write_atomically(path: Path, document: Mapping[str, Any]) -> None:
-    """Writes a JSON document so that a reader sees the old text or the new one, never a part."""
+def replace_file(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Replaces a file in one step: it never exists in part, or with other rights than these."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    part.chmod(0o600)
-    part.replace(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+        file.write(content)
+    draft.replace(path)
+
+
+def write_atomically(path: Path, document: Mapping[str, Any]) -> None:
+    """Writes a JSON document that only the owner can read."""
+    replace_file(path, json.dumps(document, indent=2).encode() + b"\n")
+
+
+def loopback_without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment without a proxy for loopback addresses: gRPC and HTTP clients read these variables."""
+    made = dict(environment)
+    for name in ("no_proxy", "NO_PROXY"):
+        made[name] = ",".join(filter(None, [made.get(name), "localhost,127.0.0.1,::1"]))
+    return made
 
 
 class Child:
@@ -73,7 +82,7 @@ class Child:
         command: program and arguments.
         environment: the whole environment of the child.
         ready: a file that the child writes when it is ready, or None when starting is enough.
-        foreign: the program does not call ``die_with_parent`` itself.
+        foreign: whether the program is one that does not call ``die_with_parent``.
     """
 
     def __init__(
@@ -93,7 +102,7 @@ class Child:
         if ready is not None:
             ready.unlink(missing_ok=True)
         if foreign:
-            command = [sys.executable, "-m", "local.processes", str(os.getpid()), "SIGTERM", *command]
+            command = [sys.executable, "-m", "local.processes", str(os.getpid()), *command]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
@@ -108,19 +117,15 @@ class Child:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     @property
     def pid(self) -> int:
-        """The child's process id."""
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """Whether the child has not ended."""
         return self._process.poll() is None
 
     def wait_ready(self, timeout: float, probe: Callable[[], bool] | None = None) -> dict[str, Any]:
@@ -137,7 +142,7 @@ class Child:
         raise ChildFailed(f"{self.name} was not ready after {timeout:.0f} s:\n{self.log_end()}")
 
     def document(self) -> dict[str, Any]:
-        """What the ready file says now; ``ChildFailed`` when there is none."""
+        """The ready file as it is now; ``ChildFailed`` when there is none."""
         if self._ready is None:
             return {}
         try:
@@ -146,13 +151,12 @@ class Child:
             raise ChildFailed(f"{self.name} is not ready:\n{self.log_end()}") from None
 
     def log_end(self, lines: int = 20) -> str:
-        """The last lines of the child's log."""
         if not self.log.exists():
             return ""
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
     def stop(self, grace: float = _GRACE_SECONDS) -> None:
-        """Ends the child: SIGTERM, then SIGKILL for it and whatever is left in its group."""
+        """Ends the child: SIGTERM, then SIGKILL for it and the rest of its group."""
         if self.running:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -166,9 +170,9 @@ class Child:
 
 
 def _become() -> None:
-    parent, signal_name, *command = sys.argv[1:]
+    parent, *command = sys.argv[1:]
     if sys.platform == "linux":
-        die_with_parent(signal.Signals[signal_name], parent=int(parent))
+        die_with_parent(parent=int(parent))
         os.execvp(command[0], command)
     # Elsewhere nothing survives exec, so this process stays and looks after the command.
     process = subprocess.Popen(command)

@@ -3,8 +3,8 @@
     with Stack(StackOptions(state=Path(".local/demo"), fleet=Path("examples/fleets/demo.json"))) as stack:
         httpx.get(f"{stack.url}/api/health")
 
-Everything is ended in reverse order, also after Ctrl-C, and ends by itself when this process is killed. Start it on
-a thread that lives as long as the stack does: Linux ties a child's life to the thread that started it.
+All processes are ended in reverse order, also after Ctrl-C, and end by themselves when this process is killed. Start
+the stack on a thread that lives as long: Linux ties a child's life to the thread that started it.
 """
 
 import contextlib
@@ -16,14 +16,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
 from local import ROOT
 from local.azurite import Azurite
-from local.processes import Child, ChildFailed
+from local.processes import Child, ChildFailed, loopback_without_proxy
 from local.storage_proxy import StorageProxy
 
 _START_SECONDS = 60.0
@@ -34,7 +33,7 @@ _MAINTENANCE_SECONDS = {
     "PATCHWAVE_MAINTENANCE_PRE_TIMEOUT_SECONDS": 1200,
     "PATCHWAVE_MAINTENANCE_POST_TIMEOUT_SECONDS": 3600,
 }
-"""The app's own times around scheduled runs, which are simulated ones here."""
+"""The app's times before and after scheduled runs; here they are simulated seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,15 +47,14 @@ class StackOptions:
         workers: worker processes of the host.
         require_keys: ask for function keys.
         signs_in: roles count, and every caller is a developer with all of them (`local.functions_host.http.sign_in`).
-        fleet, machines, seed, speed: the simulator's fleet (a file, or so many generated machines) and its clock.
+        fleet, machines, seed, speed: the simulator's fleet (a file, or a number of generated machines) and its clock.
         simulator_arguments: further arguments of ``python -m local.azure_simulator``.
         arm: a Resource Manager to use instead of the simulator, with the identity of this environment.
         ca: CA bundle for ``arm``, when its certificate is not signed by a public CA.
-        keep_storage: write the tables to the folder, for the next start; without that nothing waits for the disk.
-        count_storage: count transactions of the app's tables (`local.storage_proxy`), over windows of a simulated
-            second.
+        keep_storage: write the tables to the folder, for the next start, which is slower.
+        count_storage: count transactions of the app's tables (`local.storage_proxy`), per simulated second.
         poll_seconds: ``PATCHWAVE_POLL_SECONDS``; None leaves it as it is. ``PATCHWAVE_LIMITS`` follows the speed.
-        preload: a module that the host's workers import before the app, such as one that breaks them on purpose.
+        preload: a module that the host's workers import before the app, such as one that injects faults.
         max_history: events at which an instance of the engine fails; None leaves the host's limit.
         settings: further app settings; they win over everything else.
     """
@@ -85,7 +83,7 @@ class StackOptions:
 class Stack:
     """Starts everything on ``start`` (or in a ``with`` statement) and ends it on ``stop``.
 
-    ``say`` is told, in a few words, what is being started.
+    ``say`` gets the name of each part before its start.
     """
 
     def __init__(self, options: StackOptions, *, say: Callable[[str], object] = lambda _: None) -> None:
@@ -102,9 +100,7 @@ class Stack:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def start(self) -> None:
@@ -112,13 +108,9 @@ class Stack:
         try:
             environment = loopback_without_proxy(os.environ)
             self._say("storage (Azurite)")
+            data, keep = self._options.state / "azurite", self._options.keep_storage
             self._storage = self._exit.enter_context(
-                Azurite(
-                    self._options.state / "azurite",
-                    log_directory=self.logs,
-                    environment=environment,
-                    keep=self._options.keep_storage,
-                )
+                Azurite(data, log_directory=self.logs, environment=environment, keep=keep)
             )
             if self._options.count_storage:
                 proxy = StorageProxy(self._storage.table_port, window=1 / self._options.speed)
@@ -150,17 +142,16 @@ class Stack:
 
     @property
     def engine(self) -> str:
-        """Where durable clients reach the engine, ``127.0.0.1:PORT``: for looking at instances and their histories."""
+        """The engine's address for durable clients, ``127.0.0.1:PORT``: to inspect instances and their histories."""
         return str(self._host_document["engine"])
 
     @property
     def keys(self) -> dict[str, str]:
-        """Function keys by name (``default``, ``eventgrid``, ``master``); empty when none are asked for."""
+        """Function keys by name (``default``, ``eventgrid``, ``master``); empty without ``require_keys``."""
         return dict(self._host_document["keys"])
 
     @property
     def arm(self) -> str:
-        """The Resource Manager's address."""
         return self._options.arm or str(self._found["arm"])
 
     @property
@@ -188,7 +179,7 @@ class Stack:
 
     @property
     def storage_proxy(self) -> StorageProxy:
-        """What counts the transactions; RuntimeError unless it was asked for."""
+        """The counter of transactions; RuntimeError without ``count_storage``."""
         if self._proxy is None:
             raise RuntimeError("The storage has no proxy: see StackOptions.count_storage.")
         return self._proxy
@@ -212,29 +203,28 @@ class Stack:
         return list(self._host_document["workers"])
 
     def kill_worker(self, *, timeout: float = 20.0) -> int:
-        """Kills one worker with SIGKILL, waits until the host has put another in its place, returns the dead pid."""
+        """Kills one worker with SIGKILL, waits until the host has replaced it, and returns its pid."""
         before = self.workers
         deadline = time.monotonic() + timeout
         while not before and time.monotonic() < deadline:
             time.sleep(0.02)
             before = self.workers
         if not before:
-            raise ChildFailed(f"There is no worker to kill:\n{self._log_end()}")
+            raise ChildFailed(f"There is no worker to kill:\n{self._running_host.log_end()}")
         os.kill(before[0], signal.SIGKILL)
         while time.monotonic() < deadline:
             now = self.workers
             if before[0] not in now and len(now) >= self._options.workers:
                 return before[0]
             time.sleep(0.02)
-        raise ChildFailed(f"The host did not replace the worker:\n{self._log_end()}")
+        raise ChildFailed(f"The host did not replace the worker:\n{self._running_host.log_end()}")
 
     def restart_host(self) -> None:
-        """Kills the host with SIGKILL and starts it again on the same port; what the engine had is lost."""
+        """Kills the host with SIGKILL and starts it again on the same port; the engine's instances are lost."""
         host, url = self._running_host, self.url
         os.kill(host.pid, signal.SIGKILL)
         host.stop()
-        environment = self._host_environment
-        self._start_host(environment, port=int(url.rsplit(":", 1)[1]))
+        self._start_host(self._host_environment, port=int(url.rsplit(":", 1)[1]))
 
     # Starting
 
@@ -247,22 +237,19 @@ class Stack:
                 settings |= {"SSL_CERT_FILE": bundle, "REQUESTS_CA_BUNDLE": bundle}
             return settings
         self._say("Resource Manager simulator")
-        fleet = (
-            ["--fleet", str(options.fleet.resolve())]
-            if options.fleet is not None
-            else ["--machines", str(options.machines)]
-        )
-        ready = options.state / "simulator.json"
+        generated = ["--machines", str(options.machines)]
+        fleet = generated if options.fleet is None else ["--fleet", str(options.fleet.resolve())]
+        ready = options.state.resolve() / "simulator.json"
         command = [
             *(sys.executable, "-m", "local.azure_simulator", "--port", "0", "--identity-port", "0"),
             *("--state", str(options.state.resolve() / "simulator")),
             *fleet,
             *("--seed", str(options.seed), "--speed", str(options.speed)),
-            *("--ready", str(ready.resolve()), "--parent", str(os.getpid())),
+            *("--ready", str(ready), "--parent", str(os.getpid())),
             *options.simulator_arguments,
         ]
         self._simulator = self._exit.enter_context(
-            Child("simulator", command, log_directory=self.logs, environment=environment, ready=ready.resolve())
+            Child("simulator", command, log_directory=self.logs, environment=environment, ready=ready)
         )
         self._found = self._simulator.wait_ready(_START_SECONDS)
         topics = ",".join(f"/subscriptions/{each}" for each in self._found["subscriptions"])
@@ -271,7 +258,7 @@ class Stack:
         return dict(self._found["environment"]) | times | events | {"PATCHWAVE_LIMITS": limits_at(options.speed)}
 
     def _subscribe(self) -> None:
-        """Lets the simulator's Event Grid deliver to the host: pre and post events of schedules."""
+        """Subscribes the host to the pre and post events of schedules from the simulator's Event Grid."""
         url = f"{self.url}/runtime/webhooks/EventGrid?functionName=maintenance_event"
         reply = httpx.post(
             f"{self.arm}/_sim/event-grid",
@@ -281,7 +268,7 @@ class Stack:
             timeout=_START_SECONDS,
         )
         if not reply.is_success:
-            raise ChildFailed(f"The host was not subscribed to events: {reply.text}\n{self._log_end()}")
+            raise ChildFailed(f"The host was not subscribed to events: {reply.text}\n{self._running_host.log_end()}")
 
     def _start_host(self, environment: dict[str, str], *, port: int | None = None) -> None:
         options = self._options
@@ -292,7 +279,7 @@ class Stack:
         }
         if options.poll_seconds is not None:
             environment["PATCHWAVE_POLL_SECONDS"] = f"{options.poll_seconds:g}"
-            # As much faster as the rest: a tenth of the time between two polls, like the defaults.
+            # A tenth of the time between two polls, like the defaults.
             environment.setdefault("PATCHWAVE_STORAGE_BATCH_DELAY_SECONDS", f"{min(3, options.poll_seconds / 10):g}")
         environment |= options.settings
         self._host_environment = environment
@@ -322,18 +309,7 @@ class Stack:
     def _host_document(self) -> dict[str, Any]:
         return self._running_host.document()
 
-    def _log_end(self) -> str:
-        return self._running_host.log_end()
-
 
 def limits_at(speed: float) -> str:
     """``PATCHWAVE_LIMITS`` for a simulator of that speed: its buckets refill on the simulated clock, bursts stay."""
     return ",".join(f"{bucket}={refill * speed:.3f}/{burst}" for bucket, (refill, burst) in _LIMITS.items())
-
-
-def loopback_without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment, in which no proxy stands before loopback addresses: gRPC and HTTP clients obey these."""
-    made = dict(environment)
-    for name in ("no_proxy", "NO_PROXY"):
-        made[name] = ",".join(filter(None, [made.get(name), "localhost,127.0.0.1,::1"]))
-    return made

@@ -1,6 +1,6 @@
-"""Counts the transactions of a table client, from outside: a relay in front of Azurite that reads along.
+"""Counts the transactions of a table client: a transparent proxy in front of Azurite that reads requests.
 
-A batch is one transaction with several rows in it. The relay changes nothing and looks at requests only.
+A batch is one transaction with several rows.
 """
 
 import asyncio
@@ -8,7 +8,6 @@ import re
 import threading
 import time
 from collections import Counter, deque
-from types import TracebackType
 from typing import Any, Self, override
 
 _REQUEST = re.compile(rb"(GET|POST|PUT|PATCH|MERGE|DELETE) (/|https?://)(\S*) HTTP/1\.1\r\n")
@@ -18,11 +17,11 @@ _START_SECONDS = 10.0
 
 
 class StorageProxy:
-    """A relay on a free loopback port; use it in a ``with`` statement.
+    """A proxy on a free loopback port; use it in a ``with`` statement.
 
     Args:
-        port: of the table endpoint behind it.
-        window: real seconds over which the peak of rows is taken.
+        port: of the table endpoint.
+        window: real seconds over which the peak of rows is measured.
     """
 
     def __init__(self, port: int, *, window: float = 1.0) -> None:
@@ -41,15 +40,12 @@ class StorageProxy:
         self.port = int(server.sockets[0].getsockname()[1])
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
     def reset(self) -> None:
-        """Count from now on."""
         with self._lock:
             self._transactions: Counter[str] = Counter()
             self._batches = 0
@@ -58,8 +54,7 @@ class StorageProxy:
             self._peak_rows = 0
 
     def document(self) -> dict[str, Any]:
-        """``transactions`` and how many of each ``kind`` (method and table), ``batches`` and the ``batchedRows`` in
-        them, ``peakRows``: most rows, written or read by key, in one window."""
+        """Transactions in all and by method and table; ``peakRows``: rows written, or read by key, in one window."""
         with self._lock:
             return {
                 "transactions": sum(self._transactions.values()),
@@ -89,14 +84,14 @@ class StorageProxy:
         self._peak_rows = max(self._peak_rows, len(self._rows))
 
     def read(self, data: bytes) -> bytes:
-        """Count the requests in what a client sent; returns the line that is not at its end yet."""
+        """Count the requests in a client's data; returns the last, incomplete line."""
         for found in _REQUEST.finditer(data):
             self._see(found[1].decode(), found[2] == b"/", found[3].decode("latin-1"))
         return data[data.rfind(b"\n") + 1 :][-_MAX_LINE:]
 
 
 class _Client(asyncio.Protocol):
-    """One connection of a client, and the one behind it."""
+    """A connection of a client, with its connection to the storage."""
 
     def __init__(self, proxy: StorageProxy, behind: int) -> None:
         self._proxy = proxy
@@ -140,7 +135,7 @@ class _Client(asyncio.Protocol):
 
 
 class _Server(asyncio.Protocol):
-    """The connection to the storage: what it answers goes to the client as it is."""
+    """The connection to the storage, whose data goes to the client unchanged."""
 
     def __init__(self, client: asyncio.Transport) -> None:
         self._client = client

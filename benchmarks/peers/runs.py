@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks import estate
 from benchmarks.processes import Watch
 from benchmarks.scenario import POLL_SECONDS, Scene, Stage, wait_until
-from local.stack import loopback_without_proxy
+from local.processes import loopback_without_proxy
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAT_APP = Path(__file__).resolve().parent / "flat_app"

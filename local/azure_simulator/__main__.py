@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import json
 import os
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ from local.azure_simulator.server.listen import Connections, listen, serve
 from local.azure_simulator.server.metrics import Metrics
 from local.azure_simulator.server.tls import make_certificates
 from local.azure_simulator.state import AzureState
+from local.processes import die_with_parent, write_atomically
 
 _YOUNG_GARBAGE = (10_000, 20, 1_000_000)
 """Thresholds of the garbage collector. Full collections are rare: with thousands of machines one takes a third of a
@@ -37,7 +37,7 @@ def _retry_after(text: str) -> int | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m local.azure_simulator", description="Azure Resource Manager, simulated."
+        "python -m local.azure_simulator", description="Azure Resource Manager, simulated."
     )
     fleet = parser.add_mutually_exclusive_group(required=True)
     fleet.add_argument("--fleet", type=Path, help="JSON of az vm list, a Resource Graph query, or an ARM list")
@@ -51,13 +51,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--graph-lag", type=float, default=60, help="simulated seconds behind in Resource Graph")
     parser.add_argument("--token-seconds", type=int, default=86_400, help="lifetime of an access token")
     parser.add_argument("--ready", type=Path, help="file that is written when the simulator listens")
-    parser.add_argument("--parent", type=int, help="end when this process has ended")
+    parser.add_argument("--parent", type=int, help="pid of the process that this one must not outlive")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run until stopped; returns 2 for invalid arguments or an unusable fleet."""
     options = _parser().parse_args(arguments)
+    if options.parent is not None:
+        die_with_parent(parent=options.parent)
     app_socket, identity_socket = listen(options.port), listen(options.identity_port)
     base_url = f"https://localhost:{app_socket.getsockname()[1]}"
     identity_url = f"http://localhost:{identity_socket.getsockname()[1]}/msi/token"
@@ -106,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def announce() -> None:
         if options.ready is not None:
-            _write_private(options.ready, json.dumps(document, indent=2))
+            write_atomically(options.ready, document)
         sys.stdout.write(f"simulator: {len(machines)} machines at {base_url}, speed {options.speed:g}\n")
         sys.stdout.flush()
 
@@ -119,7 +121,6 @@ def main(arguments: list[str] | None = None) -> int:
             connections,
             announce,
             _meanwhile(events, azure.metrics),
-            options.parent,
         )
     )
     return 0
@@ -128,16 +129,6 @@ def main(arguments: list[str] | None = None) -> int:
 async def _meanwhile(events: EventGrid, metrics: Metrics) -> None:
     """Background work beside the requests, until it is cancelled."""
     await asyncio.gather(events.run(), metrics.notice_delays())
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write atomically, readable by the owner only: the file holds the identity's secret."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    draft.replace(path)
 
 
 if __name__ == "__main__":

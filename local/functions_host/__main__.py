@@ -1,9 +1,8 @@
 """``python -m local.functions_host --app DIR --port 7071 --workers 1 --ready FILE [--require-keys] [--sign-in]``.
 
-Everything else comes from environment variables, which are the app settings of the functions. The ready file is
-written when the host answers and again when a worker was replaced:
-``{"pid", "url", "engine", "workers": [pids], "keys": {"master", "default", "eventgrid"}}``; ``engine`` is the address
-for durable clients, and keys are empty without --require-keys.
+App settings are environment variables. The ready file is written when the host serves requests, and again when a worker
+was replaced: ``{"pid", "url", "engine", "workers": [pids], "keys": {"master", "default", "eventgrid"}}``. ``engine`` is
+the address for durable clients; ``keys`` is empty without --require-keys.
 """
 
 import argparse
@@ -33,7 +32,7 @@ from local.functions_host.http.server import HttpServer
 from local.functions_host.timers import Timers
 from local.functions_host.worker.pool import WorkerPool
 from local.functions_host.worker.process import AppNotLoaded, Input, WorkerLost
-from local.processes import die_with_parent, write_atomically
+from local.processes import die_with_parent, loopback_without_proxy, write_atomically
 
 log = logging.getLogger("host")
 
@@ -47,41 +46,22 @@ class _Server(uvicorn.Server):
 
 
 class Host:
-    """One embedded host: engine, workers, timers and HTTP."""
+    """One embedded host: engine, workers, timers and HTTP, with the options of ``main``."""
 
-    def __init__(
-        self,
-        app: Path,
-        *,
-        port: int,
-        workers: int,
-        ready: Path | None,
-        keys: Keys | None,
-        state: Path,
-        preload: str = "",
-        max_history: int = MAX_HISTORY,
-        signs_in: bool = False,
-    ) -> None:
-        self._app = app
-        self._workers = workers
-        self._preload = preload
-        self._ready = ready
-        self._keys = keys
-        self._state = state
-        self._signs_in = signs_in
-        self._settings = load_host_json(app)
-        self._sockets = _listen(port)
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._app: Path = options.app.resolve()
+        self._keys = Keys.generate() if options.require_keys else None
+        self._settings = load_host_json(self._app)
+        self._sockets = _listen(options.port)
         self._port = int(self._sockets[0].getsockname()[1])
-        self._engine = Engine(
-            max_history_size=max_history,
-            replaceable=ANY_STATUS if self._settings.replace_live_instances else FINISHED,
-        )
+        replaceable = ANY_STATUS if self._settings.replace_live_instances else FINISHED
+        self._engine = Engine(max_history_size=options.max_history, replaceable=replaceable)
         self._pool: WorkerPool | None = None
         self._dispatcher: Dispatcher | None = None
 
     @property
     def url(self) -> str:
-        """Where the host answers."""
         return f"http://localhost:{self._port}"
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -89,11 +69,11 @@ class Host:
         address = self._engine.start()
         pool = self._pool = WorkerPool(
             self._app,
-            self._workers,
+            self._options.workers,
             self._environment(),
             on_lost=self._engine.release_worker,
             on_change=self._changed,
-            preload=self._preload,
+            preload=self._options.preload,
         )
         try:
             functions = await pool.start()
@@ -105,7 +85,7 @@ class Host:
                 given = Input(function.trigger["name"], "json", json.dumps(data))
                 return (await front.invoke(function, [given])).ok
 
-            timers = Timers(functions, run_timer, self._state / "timers.json")
+            timers = Timers(functions, run_timer, self._options.state / "timers.json")
             front = HttpServer(
                 pool,
                 self._settings,
@@ -113,7 +93,7 @@ class Host:
                 keys=self._keys,
                 run_timer=timers.run_now,
                 engine=self._engine,
-                signs_in=self._signs_in,
+                signs_in=self._options.sign_in,
             )
             dispatcher = self._dispatcher = Dispatcher(self._engine, pool, self._settings, inputs)
             server = _Server(
@@ -149,43 +129,38 @@ class Host:
             self._engine.stop(0)
             for listening in self._sockets:
                 listening.close()
-            if self._ready is not None:
-                self._ready.unlink(missing_ok=True)
+            if self._options.ready is not None:
+                self._options.ready.unlink(missing_ok=True)
 
     def _changed(self) -> None:
         if self._dispatcher is not None:
             self._dispatcher.wake()
-        if self._ready is None or self._pool is None:
+        if self._options.ready is None or self._pool is None:
             return
-        write_atomically(
-            self._ready,
-            {
-                "pid": os.getpid(),
-                "url": self.url,
-                "engine": self._engine.address,
-                "workers": self._pool.pids,
-                "keys": self._keys.as_dict() if self._keys is not None else {},
-            },
-        )
+        document = {
+            "pid": os.getpid(),
+            "url": self.url,
+            "engine": self._engine.address,
+            "workers": self._pool.pids,
+            "keys": self._keys.as_dict() if self._keys is not None else {},
+        }
+        write_atomically(self._options.ready, document)
 
     def _environment(self) -> dict[str, str]:
-        """What Core Tools sets for a worker, and loopback kept off any proxy."""
-        environment = dict(os.environ)
-        loopback = "localhost,127.0.0.1,::1"
-        for name in ("no_proxy", "NO_PROXY"):
-            environment[name] = ",".join(filter(None, [environment.get(name), loopback]))
+        """The variables that Core Tools sets for a worker; no proxy for loopback addresses."""
+        environment = loopback_without_proxy(os.environ)
         environment.setdefault("AZURE_FUNCTIONS_ENVIRONMENT", "Development")
         environment.setdefault("FUNCTIONS_WORKER_RUNTIME", "python")
         environment.setdefault("WEBSITE_HOSTNAME", f"localhost:{self._port}")
-        if self._signs_in:
+        if self._options.sign_in:
             environment |= sign_in.SETTINGS
         return environment
 
 
 def _listen(port: int) -> list[socket.socket]:
-    """Loopback sockets on one port, IPv4 and, where there is IPv6, that too.
+    """Loopback sockets on one port: IPv4, and IPv6 where available.
 
-    The protocol is named because asyncio turns off Nagle (40 ms an answer) only on sockets that name it.
+    They name their protocol: asyncio turns off Nagle's algorithm, which delays responses, only on sockets that do.
     """
     first = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -218,17 +193,7 @@ def _set_up_logging(settings: HostJson) -> None:
 
 
 async def _main(arguments: argparse.Namespace) -> None:
-    host = Host(
-        arguments.app.resolve(),
-        port=arguments.port,
-        workers=arguments.workers,
-        ready=arguments.ready,
-        keys=Keys.generate() if arguments.require_keys else None,
-        state=arguments.state,
-        preload=arguments.preload,
-        max_history=arguments.max_history,
-        signs_in=arguments.sign_in,
-    )
+    host = Host(arguments)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -236,10 +201,7 @@ async def _main(arguments: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    """Entry point."""
-    parser = argparse.ArgumentParser(
-        prog="python -m local.functions_host", description="An embedded Azure Functions host."
-    )
+    parser = argparse.ArgumentParser("python -m local.functions_host", description="An embedded Azure Functions host.")
     parser.add_argument("--app", type=Path, required=True, help="folder with function_app.py and host.json")
     parser.add_argument("--port", type=int, default=7071, help="loopback port; 0 takes a free one")
     parser.add_argument("--workers", type=int, default=1, help="number of worker processes")
@@ -252,7 +214,7 @@ def main() -> int:
     parser.add_argument("--parent", type=int, help="pid of the process that this one must not outlive")
     arguments = parser.parse_args()
     if arguments.parent is not None:
-        die_with_parent(signal.SIGTERM, parent=arguments.parent)
+        die_with_parent(parent=arguments.parent)
     try:
         _set_up_logging(load_host_json(arguments.app))
         asyncio.run(_main(arguments))

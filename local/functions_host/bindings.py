@@ -1,4 +1,4 @@
-"""Values of the bindings besides the trigger: only the durable client has one."""
+"""Values of the bindings besides the trigger: only those of the durable client."""
 
 import json
 
@@ -11,10 +11,9 @@ _MESSAGE_BYTES = 512 * 1024 * 1024
 
 
 class Inputs:
-    """Makes the ``durableClient`` configuration that ``azure.durable_functions`` expects from the host.
+    """The ``durableClient`` configuration that ``azure.durable_functions`` expects from the host.
 
-    The management URLs have the usual shape but no code, and nothing answers them: the app must never hand them
-    out, and here they would not work.
+    Its management URLs have no code and are not served: the app must never publish them.
     """
 
     def __init__(self, settings: HostJson, *, engine_address: str, url: str) -> None:
@@ -24,9 +23,7 @@ class Inputs:
             {
                 "taskHubName": settings.hub_name,
                 "connectionName": "AzureWebJobsStorage",
-                "creationUrls": {
-                    "createNewInstancePostUri": f"{base}/orchestrators/{{functionName}}[/{{instanceId}}]",
-                },
+                "creationUrls": {"createNewInstancePostUri": f"{base}/orchestrators/{{functionName}}[/{{instanceId}}]"},
                 "managementUrls": {
                     "id": "INSTANCEID",
                     "statusQueryGetUri": instance,

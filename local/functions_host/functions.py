@@ -1,4 +1,4 @@
-"""The functions of the app, as the worker announced them."""
+"""The functions of the app, as the worker lists them."""
 
 from dataclasses import dataclass
 from typing import Any, cast
@@ -28,12 +28,11 @@ class Function:
 
     @property
     def kind(self) -> str:
-        """The type of the trigger, for example ``httpTrigger``."""
+        """The type of the trigger, such as ``httpTrigger``."""
         return str(self.trigger["type"])
 
     @property
     def durable_name(self) -> str:
-        """The name by which orchestrations call it."""
         return str(self.trigger.get(_DURABLE_NAMES.get(self.kind, "")) or self.name)
 
 
@@ -61,13 +60,10 @@ class Functions:
         return cls(functions)
 
     def named(self, name: str) -> Function | None:
-        """The function of that name."""
         return self._by_name.get(name.casefold())
 
     def durable(self, kind: str, name: str) -> Function | None:
-        """The orchestrator or activity of that durable name."""
         return self._durable.get((kind, name.casefold()))
 
     def of_kind(self, kind: str) -> list[Function]:
-        """All functions with that trigger type."""
         return [function for function in self.all if function.kind == kind]

@@ -1,4 +1,4 @@
-"""The part of host.json that the embedded host obeys."""
+"""The part of host.json that the embedded host supports."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from typing import Any, cast
 _TIME_SPAN = re.compile(r"^(?:(?P<days>\d+)\.)?(?P<hours>\d{1,2}):(?P<minutes>\d{2}):(?P<seconds>\d{2})$")
 _SETTING = re.compile(r"%([^%]+)%")
 
-# Azure's own default for plans that can wait; host.json of the app overrides it.
+# Azure's default outside the Consumption plan; host.json of the app overrides it.
 _DEFAULT_TIMEOUT = timedelta(minutes=30)
 
 
@@ -41,8 +41,7 @@ def parse_time_span(text: str) -> timedelta:
     match = _TIME_SPAN.match(text.strip())
     if match is None:
         raise HostJsonError(f"'{text}' is not a time span: write hh:mm:ss")
-    parts = {name: int(value) for name, value in match.groupdict(default="0").items()}
-    return timedelta(**parts)
+    return timedelta(**{name: int(value) for name, value in match.groupdict(default="0").items()})
 
 
 def expand_settings(text: str, environment: dict[str, str] | None = None) -> str:
@@ -89,13 +88,11 @@ def load_host_json(app: Path) -> HostJson:
         raise HostJsonError(f'{path} must be an object with "version": "2.0"')
     root = cast(dict[str, Any], document)
     durable = _section(root, "extensions", "durableTask")
-    timeout: Any = root.get("functionTimeout")
     per_core = 10 * (os.cpu_count() or 1)
-    hub: Any = durable.get("hubName", "TestHubName")
     return HostJson(
         route_prefix=str(_section(root, "extensions", "http").get("routePrefix", "api")).strip("/"),
-        function_timeout=_timeout(timeout),
-        hub_name=_hub_name(str(hub)),
+        function_timeout=_timeout(root.get("functionTimeout")),
+        hub_name=_hub_name(str(durable.get("hubName", "TestHubName"))),
         max_activities=int(durable.get("maxConcurrentActivityFunctions", per_core)),
         max_orchestrators=int(durable.get("maxConcurrentOrchestratorFunctions", per_core)),
         replace_live_instances=durable.get("overridableExistingInstanceStates") == "AnyState",
@@ -113,7 +110,7 @@ def _timeout(value: object) -> timedelta | None:
 
 
 def _hub_name(text: str) -> str:
-    """A task hub named by a setting that is not set locally does not matter here: the engine has one hub."""
+    """A task hub may be named by a setting that is not set locally: the engine has one hub anyway."""
     try:
         return expand_settings(text)
     except HostJsonError:

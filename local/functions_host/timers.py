@@ -1,8 +1,7 @@
-"""Timer triggers: one task per function, with the schedule status kept in a file.
+"""Timer triggers: one task per function, with the schedule status in a file.
 
-As in Azure, a timer whose status says that an occurrence was missed while the host was down runs once at the start,
-with ``IsPastDue``; a timer that has never run does not. ``useMonitor`` off, or a schedule with more than one
-occurrence a minute, keeps no status.
+As in Azure, a timer that missed an occurrence while the host was down runs once at the start, with ``IsPastDue``; a
+timer that has never run does not. With ``useMonitor`` off, or more than one occurrence a minute, there is no status.
 """
 
 import asyncio
@@ -24,14 +23,14 @@ log = logging.getLogger(__name__)
 # Runs a timer function with its data; False when it failed.
 type RunWithData = Callable[[Function, dict[str, Any]], Awaitable[bool]]
 
-# asyncio sleeps on a clock that stops when the machine sleeps; look at the wall clock at least this often.
+# asyncio sleeps on a clock that stops when the computer sleeps; read the wall clock at least this often.
 _MAX_SLEEP_SECONDS = 30.0
-_NEVER = "0001-01-01T00:00:00+00:00"
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(slots=True)
 class Status:
-    """What a timer did: its last run, its next occurrence, and when this was written."""
+    """The last run of a timer, its next occurrence, and when this was written."""
 
     last: datetime | None
     next: datetime
@@ -40,7 +39,7 @@ class Status:
     def as_data(self) -> dict[str, str]:
         """``ScheduleStatus`` as the function gets it."""
         return {
-            "Last": self.last.isoformat() if self.last else _NEVER,
+            "Last": (self.last or _NEVER).isoformat(),
             "Next": self.next.isoformat(),
             "LastUpdated": self.updated.isoformat(),
         }
@@ -58,18 +57,13 @@ class StatusFile:
         if entry is None:
             return None
         try:
-            last = entry["Last"]
-            return Status(
-                None if last == _NEVER else datetime.fromisoformat(last),
-                datetime.fromisoformat(entry["Next"]),
-                datetime.fromisoformat(entry["LastUpdated"]),
-            )
+            last, following, updated = (datetime.fromisoformat(entry[key]) for key in ("Last", "Next", "LastUpdated"))
+            return Status(None if last == _NEVER else last, following, updated)
         except (KeyError, TypeError, ValueError):
-            log.warning("the schedule status of '%s' cannot be read and is made anew", name)
+            log.warning("the schedule status of '%s' cannot be read and is replaced", name)
             return None
 
     def write(self, name: str, status: Status) -> None:
-        """Keeps the status of a timer."""
         write_atomically(self._path, self._all() | {name: status.as_data()})
 
     def _all(self) -> dict[str, dict[str, str]]:
@@ -93,7 +87,7 @@ class Timers:
         async with asyncio.TaskGroup() as group:
             for timer in self._timers:
                 group.create_task(self._serve(timer))
-            # An app without timers keeps this running all the same: its end would end the host.
+            # Also without timers this must not end: its end would end the host.
             await asyncio.Event().wait()
 
     async def run_now(self, function: Function) -> bool:

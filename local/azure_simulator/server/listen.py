@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 import struct
@@ -18,7 +17,6 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http import h11_impl
 
 HOST = "127.0.0.1"
-_PARENT_CHECK_SECONDS = 0.5
 
 
 class Connections:
@@ -97,9 +95,8 @@ async def serve(
     connections: Connections,
     on_ready: Callable[[], None],
     background: Coroutine[Any, Any, None],
-    parent: int | None = None,
 ) -> None:
-    """Run both servers and the background work until SIGTERM, SIGINT, or the end of the parent process."""
+    """Run both servers and the background work until SIGTERM or SIGINT."""
     # Azure sends an empty reason phrase; clients must use the code alone.
     for code in h11_impl.STATUS_PHRASES:
         h11_impl.STATUS_PHRASES[code] = b""
@@ -114,15 +111,12 @@ async def serve(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    watcher = asyncio.create_task(_watch(parent, stop)) if parent is not None else None
     announcer = asyncio.create_task(_announce(servers, on_ready))
     meanwhile = asyncio.create_task(background)
     # Background work does not end; when it fails, the servers stop.
     meanwhile.add_done_callback(lambda _: stop())
     await asyncio.gather(servers[0].serve(sockets=[app[1]]), servers[1].serve(sockets=[identity[1]]))
-    for task in (watcher, announcer):
-        if task is not None:
-            task.cancel()
+    announcer.cancel()
     meanwhile.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await meanwhile
@@ -132,17 +126,3 @@ async def _announce(servers: list[_Server], on_ready: Callable[[], None]) -> Non
     while not all(server.started for server in servers):  # noqa: ASYNC110  uvicorn offers a flag, not an event
         await asyncio.sleep(0.01)
     on_ready()
-
-
-async def _watch(parent: int, stop: Callable[[], None]) -> None:
-    is_child = os.getppid() == parent
-    while True:
-        await asyncio.sleep(_PARENT_CHECK_SECONDS)
-        if is_child and os.getppid() != parent:
-            stop()
-        try:
-            os.kill(parent, 0)
-        except ProcessLookupError:
-            stop()
-        except PermissionError:
-            continue  # it lives, under another user

@@ -1,4 +1,4 @@
-"""Scheduled activities: waiting for a worker, or held by one, until their first result."""
+"""Scheduled activities until their first result: waiting for a worker, or leased to one."""
 
 from collections import deque
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from google.protobuf import wrappers_pb2
 
 @dataclass(frozen=True, slots=True)
 class ScheduledActivity:
-    """One call of an activity; ``execution`` is the execution of the orchestration that made it."""
+    """One call of an activity; ``execution`` is the calling execution of the orchestration."""
 
     token: str
     instance_id: str
@@ -19,7 +19,7 @@ class ScheduledActivity:
 
     @classmethod
     def of(cls, token: str, instance_id: str, execution: str, action: pb.OrchestratorAction) -> "ScheduledActivity":
-        """The call that an orchestrator's ``scheduleTask`` action asks for."""
+        """The call of an orchestrator's ``scheduleTask`` action."""
         schedule = action.scheduleTask
         request = pb.ActivityRequest(
             name=schedule.name,
@@ -35,11 +35,11 @@ class ScheduledActivity:
 
     @property
     def version(self) -> str | None:
-        """The version that was asked for, if any."""
+        """The requested version, if any."""
         return self.request.version.value if self.request.HasField("version") else None
 
     def result(self, response: pb.ActivityResponse) -> pb.HistoryEvent:
-        """The event that tells the orchestration; a failure is told by its presence, not by its text (B4)."""
+        """The event for the orchestration; a failure counts by its presence, not by its text (B4)."""
         task_id = self.request.taskId
         if response.HasField("failureDetails"):
             failed = pb.TaskFailedEvent(taskScheduledId=task_id, failureDetails=response.failureDetails)
@@ -59,16 +59,14 @@ class ActivityQueue:
         return token in self._open
 
     def find(self, token: str) -> ScheduledActivity | None:
-        """The activity, while it is open."""
         return self._open.get(token)
 
     @property
     def is_waiting(self) -> bool:
-        """Whether some activity is not with a worker."""
+        """Whether an activity waits for a worker."""
         return bool(self._waiting)
 
     def add(self, activity: ScheduledActivity) -> None:
-        """Puts an activity at the end."""
         self._open[activity.token] = activity
         self._waiting.append(activity.token)
 
@@ -78,7 +76,7 @@ class ActivityQueue:
         found: ScheduledActivity | None = None
         while found is None and self._waiting:
             token = self._waiting.popleft()
-            # One that is closed already got the late result of a worker that was thought to be gone.
+            # A closed one already got the late result of a worker that was considered lost.
             activity = self._open.get(token)
             if activity is not None and accepts(activity):
                 found = activity
@@ -88,14 +86,13 @@ class ActivityQueue:
         return found
 
     def requeue(self, token: str) -> None:
-        """Makes an activity that a worker held the first in the queue."""
+        """Makes an activity of a worker the first in the queue again."""
         self._waiting.appendleft(token)
 
     def close(self, token: str) -> ScheduledActivity | None:
-        """Takes an activity out for good; None when it is closed already (B11)."""
+        """Removes an activity; None when it is closed already (B11)."""
         return self._open.pop(token, None)
 
     def clear(self) -> None:
-        """Forgets everything."""
         self._open.clear()
         self._waiting.clear()

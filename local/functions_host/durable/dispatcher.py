@@ -1,14 +1,14 @@
-"""Hands durable work items to workers.
+"""Dispatches durable work items to workers.
 
 An orchestrator turn is one invocation of its function with a base64 ``OrchestratorRequest`` in and a base64
 ``OrchestratorResponse`` out; an activity is one invocation with JSON in and JSON out. Work items of a worker that
-dies go back to the engine and are given out again (at least once, as in Azure).
+dies go back to the engine and are dispatched again (at least once, as in Azure).
 """
 
 import asyncio
 import base64
 import logging
-from datetime import timedelta
+from itertools import chain
 
 from durabletask.internal import helpers
 from durabletask.internal import orchestrator_service_pb2 as pb
@@ -19,7 +19,7 @@ from local.functions_host.durable.engine import Engine
 from local.functions_host.functions import ACTIVITY, ORCHESTRATION
 from local.functions_host.host_json import HostJson
 from local.functions_host.worker.pool import WorkerPool
-from local.functions_host.worker.process import Input, WorkerLost, WorkerProcess
+from local.functions_host.worker.process import Input, Result, WorkerLost, WorkerProcess
 
 log = logging.getLogger(__name__)
 
@@ -68,12 +68,9 @@ class Dispatcher:
         self._turns += is_turn
         self._activities += not is_turn
         try:
-            if is_turn:
-                self._engine.complete(await self._turn(item, worker))
-            else:
-                self._engine.complete(await self._activity(item, worker))
+            self._engine.complete(await (self._turn if is_turn else self._activity)(item, worker))
         except WorkerLost:
-            log.info("%s ended while it had a work item, which is given out again", worker.name)
+            log.info("%s ended with a work item in progress, which is dispatched again", worker.name)
         finally:
             self._turns -= is_turn
             self._activities -= not is_turn
@@ -81,19 +78,10 @@ class Dispatcher:
 
     async def _turn(self, item: pb.WorkItem, worker: WorkerProcess) -> pb.OrchestratorResponse:
         request = item.orchestratorRequest
-        name = _orchestrator_name(request)
-        function = self._pool.functions.durable(ORCHESTRATION, name)
-        if function is None:
-            failure = _failure("FunctionNotFound", f"The orchestrator function '{name}' does not exist.", final=True)
-            return _failed_turn(item, failure)
         text = base64.b64encode(request.SerializeToString()).decode()
-        inputs = [Input(function.trigger["name"], "string", text), *self._inputs.extra(function)]
-        try:
-            result = await worker.invoke(function.id, inputs, timeout=self._timeout)
-        except TimeoutError:
-            return _failed_turn(item, self._timed_out(name))
-        if not result.ok:
-            return _failed_turn(item, _from_error(result.error))
+        result = await self._invoke(worker, ORCHESTRATION, _orchestrator_name(request), "string", text)
+        if isinstance(result, pb.TaskFailureDetails):
+            return _failed_turn(item, result)
         response = pb.OrchestratorResponse()
         response.ParseFromString(base64.b64decode(str(result.value)))
         response.completionToken = item.completionToken
@@ -106,42 +94,37 @@ class Dispatcher:
             taskId=request.taskId,
             completionToken=item.completionToken,
         )
-        function = self._pool.functions.durable(ACTIVITY, request.name)
-        if function is None:
-            message = f"The activity function '{request.name}' does not exist."
-            response.failureDetails.CopyFrom(_failure("FunctionNotFound", message, final=True))
-            return response
         value = request.input.value if request.HasField("input") else "null"
-        inputs = [Input(function.trigger["name"], "json", value), *self._inputs.extra(function)]
-        try:
-            result = await worker.invoke(function.id, inputs, timeout=self._timeout)
-        except TimeoutError:
-            log.error("activity '%s' ran longer than functionTimeout", request.name)
-            response.failureDetails.CopyFrom(self._timed_out(request.name))
-            return response
-        if result.ok:
+        result = await self._invoke(worker, ACTIVITY, request.name, "json", value)
+        if isinstance(result, pb.TaskFailureDetails):
+            response.failureDetails.CopyFrom(result)
+        else:
             text = str(result.value) if result.value is not None else "null"
             response.result.CopyFrom(wrappers_pb2.StringValue(value=text))
-        else:
-            response.failureDetails.CopyFrom(_from_error(result.error))
         return response
 
-    @property
-    def _timeout(self) -> float | None:
+    async def _invoke(
+        self, worker: WorkerProcess, trigger: str, name: str, kind: str, value: str
+    ) -> Result | pb.TaskFailureDetails:
+        """Runs a durable function by its name; ``WorkerLost`` when the worker ends first."""
+        function = self._pool.functions.durable(trigger, name)
+        if function is None:
+            word = "orchestrator" if trigger == ORCHESTRATION else "activity"
+            return _failure("FunctionNotFound", f"The {word} function '{name}' does not exist.", final=True)
+        inputs = [Input(function.trigger["name"], kind, value), *self._inputs.extra(function)]
         limit = self._settings.function_timeout
-        return None if limit is None else limit.total_seconds()
-
-    def _timed_out(self, name: str) -> pb.TaskFailureDetails:
-        limit = self._settings.function_timeout or timedelta()
-        return _failure("FunctionTimeoutException", f"Timeout value of {limit} was exceeded by function: {name}")
+        try:
+            result = await worker.invoke(function.id, inputs, timeout=None if limit is None else limit.total_seconds())
+        except TimeoutError:
+            message = f"Timeout value of {limit} was exceeded by function: {name}"
+            log.error("%s", message)
+            return _failure("FunctionTimeoutException", message)
+        return result if result.ok else _from_error(result.error)
 
 
 def _orchestrator_name(request: pb.OrchestratorRequest) -> str:
-    for events in (request.pastEvents, request.newEvents):
-        for event in events:
-            if event.HasField("executionStarted"):
-                return event.executionStarted.name
-    return ""
+    events = chain(request.pastEvents, request.newEvents)
+    return next((event.executionStarted.name for event in events if event.HasField("executionStarted")), "")
 
 
 def _failure(kind: str, message: str, *, final: bool = False) -> pb.TaskFailureDetails:

@@ -1,13 +1,13 @@
-"""The durable engine: ``durabletask``'s in-memory backend with its defects mended, in one subclass.
+"""The durable engine: ``durabletask``'s in-memory backend with its defects fixed, in one subclass.
 
-The numbers B1 to B16 in this module name the defects, as listed in ``docs/contributing/functions-host.md``; every
-mended one has a test that fails on the original (``local/functions_host/tests/test_engine_*.py``).
+B1 to B16 are the defects, as listed in ``docs/contributing/functions-host.md``; each fix has a test that fails on the
+original (``local/functions_host/tests/test_engine_*.py``).
 
-The engine serves two kinds of worker with the same bookkeeping: the embedded host takes work items in process
-(``next_work_item``, ``complete``, ``release_worker``), and plain ``TaskHubGrpcWorker`` clients stream them over
-gRPC. Durable clients always come over gRPC. It listens on 127.0.0.1 only and keeps everything in memory.
+The embedded host takes work items in process (``next_work_item``, ``complete``, ``release_worker``); plain
+``TaskHubGrpcWorker`` clients stream them over gRPC, which durable clients always use. The engine listens on 127.0.0.1
+only and keeps everything in memory.
 
-Entities are refused: a signal is answered UNIMPLEMENTED, and an orchestration that calls one fails and says so.
+Entities are not supported: a signal gets UNIMPLEMENTED, and an orchestration that calls one fails with a message.
 """
 
 import logging
@@ -25,6 +25,7 @@ from durabletask.internal import orchestrator_service_pb2 as pb
 from durabletask.internal import orchestrator_service_pb2_grpc as stubs
 from durabletask.testing.in_memory_backend import InMemoryOrchestrationBackend, OrchestrationInstance, StateWaiter
 from google.protobuf import wrappers_pb2
+from grpc import ServicerContext, StatusCode
 
 from local.functions_host.durable.activity_queue import ActivityQueue, ScheduledActivity
 from local.functions_host.durable.history_events import Parent, history_too_long, size_after
@@ -33,6 +34,7 @@ from local.functions_host.durable.timer_queue import TimerQueue
 
 log = logging.getLogger(__name__)
 
+ANY_STATUS = frozenset(pb.OrchestrationStatus.values())
 FINISHED = frozenset(
     {
         pb.ORCHESTRATION_STATUS_COMPLETED,
@@ -41,15 +43,9 @@ FINISHED = frozenset(
         pb.ORCHESTRATION_STATUS_TERMINATED,
     }
 )
-ANY_STATUS = FINISHED | {
-    pb.ORCHESTRATION_STATUS_PENDING,
-    pb.ORCHESTRATION_STATUS_RUNNING,
-    pb.ORCHESTRATION_STATUS_SUSPENDED,
-    pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW,
-}
 
-# Every stream of a gRPC worker and every waiting client holds a thread of the gRPC server (B7). Threads are made
-# only when they are needed; past the limit a caller is refused instead of all of them hanging.
+# Every stream of a gRPC worker and every waiting client holds a thread of the gRPC server (B7). Threads are created
+# on demand; past the limit a caller is refused instead of all of them hanging.
 _SERVER_THREADS = 1024
 _BLOCKED_THREADS = _SERVER_THREADS - 64
 
@@ -59,7 +55,7 @@ _PING_SECONDS = 30.0
 MAX_HISTORY = 10_000
 """Events at which an instance fails unless another limit is given; Azure only gets slower."""
 
-# What continue_as_new hands to the next execution besides unread events: requests of people.
+# continue_as_new passes these to the next execution too.
 _REQUESTS = ("eventRaised", "executionSuspended", "executionResumed", "executionTerminated")
 
 type _Filter = dict[str, frozenset[str]] | None
@@ -72,9 +68,9 @@ class Engine(InMemoryOrchestrationBackend):
     Args:
         port: loopback port of the gRPC service; 0 takes a free one (see ``address``).
         max_history_size: an instance whose history would grow beyond this fails (B5).
-        replaceable: states in which an existing instance is replaced when its id is started again without an
-            explicit reuse policy. Durable Functions replaces finished ones by default
-            (``overridableExistingInstanceStates: NonRunningStates``) and refuses the others with ALREADY_EXISTS.
+        replaceable: states in which an instance is replaced when its id is started again without an explicit reuse
+            policy; others are refused with ALREADY_EXISTS. By default as in Durable Functions
+            (``overridableExistingInstanceStates: NonRunningStates``).
         skip_time: when nothing runs, the engine's clock jumps to the next timer instead of waiting for it.
     """
 
@@ -129,16 +125,15 @@ class Engine(InMemoryOrchestrationBackend):
 
     @property
     def address(self) -> str:
-        """``127.0.0.1:PORT`` of the gRPC service."""
         return f"127.0.0.1:{self._port}"
 
     def now(self) -> datetime:
-        """The engine's time: UTC, moved forward by what was skipped."""
+        """The engine's time: UTC, plus skipped time."""
         return self._timers.now()
 
     @override
     def stop(self, grace: float | None = None) -> None:
-        """Ends the gRPC service and the timers; what was in memory stays until ``reset``."""
+        """Ends the gRPC service and the timers; instances stay in memory until ``reset``."""
         with self._lock:
             self._shutdown_event.set()
             for waiters in self._state_waiters.values():
@@ -173,15 +168,13 @@ class Engine(InMemoryOrchestrationBackend):
         orchestration_filter: _Filter = None,
         activity_filter: _Filter = None,
     ) -> pb.WorkItem | None:
-        """Hands the next work item to ``worker`` (any name), or None; never waits.
+        """Leases the next work item to ``worker`` (any name) until ``complete`` or ``release_worker`` (B2).
 
-        The item stays on the worker's account until ``complete`` or ``release_worker`` (B2).
+        Never waits; None when there is no work.
         """
         with self._lock:
             while True:
-                item: pb.WorkItem | None = None
-                if orchestrations:
-                    item = self._take_orchestration(orchestration_filter)
+                item = self._take_orchestration(orchestration_filter) if orchestrations else None
                 if item is None and activities:
                     item = self._take_activity(activity_filter)
                 if item is not None:
@@ -191,7 +184,7 @@ class Engine(InMemoryOrchestrationBackend):
                     return None
 
     def complete(self, response: Completion) -> bool:
-        """Takes the result of a work item, told by its completion token.
+        """Applies the result of a work item, which its completion token identifies.
 
         False when the item is not outstanding any more: it was completed before (B11), or belongs to an execution
         that has ended or continued as new (B10), or its orchestrator turn was given to another worker (B2).
@@ -201,7 +194,7 @@ class Engine(InMemoryOrchestrationBackend):
         return self._complete_turn(response)
 
     def abandon(self, token: str) -> bool:
-        """Puts one work item back, to be given out again (B3); False when it is not outstanding."""
+        """Requeues one work item (B3); False when it is not outstanding."""
         with self._lock:
             if self._leases.pop(token, None) is None:
                 return False
@@ -217,7 +210,7 @@ class Engine(InMemoryOrchestrationBackend):
             return False
 
     def release_worker(self, worker: str) -> int:
-        """Takes every outstanding item from a worker that is gone, to be given out again; returns how many (B2)."""
+        """Requeues every outstanding item of a worker that has ended; returns how many (B2)."""
         with self._lock:
             held = [token for token, owner in self._leases.items() if owner == worker]
             for token in held:
@@ -226,11 +219,11 @@ class Engine(InMemoryOrchestrationBackend):
             return sum(map(self.abandon, held))
 
     def outstanding(self, worker: str) -> int:
-        """How many work items ``worker`` holds."""
+        """Number of work items that ``worker`` holds."""
         with self._lock:
             return sum(owner == worker for owner in self._leases.values())
 
-    # What it all costs
+    # Metrics
 
     def measure(self) -> dict[str, Any]:
         """The counts since the start, or since ``reset_metrics``; see `local.functions_host.durable.metrics`."""
@@ -238,15 +231,14 @@ class Engine(InMemoryOrchestrationBackend):
             return self._metrics.document()
 
     def reset_metrics(self) -> None:
-        """Counts from now on."""
         with self._lock:
             self._metrics.reset()
 
     # gRPC: work items
 
     @override
-    def GetWorkItems(self, request: pb.GetWorkItemsRequest, context: grpc.ServicerContext) -> Iterator[pb.WorkItem]:
-        """Streams work items to a gRPC worker; what it has not completed when the stream ends is given out again."""
+    def GetWorkItems(self, request: pb.GetWorkItemsRequest, context: ServicerContext) -> Iterator[pb.WorkItem]:
+        """Streams work items to a gRPC worker; items that are not completed when the stream ends are requeued."""
         worker = uuid.uuid4().hex
         orchestration_filter, activity_filter, _ = self._parse_work_item_filters(request)
         self._hold_thread(context)
@@ -257,10 +249,10 @@ class Engine(InMemoryOrchestrationBackend):
                     item = self.next_work_item(
                         worker, orchestration_filter=orchestration_filter, activity_filter=activity_filter
                     )
-                    rested = item is None and not self._work.wait(_PING_SECONDS)
+                    timed_out = item is None and not self._work.wait(_PING_SECONDS)
                 if item is not None:
                     yield item
-                elif rested:
+                elif timed_out:
                     yield pb.WorkItem(healthPing=pb.HealthPing())
         finally:
             self._blocked.release()
@@ -268,28 +260,26 @@ class Engine(InMemoryOrchestrationBackend):
 
     @override
     def CompleteOrchestratorTask(
-        self, request: pb.OrchestratorResponse, context: grpc.ServicerContext
+        self, request: pb.OrchestratorResponse, context: ServicerContext
     ) -> pb.CompleteTaskResponse:
         self.complete(request)
         return pb.CompleteTaskResponse()
 
     @override
-    def CompleteActivityTask(
-        self, request: pb.ActivityResponse, context: grpc.ServicerContext
-    ) -> pb.CompleteTaskResponse:
+    def CompleteActivityTask(self, request: pb.ActivityResponse, context: ServicerContext) -> pb.CompleteTaskResponse:
         self.complete(request)
         return pb.CompleteTaskResponse()
 
     @override
     def AbandonTaskActivityWorkItem(
-        self, request: pb.AbandonActivityTaskRequest, context: grpc.ServicerContext
+        self, request: pb.AbandonActivityTaskRequest, context: ServicerContext
     ) -> pb.AbandonActivityTaskResponse:
         self.abandon(request.completionToken)
         return pb.AbandonActivityTaskResponse()
 
     @override
     def AbandonTaskOrchestratorWorkItem(
-        self, request: pb.AbandonOrchestrationTaskRequest, context: grpc.ServicerContext
+        self, request: pb.AbandonOrchestrationTaskRequest, context: ServicerContext
     ) -> pb.AbandonOrchestrationTaskResponse:
         self.abandon(request.completionToken)
         return pb.AbandonOrchestrationTaskResponse()
@@ -297,9 +287,7 @@ class Engine(InMemoryOrchestrationBackend):
     # gRPC: clients
 
     @override
-    def StartInstance(
-        self, request: pb.CreateInstanceRequest, context: grpc.ServicerContext
-    ) -> pb.CreateInstanceResponse:
+    def StartInstance(self, request: pb.CreateInstanceRequest, context: ServicerContext) -> pb.CreateInstanceResponse:
         """Creates an instance, atomically: a live id is refused with ALREADY_EXISTS (see ``replaceable``)."""
         instance_id = request.instanceId or uuid.uuid4().hex
         with self._lock:
@@ -307,35 +295,30 @@ class Engine(InMemoryOrchestrationBackend):
             if existing is not None:
                 replaceable = frozenset(request.orchestrationIdReusePolicy.replaceableStatus) or self._replaceable
                 if existing.status not in replaceable:
-                    context.abort(grpc.StatusCode.ALREADY_EXISTS, f"Instance '{instance_id}' already exists.")
+                    context.abort(StatusCode.ALREADY_EXISTS, f"Instance '{instance_id}' already exists.")
+            start_at = request.scheduledStartTimestamp.ToDatetime(UTC)
             self._create(
                 instance_id,
                 request.name,
                 request.input.value if request.HasField("input") else None,
                 version=request.version.value if request.HasField("version") else None,
                 tags=dict(request.tags),
-                start_at=request.scheduledStartTimestamp.ToDatetime(UTC)
-                if request.HasField("scheduledStartTimestamp")
-                else None,
+                start_at=start_at if request.HasField("scheduledStartTimestamp") else None,
             )
         return pb.CreateInstanceResponse(instanceId=instance_id)
 
     @override
-    def WaitForInstanceStart(
-        self, request: pb.GetInstanceRequest, context: grpc.ServicerContext
-    ) -> pb.GetInstanceResponse:
+    def WaitForInstanceStart(self, request: pb.GetInstanceRequest, context: ServicerContext) -> pb.GetInstanceResponse:
         return self._wait(request, context, lambda instance: instance.status != pb.ORCHESTRATION_STATUS_PENDING)
 
     @override
     def WaitForInstanceCompletion(
-        self, request: pb.GetInstanceRequest, context: grpc.ServicerContext
+        self, request: pb.GetInstanceRequest, context: ServicerContext
     ) -> pb.GetInstanceResponse:
         return self._wait(request, context, lambda instance: instance.status in FINISHED)
 
     @override
-    def PurgeInstances(
-        self, request: pb.PurgeInstancesRequest, context: grpc.ServicerContext
-    ) -> pb.PurgeInstancesResponse:
+    def PurgeInstances(self, request: pb.PurgeInstancesRequest, context: ServicerContext) -> pb.PurgeInstancesResponse:
         with self._lock:
             response = super().PurgeInstances(request, context)
             for instance_id in self._executions.keys() - self._instances.keys():
@@ -344,8 +327,8 @@ class Engine(InMemoryOrchestrationBackend):
             return response
 
     @override
-    def SignalEntity(self, request: pb.SignalEntityRequest, context: grpc.ServicerContext) -> pb.SignalEntityResponse:
-        context.abort(grpc.StatusCode.UNIMPLEMENTED, "This host has no durable entities.")
+    def SignalEntity(self, request: pb.SignalEntityRequest, context: ServicerContext) -> pb.SignalEntityResponse:
+        context.abort(StatusCode.UNIMPLEMENTED, "This host has no durable entities.")
         return pb.SignalEntityResponse()
 
     # Taking
@@ -400,7 +383,7 @@ class Engine(InMemoryOrchestrationBackend):
     def _requeue(self, instance: OrchestrationInstance) -> None:
         instance.pending_events = [*instance.dispatched_events, *instance.pending_events]
         instance.dispatched_events = []
-        # A new token, so that a late answer of the worker that lost the turn is not taken for the next one's.
+        # A new token, so that a late response of the worker that lost the turn does not count as the next one's.
         instance.completion_token = self._new_token()
         self._orchestration_in_flight.discard(instance.instance_id)
         self._enqueue_orchestration(instance.instance_id)
@@ -438,13 +421,13 @@ class Engine(InMemoryOrchestrationBackend):
                 log.error("the history of instance '%s' would have %d events: it fails", instance.instance_id, size)
                 response = history_too_long(response, size, self._history_limit)
             # The context is used only to abort at the base class's own history limit, which is out of reach.
-            super().CompleteOrchestratorTask(response, cast(grpc.ServicerContext, None))
+            super().CompleteOrchestratorTask(response, cast(ServicerContext, None))
             now = self._timers.now()
             instance.last_updated_at = now
             for event in instance.history[written:]:
                 event.timestamp.FromDatetime(now)
             if instance.pending_events and instance.status not in FINISHED:
-                # The base class forgets a suspended instance whose resume came during the turn.
+                # The base class loses a suspended instance that was resumed during the turn.
                 self._enqueue_orchestration(instance.instance_id)
             self._announce()
             return True
@@ -463,7 +446,7 @@ class Engine(InMemoryOrchestrationBackend):
         self._enqueue_orchestration(instance_id)
         return True
 
-    # What the base class calls back
+    # Hooks of the base class
 
     @override
     def _enqueue_orchestration(self, instance_id: str) -> None:
@@ -489,13 +472,13 @@ class Engine(InMemoryOrchestrationBackend):
         self, instance: OrchestrationInstance, complete_action: pb.CompleteOrchestrationAction
     ) -> None:
         if complete_action.orchestrationStatus == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW:
-            # B10: results that came in during the last turn answer tasks of this execution, not of the next one.
+            # B10: results that arrived during the last turn belong to tasks of this execution, not of the next one.
             instance.pending_events = [e for e in instance.pending_events if e.WhichOneof("eventType") in _REQUESTS]
             parent = self._parents.get(instance.instance_id)
             super()._process_complete_orchestration_action(instance, complete_action)
             self._open_execution(instance, parent)
-            return
-        super()._process_complete_orchestration_action(instance, complete_action)
+        else:
+            super()._process_complete_orchestration_action(instance, complete_action)
 
     @override
     def _process_schedule_task_action(self, instance: OrchestrationInstance, action: pb.OrchestratorAction) -> None:
@@ -522,11 +505,11 @@ class Engine(InMemoryOrchestrationBackend):
     def _process_create_sub_orchestration_action(
         self, instance: OrchestrationInstance, action: pb.OrchestratorAction
     ) -> None:
-        """Starts a child and remembers who waits for it (B1, B8: no thread waits).
+        """Starts a child and records its parent (B1, B8: no thread waits).
 
-        The id of a live instance (B14): the start is dropped and the parent keeps waiting, as on the Durable Task
-        Scheduler (Azure Storage would let the new child overwrite the live one); the live instance is not touched.
-        The id of a finished instance: a new execution replaces it, as on Azure Storage.
+        For the id of a live instance (B14) the start is dropped and the parent keeps waiting, as on the Durable Task
+        Scheduler; on Azure Storage the new child would overwrite the live one. The id of a finished instance gets a new
+        execution, as on Azure Storage.
         """
         create = action.createSubOrchestration
         text = create.input.value if create.HasField("input") else None
@@ -551,7 +534,7 @@ class Engine(InMemoryOrchestrationBackend):
 
     @override
     def _watch_sub_orchestration(self, parent_instance_id: str, sub_instance_id: str, task_id: int) -> None:
-        """Called by the base class when it rewinds a parent."""
+        """Called when a parent is rewound."""
         self._parents[sub_instance_id] = Parent(parent_instance_id, self._executions[parent_instance_id], task_id)
         child = self._instances.get(sub_instance_id)
         if child is not None and child.status in FINISHED:
@@ -576,7 +559,7 @@ class Engine(InMemoryOrchestrationBackend):
         start_at: datetime | None = None,
         parent: Parent | None = None,
     ) -> None:
-        """Makes an instance, in place of a former one with its id, and queues its first turn."""
+        """Creates an instance, or replaces the one with its id, and queues its first turn."""
         former = self._instances.get(instance_id)
         if former is not None:
             self._leases.pop(str(former.completion_token), None)
@@ -638,7 +621,7 @@ class Engine(InMemoryOrchestrationBackend):
     def _wait(
         self,
         request: pb.GetInstanceRequest,
-        context: grpc.ServicerContext,
+        context: ServicerContext,
         predicate: Callable[[OrchestrationInstance], bool],
     ) -> pb.GetInstanceResponse:
         waiter = StateWaiter(predicate=predicate)
@@ -649,7 +632,7 @@ class Engine(InMemoryOrchestrationBackend):
                 if instance is not None and predicate(instance):
                     return self._build_instance_response(instance, request.getInputsAndOutputs)
                 self._state_waiters.setdefault(request.instanceId, []).append(waiter)
-            # Without a deadline a call waits as long as its client is there (B1: not for 30 s).
+            # Without a deadline a call waits as long as its client is connected (B1: not for 30 s).
             if context.add_callback(waiter.event.set):
                 waiter.event.wait(context.time_remaining())
         finally:
@@ -664,14 +647,12 @@ class Engine(InMemoryOrchestrationBackend):
             return self._build_instance_response(waiter.result, request.getInputsAndOutputs)
         with self._lock:
             if request.instanceId in self._instances:
-                context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"Instance '{request.instanceId}' is not there yet.")
+                context.abort(StatusCode.DEADLINE_EXCEEDED, f"Instance '{request.instanceId}' is not there yet.")
         return pb.GetInstanceResponse(exists=False)
 
-    def _hold_thread(self, context: grpc.ServicerContext) -> None:
+    def _hold_thread(self, context: ServicerContext) -> None:
         if not self._blocked.acquire(blocking=False):
-            context.abort(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, f"More than {_BLOCKED_THREADS} workers and waiting clients."
-            )
+            context.abort(StatusCode.RESOURCE_EXHAUSTED, f"More than {_BLOCKED_THREADS} workers and waiting clients.")
 
     def _announce(self) -> None:
         self._work.notify_all()
@@ -683,7 +664,6 @@ class Engine(InMemoryOrchestrationBackend):
             self._work.notify_all()
 
     def _new_token(self) -> int:
-        # The base class takes the number and then counts on, too.
         token = self._next_completion_token
         self._next_completion_token += 1
         return token

@@ -1,4 +1,4 @@
-"""History events and answers that the engine makes itself."""
+"""History events and responses that the engine creates."""
 
 from dataclasses import dataclass
 
@@ -10,14 +10,14 @@ from google.protobuf import wrappers_pb2
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """Who waits for a sub-orchestration: an execution of an instance, by the id of its task."""
+    """The parent of a sub-orchestration: an execution of an instance, and the id of its waiting task."""
 
     instance_id: str
     execution: str
     task_id: int
 
     def info(self, name: str) -> pb.ParentInstanceInfo:
-        """What the child's ``executionStarted`` says of a parent whose orchestrator has this name."""
+        """The parent in the child's ``executionStarted``; ``name`` is that of its orchestrator."""
         return pb.ParentInstanceInfo(
             taskScheduledId=self.task_id,
             name=wrappers_pb2.StringValue(value=name),
@@ -38,10 +38,7 @@ class Parent:
 
 
 def size_after(instance: OrchestrationInstance, response: pb.OrchestratorResponse) -> int:
-    """How many events the history has once this turn is written; 0 when it starts anew.
-
-    One event per action, and the one that closes the turn.
-    """
+    """Events of the history after this turn: one per action, and the one that closes it; 0 when it continues as new."""
     for action in response.actions:
         status = action.completeOrchestration.orchestrationStatus
         if action.HasField("completeOrchestration") and status == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW:
@@ -50,14 +47,9 @@ def size_after(instance: OrchestrationInstance, response: pb.OrchestratorRespons
 
 
 def history_too_long(response: pb.OrchestratorResponse, size: int, limit: int) -> pb.OrchestratorResponse:
-    """An answer in place of ``response`` that fails its instance (B5)."""
-    failure = pb.TaskFailureDetails(
-        errorType="HistoryLimitExceeded",
-        errorMessage=(
-            f"The history of instance '{response.instanceId}' would have {size} events, more than the limit of {limit}."
-        ),
-        isNonRetriable=True,
-    )
+    """A response in place of ``response`` that fails its instance (B5)."""
+    text = f"The history of instance '{response.instanceId}' would have {size} events, more than the limit of {limit}."
+    failure = pb.TaskFailureDetails(errorType="HistoryLimitExceeded", errorMessage=text, isNonRetriable=True)
     action = helpers.new_complete_orchestration_action(
         -1, pb.ORCHESTRATION_STATUS_FAILED, None, failure_details=failure
     )

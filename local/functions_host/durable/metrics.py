@@ -1,7 +1,7 @@
-"""What orchestrations cost the engine, in counts and bytes: they say the same on every machine, seconds do not.
+"""Costs of orchestrations in counts and bytes, which are the same on every computer, unlike seconds.
 
-Replayed events are the past events of all turns: what an app pays again each time an orchestration wakes up. Sizes are
-those of the messages that an engine really sends, and of the JSON payloads inside them.
+Replayed events are the past events of all turns, which an app processes again each time an orchestration wakes up.
+Sizes are those of the messages that the engine sends, and of the JSON payloads inside them.
 """
 
 from collections.abc import Iterator
@@ -11,6 +11,12 @@ from typing import Any
 from durabletask.internal import orchestrator_service_pb2 as pb
 from google.protobuf.wrappers_pb2 import StringValue
 from pydantic.alias_generators import to_camel
+
+# The payload of each kind of event and action.
+_RESULTS = {"taskCompleted": "result", "subOrchestrationInstanceCompleted": "result", "eventRaised": "input"}
+_SENT = {
+    "scheduleTask": "input", "createSubOrchestration": "input", "sendEvent": "data", "completeOrchestration": "result",
+}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -22,21 +28,20 @@ class OrchestratorCounts:
     turns: int = 0
     replayed_events: int = 0
     longest_history: int = 0
-    """Events, with those that the turn itself adds."""
+    """Events, with those that the turn adds."""
     largest_work_item: int = 0
     largest_response: int = 0
     largest_input: int = 0
-    """Given by the caller."""
+    """Of the caller."""
     largest_output: int = 0
-    """Given back when it was done."""
     largest_state: int = 0
     """Carried from one execution to the next when it continued as new."""
     largest_payload: int = 0
-    """Of its activities, children and events, its own input and output with them."""
+    """Of its activities, children and events, and of its own input and output."""
     sent_bytes: int = 0
-    """Inputs that it gave to activities and children, events that it raised, and its own outputs."""
+    """Inputs of its activities and children, events that it raised, and its outputs."""
     result_bytes: int = 0
-    """Results of its activities and children, and events that it was told."""
+    """Results of its activities and children, and events that it received."""
 
 
 @dataclass(slots=True)
@@ -45,9 +50,9 @@ class ActivityCounts:
 
     executions: int = 0
     repeated: int = 0
-    """Executions of a call that had been given to a worker before."""
+    """Executions of a call that a worker had before."""
     lost: int = 0
-    """Calls that a worker had in hand when it was lost."""
+    """Calls of a worker that ended."""
     largest_input: int = 0
     largest_result: int = 0
 
@@ -62,7 +67,7 @@ class Metrics:
     _started: set[str] = field(default_factory=set[str])
 
     def reset(self) -> None:
-        """Forget all counts; which calls are with a worker stays known, and an instance counts as new."""
+        """Resets all counts; dispatched calls stay known, and instances count as new."""
         self.orchestrators.clear()
         self.activities.clear()
         self._started.clear()
@@ -94,7 +99,7 @@ class Metrics:
             counts.largest_payload = max(counts.largest_payload, size)
 
     def turn_ends(self, name: str, response: pb.OrchestratorResponse, history: int) -> None:
-        """A worker has answered, and the history has so many events then."""
+        """A worker has responded; the history then has so many events."""
         counts = self._orchestrator(name)
         counts.longest_history = max(counts.longest_history, history)
         counts.largest_response = max(counts.largest_response, response.ByteSize())
@@ -111,7 +116,7 @@ class Metrics:
                 counts.largest_output = max(counts.largest_output, size)
 
     def activity_begins(self, token: str, request: pb.ActivityRequest) -> None:
-        """A call is given to a worker, perhaps not for the first time."""
+        """A worker gets a call, perhaps not for the first time."""
         counts = self._activity(request.name)
         counts.executions += 1
         counts.repeated += token in self._given_out
@@ -119,11 +124,11 @@ class Metrics:
         self._given_out.add(token)
 
     def activity_lost(self, name: str) -> None:
-        """The worker that had a call is gone."""
+        """The worker that had a call has ended."""
         self._activity(name).lost += 1
 
     def activity_ends(self, token: str, name: str, response: pb.ActivityResponse) -> None:
-        """The first result of a call has come."""
+        """The first result of a call has arrived."""
         self._given_out.discard(token)
         counts = self._activity(name)
         counts.largest_result = max(counts.largest_result, _size(response.result))
@@ -144,27 +149,12 @@ def _size(text: StringValue) -> int:
 
 
 def _result_size(event: pb.HistoryEvent) -> int:
-    match event.WhichOneof("eventType"):
-        case "taskCompleted":
-            return _size(event.taskCompleted.result)
-        case "subOrchestrationInstanceCompleted":
-            return _size(event.subOrchestrationInstanceCompleted.result)
-        case "eventRaised":
-            return _size(event.eventRaised.input)
-        case _:
-            return 0
+    kind = event.WhichOneof("eventType") or ""
+    return _size(getattr(getattr(event, kind), _RESULTS[kind])) if kind in _RESULTS else 0
 
 
 def _sent_sizes(response: pb.OrchestratorResponse) -> Iterator[int]:
     for action in response.actions:
-        match action.WhichOneof("orchestratorActionType"):
-            case "scheduleTask":
-                yield _size(action.scheduleTask.input)
-            case "createSubOrchestration":
-                yield _size(action.createSubOrchestration.input)
-            case "sendEvent":
-                yield _size(action.sendEvent.data)
-            case "completeOrchestration":
-                yield _size(action.completeOrchestration.result)
-            case _:
-                pass
+        kind = action.WhichOneof("orchestratorActionType") or ""
+        if kind in _SENT:
+            yield _size(getattr(getattr(action, kind), _SENT[kind]))

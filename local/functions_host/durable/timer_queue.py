@@ -16,16 +16,15 @@ class Lock(Protocol):
     def release(self) -> None: ...
 
 
-# A condition cannot wait for longer than threading.TIMEOUT_MAX, and a clock that was set should be seen soon.
+# A condition cannot wait for longer than threading.TIMEOUT_MAX, and a change of the clock should be noticed soon.
 _MAX_WAIT_SECONDS = 60.0
 
 
 class TimerQueue:
     """Calls actions at given UTC times, and owns the engine's clock.
 
-    ``lock`` is the lock of the engine: actions run while it is held, so that taking a timer off the heap and
-    acting on it is one step for all other threads. Time can be moved forward (``skip_to_next``), which is how a
-    test runs hours of durable timers in milliseconds.
+    ``lock`` is the lock of the engine: actions run while it is held, so that other threads see the removal of a timer
+    and its action as one step. A test skips time (``skip_to_next``) to run hours of durable timers in milliseconds.
     """
 
     def __init__(self, lock: Lock) -> None:
@@ -41,7 +40,7 @@ class TimerQueue:
             return len(self._heap)
 
     def now(self) -> datetime:
-        """The engine's time: the machine's UTC time plus what was skipped."""
+        """The engine's time: UTC, plus skipped time."""
         return datetime.now(UTC) + self._skipped
 
     def at(self, due: datetime, action: Callable[[], None]) -> None:
@@ -56,7 +55,7 @@ class TimerQueue:
                 self._condition.notify_all()
 
     def skip_to_next(self) -> bool:
-        """Moves the clock to the earliest timer and runs it; False when there is none."""
+        """Advances the clock to the earliest timer and runs it; False when there is none."""
         with self._condition:
             if not self._heap:
                 return False
@@ -66,12 +65,11 @@ class TimerQueue:
             return True
 
     def clear(self) -> None:
-        """Forgets every timer."""
         with self._condition:
             self._heap.clear()
 
     def close(self) -> None:
-        """Ends the thread and forgets every timer; a later ``at`` starts it again."""
+        """Removes every timer and ends the thread; a later ``at`` starts it again."""
         with self._condition:
             self._closed = True
             self._heap.clear()

@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from types import TracebackType
 from typing import Any, Self, cast
 
 from azure.durable_functions.internal.serialization import FunctionsDataConverter
@@ -33,7 +32,7 @@ _CHANNEL = GrpcChannelOptions(max_receive_message_length=-1, max_send_message_le
 
 @dataclass(frozen=True, slots=True)
 class WorkflowResult:
-    """How an orchestration ended: its status, its output as JSON values, its failure, and its history."""
+    """The end of an orchestration: its status, its output as JSON values, its failure, and its history."""
 
     instance_id: str
     status: OrchestrationStatus
@@ -42,22 +41,14 @@ class WorkflowResult:
     history: list[HistoryEvent]
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call of a fake activity."""
-
-    name: str
-    value: Any
-
-
 class Workbench:
     """An engine with one gRPC worker on it.
 
     Args:
         orchestrators: generator functions ``(context, input)``, plain or decorated for a function app, by name or
             as a list (then their own names count).
-        activities: fakes by name: called with the input as JSON values; may be coroutine functions; what they
-            raise fails the activity.
+        activities: fakes by name: called with the input as JSON values; may be coroutine functions; an exception
+            fails the activity.
         skip_time: whether durable timers take no time.
         max_history_size: see ``Engine``.
     """
@@ -71,7 +62,7 @@ class Workbench:
         max_history_size: int = 10_000,
     ) -> None:
         self.engine = Engine(skip_time=skip_time, max_history_size=max_history_size)
-        self.calls: list[Call] = []
+        self._calls: list[tuple[str, Any]] = []
         self._calls_lock = threading.Lock()
         self._named = _by_name(orchestrators)
         self._fakes = dict(activities or {})
@@ -106,13 +97,11 @@ class Workbench:
         )
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._client is not None:
             self._client.close()
         if self._worker is not None:
-            # Stopping takes a second, in which the worker's queues time out; nothing depends on that end.
+            # Stopping takes a second, in which the worker's queues time out; there is no need to wait for it.
             stop = threading.Thread(target=self._worker.stop, name="workbench-stop", daemon=True)
             stop.start()
             stop.join(timeout=0.05)
@@ -126,7 +115,7 @@ class Workbench:
         return self._client
 
     def now(self) -> datetime:
-        """The engine's time, which durable timers move forward."""
+        """The engine's time, which durable timers advance."""
         return self.engine.now()
 
     def start(self, name: str, value: Any = None, *, instance_id: str | None = None) -> str:
@@ -147,18 +136,17 @@ class Workbench:
         )
 
     def run(self, name: str, value: Any = None, *, instance_id: str | None = None, timeout: int = 60) -> WorkflowResult:
-        """``start`` and ``wait``."""
         return self.wait(self.start(name, value, instance_id=instance_id), timeout=timeout)
 
     def calls_of(self, name: str) -> list[Any]:
         """The inputs that a fake activity was called with, in order."""
         with self._calls_lock:
-            return [call.value for call in self.calls if call.name == name]
+            return [value for called, value in self._calls if called == name]
 
     def _recorded(self, name: str, fake: FakeActivity) -> task.Activity[Any, Any]:
         def activity(_: task.ActivityContext, value: Any = None) -> Any:
             with self._calls_lock:
-                self.calls.append(Call(name, value))
+                self._calls.append((name, value))
             result = fake(value)
             return asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result
 

@@ -1,4 +1,4 @@
-"""The Event Grid webhook, ``/runtime/webhooks/EventGrid?functionName=NAME``, as the host's extension answers it."""
+"""The Event Grid webhook of the host's extension, ``/runtime/webhooks/EventGrid?functionName=NAME``."""
 
 import asyncio
 import json
@@ -16,9 +16,7 @@ type RunEvent = Callable[[Function, dict[str, Any]], Awaitable[bool]]
 
 def _events(document: object) -> list[dict[str, Any]] | None:
     listed = cast(list[object], document) if isinstance(document, list) else [document]
-    if not all(isinstance(event, dict) for event in listed):
-        return None
-    return cast(list[dict[str, Any]], listed)
+    return cast(list[dict[str, Any]], listed) if all(isinstance(event, dict) for event in listed) else None
 
 
 async def answer(request: Request, body: bytes, functions: Functions, run: RunEvent) -> Response:

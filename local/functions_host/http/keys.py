@@ -1,4 +1,4 @@
-"""Function keys: who may call what."""
+"""Function keys, and the check of requests against them."""
 
 import hmac
 import secrets
@@ -19,11 +19,9 @@ class Keys:
 
     @classmethod
     def generate(cls) -> "Keys":
-        """New random keys."""
         return cls(*(secrets.token_urlsafe(32) for _ in range(3)))
 
     def as_dict(self) -> dict[str, str]:
-        """The keys by name."""
         return asdict(self)
 
     def open_function(self, request: Request, function: Function) -> bool:
@@ -34,15 +32,13 @@ class Keys:
         return _has_one_of(request, [self.master] if level == "ADMIN" else [self.default, self.master])
 
     def open_admin(self, request: Request) -> bool:
-        """Whether the request may use ``/admin``."""
         return _has_one_of(request, [self.master])
 
     def open_event_grid(self, request: Request) -> bool:
-        """Whether the request may deliver events."""
         return _has_one_of(request, [self.eventgrid, self.master])
 
 
 def _has_one_of(request: Request, keys: list[str]) -> bool:
     given = request.headers.get("x-functions-key") or request.query_params.get("code") or ""
-    # Every key is compared, in constant time, whatever was given.
+    # Every key is compared, in constant time.
     return sum(hmac.compare_digest(given.encode(), key.encode()) for key in keys) > 0

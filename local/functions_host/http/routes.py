@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from local.functions_host.functions import HTTP, Function
 from local.functions_host.host_json import HostJsonError
 
-# What a function without ``methods`` answers to.
+# Methods of a function without ``methods``.
 _ALL_METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")
 
 _PARAMETER = re.compile(r"^\{(?P<stars>\*{0,2})(?P<name>\w+)(?::(?P<constraint>[^}?]+))?(?P<optional>\?)?\}$")
@@ -46,9 +46,8 @@ class Routes:
         for route in self._routes:
             found = route.pattern.fullmatch(path.strip("/"))
             if found is not None and method.upper() in route.methods:
-                return route.function, {
-                    name: unquote(value) for name, value in found.groupdict().items() if value is not None
-                }
+                given = {name: value for name, value in found.groupdict().items() if value is not None}
+                return route.function, {name: unquote(value) for name, value in given.items()}
         return None
 
 
@@ -63,10 +62,7 @@ def _route(function: Function, prefix: str) -> Route:
         order.append(rank)
     methods = function.trigger.get("methods") or _ALL_METHODS
     return Route(
-        function,
-        frozenset(str(method).upper() for method in methods),
-        re.compile(pattern, re.IGNORECASE),
-        tuple(order),
+        function, frozenset(str(method).upper() for method in methods), re.compile(pattern, re.IGNORECASE), tuple(order)
     )
 
 

@@ -31,12 +31,12 @@ log = logging.getLogger(__name__)
 _MAX_BODY = 100 * 1024 * 1024
 _METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-# These belong to the connection, not to the function's answer.
+# These belong to the connection, not to the function's response.
 _HOP_HEADERS = {"connection", "content-length", "date", "keep-alive", "server", "transfer-encoding"}
 
 
 class _Anything(PathConvertor):
-    """Starlette's own stops at a line break, which a path may well hold, escaped."""
+    """Starlette's own stops at a line break, which a path may contain, escaped."""
 
     regex = r"[\s\S]*"
 
@@ -46,8 +46,12 @@ register_url_convertor("anything", _Anything())
 type RunTimer = Callable[[Function], Awaitable[bool]]
 
 
-class _TooLarge(Exception):
-    pass
+class _Refused(Exception):
+    """A request that gets this status without a body."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
 
 
 class HttpServer:
@@ -56,7 +60,7 @@ class HttpServer:
     Args:
         keys: function keys, or None when everything is open.
         run_timer: runs a timer function now; False when it failed.
-        engine: whose counts are shown at ``/admin/metrics``.
+        engine: its metrics are at ``/admin/metrics``.
         signs_in: every caller is the developer of `local.functions_host.http.sign_in`.
     """
 
@@ -93,26 +97,20 @@ class HttpServer:
                 Route("/runtime/webhooks/eventgrid", self._event_grid, methods=["POST", "OPTIONS"]),
                 Route("/{path:anything}", self._function, methods=_METHODS),
             ],
+            exception_handlers={_Refused: _refuse, ClientDisconnect: _refuse},
         )
 
     # Functions
 
     async def _function(self, request: Request) -> Response:
-        if (refused := self._refuse_foreign(request)) is not None:
-            return refused
+        self._check_origin(request)
         raw_path: bytes = request.scope.get("raw_path") or request.url.path.encode()
         found = self._routes.match(request.method, raw_path.decode("latin-1"))
         if found is None:
             return Response(status_code=404)
         function, parameters = found
-        if self._keys is not None and not self._keys.open_function(request, function):
-            return Response(status_code=401)
-        try:
-            body = await _body(request)
-        except _TooLarge:
-            return Response(status_code=413)
-        except ClientDisconnect:
-            return Response(status_code=400)
+        self._check_key(lambda keys: keys.open_function(request, function))
+        body = await _body(request)
         headers = _joined(request.headers.items())
         query = f"?{request.url.query}" if request.url.query else ""
         value = {
@@ -148,19 +146,12 @@ class HttpServer:
     # Event Grid
 
     async def _event_grid(self, request: Request) -> Response:
-        if (refused := self._refuse_foreign(request)) is not None:
-            return refused
-        if self._keys is not None and not self._keys.open_event_grid(request):
-            return Response(status_code=401)
-        try:
-            body = await _body(request)
-        except _TooLarge:
-            return Response(status_code=413)
-        return await event_grid.answer(request, body, self._pool.functions, self._run_event)
+        self._check_origin(request)
+        self._check_key(lambda keys: keys.open_event_grid(request))
+        return await event_grid.answer(request, await _body(request), self._pool.functions, self._run_event)
 
     async def _run_event(self, function: Function, event: dict[str, Any]) -> bool:
-        result = await self.invoke(function, [Input(function.trigger["name"], "json", json.dumps(event))])
-        return result.ok
+        return (await self.invoke(function, [Input(function.trigger["name"], "json", json.dumps(event))])).ok
 
     # Administration
 
@@ -171,36 +162,26 @@ class HttpServer:
         return Response(status_code=200)
 
     async def _status(self, request: Request) -> Response:
-        if (refused := self._refuse_admin(request)) is not None:
-            return refused
-        return JSONResponse(
-            {
-                "id": "local",
-                "state": "Running",
-                "processUptime": int((time.monotonic() - self._started) * 1000),
-                "workers": self._pool.pids,
-            }
-        )
+        self._check_admin(request)
+        uptime = int((time.monotonic() - self._started) * 1000)
+        return JSONResponse({"id": "local", "state": "Running", "processUptime": uptime, "workers": self._pool.pids})
 
     async def _metrics(self, request: Request) -> Response:
-        """What orchestrations cost so far; POST begins to count anew. Azure has nothing like it."""
-        if (refused := self._refuse_admin(request)) is not None:
-            return refused
+        """Metrics of orchestrations, which POST resets. Azure has no such endpoint."""
+        self._check_admin(request)
         if request.method == "POST":
             self._engine.reset_metrics()
         return JSONResponse(self._engine.measure())
 
     async def _list(self, request: Request) -> Response:
-        if (refused := self._refuse_admin(request)) is not None:
-            return refused
+        self._check_admin(request)
         return JSONResponse(
             [{"name": each.name, "config": {"bindings": each.bindings}} for each in self._pool.functions.all]
         )
 
     async def _run_by_hand(self, request: Request) -> Response:
-        """Starts a function that has no HTTP trigger, with ``{"input": ...}``; answers 202 before it ends."""
-        if (refused := self._refuse_admin(request)) is not None:
-            return refused
+        """Starts a function that has no HTTP trigger, with ``{"input": ...}``; responds 202 before it ends."""
+        self._check_admin(request)
         function = self._pool.functions.named(request.path_params["name"])
         if function is None:
             return Response(status_code=404)
@@ -212,7 +193,7 @@ class HttpServer:
             document: Any = json.loads(text) if text else {}
             given: Any = document.get("input", "")
             event: Any = json.loads(given) if isinstance(given, str) and given else given
-        except (_TooLarge, ValueError, AttributeError):
+        except (_Refused, ValueError, AttributeError):
             return PlainTextResponse('The body must be {"input": ...}.', 400)
         if function.kind == TIMER:
             self._in_background(self._run_timer(function))
@@ -227,20 +208,24 @@ class HttpServer:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    def _refuse_admin(self, request: Request) -> Response | None:
-        if (refused := self._refuse_foreign(request)) is not None:
-            return refused
-        if self._keys is not None and not self._keys.open_admin(request):
-            return Response(status_code=401)
-        return None
+    def _check_admin(self, request: Request) -> None:
+        self._check_origin(request)
+        self._check_key(lambda keys: keys.open_admin(request))
 
-    def _refuse_foreign(self, request: Request) -> Response | None:
+    def _check_key(self, opens: Callable[[Keys], bool]) -> None:
+        if self._keys is not None and not opens(self._keys):
+            raise _Refused(401)
+
+    def _check_origin(self, request: Request) -> None:
         """Without keys, a page in the user's browser must not reach the host: no foreign Host, no foreign Origin."""
-        if self._keys is not None:
-            return None
         origin = request.headers.get("origin")
         names = {request.url.hostname, urlsplit(origin).hostname if origin else "localhost"}
-        return None if names <= _LOOPBACK else Response(status_code=403)
+        if self._keys is None and not names <= _LOOPBACK:
+            raise _Refused(403)
+
+
+async def _refuse(_: Request, error: Exception) -> Response:
+    return Response(status_code=error.status if isinstance(error, _Refused) else 400)
 
 
 async def _body(request: Request) -> bytes:
@@ -249,7 +234,7 @@ async def _body(request: Request) -> bytes:
     async for part in request.stream():
         size += len(part)
         if size > _MAX_BODY:
-            raise _TooLarge
+            raise _Refused(413)
         parts.append(part)
     return b"".join(parts)
 

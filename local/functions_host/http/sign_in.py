@@ -1,7 +1,7 @@
 """App Service authentication on this machine: every caller is the one developer who has every role.
 
-In Azure the platform takes the headers of a principal out of each request and writes its own. The host does the same,
-for a principal that stands for every caller of its loopback port. Deployed code never imports this.
+In Azure the platform replaces the headers of a principal in each request. The host does the same, with one principal
+for all callers of its loopback port. Deployed code never imports this.
 """
 
 from __future__ import annotations
@@ -15,12 +15,8 @@ TENANT = "00000000-0000-4000-8000-000000000001"
 DEVELOPER = "00000000-0000-4000-8000-000000000002"
 NAME = "developer@localhost"
 ROLES = ("reader", "operator", "author", "approver")
-SETTINGS = {
-    "WEBSITE_AUTH_ENABLED": "True",
-    "PATCHWAVE_AUTHORIZATION": "roles",
-    "PATCHWAVE_TENANT_ID": TENANT,
-}
-"""What tells the app that the headers are the platform's."""
+SETTINGS = {"WEBSITE_AUTH_ENABLED": "True", "PATCHWAVE_AUTHORIZATION": "roles", "PATCHWAVE_TENANT_ID": TENANT}
+"""App settings that declare the headers as the platform's."""
 
 _PREFIX = "x-ms-client-principal"
 _CLAIMS: list[dict[str, str]] = [
@@ -39,6 +35,5 @@ _HEADERS = {
 
 
 def as_developer(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers of a request with the developer as its principal, whatever the request says of one."""
-    kept = {name: value for name, value in headers.items() if not name.lower().startswith(_PREFIX)}
-    return kept | _HEADERS
+    """The headers of a request with the developer as its principal."""
+    return {name: value for name, value in headers.items() if not name.lower().startswith(_PREFIX)} | _HEADERS

@@ -191,7 +191,7 @@ def test_a_timer_runs_by_hand(host: RunningHost) -> None:
     assert host.notes("tick")[-1]["pastDue"] is False
 
 
-@pytest.mark.parametrize(("name", "status"), [("missing", 404), ("echo", 400), ("double", 400), ("on_event", 400)])
+@pytest.mark.parametrize(("name", "status"), [("absent", 404), ("echo", 400), ("double", 400), ("on_event", 400)])
 def test_what_cannot_run_by_hand(host: RunningHost, name: str, status: int) -> None:
     assert host.client.post(f"/admin/functions/{name}", json={"input": ""}).status_code == status
 

@@ -21,12 +21,11 @@ class Frame:
 
     @property
     def kind(self) -> str:
-        """What the message is about."""
         return str(self.head["kind"])
 
 
 async def read_frame(reader: asyncio.StreamReader) -> Frame | None:
-    """The next frame, or None when the other side is gone."""
+    """The next frame, or None when the other side has closed."""
     try:
         head_length, blob_length = _LENGTHS.unpack(await reader.readexactly(_LENGTHS.size))
         head: dict[str, Any] = json.loads(await reader.readexactly(head_length))

@@ -1,8 +1,8 @@
 """The worker process: runs the functions of an app through Azure's own Python worker library.
 
-``python -m local.functions_host.worker.main --socket FD --app DIR``: the host hands over one end of a socket pair. The
-worker indexes ``function_app.py``, tells the host its functions, and then runs invocations side by side on its event
-loop. It ends when the host does. Log lines carry the function's name and never the payload.
+``python -m local.functions_host.worker.main --socket FD --app DIR``: the socket is one end of a pair. The worker
+indexes ``function_app.py``, sends the host its functions, and then runs invocations concurrently on its event loop. It
+ends when the host does. Log lines have the function's name and never the payload.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import time
 import traceback
 from contextvars import ContextVar
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 from local.functions_host.host_json import HostJson, load_host_json
@@ -30,7 +31,7 @@ log = logging.getLogger("worker")
 
 _function: ContextVar[str] = ContextVar("function", default="")
 
-# These write requests, headers or one line per replay; an app can only make them quieter.
+# These log requests, headers or one line per replay; an app can only make them quieter.
 _QUIET_LOGGERS = ("azure", "aiohttp", "asyncio", "durabletask", "msal", "urllib3", "httpx")
 
 
@@ -40,31 +41,37 @@ class _Runtime:
     def __init__(self) -> None:
         self._library: Any = importlib.import_module("azure_functions_runtime")
         self._library.start_threadpool_executor()
-        self.invocation_id: ContextVar[str | None] = self._library.invocation_id_cv
 
-    async def initialize(self, app: Path) -> messages.WorkerInitResponse:
-        request = messages.StreamingMessage(
-            worker_init_request=messages.WorkerInitRequest(function_app_directory=str(app))
+    async def initialize(self, app: Path) -> messages.StatusResult:
+        response = await self._call("worker_init_request", function_app_directory=str(app), capabilities={})
+        return response.result
+
+    async def functions(self, app: Path) -> list[Any]:
+        """``RpcFunctionMetadata`` of each function."""
+        response = await self._call("functions_metadata_request", function_app_directory=str(app))
+        functions: list[Any] = response.function_metadata_results or []
+        for function in functions:
+            await self._call("function_load_request", function_id=function.function_id)
+        return functions
+
+    async def invoke(
+        self, invocation: str, function: str, inputs: list[messages.ParameterBinding]
+    ) -> messages.InvocationResponse:
+        return await self._call(
+            "invocation_request",
+            invocation_id=invocation,
+            function_id=function,
+            input_data=inputs,
+            trigger_metadata={},
+            trace_context=SimpleNamespace(trace_parent="", trace_state="", attributes={}),
+            retry_context=SimpleNamespace(retry_count=0, max_retry_count=0, exception=None),
         )
+
+    async def _call(self, entry_point: str, **fields: Any) -> Any:
+        """The library names the entry point and the field of the envelope alike."""
+        request = SimpleNamespace(**{entry_point: SimpleNamespace(**fields)})
         properties = {"host": "127.0.0.1", "protos": messages}
-        return await self._library.worker_init_request(messages.WorkerRequest(request, properties))
-
-    async def functions(self, app: Path) -> list[messages.RpcFunctionMetadata]:
-        request = messages.StreamingMessage(
-            functions_metadata_request=messages.FunctionsMetadataRequest(function_app_directory=str(app))
-        )
-        response = await self._library.functions_metadata_request(messages.WorkerRequest(request, {}))
-        metadata: list[messages.RpcFunctionMetadata] = response.function_metadata_results or []
-        for function in metadata:
-            load = messages.StreamingMessage(
-                function_load_request=messages.FunctionLoadRequest(function_id=function.function_id)
-            )
-            await self._library.function_load_request(messages.WorkerRequest(load, {}))
-        return metadata
-
-    async def invoke(self, request: messages.InvocationRequest) -> messages.InvocationResponse:
-        envelope = messages.StreamingMessage(invocation_request=request)
-        return await self._library.invocation_request(messages.WorkerRequest(envelope, {}))
+        return await getattr(self._library, entry_point)(SimpleNamespace(request=request, properties=properties))
 
 
 class Worker:
@@ -78,12 +85,11 @@ class Worker:
         self._running: dict[str, asyncio.Task[None]] = {}
 
     async def announce(self, app: Path) -> bool:
-        """Indexes the app and tells the host its functions; False when the app cannot be loaded."""
-        response = await self._runtime.initialize(app)
-        if response.result.status == messages.StatusResult.Failure:
-            error = response.result.exception or messages.RpcException("The app could not be loaded.")
-            self._send(Frame({"kind": "failed", "message": error.message, "trace": error.stack_trace}))
-            await self._writer.drain()
+        """Indexes the app and sends the host its functions; False when the app cannot be loaded."""
+        result = await self._runtime.initialize(app)
+        if result.status == messages.StatusResult.Failure:
+            error = result.exception or messages.RpcException(message="The app could not be loaded.")
+            await self._send({"kind": "failed", "message": error.message, "trace": error.stack_trace})
             return False
         functions = await self._runtime.functions(app)
         self._names = {function.function_id: function.name for function in functions}
@@ -91,12 +97,11 @@ class Worker:
             {"id": f.function_id, "name": f.name, "bindings": [json.loads(text) for text in f.raw_bindings]}
             for f in functions
         ]
-        self._send(Frame({"kind": "ready", "pid": os.getpid(), "functions": listed}))
-        await self._writer.drain()
+        await self._send({"kind": "ready", "pid": os.getpid(), "functions": listed})
         return True
 
     async def serve(self) -> None:
-        """Runs invocations until the host is gone or says stop."""
+        """Runs invocations until the host closes the socket or sends ``stop``."""
         while (frame := await read_frame(self._reader)) is not None and frame.kind != "stop":
             invocation = str(frame.head["id"])
             if frame.kind == "cancel":
@@ -112,45 +117,29 @@ class Worker:
         name = self._names.get(head["function"], "?")
         _function.set(name)
         started = time.monotonic()
-        response = await self._runtime.invoke(
-            messages.InvocationRequest(
-                invocation_id=head["id"],
-                function_id=head["function"],
-                input_data=[
-                    messages.ParameterBinding(parameter, _to_typed_data(kind, value, frame.blob))
-                    for parameter, kind, value in head["inputs"]
-                ],
-                trigger_metadata={
-                    key: messages.TypedData(json=value) for key, value in head.get("metadata", {}).items()
-                },
-            )
-        )
+        inputs = [
+            messages.ParameterBinding(name=parameter, data=_to_typed_data(kind, value, frame.blob))
+            for parameter, kind, value in head["inputs"]
+        ]
+        response = await self._runtime.invoke(head["id"], head["function"], inputs)
         error = response.result.exception
         if response.result.status == messages.StatusResult.Failure or error is not None:
-            error = error or messages.RpcException("The function failed.")
+            error = error or messages.RpcException(message="The function failed.")
             log.error("failed after %.0f ms\n%s", (time.monotonic() - started) * 1000, error.stack_trace.rstrip())
-            self._send(Frame({"kind": "result", "id": head["id"], "ok": False, "message": error.message}))
+            await self._send({"kind": "result", "id": head["id"], "ok": False, "message": error.message})
         else:
             log.debug("ended after %.0f ms", (time.monotonic() - started) * 1000)
             kind, value, blob = _from_typed_data(response.return_value)
-            self._send(Frame({"kind": "result", "id": head["id"], "ok": True, "type": kind, "value": value}, blob))
-        await self._writer.drain()
+            await self._send({"kind": "result", "id": head["id"], "ok": True, "type": kind, "value": value}, blob)
 
-    def _send(self, frame: Frame) -> None:
-        write_frame(self._writer, frame)
+    async def _send(self, head: dict[str, Any], blob: bytes = b"") -> None:
+        write_frame(self._writer, Frame(head, blob))
+        await self._writer.drain()
 
 
 def _to_typed_data(kind: str, value: Any, blob: bytes) -> messages.TypedData:
     if kind == "http":
-        request = messages.RpcHttp(
-            method=value["method"],
-            url=value["url"],
-            headers=value["headers"],
-            params=value["params"],
-            query=value["query"],
-            body=messages.TypedData(bytes=blob),
-        )
-        return messages.TypedData(http=request)
+        return messages.TypedData(http=messages.RpcHttp(**value, body=messages.TypedData(bytes=blob)))
     return messages.TypedData(**{kind: value})
 
 
@@ -161,15 +150,10 @@ def _from_typed_data(data: messages.TypedData | None) -> tuple[str, Any, bytes]:
     if kind == "http":
         response = cast(messages.RpcHttp, data.http)
         _, body, blob = _from_typed_data(response.body)
-        return (
-            "http",
-            {
-                "status": int(response.status_code or 200),
-                "headers": dict(response.headers),
-                "cookies": [_cookie(cookie) for cookie in response.cookies or []],
-            },
-            blob or (body or "").encode(),
-        )
+        given: list[Any] = response.cookies or []
+        cookies = [_cookie(cookie) for cookie in given]
+        head = {"status": int(response.status_code or 200), "headers": dict(response.headers), "cookies": cookies}
+        return "http", head, blob or (body or "").encode()
     if kind == "bytes":
         return "bytes", None, data.bytes or b""
     return kind, getattr(data, kind), b""
@@ -194,9 +178,8 @@ class _LineFormatter(logging.Formatter):
 
     converter = time.gmtime
 
-    def __init__(self, runtime: _Runtime) -> None:
+    def __init__(self) -> None:
         super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)-7s %(where)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
-        self._runtime = runtime
 
     def format(self, record: logging.LogRecord) -> str:
         function = _function.get()
@@ -204,9 +187,9 @@ class _LineFormatter(logging.Formatter):
         return super().format(record)
 
 
-def _set_up_logging(runtime: _Runtime, settings: HostJson) -> None:
+def _set_up_logging(settings: HostJson) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_LineFormatter(runtime))
+    handler.setFormatter(_LineFormatter())
     logging.basicConfig(level=settings.log_levels.get("", "INFO"), handlers=[handler], force=True)
     for name in _QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -221,21 +204,13 @@ async def _main(app: Path, descriptor: int) -> int:
     reader, writer = await asyncio.open_connection(sock=channel)
     try:
         runtime = _Runtime()
-        _set_up_logging(runtime, load_host_json(app))
+        _set_up_logging(load_host_json(app))
         worker = Worker(runtime, reader, writer)
         if not await worker.announce(app):
             return 1
     except Exception as error:
-        write_frame(
-            writer,
-            Frame(
-                {
-                    "kind": "failed",
-                    "message": f"{type(error).__name__}: {error}",
-                    "trace": traceback.format_exc(),
-                }
-            ),
-        )
+        head = {"kind": "failed", "message": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
+        write_frame(writer, Frame(head))
         await writer.drain()
         return 1
     await worker.serve()
@@ -243,7 +218,6 @@ async def _main(app: Path, descriptor: int) -> int:
 
 
 def main() -> None:
-    """Entry point of ``python -m local.functions_host.worker.main``."""
     parser = argparse.ArgumentParser(prog="python -m local.functions_host.worker.main")
     parser.add_argument("--socket", type=int, required=True)
     parser.add_argument("--app", type=Path, required=True)

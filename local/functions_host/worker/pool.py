@@ -17,8 +17,8 @@ _FIRST_PAUSE, _MAX_PAUSE = 0.1, 10.0
 class WorkerPool:
     """Keeps ``size`` workers running.
 
-    ``on_lost`` is called with the name of a worker that ended, before any of its invocations fails;
-    ``on_change`` whenever a worker came or went.
+    ``on_lost`` is called with the name of a worker that ended, before any of its invocations fails, and ``on_change``
+    when a worker starts or ends.
     """
 
     def __init__(
@@ -52,7 +52,6 @@ class WorkerPool:
         return self.functions
 
     async def stop(self) -> None:
-        """Ends all workers."""
         for keeper in self._keepers:
             keeper.cancel()
         workers, self._workers = self._workers, []
@@ -60,7 +59,6 @@ class WorkerPool:
 
     @property
     def pids(self) -> list[int]:
-        """Process ids of the live workers."""
         return [worker.pid for worker in self._workers]
 
     def least_busy(self) -> WorkerProcess | None:
@@ -68,13 +66,7 @@ class WorkerPool:
         return min(self._workers, key=lambda worker: worker.busy, default=None)
 
     async def invoke(
-        self,
-        function: Function,
-        inputs: list[Input],
-        *,
-        metadata: dict[str, str] | None = None,
-        blob: bytes = b"",
-        timeout: float | None = None,
+        self, function: Function, inputs: list[Input], *, blob: bytes = b"", timeout: float | None = None
     ) -> Result:
         """Runs a function on some worker; waits for one when all are being restarted. Raises as ``WorkerProcess``."""
         async with self._changed:
@@ -82,7 +74,7 @@ class WorkerPool:
         worker = self.least_busy()
         if worker is None:
             raise WorkerLost("no worker")
-        return await worker.invoke(function.id, inputs, metadata=metadata, blob=blob, timeout=timeout)
+        return await worker.invoke(function.id, inputs, blob=blob, timeout=timeout)
 
     async def _keep(self, worker: WorkerProcess) -> None:
         pause = _FIRST_PAUSE

@@ -43,10 +43,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What an invocation gave: ``kind`` of ``TypedData`` (``none`` for nothing), its value, a body; or an error.
-
-    ``error`` is ``Type: message`` of the exception.
-    """
+    """``kind`` of ``TypedData`` (``none`` for nothing), its value and a body; or ``error``, as ``Type: message``."""
 
     ok: bool
     kind: str = "none"
@@ -57,7 +54,7 @@ class Result:
 
 @dataclass(slots=True)
 class WorkerProcess:
-    """A running worker: made by ``start``, gone when ``on_lost`` was called."""
+    """A running worker, from ``start`` until ``on_lost`` is called."""
 
     name: str
     functions: Functions
@@ -74,14 +71,12 @@ class WorkerProcess:
 
         Raises:
             AppNotLoaded: the app cannot be loaded.
-            WorkerLost: the process ended or said nothing for a minute.
+            WorkerLost: the process ended, or was not ready within a minute.
         """
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "local.functions_host.worker.main",
+                *(sys.executable, "-m", "local.functions_host.worker.main"),
                 *("--socket", str(theirs.fileno())),
                 *("--app", str(app)),
                 *("--parent", str(os.getpid())),
@@ -108,35 +103,22 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """Process id."""
         return self._process.pid
 
     @property
     def busy(self) -> int:
-        """How many invocations it runs."""
+        """Number of running invocations."""
         return len(self._waiting)
 
-    @property
-    def alive(self) -> bool:
-        """Whether it takes invocations."""
-        return not self._lost
-
     async def invoke(
-        self,
-        function: str,
-        inputs: list[Input],
-        *,
-        metadata: dict[str, str] | None = None,
-        blob: bytes = b"",
-        timeout: float | None = None,
+        self, function: str, inputs: list[Input], *, blob: bytes = b"", timeout: float | None = None
     ) -> Result:
         """Runs one function.
 
         Args:
             function: its id.
             inputs: its bindings' values; the one of kind ``http`` has ``blob`` as body.
-            metadata: trigger metadata, as JSON texts.
-            timeout: seconds; past it the invocation is cancelled in the worker as far as that can be done.
+            timeout: seconds; after it the invocation is cancelled in the worker, if possible.
 
         Raises:
             WorkerLost: the process ended first.
@@ -154,8 +136,6 @@ class WorkerProcess:
                 "function": function,
                 "inputs": [(given.parameter, given.kind, given.value) for given in inputs],
             }
-            if metadata:
-                head["metadata"] = metadata
             write_frame(self._writer, Frame(head, blob))
             async with asyncio.timeout(timeout):
                 return await future
@@ -166,7 +146,7 @@ class WorkerProcess:
             self._waiting.pop(invocation, None)
 
     async def serve(self, on_lost: Callable[["WorkerProcess"], None]) -> None:
-        """Takes results until the process ends, then fails what it still had with ``WorkerLost``."""
+        """Receives results until the process ends, then fails its open invocations with ``WorkerLost``."""
         while (frame := await read_frame(self._reader)) is not None:
             self.has_answered = True
             future = self._waiting.get(str(frame.head["id"]))
@@ -178,7 +158,7 @@ class WorkerProcess:
             else:
                 future.set_result(Result(False, error=head["message"]))
         self._lost = True
-        # The results are dropped before the items are given out again, so no answer of the dead one counts.
+        # No result is received any more when the work items are dispatched again, so none of this worker counts.
         on_lost(self)
         for future in self._waiting.values():
             if not future.done():
@@ -188,7 +168,7 @@ class WorkerProcess:
         log.info("%s (pid %d) ended with code %d", self.name, self.pid, code)
 
     async def stop(self, grace: float = 1.0) -> None:
-        """Ends the process: politely, then by SIGKILL."""
+        """Asks the process to end, then sends SIGKILL."""
         with contextlib.suppress(ConnectionError, RuntimeError):
             write_frame(self._writer, Frame({"kind": "stop"}))
         try:
