@@ -12,8 +12,8 @@ import azure.durable_functions as df
 import azure.functions as func
 from pydantic import Field
 
-from patchwave.api.endpoint import LOCATION, NO_POLICY, RETRY_AFTER, ParameterSpec, RequestBody, ResponseSpec, route
-from patchwave.api.http import caller_of, header_of, read_body, route_of
+from patchwave.api.endpoint import LOCATION, NO_POLICY, RETRY_AFTER, RequestBody, ResponseSpec, route
+from patchwave.api.http import Headers, caller_of, read_body, route_of
 from patchwave.api.problems import ApiProblem
 from patchwave.api.runs import ListedRun, accepted
 from patchwave.domain.core.documents import ExternalDocument, object_or_none
@@ -22,10 +22,8 @@ from patchwave.domain.runs.run import Mode, StartableMode, Trigger, TriggerKind
 from patchwave.services.start_run import MAX_KEY, check_key, claimed_run_id, find_written_policy, new_run_id, start_run
 from patchwave.services.strict_json import parse_json
 from patchwave.settings import Authorization, load_settings
-from patchwave.storage import open_storage
+from patchwave.storage import Storage
 
-SIGNATURE_HEADER = "x-patchwave-signature"
-DELIVERY_HEADER = "x-patchwave-delivery"
 _LOG = logging.getLogger("patchwave.webhook")
 
 
@@ -36,16 +34,22 @@ class Delivery(ExternalDocument):
     delivery_id: str | None = Field(default=None, min_length=1, max_length=MAX_KEY)
 
 
-_SIGNATURE_GIVEN = ParameterSpec(
-    "X-Patchwave-Signature",
-    {"type": "string", "pattern": r"^t=[0-9]{1,12},v2=[0-9a-f]{64}$"},
-    "Needed with a secret: hex of HMAC-SHA256 over time, method, path, delivery and body, with the policy's secret.",
-)
-_DELIVERY_GIVEN = ParameterSpec(
-    "X-Patchwave-Delivery",
-    {"type": "string", "minLength": 1, "maxLength": MAX_KEY},
-    "The same delivery of the same policy and mode gives the first run; in another mode it is refused.",
-)
+class DeliveryHeaders(Headers):
+    """Signature and delivery of a call. A wrong signature is 401, whatever its form."""
+
+    x_patchwave_signature: str = Field(
+        default="",
+        description="Needed with a secret: hex of HMAC-SHA256 over time, method, path, delivery and body, with the"
+        " policy's secret.",
+        json_schema_extra={"pattern": r"^t=[0-9]{1,12},v2=[0-9a-f]{64}$"},
+    )
+    x_patchwave_delivery: str | None = Field(
+        default=None,
+        description="The same delivery of the same policy and mode gives the first run; in another mode it is refused.",
+        json_schema_extra={"minLength": 1, "maxLength": MAX_KEY},
+    )
+
+
 _UNSIGNED = "The function key or the signature is missing or not valid."
 
 
@@ -55,17 +59,18 @@ _UNSIGNED = "The function key or the signature is missing or not valid."
     ResponseSpec(202, ListedRun, headers=(LOCATION, RETRY_AFTER)),
     role=None,
     body=RequestBody(Delivery, {"assess": {"mode": "assess", "deliveryId": "build-4711"}}),
-    headers=[_SIGNATURE_GIVEN, _DELIVERY_GIVEN],
     problems={400: "The body is no JSON object, or says something else than a start.", 401: _UNSIGNED}
     | NO_POLICY
     | {422: "The delivery was used in another mode."},
 )
-async def run_webhook(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+async def run_webhook(
+    req: func.HttpRequest, client: df.DurableFunctionsClient, storage: Storage, headers: DeliveryHeaders
+) -> func.HttpResponse:
     """Start a run of a stored policy: 202. The same delivery, or the same signed call, gives the first run."""
     body, name = read_body(req), route_of(req, "policy")
-    given = header_of(req, DELIVERY_HEADER)
+    given = headers.x_patchwave_delivery
     call = Call(name, given or "", body, req.method)
-    signature = _check_signature(header_of(req, SIGNATURE_HEADER), call, datetime.now(UTC))
+    signature = _check_signature(headers.x_patchwave_signature, call, datetime.now(UTC))
     fields = _fields(body)
     mode = fields.get("mode", Mode.PATCH.value)
     if mode not in (Mode.PATCH.value, Mode.ASSESS.value):
@@ -76,7 +81,6 @@ async def run_webhook(req: func.HttpRequest, client: df.DurableFunctionsClient) 
     delivery = given or named
     if delivery is not None:
         check_key(delivery)
-    storage = open_storage()
     chosen = await find_written_policy(storage, name)
     policy = chosen.policy
     run_id = new_run_id(policy)
@@ -90,7 +94,7 @@ async def run_webhook(req: func.HttpRequest, client: df.DurableFunctionsClient) 
     return accepted(run)
 
 
-def _check_signature(header: str | None, call: Call, now: datetime) -> str:
+def _check_signature(header: str, call: Call, now: datetime) -> str:
     """Verify the signature if the settings require one; returns its idempotency key.
 
     Raises:
@@ -108,7 +112,7 @@ def _check_signature(header: str | None, call: Call, now: datetime) -> str:
     rotations = settings.listed_rotations.get(call.policy, (FIRST_ROTATION,))
     secrets = [policy_secret(master, call.policy, rotation) for rotation in rotations]
     try:
-        return verify(header or "", call, secrets, now.timestamp())
+        return verify(header, call, secrets, now.timestamp())
     except SignatureRefused as refused:
         raise ApiProblem(401, _UNSIGNED, why=str(refused)) from None
 

@@ -1,6 +1,7 @@
 """The HTTP API: one file per resource; all routes are registered on one blueprint, `bp`."""
 
 from patchwave.api import (
+    audit,
     drift,
     evidence,
     fleet,
@@ -9,37 +10,20 @@ from patchwave.api import (
     maintenance_assignments,
     maintenance_configurations,
     maintenance_runs,
-    maintenance_upcoming_runs,
     openapi,
     patch_mode_changes,
     plans,
     policies,
     policy_conversion,
     policy_schedule,
-    refused_calls,
     run_commands,
     runs,
 )
 from patchwave.api.endpoint import bp
 
-__all__ = [
-    "bp",
-    "drift",
-    "evidence",
-    "fleet",
-    "freezes",
-    "health",
-    "maintenance_assignments",
-    "maintenance_configurations",
-    "maintenance_runs",
-    "maintenance_upcoming_runs",
-    "openapi",
-    "patch_mode_changes",
-    "plans",
-    "policies",
-    "policy_conversion",
-    "policy_schedule",
-    "refused_calls",
-    "run_commands",
-    "runs",
-]
+__all__ = ["bp"]
+
+# Importing a resource registers its routes.
+_resources = {audit, drift, evidence, fleet, freezes, health, openapi, patch_mode_changes, plans, policies, runs}
+_resources |= {maintenance_assignments, maintenance_configurations, maintenance_runs}
+_resources |= {policy_conversion, policy_schedule, run_commands}

@@ -1,17 +1,18 @@
-"""Audit logs of runs, policies, freezes, configurations and patch mode changes, defined once."""
+"""Audit logs of runs, policies, freezes, configurations and patch mode changes, defined once; and of refused calls."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-import azure.functions as func
+from azure.functions import HttpRequest, HttpResponse
 
-from patchwave.api.endpoint import INVALID_QUERY, PAGED, PageSpec, route
-from patchwave.api.http import page_of
+from patchwave.api.endpoint import PageSpec, route
+from patchwave.api.http import PageQuery
 from patchwave.domain.core.documents import Document, Json, UtcDatetime
 from patchwave.domain.core.principal import Role
-from patchwave.storage import Storage, open_storage
+from patchwave.services.refusal_log import REFUSED_CALLS
+from patchwave.storage import Storage
 
 
 class AuditLine(Document):
@@ -31,23 +32,22 @@ _AUDIT = PageSpec("AuditPage", "audit", AuditLine, "Lines of an audit log, oldes
 
 
 def audit_route(
-    name: str,
-    path: str,
-    subject: Callable[[Storage, func.HttpRequest], Awaitable[str]],
-    *,
-    text: str,
-    problems: Mapping[int, str] | None = None,
-) -> Any:
-    """Register the route of an audit log; ``subject`` returns the log's key for a request."""
+    path: str, *, problems: Mapping[int, str] | None = None
+) -> Callable[[Callable[[Storage, HttpRequest], Awaitable[str]]], Any]:
+    """Register the route of an audit log; the decorated function returns the log's key for a request."""
 
-    async def read(req: func.HttpRequest) -> func.HttpResponse:
-        limit, cursor = page_of(req)
-        storage = open_storage()
-        page = await storage.audit.list_page(await subject(storage, req), limit, cursor)
-        return _AUDIT.respond(page.items, page)
+    def register(subject: Callable[[Storage, HttpRequest], Awaitable[str]]) -> Any:
+        async def read(req: HttpRequest, storage: Storage, query: PageQuery) -> HttpResponse:
+            page = await storage.audit.list_page(await subject(storage, req), query.limit, query.cursor)
+            return _AUDIT.respond(page.items, page)
 
-    read.__name__, read.__doc__ = name, text
-    described = route(
-        "GET", path, _AUDIT.response, role=Role.READER, query=PAGED, problems={**INVALID_QUERY, **(problems or {})}
-    )
-    return described(read)
+        read.__name__, read.__doc__ = subject.__name__, subject.__doc__
+        return route("GET", path, _AUDIT.response, role=Role.READER, problems=problems)(read)
+
+    return register
+
+
+@audit_route("audit/refused")
+async def list_refused_calls(storage: Storage, req: HttpRequest) -> str:
+    """Calls that were refused with 401 or 403, oldest first: one line for each hour, function, caller and reason."""
+    return REFUSED_CALLS

@@ -1,6 +1,7 @@
-"""One decorator defines a route: method, path, role, body, query, headers, responses and problems.
+"""One decorator defines a route: method, path, role, body, responses and problems.
 
-It registers the function, checks the role, turns errors into problem details, and feeds the OpenAPI document.
+It registers the function, checks the role, parses query, headers and body, turns errors into problem details, and feeds
+the OpenAPI document.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, wraps
-from inspect import signature
+from inspect import get_annotations, signature, unwrap
 from typing import Any, cast
 
 import azure.durable_functions as df
@@ -19,7 +20,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from patchwave.api.auth import check_role, signed_in
-from patchwave.api.http import DEFAULT_LIMIT, MAX_LIMIT, json_response, read_model, route_of
+from patchwave.api.http import Headers, Query, json_response, read_headers, read_model, read_query, route_of
 from patchwave.api.problems import to_problem
 from patchwave.domain.core.documents import Document, Json
 from patchwave.domain.core.ids import MACHINE_KEY_PATTERN, POLICY_NAME_PATTERN, RUN_ID_PATTERN
@@ -29,7 +30,9 @@ from patchwave.services.refusal_log import TRACED, note_refused
 from patchwave.storage import Page
 from patchwave.wiring import current_services
 
-type Handler = Callable[..., Awaitable[func.HttpResponse]]
+type Handler = Callable[..., Awaitable[func.HttpResponse | Document | Json]]
+"""A handler's document is the body of the route's first response."""
+type HttpFunction = Callable[..., Awaitable[func.HttpResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +64,12 @@ class SchemaOf:
 
 
 @dataclass(frozen=True, slots=True)
-class ParameterSpec:
-    """A parameter of query, path or headers; optional unless it is part of the path."""
+class HeaderSpec:
+    """A header of a response."""
 
     name: str
     schema: Json
     description: str
-    example: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class ResponseSpec:
 
     status: int
     shape: Any = None
-    headers: tuple[ParameterSpec, ...] = ()
+    headers: tuple[HeaderSpec, ...] = ()
     as_given: bool = False
 
 
@@ -108,13 +110,13 @@ class RouteSpec:
     """Whether the host requires no function key."""
     responses: tuple[ResponseSpec, ...]
     body: RequestBody | None
-    query: tuple[ParameterSpec, ...]
-    headers: tuple[ParameterSpec, ...]
+    query: type[Query] | None
+    headers: type[Headers] | None
     problems: Mapping[int, str]
     """Descriptions of problem responses by status."""
     uses_storage: bool
     """Whether it responds 503 when the storage is unreachable."""
-    handler: Handler
+    handler: HttpFunction
     """The handler with its role check."""
 
 
@@ -131,31 +133,34 @@ def route(
     role: Role | None,
     is_open: bool = False,
     body: RequestBody | None = None,
-    query: Sequence[ParameterSpec] = (),
-    headers: Sequence[ParameterSpec] = (),
     problems: Mapping[int, str] | None = None,
     uses_storage: bool = True,
 ) -> Callable[[Handler], Any]:
     """Register and document an HTTP function; its docstring is the description in the OpenAPI document.
 
-    The role is checked before the handler runs, and its exceptions become problems. A handler with a parameter
-    ``client`` gets the durable client, one with ``body`` the parsed body, one with ``services`` the app's services.
+    The role is checked before the handler runs, and its exceptions become problems. Besides ``req``, a handler may have
+    the parameters ``client`` (of the durable engine), ``services`` or ``storage`` (of the app), ``query`` and
+    ``headers`` (parsed by the models that annotate them), and ``body`` (parsed by the model of `RequestBody`). Without
+    ``responses`` it is 200 with the document that the handler returns.
     """
 
     def register(handler: Handler) -> Any:
+        models = _annotations(handler)
+        answers = responses or (ResponseSpec(200, models["return"]),)
+        takes_input = body is not None or "query" in models or "headers" in models
         spec = RouteSpec(
             name=handler.__name__,
             method=method,
             path=path,
             role=role,
             is_open=is_open,
-            responses=responses,
+            responses=answers,
             body=body,
-            query=tuple(query),
-            headers=tuple(headers),
-            problems=dict(problems or {}),
+            query=models.get("query"),
+            headers=models.get("headers"),
+            problems=(INVALID_REQUEST if takes_input else {}) | dict(problems or {}),
             uses_storage=uses_storage,
-            handler=guarded(handler, role, body),
+            handler=guarded(handler, role, body, answers[0].status),
         )
         assert spec.name not in ROUTES, f"two routes are named {spec.name}"
         ROUTES[spec.name] = spec
@@ -168,14 +173,9 @@ def route(
     return register
 
 
-def guarded(handler: Handler, role: Role | None, body: RequestBody | None = None) -> Handler:
-    """The handler with its role check; exceptions become problems.
-
-    A handler with a parameter ``body`` gets the parsed body, one with ``services`` the app's services.
-    """
-    name, own = handler.__name__, signature(handler)
-    parsed = body if "body" in own.parameters else None
-    takes_services = "services" in own.parameters
+def guarded(handler: Handler, role: Role | None, body: RequestBody | None = None, status: int = 200) -> HttpFunction:
+    """The handler with its role check and parsed parameters; exceptions become problems."""
+    name, own, models = handler.__name__, signature(handler), _annotations(handler)
 
     @wraps(handler)
     async def handle(*args: Any, **kwargs: Any) -> func.HttpResponse:
@@ -183,12 +183,23 @@ def guarded(handler: Handler, role: Role | None, body: RequestBody | None = None
         request = cast("func.HttpRequest", kwargs["req"] if "req" in kwargs else args[0])
         try:
             check_role(name, role, request.headers)
-            if parsed is not None:
+            if "query" in models:
+                kwargs["query"] = read_query(request, models["query"])
+            if "headers" in models:
+                kwargs["headers"] = read_headers(request, models["headers"])
+            if body is not None and "body" in models:
                 # In a thread: it may have 256 KB.
-                kwargs["body"] = await asyncio.to_thread(read_model, request, parsed.shape, required=parsed.required)
-            if takes_services:
+                absent: Json | None = None if body.required else {}
+                kwargs["body"] = await asyncio.to_thread(read_model, request, body.shape, absent)
+            if "services" in models:
                 kwargs.setdefault("services", current_services())
-            return await handler(*args, **kwargs)
+            if "storage" in models:
+                kwargs["storage"] = current_services().storage
+            result = await handler(*args, **kwargs)
+            if isinstance(result, func.HttpResponse):
+                return result
+            # In a thread: it may have megabytes.
+            return await asyncio.to_thread(_respond, result, status)
         except Exception as error:
             problem = to_problem(error)
             if problem.status in TRACED:
@@ -196,10 +207,19 @@ def guarded(handler: Handler, role: Role | None, body: RequestBody | None = None
                 await note_refused(name, caller, problem.status, str(error), route_of(request, "policy"))
             return problem.to_response()
 
-    # The host binds what the signature names; neither body nor services are a binding.
-    bound = [each for each in own.parameters.values() if each.name not in ("body", "services")]
-    vars(handle)["__signature__"] = own.replace(parameters=bound)
+    # The host binds what the signature names, and checks what it returns.
+    bound = [each for each in own.parameters.values() if each.name in ("req", "client")]
+    vars(handle)["__signature__"] = own.replace(parameters=bound, return_annotation=func.HttpResponse)
+    handle.__annotations__ = {**handle.__annotations__, "return": func.HttpResponse}
     return handle
+
+
+def _respond(body: Document | Json, status: int) -> func.HttpResponse:
+    return json_response(body.to_wire() if isinstance(body, Document) else body, status=status)
+
+
+def _annotations(handler: Handler) -> dict[str, Any]:
+    return get_annotations(unwrap(handler), eval_str=True)
 
 
 class ListPage(Document):
@@ -238,61 +258,29 @@ NO_MACHINE = {404: "There is no such run, or no such machine in it."}
 NO_POLICY = {404: "There is no such policy."}
 NO_FREEZE = {404: "There is no such freeze."}
 NO_CONFIGURATION = {404: "There is no such maintenance configuration."}
-INVALID_QUERY = {400: "The query is not valid, or the cursor is of another list."}
-INVALID_BODY = {400: "The body is no JSON, or of another form; every error at once."}
+INVALID_REQUEST = {400: "The query, a header or the body is not valid; every error at once."}
 
-LIMIT = ParameterSpec(
-    "limit",
-    {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
-    "How many at most.",
-)
-CURSOR = ParameterSpec("cursor", {"type": "string", "maxLength": 300}, "Of the page before; opaque.")
-PAGED = (LIMIT, CURSOR)
+LOCATION = HeaderSpec("Location", {"type": "string"}, "The URL of it.")
+RETRY_AFTER = HeaderSpec("Retry-After", {"type": "integer", "minimum": 1}, "Seconds until the next request.")
+ETAG = HeaderSpec("ETag", {"type": "string", "pattern": '^"[0-9]+-[0-9a-f]{12}"$'}, "The stored version.")
 
-LOCATION = ParameterSpec("Location", {"type": "string"}, "Where to look at it.")
-RETRY_AFTER = ParameterSpec("Retry-After", {"type": "integer", "minimum": 1}, "Seconds to wait before the next look.")
-ETAG = ParameterSpec("ETag", {"type": "string", "pattern": '^"[0-9]+-[0-9a-f]{12}"$'}, "Of the stored version.")
-IF_MATCH = ParameterSpec("If-Match", {"type": "string"}, "Change it only if its ETag is one of these; `*` is any.")
 
-_NAME: Json = {"type": "string", "pattern": POLICY_NAME_PATTERN, "maxLength": 32}
-ROUTE = {
-    "runId": ParameterSpec(
-        "runId",
-        {"type": "string", "pattern": f"^{RUN_ID_PATTERN}$", "maxLength": 58},
-        "The id of a run.",
-        "20261110T190000Z-monthly",
+def _part(description: str, pattern: str, example: str, max_length: int | None = None) -> Json:
+    schema = {"type": "string", "pattern": pattern} | ({"maxLength": max_length} if max_length else {})
+    return {"description": description, "schema": schema, "example": example}
+
+
+_RUN_ID, _ID = f"^{RUN_ID_PATTERN}$", "11111111-2222-4333-8444-555555555555"
+PATH_PARTS = {
+    "runId": _part("The id of a run.", _RUN_ID, "20261110T190000Z-monthly", 58),
+    "machineKey": _part("The key of a machine in the run.", f"^{MACHINE_KEY_PATTERN}$", "a1b2c3d4e5f6a1b2c3d4e5f6"),
+    "changeId": _part("The id of a change of patch modes.", _RUN_ID, "20261110T190000Z-modes-1a2b3c4d", 58),
+    "name": _part("The name of it.", POLICY_NAME_PATTERN, "monthly", 32),
+    "policy": _part("The name of a stored policy.", POLICY_NAME_PATTERN, "monthly", 32),
+    "subscriptionId": _part("The subscription of a maintenance configuration.", SUBSCRIPTION_PATTERN, _ID),
+    "resourceGroup": _part(
+        "The resource group of a maintenance configuration.", RESOURCE_GROUP_PATTERN, "rg-schedules", 90
     ),
-    "machineKey": ParameterSpec(
-        "machineKey",
-        {"type": "string", "pattern": f"^{MACHINE_KEY_PATTERN}$"},
-        "The key of a machine in the run.",
-        "a1b2c3d4e5f6a1b2c3d4e5f6",
-    ),
-    "changeId": ParameterSpec(
-        "changeId",
-        {"type": "string", "pattern": f"^{RUN_ID_PATTERN}$", "maxLength": 58},
-        "The id of a change of patch modes.",
-        "20261110T190000Z-modes-1a2b3c4d",
-    ),
-    "name": ParameterSpec("name", _NAME, "The name of it.", "monthly"),
-    "policy": ParameterSpec("policy", _NAME, "The name of a stored policy.", "monthly"),
-    "subscriptionId": ParameterSpec(
-        "subscriptionId",
-        {"type": "string", "pattern": SUBSCRIPTION_PATTERN},
-        "The subscription of a maintenance configuration.",
-        "11111111-2222-4333-8444-555555555555",
-    ),
-    "resourceGroup": ParameterSpec(
-        "resourceGroup",
-        {"type": "string", "pattern": RESOURCE_GROUP_PATTERN, "maxLength": 90},
-        "The resource group of a maintenance configuration.",
-        "rg-schedules",
-    ),
-    "configuration": ParameterSpec(
-        "configuration",
-        {"type": "string", "pattern": r"^[A-Za-z0-9_.()-]+$", "maxLength": 127},
-        "The name of a maintenance configuration.",
-        "monthly-servers",
-    ),
+    "configuration": _part("The name of a maintenance configuration.", r"^[A-Za-z0-9_.()-]+$", "monthly-servers", 127),
 }
-"""Parts of routes, by name."""
+"""Parameters of paths, by name."""

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from datetime import date
+from typing import Annotated
 
-import azure.functions as func
+from azure.functions import HttpRequest
+from pydantic import Field
 
-from patchwave.api.endpoint import INVALID_QUERY, ParameterSpec, ResponseSpec, route
-from patchwave.api.http import json_response, number_of, words_of
-from patchwave.api.requests import FLEET_PROBLEMS, SCOPE_QUERY, read_scope
+from patchwave.api.endpoint import route
+from patchwave.api.http import WholeNumber, comma_separated
+from patchwave.api.requests import FLEET_PROBLEMS, ScopeQuery
 from patchwave.domain.core.documents import Document
 from patchwave.domain.core.principal import Role
 from patchwave.domain.drift.patch_mode_report import MachineModes, PatchModeCounts, PatchSource, count, describe
 from patchwave.domain.fleet.eligibility import Eligibility
 from patchwave.domain.fleet.machine import FleetMachine
 from patchwave.domain.fleet.supported_images import DOCUMENT_DATE, READ_ON
-from patchwave.services.fleet_reader import (
-    MAX_MACHINES,
-    one_of_few,
-    read_index,
-    read_with_agents,
-)
-from patchwave.storage import open_storage
+from patchwave.services.fleet_reader import MAX_MACHINES, one_of_few, read_index, read_with_agents
+from patchwave.storage import Storage
 
 
 class FleetModes(Document):
@@ -49,9 +47,9 @@ class IneligibleMachine(Document):
 
 
 class FleetEligibility(Document):
-    """Who is not eligible and why, by the table of images as it was read on that day.
+    """The machines that are not eligible and why, by the table of images as it was read on that day.
 
-    ``eligible`` counts the machines that nothing is known against; of ``unknown`` of them Azure does not tell all.
+    ``eligible`` counts the machines without a known obstacle; for ``unknown`` of them Azure's data is not complete.
     """
 
     machines: int
@@ -64,73 +62,57 @@ class FleetEligibility(Document):
     notes: list[str]
 
 
-_LIMIT = ParameterSpec(
-    "limit",
-    {"type": "integer", "minimum": 1, "maximum": MAX_MACHINES, "default": MAX_MACHINES},
-    "How many machines at most; the counts are of all.",
-)
-_PATCHED_BY = ParameterSpec(
-    "patchedBy", {"type": "string", "maxLength": 100}, f"Only these, separated by commas: {', '.join(PatchSource)}."
-)
+class EligibilityQuery(ScopeQuery):
+    """A scope, and how many of its machines are listed."""
+
+    limit: WholeNumber = Field(
+        default=MAX_MACHINES,
+        ge=1,
+        le=MAX_MACHINES,
+        description="Maximum number of listed machines; the counts are of all.",
+    )
 
 
-@route(
-    "GET",
-    "fleet/modes",
-    ResponseSpec(200, FleetModes),
-    role=Role.READER,
-    query=[*SCOPE_QUERY, _PATCHED_BY, _LIMIT],
-    problems={400: INVALID_QUERY[400]} | FLEET_PROBLEMS,
-)
+class ModesQuery(EligibilityQuery):
+    """The same, perhaps only of machines with some sources of patches."""
+
+    patched_by: Annotated[list[PatchSource], comma_separated(100)] = Field(
+        default=[], description=f"Only these, separated by commas: {', '.join(PatchSource)}."
+    )
+
+
+@route("GET", "fleet/modes", role=Role.READER, problems=FLEET_PROBLEMS)
 @one_of_few
-async def list_fleet_modes(req: func.HttpRequest) -> func.HttpResponse:
+async def list_fleet_modes(req: HttpRequest, storage: Storage, query: ModesQuery) -> FleetModes:
     """Per machine the patch and assessment mode, what will patch it and when, and whether nothing will."""
-    scope, limit = read_scope(req), number_of(req, "limit", MAX_MACHINES, MAX_MACHINES)
-    wanted = words_of(req, "patchedBy", PatchSource)
-    index, notes = await read_index(open_storage(), scope)
+    scope, wanted = query.to_scope(), query.patched_by
+    index, notes = await read_index(storage, scope)
 
-    def report() -> func.HttpResponse:
-        machines = [describe(standing) for standing in index.coverages]
+    def report() -> FleetModes:
+        machines = list(map(describe, index.coverages))
         shown = [machine for machine in machines if not wanted or machine.patched_by in wanted]
-        return json_response(FleetModes(counts=count(machines), machines=shown[:limit], notes=notes).to_wire())
+        return FleetModes(counts=count(machines), machines=shown[: query.limit], notes=notes)
 
     # In a thread: seconds of computation for a large fleet would block other requests.
     return await asyncio.to_thread(report)
 
 
-@route(
-    "GET",
-    "fleet/eligibility",
-    ResponseSpec(200, FleetEligibility),
-    role=Role.READER,
-    query=[*SCOPE_QUERY, _LIMIT],
-    problems={400: INVALID_QUERY[400]} | FLEET_PROBLEMS,
-    uses_storage=False,
-)
+@route("GET", "fleet/eligibility", role=Role.READER, problems=FLEET_PROBLEMS, uses_storage=False)
 @one_of_few
-async def list_fleet_eligibility(req: func.HttpRequest) -> func.HttpResponse:
+async def list_fleet_eligibility(req: HttpRequest, query: EligibilityQuery) -> FleetEligibility:
     """The machines that Azure's guest patching does not take, and why not."""
-    scope, limit = read_scope(req), number_of(req, "limit", MAX_MACHINES, MAX_MACHINES)
-    fleet, notes = await read_with_agents(scope)
+    fleet, notes = await read_with_agents(query.to_scope())
     # In a thread: a large fleet would block other requests.
-    return await asyncio.to_thread(lambda: json_response(_eligibility(fleet, limit, notes).to_wire()))
+    return await asyncio.to_thread(_eligibility, fleet, query.limit, notes)
 
 
 def _eligibility(fleet: Sequence[FleetMachine], limit: int, notes: list[str]) -> FleetEligibility:
     ineligible = [machine for machine in fleet if not machine.eligibility.is_eligible]
-    causes: dict[str, int] = {}
-    for machine in ineligible:
-        for obstacle in machine.eligibility.obstacles:
-            causes[obstacle.cause] = causes.get(obstacle.cause, 0) + 1
+    causes = Counter(obstacle.cause for machine in ineligible for obstacle in machine.eligibility.obstacles)
+    columns = IneligibleMachine.model_fields.keys() - {"agent_version", "eligibility"}
     listed = [
         IneligibleMachine(
-            id=machine.found.id,
-            name=machine.found.name,
-            subscription_id=machine.found.subscription_id,
-            resource_group=machine.found.resource_group,
-            location=machine.found.location,
-            os_type=machine.found.os_type,
-            image=machine.found.image,
+            **{name: getattr(machine.found, name) for name in columns},
             agent_version=machine.agent_version,
             eligibility=machine.eligibility,
         )

@@ -5,25 +5,19 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated
 
-import azure.functions as func
+from azure.functions import HttpRequest, HttpResponse
 
 from patchwave.api.audit import audit_route
-from patchwave.api.endpoint import (
-    NO_FREEZE,
-    RequestBody,
-    ResponseSpec,
-    SchemaTweaks,
-    route,
-)
-from patchwave.api.http import caller_of, json_response, query_of, read_json, route_of
+from patchwave.api.endpoint import NO_FREEZE, RequestBody, ResponseSpec, SchemaTweaks, route
+from patchwave.api.http import caller_of, json_response, name_of, read_json, route_of
 from patchwave.api.problems import no_such
-from patchwave.api.requests import ACTOR, COMMAND_QUERY, read_command
+from patchwave.api.requests import CallerQuery, CommandQuery, read_command
 from patchwave.domain.core.documents import Document, Json
-from patchwave.domain.core.ids import ADHOC_POLICY, is_policy_name
+from patchwave.domain.core.ids import ADHOC_POLICY
 from patchwave.domain.core.principal import Role
 from patchwave.domain.core.validation import Problem, suggest
 from patchwave.domain.scheduling.freeze import Freeze, FreezeError, parse_freeze
-from patchwave.storage import Storage, audit_subject, open_storage
+from patchwave.storage import Storage, audit_subject
 
 _MAX_HINTS = 5
 
@@ -37,29 +31,22 @@ class FreezeList(Document):
     freezes: list[Freeze]
 
 
-_EXAMPLE: Json = {
-    "from": "2026-12-20",
-    "to": "2027-01-03",
-    "timeZone": "Europe/Berlin",
-    "reason": "Year-end closing",
-}
+_EXAMPLE: Json = {"from": "2026-12-20", "to": "2027-01-03", "timeZone": "Europe/Berlin", "reason": "Year-end closing"}
 
 
 @route("GET", "freezes", ResponseSpec(200, FreezeList, as_given=True), role=Role.READER)
-async def list_freezes(req: func.HttpRequest) -> func.HttpResponse:
+async def list_freezes(req: HttpRequest, storage: Storage) -> FreezeList:
     """All freezes, past and coming, by name."""
-    del req
-    return json_response({"freezes": [freeze.to_wire() for freeze in await open_storage().freezes.list_all()]})
+    return FreezeList(freezes=await storage.freezes.list_all())
 
 
 @route("GET", "freezes/{name}", ResponseSpec(200, Freeze, as_given=True), role=Role.READER, problems=NO_FREEZE)
-async def get_freeze(req: func.HttpRequest) -> func.HttpResponse:
+async def get_freeze(req: HttpRequest, storage: Storage) -> Freeze:
     """One freeze."""
-    name = route_of(req, "name")
-    freeze = await open_storage().freezes.get(name) if is_policy_name(name) else None
+    freeze = await storage.freezes.get(name_of(req, "freeze"))
     if freeze is None:
         raise no_such("freeze")
-    return json_response(freeze.to_wire())
+    return freeze
 
 
 @route(
@@ -69,17 +56,13 @@ async def get_freeze(req: func.HttpRequest) -> func.HttpResponse:
     ResponseSpec(201, Freeze, as_given=True),
     role=Role.OPERATOR,
     body=RequestBody(NamedFreeze, {"year-end": _EXAMPLE}),
-    query=[ACTOR],
     problems={400: "The name or the freeze is not valid; every error at once."},
 )
-async def put_freeze(req: func.HttpRequest) -> func.HttpResponse:
+async def put_freeze(req: HttpRequest, storage: Storage, query: CallerQuery) -> HttpResponse:
     """Create or replace a freeze: 201 or 200. It counts from the next start of a machine on."""
     freeze = parse_freeze(read_json(req), name=route_of(req, "name"))
-    storage = open_storage()
     await _check_policies(storage, freeze)
-    is_new = await storage.freezes.put(
-        freeze, **caller_of(req, claimed=query_of(req, "actor")).who, at=datetime.now(UTC)
-    )
+    is_new = await storage.freezes.put(freeze, **caller_of(req, claimed=query.actor).who, at=datetime.now(UTC))
     return json_response(freeze.to_wire(), status=201 if is_new else 200)
 
 
@@ -100,35 +83,17 @@ async def _check_policies(storage: Storage, freeze: Freeze) -> None:
 
 
 @route(
-    "DELETE",
-    "freezes/{name}",
-    ResponseSpec(204),
-    role=Role.OPERATOR,
-    query=COMMAND_QUERY,
-    problems={400: "No reason is given."} | NO_FREEZE,
+    "DELETE", "freezes/{name}", ResponseSpec(204), role=Role.OPERATOR, problems={400: "No reason is given."} | NO_FREEZE
 )
-async def delete_freeze(req: func.HttpRequest) -> func.HttpResponse:
+async def delete_freeze(req: HttpRequest, storage: Storage, query: CommandQuery) -> HttpResponse:
     """Delete a freeze: 204. Machines that it kept out of a run stay out of that run."""
-    name = route_of(req, "name")
-    command = read_command(req, datetime.now(UTC))
-    if not is_policy_name(name) or not await open_storage().freezes.delete(
-        name, **command.who, reason=command.reason, at=command.at
-    ):
+    command, name = read_command(req, query, datetime.now(UTC)), name_of(req, "freeze")
+    if not await storage.freezes.delete(name, **command.who, reason=command.reason, at=command.at):
         raise no_such("freeze")
-    return func.HttpResponse(status_code=204)
+    return HttpResponse(status_code=204)
 
 
-async def _audit_subject(storage: Storage, req: func.HttpRequest) -> str:
-    del storage  # a deleted freeze still has its log
-    if not is_policy_name(name := route_of(req, "name")):
-        raise no_such("freeze")
-    return audit_subject(name)
-
-
-list_freeze_audit = audit_route(
-    "list_freeze_audit",
-    "freezes/{name}/audit",
-    _audit_subject,
-    text="Who changed a freeze, and why; also of one that is gone.",
-    problems={404: "No freeze can have this name."},
-)
+@audit_route("freezes/{name}/audit", problems={404: "No freeze can have this name."})
+async def list_freeze_audit(storage: Storage, req: HttpRequest) -> str:
+    """Who changed a freeze, and why; also of one that is gone."""
+    return audit_subject(name_of(req, "freeze"))

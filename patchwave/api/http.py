@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
-from enum import StrEnum
-from typing import cast
+from typing import Annotated, cast
 
-import azure.functions as func
-from pydantic import ValidationError
+from azure.functions import HttpRequest, HttpResponse
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
 from patchwave.api.auth import caller_named
-from patchwave.api.problems import ApiProblem, invalid_body, invalid_query, no_such
-from patchwave.domain.core.documents import Document
-from patchwave.domain.core.ids import RunId
+from patchwave.api.problems import ApiProblem, invalid_body, no_such
+from patchwave.domain.core.documents import Document, ExternalDocument, Json
+from patchwave.domain.core.ids import RunId, is_policy_name
 from patchwave.domain.core.principal import Signed
-from patchwave.domain.core.validation import explain
+from patchwave.domain.core.validation import Problem, explain
 from patchwave.services.strict_json import parse_json
 
 MAX_BODY = 256 * 1024
-MAX_PARAMETER = 8_192
-"""Characters of a query parameter or header: the limit of common front ends."""
-DEFAULT_LIMIT = 50
-MAX_LIMIT = 1_000
-_LOG = logging.getLogger("patchwave.http")
 
 
-def json_response(
-    document: object, *, status: int = 200, headers: Mapping[str, str] | None = None
-) -> func.HttpResponse:
+def json_response(document: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> HttpResponse:
     """A JSON response."""
-    return func.HttpResponse(
+    return HttpResponse(
         json.dumps(document, ensure_ascii=False),
         status_code=status,
         headers=dict(headers or {}),
@@ -39,7 +30,10 @@ def json_response(
     )
 
 
-def read_body(request: func.HttpRequest) -> bytes:
+# --- bodies -------------------------------------------------------------------------------------------------
+
+
+def read_body(request: HttpRequest) -> bytes:
     """The body of a request.
 
     Raises:
@@ -51,7 +45,7 @@ def read_body(request: func.HttpRequest) -> bytes:
     return body
 
 
-def read_json(request: func.HttpRequest) -> object:
+def read_json(request: HttpRequest) -> object:
     """The body as JSON.
 
     Raises:
@@ -60,68 +54,120 @@ def read_json(request: func.HttpRequest) -> object:
     return parse_json(read_body(request))
 
 
-def read_model[Model: Document](request: func.HttpRequest, model: type[Model], *, required: bool = True) -> Model:
-    """The body as a document. A missing body that is not ``required`` gives the defaults.
+def read_model[Model: Document](request: HttpRequest, model: type[Model], absent: Json | None = None) -> Model:
+    """The body as a document. ``absent`` stands for an empty body; without it, a body is required.
 
     Raises:
         ApiProblem: 413 for a large body, 400 for invalid JSON or an invalid document, with every error.
     """
-    document: object = read_json(request) if required or read_body(request).strip() else {}
+    document: object = read_json(request) if absent is None or read_body(request).strip() else absent
     try:
         return model.model_validate(document)
     except ValidationError as error:
         raise invalid_body(*explain(error, model)) from None
 
 
-def page_of(request: func.HttpRequest) -> tuple[int, str | None]:
-    """``limit`` and ``cursor`` of a list.
+# --- queries and headers ------------------------------------------------------------------------------------
+
+
+class Query(ExternalDocument):
+    """The parameters of a query, parsed and documented by one model. An empty parameter counts as absent."""
+
+
+class Headers(ExternalDocument):
+    """Headers that a route reads, parsed and documented by one model."""
+
+    model_config = ConfigDict(alias_generator=lambda name: name.replace("_", "-").title())
+
+
+def read_query[Model: Query](request: HttpRequest, model: type[Model]) -> Model:
+    """The query of a request.
 
     Raises:
-        ApiProblem: 400 for a limit other than 1 to 1,000.
+        ApiProblem: 400 with every error.
     """
-    return number_of(request, "limit", DEFAULT_LIMIT, MAX_LIMIT), query_of(request, "cursor") or None
+    given = cast("Mapping[str, str]", request.params)
+    return _parsed({name: text for name, text in given.items() if text}, model, "The query is not valid.")
 
 
-def number_of(request: func.HttpRequest, name: str, default: int, largest: int) -> int:
-    """An integer query parameter, or the default.
+def read_headers[Model: Headers](request: HttpRequest, model: type[Model]) -> Model:
+    """The headers of a request.
 
     Raises:
-        ApiProblem: 400 unless it is a number from 1 to ``largest``.
+        ApiProblem: 400 with every error.
     """
-    text = query_of(request, name) or str(default)
-    number = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
-    if not 1 <= number <= largest:
-        raise invalid_query(name, f"must be a number from 1 to {largest}")
-    return number
+    names = [field.alias or name for name, field in model.model_fields.items()]
+    given = {name: text for name in names if (text := header_of(request, name)) is not None}
+    return _parsed(given, model, "A header is not valid.")
 
 
-def word_of[Word: StrEnum](request: func.HttpRequest, name: str, words: type[Word]) -> Word | None:
-    """An enum query parameter; ``None`` when it is absent.
-
-    Raises:
-        ApiProblem: 400 for another value.
-    """
-    text = query_of(request, name)
-    return _known(text, name, words) if text else None
-
-
-def words_of[Word: StrEnum](request: func.HttpRequest, name: str, words: type[Word]) -> list[Word]:
-    """A query parameter that is a comma-separated list of enum values; empty when it is absent.
-
-    Raises:
-        ApiProblem: 400 for another value.
-    """
-    return [_known(text.strip(), name, words) for text in query_of(request, name).split(",") if text.strip()]
-
-
-def _known[Word: StrEnum](text: str, name: str, words: type[Word]) -> Word:
+def _parsed[Model: ExternalDocument](given: Mapping[str, str], model: type[Model], detail: str) -> Model:
     try:
-        return words(text)
-    except ValueError:
-        raise invalid_query(name, f"{text[:100]!r} is not one of {', '.join(words)}") from None
+        return model.model_validate(given, by_alias=True, by_name=False)
+    except ValidationError as error:
+        # Of a list in one parameter, the parameter is named.
+        problems = [Problem(path=each.path.partition("[")[0], message=each.message) for each in explain(error, model)]
+        raise ApiProblem(400, detail, errors=problems) from None
 
 
-def run_id_of(request: func.HttpRequest) -> str:
+def _whole_number(value: object) -> object:
+    if isinstance(value, str) and not (value.isascii() and value.isdigit() and len(value) < 10):
+        raise ValueError("must be a whole number")
+    return value
+
+
+WholeNumber = Annotated[int, BeforeValidator(_whole_number)]
+"""A number of a query: ASCII digits only."""
+
+
+def _flag(value: object) -> object:
+    if value not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return value
+
+
+Flag = Annotated[bool, BeforeValidator(_flag)]
+"""``true`` or ``false`` in a query."""
+
+
+def comma_separated(max_length: int) -> BeforeValidator:
+    """Splits a list that is one text in the query, of at most so many characters."""
+
+    def split(value: object) -> object:
+        if len(text := str(value)) > max_length:
+            raise ValueError(f"is too long; at most {max_length:,} characters")
+        return [item.strip() for item in text.split(",") if item.strip()]
+
+    return BeforeValidator(split, json_schema_input_type=Annotated[str, Field(max_length=max_length)])
+
+
+class PageQuery(Query):
+    """The page of a list."""
+
+    limit: WholeNumber = Field(default=50, ge=1, le=1_000, description="Maximum number of items.")
+    cursor: str | None = Field(default=None, max_length=300, description="From the previous page; opaque.")
+
+
+class CountQuery(Query):
+    """The number of upcoming items."""
+
+    count: WholeNumber = Field(default=12, ge=1, le=100, description="Maximum number of items.")
+
+
+def header_of(request: HttpRequest, name: str) -> str | None:
+    """A header, by case-insensitive name; ``None`` when it is absent."""
+    return cast("Mapping[str, str]", request.headers).get(name)
+
+
+# --- paths and callers --------------------------------------------------------------------------------------
+
+
+def route_of(request: HttpRequest, name: str) -> str:
+    """A path parameter; empty when it is absent."""
+    return cast("Mapping[str, str]", request.route_params).get(name, "")
+
+
+def run_id_of(request: HttpRequest) -> str:
     """The run id of the path.
 
     Raises:
@@ -133,29 +179,17 @@ def run_id_of(request: func.HttpRequest) -> str:
         raise no_such("run") from None
 
 
-def header_of(request: func.HttpRequest, name: str) -> str | None:
-    """A header, by case-insensitive name; ``None`` when it is absent."""
-    headers = cast("Mapping[str, str]", request.headers)
-    return headers.get(name)
-
-
-def route_of(request: func.HttpRequest, name: str) -> str:
-    """A path parameter; empty when it is absent."""
-    return cast("Mapping[str, str]", request.route_params).get(name, "")
-
-
-def query_of(request: func.HttpRequest, name: str) -> str:
-    """A query parameter; empty when it is absent.
+def name_of(request: HttpRequest, what: str) -> str:
+    """The name of the path, of a policy or a freeze.
 
     Raises:
-        ApiProblem: 400 when it is too long.
+        ApiProblem: 404 for an invalid name.
     """
-    text = cast("Mapping[str, str]", request.params).get(name, "")
-    if len(text) > MAX_PARAMETER:
-        raise invalid_query(name, f"is too long; at most {MAX_PARAMETER:,} characters")
-    return text
+    if not is_policy_name(name := route_of(request, "name")):
+        raise no_such(what)
+    return name
 
 
-def caller_of(request: func.HttpRequest, *, claimed: str = "") -> Signed:
+def caller_of(request: HttpRequest, *, claimed: str = "") -> Signed:
     """The caller, for commands and the audit log; ``claimed`` is the name in the request."""
     return caller_named(request.headers, claimed)

@@ -1,73 +1,32 @@
-"""Maintenance configurations over HTTP: the schedules of Update Manager.
+"""Maintenance configurations over HTTP: the schedules of Update Manager, and their upcoming runs.
 
-Bodies are Azure's own, so that those of templates and ``az rest`` work unchanged. What Azure would refuse, or accept
-without effect, is refused here first, with all errors at once. Changes are audited.
+Bodies are Azure's own, so that those of templates and ``az rest`` work unchanged.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Collection
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-import azure.functions as func
-from pydantic import ValidationError
+from azure.functions import HttpRequest, HttpResponse
+from pydantic import Field, ValidationError
 
 from patchwave.api.audit import audit_route
-from patchwave.api.endpoint import (
-    INVALID_QUERY,
-    NO_CONFIGURATION,
-    ParameterSpec,
-    RequestBody,
-    ResponseSpec,
-    route,
-)
-from patchwave.api.http import caller_of, header_of, json_response, query_of, read_json, route_of
-from patchwave.api.problems import (
-    AZURE_PROBLEMS,
-    BOUNDARY_PROBLEMS,
-    ApiProblem,
-    azure_problem,
-    invalid_body,
-    invalid_query,
-    no_such,
-)
-from patchwave.api.requests import ACTOR, COMMAND_QUERY, read_command
-from patchwave.azure.maintenance import open_maintenance
-from patchwave.azure.resource_graph import QueryRefused, open_resource_graph
-from patchwave.domain.azure.errors import ArmFailure
-from patchwave.domain.core.documents import Document, Json, object_or_none, str_or_empty
+from patchwave.api.endpoint import NO_CONFIGURATION, RequestBody, ResponseSpec, route
+from patchwave.api.http import CountQuery, Query, caller_of, json_response, read_json, route_of
+from patchwave.api.problems import AZURE_PROBLEMS, BOUNDARY_PROBLEMS, ApiProblem, invalid_body, invalid_query, no_such
+from patchwave.api.requests import COMMAND, CallerQuery, CommandQuery, CreateHeaders, read_command
+from patchwave.domain.core.documents import Document, Json, object_or_none
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import ConfigurationId
 from patchwave.domain.core.principal import Role
 from patchwave.domain.core.validation import Problem, explain
-from patchwave.domain.fleet.discovery import DiscoveryQuery
-from patchwave.domain.maintenance.configuration import MaintenanceConfiguration, read_configuration
-from patchwave.domain.maintenance.queries import all_configurations, canceled_runs
-from patchwave.domain.maintenance.upcoming_run import ComingRun, canceled_by_configuration, coming_runs
-from patchwave.domain.maintenance.validation import advice, check_configuration, check_number
+from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
 from patchwave.domain.policy.policy import merge_patch
 from patchwave.domain.policy.scope import RESOURCE_GROUP_PATTERN, SUBSCRIPTION_PATTERN
-from patchwave.settings import load_settings
-from patchwave.storage import Storage, open_storage
-
-WHAT = "maintenance configuration"
-RUN_CANCELED = "scheduled_run_canceled"
-"""Audit action of a run that was cancelled here."""
-MAX_CANCELED = 100
-"""Upcoming runs that are searched for the first one that is not cancelled."""
-_MAX_CURSOR = 4_096
-_LOOK_UP_SECONDS = 30.0
-
-
-class ConfigurationView(Document):
-    """A configuration, its next runs and its notes."""
-
-    configuration: MaintenanceConfiguration
-    next_run: ComingRun | None
-    """Nothing when the schedule has ended, or cannot be read."""
-    notes: list[str]
-    """What Azure permits and may not do as expected."""
+from patchwave.services import maintenance_configurations as configurations
+from patchwave.services.maintenance_configurations import CanceledRun, ComingRuns, ConfigurationView
+from patchwave.storage import Storage
+from patchwave.wiring import Services
 
 
 class ConfigurationPage(Document):
@@ -96,23 +55,39 @@ _EXAMPLE: Json = {
     },
 }
 _CHANGE: Json = {"properties": {"maintenanceWindow": {"duration": "03:00"}}}
-_ONLY_CREATE = ParameterSpec("If-None-Match", {"type": "string", "enum": ["*"]}, "* creates, and never replaces.")
 CONFIGURATION_PROBLEMS = (
     {400: "The configuration or its address is not valid; every limit at once."} | NO_CONFIGURATION | AZURE_PROBLEMS
 )
-_IN_SUBSCRIPTION = (
-    ParameterSpec(
-        "subscription",
-        {"type": "string", "pattern": SUBSCRIPTION_PATTERN},
-        "Only of this subscription, as they are this moment; without it those that Resource Graph shows, minutes late.",
-    ),
-    ParameterSpec(
-        "resourceGroup",
-        {"type": "string", "pattern": RESOURCE_GROUP_PATTERN, "maxLength": 90},
-        "Only of this resource group of the subscription.",
-    ),
-    ParameterSpec("cursor", {"type": "string", "maxLength": _MAX_CURSOR}, "Of the page before; opaque."),
-)
+_PATH = "maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}"
+
+
+class ConfigurationsQuery(Query):
+    """Where the configurations are, or the page of all."""
+
+    subscription: str = Field(
+        default="",
+        description="Only of this subscription, as they are this moment; without it those that Resource Graph shows,"
+        " minutes late.",
+        json_schema_extra={"pattern": SUBSCRIPTION_PATTERN},
+    )
+    resource_group: str = Field(
+        default="",
+        description="Only of this resource group of the subscription.",
+        json_schema_extra={"pattern": RESOURCE_GROUP_PATTERN, "maxLength": 90},
+    )
+    cursor: str = Field(default="", max_length=4_096, description="From the previous page; opaque.")
+
+
+class CancellationQuery(CommandQuery):
+    """Which run to cancel, and why."""
+
+    run: str = Field(
+        default="",
+        max_length=600,
+        description="The run: its start in UTC as yyyyMMddHHmmss, or the correlation id of an event; the next one"
+        " unless given.",
+        examples=["20270112210000"],
+    )
 
 
 @route(
@@ -120,149 +95,115 @@ _IN_SUBSCRIPTION = (
     "maintenance/configurations",
     ResponseSpec(200, ConfigurationPage, as_given=True),
     role=Role.READER,
-    query=_IN_SUBSCRIPTION,
-    problems=AZURE_PROBLEMS | INVALID_QUERY | {404: "There is no such subscription."},
+    problems=AZURE_PROBLEMS | {404: "There is no such subscription."},
     uses_storage=False,
 )
-async def list_configurations(req: func.HttpRequest) -> func.HttpResponse:
+async def list_configurations(req: HttpRequest, services: Services, query: ConfigurationsQuery) -> ConfigurationPage:
     """The configurations that patch inside machines, each with its next run."""
-    subscription, group = query_of(req, "subscription"), query_of(req, "resourceGroup")
-    cursor = ""
-    if subscription or group:
-        place = _identity(subscription, group or "any", "any")
+    group, cursor = query.resource_group, ""
+    if query.subscription or group:
+        place = _identity(query.subscription, group or "any", "any")
         if place is None:
             raise invalid_query("subscription", "give the id of a subscription, and the name of a group of it")
-        found = await open_maintenance().list(place.subscription_id, group)
-        if isinstance(found, ArmFailure):
-            raise azure_problem(found, "subscription")
+        views = await configurations.list_of_place(services, place.subscription_id, group)
     else:
-        given = query_of(req, "cursor")
-        if len(given) > _MAX_CURSOR:
-            raise ApiProblem(400, "The cursor is not one that this list gave.")
-        page = await open_resource_graph().page_in_turn(all_configurations(), skip_token=given)
-        if page.failure is not None:
-            raise azure_problem(page.failure, "list of configurations")
-        found, cursor = list(filter(None, map(read_configuration, page.rows))), page.skip_token
-    now = datetime.now(UTC)
-    guests = [each for each in found if each.patches_guests]
-    canceled, note = await _canceled_at_azure() if guests else ({}, "")
-    views = [_view(each, now, canceled.get(each.configuration_id, ()), note) for each in guests]
-    return json_response(ConfigurationPage(configurations=views, cursor=cursor or None).to_wire())
+        views, cursor = await configurations.list_page(services, query.cursor)
+    return ConfigurationPage(configurations=views, cursor=cursor or None)
 
 
 @route(
-    "GET",
-    "maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}",
-    ResponseSpec(200, ConfigurationView, as_given=True),
-    role=Role.READER,
-    problems=CONFIGURATION_PROBLEMS,
+    "GET", _PATH, ResponseSpec(200, ConfigurationView, as_given=True), role=Role.READER, problems=CONFIGURATION_PROBLEMS
 )
-async def get_configuration(req: func.HttpRequest) -> func.HttpResponse:
+async def get_configuration(req: HttpRequest, services: Services) -> ConfigurationView:
     """One configuration, as it is this moment, and its next run."""
-    identity, storage, now = configuration_of(req), open_storage(), datetime.now(UTC)
-    found = await read_existing(identity)
-    return json_response(_view(found, now, *await canceled_runs_of(storage, identity)).to_wire())
+    return await configurations.get_configuration(services, configuration_of(req))
 
 
 @route(
     "PUT",
-    "maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}",
+    _PATH,
     ResponseSpec(200, ConfigurationView, as_given=True),
     ResponseSpec(201, ConfigurationView, as_given=True),
     role=Role.AUTHOR,
     body=RequestBody(MaintenanceConfiguration, {"second-tuesday": _EXAMPLE}),
-    query=[ACTOR],
-    headers=[_ONLY_CREATE],
     problems=CONFIGURATION_PROBLEMS
     | BOUNDARY_PROBLEMS
     | {412: "There is such a configuration, and the request asked to create it only."},
 )
-async def put_configuration(req: func.HttpRequest) -> func.HttpResponse:
+async def put_configuration(
+    req: HttpRequest, services: Services, query: CallerQuery, headers: CreateHeaders
+) -> HttpResponse:
     """Create or replace a configuration: 201 or 200. The body is Azure's own. ``If-None-Match: *`` only creates."""
-    identity, storage = configuration_of(req), open_storage()
-    condition = header_of(req, "if-none-match")
-    if condition not in (None, "*"):
-        raise ApiProblem(400, "If-None-Match can only be *: create the configuration unless it exists.")
+    identity = configuration_of(req)
     wanted = _parse(read_json(req), identity)
-    found = await open_maintenance().read(identity)
-    if isinstance(found, ArmFailure) and found.status != 404:
-        raise azure_problem(found, WHAT)
-    existing = None if isinstance(found, ArmFailure) else found
-    if existing is not None and condition is not None:
+    existing = await configurations.find_configuration(services, identity)
+    if existing is not None and headers.if_none_match:
         raise ApiProblem(412, f"There is a maintenance configuration {existing.id}; nothing was changed.")
-    return await _write(req, storage, wanted, existing)
+    caller = caller_of(req, claimed=query.actor)
+    view = await configurations.write_configuration(services, wanted, existing, caller)
+    return json_response(view.to_wire(), status=201 if existing is None else 200)
 
 
 @route(
     "PATCH",
-    "maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}",
+    _PATH,
     ResponseSpec(200, ConfigurationView, as_given=True),
     role=Role.AUTHOR,
     body=RequestBody(Json, {"shorter": _CHANGE}),
-    query=[ACTOR],
     problems=CONFIGURATION_PROBLEMS | BOUNDARY_PROBLEMS,
 )
-async def change_configuration(req: func.HttpRequest) -> func.HttpResponse:
+async def change_configuration(req: HttpRequest, services: Services, query: CallerQuery) -> ConfigurationView:
     """Change parts of a configuration: a JSON merge patch (RFC 7396) of Azure's body."""
-    identity, storage = configuration_of(req), open_storage()
+    identity = configuration_of(req)
     change = object_or_none(read_json(req))
     if change is None:
         raise invalid_body(Problem(path="$", message="must be an object with what is to change"))
-    existing = await read_existing(identity)
+    existing = await configurations.read_existing(services, identity)
     try:
-        wanted = merge_patch(existing.to_wire(), change)
+        wanted = _parse(merge_patch(existing.to_wire(), change), identity)
     except RecursionError:
         raise _too_deep() from None
-    return await _write(req, storage, _parse(wanted, identity), existing)
+    caller = caller_of(req, claimed=query.actor)
+    return await configurations.write_configuration(services, wanted, existing, caller)
+
+
+@route("DELETE", _PATH, ResponseSpec(204), role=Role.AUTHOR, problems=CONFIGURATION_PROBLEMS | BOUNDARY_PROBLEMS)
+async def delete_configuration(req: HttpRequest, services: Services, query: CommandQuery) -> HttpResponse:
+    """Delete a configuration: 204. Nothing patches its machines by schedule any more."""
+    identity = configuration_of(req)
+    await configurations.delete_configuration(services, identity, read_command(req, query, datetime.now(UTC)))
+    return HttpResponse(status_code=204)
+
+
+@route("GET", f"{_PATH}/runs", role=Role.READER, problems=CONFIGURATION_PROBLEMS)
+async def list_coming_runs(req: HttpRequest, services: Services, query: CountQuery) -> ComingRuns:
+    """When a configuration runs next, until when each run can be cancelled, and which are."""
+    return await configurations.list_coming_runs(services, configuration_of(req), query.count)
 
 
 @route(
-    "DELETE",
-    "maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}",
-    ResponseSpec(204),
-    role=Role.AUTHOR,
-    query=COMMAND_QUERY,
-    problems=CONFIGURATION_PROBLEMS | BOUNDARY_PROBLEMS,
+    "POST",
+    f"{_PATH}/cancel",
+    role=Role.OPERATOR,
+    body=COMMAND,
+    problems=CONFIGURATION_PROBLEMS
+    | BOUNDARY_PROBLEMS
+    | {409: "It is too late for that run, or there is none to come."},
 )
-async def delete_configuration(req: func.HttpRequest) -> func.HttpResponse:
-    """Delete a configuration: 204. Nothing patches its machines by schedule any more."""
-    identity, storage = configuration_of(req), open_storage()
-    command = read_command(req, datetime.now(UTC))
-    was_there = await open_maintenance().remove(identity)
-    if isinstance(was_there, ArmFailure):
-        raise azure_problem(was_there, WHAT)
-    if not was_there:
-        raise no_such(WHAT)
-    await storage.audit.add(
-        audit_subject_of(identity),
-        "configuration_deleted",
-        **command.who,
-        at=command.at,
-        detail={"reason": command.reason},
-    )
-    return func.HttpResponse(status_code=204)
+async def cancel_scheduled_run(req: HttpRequest, services: Services, query: CancellationQuery) -> CanceledRun:
+    """Cancel one coming run for all of its machines; it cannot be taken back. Later runs stay. May be repeated."""
+    identity = configuration_of(req)
+    command = read_command(req, query, datetime.now(UTC))
+    return await configurations.cancel_run(services, identity, query.run, command)
 
 
-async def _audit_subject(storage: Storage, req: func.HttpRequest) -> str:
-    del storage  # a deleted configuration still has its log
-    return audit_subject_of(configuration_of(req))
+@audit_route(f"{_PATH}/audit", problems={404: "No configuration can have this name."})
+async def list_configuration_audit(storage: Storage, req: HttpRequest) -> str:
+    """Who changed a configuration and its assignments here, and why; also of one that is gone."""
+    return configurations.audit_subject_of(configuration_of(req))
 
 
-list_configuration_audit = audit_route(
-    "list_configuration_audit",
-    "maintenance/configurations/{subscriptionId}/{resourceGroup}/{configuration}/audit",
-    _audit_subject,
-    text="Who changed a configuration and its assignments here, and why; also of one that is gone.",
-    problems={404: "No configuration can have this name."},
-)
-
-
-def audit_subject_of(configuration: ConfigurationId) -> str:
-    """The audit subject of a configuration and its assignments."""
-    return f"maintenance~{configuration.key}"
-
-
-def configuration_of(request: func.HttpRequest) -> ConfigurationId:
+def configuration_of(request: HttpRequest) -> ConfigurationId:
     """The configuration of the path.
 
     Raises:
@@ -270,7 +211,7 @@ def configuration_of(request: func.HttpRequest) -> ConfigurationId:
     """
     identity = _identity(*(route_of(request, name) for name in ("subscriptionId", "resourceGroup", "configuration")))
     if identity is None:
-        raise no_such(WHAT)
+        raise no_such("maintenance configuration")
     return identity
 
 
@@ -283,46 +224,6 @@ def _identity(subscription: str, group: str, name: str) -> ConfigurationId | Non
         return ConfigurationId.parse(text)
     except ValueError:
         return None
-
-
-async def read_existing(identity: ConfigurationId) -> MaintenanceConfiguration:
-    """The current configuration in Azure.
-
-    Raises:
-        ApiProblem: it does not exist, or Azure refuses.
-    """
-    found = await open_maintenance().read(identity)
-    if isinstance(found, ArmFailure):
-        raise azure_problem(found, WHAT)
-    return found
-
-
-async def _write(
-    request: func.HttpRequest,
-    storage: Storage,
-    wanted: MaintenanceConfiguration,
-    existing: MaintenanceConfiguration | None,
-) -> func.HttpResponse:
-    now, identity = datetime.now(UTC), wanted.configuration_id
-    problems = check_configuration(wanted, now, existing)
-    if existing is None and not problems:
-        others = await open_maintenance().list(identity.subscription_id)
-        if isinstance(others, ArmFailure):
-            raise azure_problem(others, "subscription")
-        problems = check_number(wanted, others)
-    if problems:
-        raise ApiProblem(400, "The configuration is not valid.", errors=problems)
-    made = await open_maintenance().write(wanted)
-    if isinstance(made, ArmFailure):
-        # A PUT also needs the location.
-        raise azure_problem(made, "resource group" if made.status == 404 else WHAT)
-    actor = caller_of(request, claimed=query_of(request, "actor"))
-    await storage.audit.add(
-        audit_subject_of(identity), "configuration_written", **actor.who, at=now, detail=wanted.to_azure()
-    )
-    if existing is None:
-        return json_response(_view(made, now).to_wire(), status=201)
-    return json_response(_view(made, now, *await canceled_runs_of(storage, identity)).to_wire())
 
 
 def _parse(body: object, identity: ConfigurationId) -> MaintenanceConfiguration:
@@ -354,60 +255,3 @@ def _without_null(value: Json) -> Json:
         for name, item in value.items()
         if item is not None
     }
-
-
-def _view(
-    configuration: MaintenanceConfiguration, now: datetime, canceled: Collection[str] = (), note: str = ""
-) -> ConfigurationView:
-    following = coming_runs(configuration, now, 1, cutoff(), canceled)
-    return ConfigurationView(
-        configuration=configuration,
-        next_run=following[0] if following else None,
-        notes=[*notes_on(configuration, now, canceled), *filter(None, [note])],
-    )
-
-
-def notes_on(configuration: MaintenanceConfiguration, now: datetime, canceled: Collection[str] = ()) -> list[str]:
-    """Notes on settings that Azure permits and that may not work as expected."""
-    if configuration.unreadable:
-        return [f"When it runs is not known: {configuration.unreadable}."]
-    if configuration.has_ended(now):
-        return ["The schedule has ended: no run comes any more."]
-    following = coming_runs(configuration, now, MAX_CANCELED, cutoff(), canceled)
-    if not following[0].canceled:
-        return advice(configuration, now)
-    left = next((run for run in following if not run.canceled), None)
-    after = f"the next one that happens starts at {left.starts_at:%Y-%m-%d %H:%M}Z" if left else "so are those after it"
-    return [f"The next run is cancelled; {after}."]
-
-
-async def canceled_runs_of(storage: Storage, configuration: ConfigurationId) -> tuple[Collection[str], str]:
-    """The names of the cancelled runs of a configuration, and a note when some could not be read.
-
-    Resource Graph has all cancellations, minutes late; the audit log has those made here at once.
-    """
-    ours = {
-        str_or_empty((object_or_none(line["detail"]) or {}).get("run"))
-        async for line in storage.audit.lines(audit_subject_of(configuration))
-        if line["action"] == RUN_CANCELED
-    }
-    found, note = await _canceled_at_azure(configuration)
-    return ours | found.get(configuration, set()), note
-
-
-async def _canceled_at_azure(
-    configuration: ConfigurationId | None = None,
-) -> tuple[dict[ConfigurationId, set[str]], str]:
-    query = DiscoveryQuery(text=canceled_runs(configuration))
-    try:
-        async with asyncio.timeout(_LOOK_UP_SECONDS):
-            rows = [row async for page in open_resource_graph().pages([query]) for row in page.rows]
-    except (TimeoutError, QueryRefused) as error:
-        reason = str(error) or f"no answer in {_LOOK_UP_SECONDS:.0f} seconds"
-        return {}, f"Resource Graph did not say which runs are cancelled: {reason}"
-    return canceled_by_configuration(rows), ""
-
-
-def cutoff() -> timedelta:
-    """How long before its start a run can be cancelled."""
-    return timedelta(seconds=load_settings().maintenance_cancel_cutoff_seconds)

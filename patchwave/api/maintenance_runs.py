@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-import azure.functions as func
+from azure.functions import HttpRequest, HttpResponse
+from pydantic import Field
 
-from patchwave.api.endpoint import (
-    INVALID_QUERY,
-    NO_RUN,
-    PAGED,
-    PageSpec,
-    ParameterSpec,
-    ResponseSpec,
-    route,
-)
-from patchwave.api.http import json_response, page_of, query_of, run_id_of
-from patchwave.api.problems import ApiProblem, no_such
+from patchwave.api.endpoint import NO_RUN, PageSpec, route
+from patchwave.api.http import Flag, PageQuery, run_id_of
+from patchwave.api.problems import no_such
 from patchwave.domain.core.documents import Document, Json, UtcDatetime
 from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary
@@ -25,13 +18,17 @@ from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.maintenance_results import has_status_mismatch
 from patchwave.domain.runs.run import Mode, Run, RunState
-from patchwave.storage import Storage, open_storage
+from patchwave.storage import Storage
 
-_STATUS_MISMATCH = ParameterSpec(
-    "statusMismatch",
-    {"type": "boolean"},
-    "true: only machines that Update Manager called done and that are not; a page may then hold fewer, or none.",
-)
+
+class MaintenanceMachinesQuery(PageQuery):
+    """A page of machines, perhaps only those of contradictory results."""
+
+    status_mismatch: Flag = Field(
+        default=False,
+        description="true: only machines that Update Manager called done and that are not; a page may then hold fewer,"
+        " or none.",
+    )
 
 
 class MaintenanceRun(Document):
@@ -83,48 +80,28 @@ _MACHINES = PageSpec(
 )
 
 
-@route(
-    "GET",
-    "maintenance/runs",
-    _RUNS.response,
-    role=Role.READER,
-    query=PAGED,
-    problems=INVALID_QUERY,
-)
-async def list_maintenance_runs(req: func.HttpRequest) -> func.HttpResponse:
+@route("GET", "maintenance/runs", _RUNS.response, role=Role.READER)
+async def list_maintenance_runs(req: HttpRequest, storage: Storage, query: PageQuery) -> HttpResponse:
     """Maintenance runs, newest first, a page at a time."""
-    limit, cursor = page_of(req)
-    page = await open_storage().runs.list_page(limit, cursor, Mode.MAINTENANCE)
-    return _RUNS.respond([view for run in page.items if (view := _view(run))], page)
+    page = await storage.runs.list_page(query.limit, query.cursor, Mode.MAINTENANCE)
+    return _RUNS.respond([_view(run).to_wire() for run in page.items if run.maintenance is not None], page)
 
 
-@route("GET", "maintenance/runs/{runId}", ResponseSpec(200, MaintenanceRun), role=Role.READER, problems=NO_RUN)
-async def get_maintenance_run(req: func.HttpRequest) -> func.HttpResponse:
-    """One maintenance run; the counts of one that goes on are at most seconds old."""
-    storage = open_storage()
+@route("GET", "maintenance/runs/{runId}", role=Role.READER, problems=NO_RUN)
+async def get_maintenance_run(req: HttpRequest, storage: Storage) -> MaintenanceRun:
+    """One maintenance run; the counts of one in progress are at most seconds old."""
     run = await _find(storage, run_id_of(req))
-    counted = await storage.runs.get_counted(run.id, datetime.now(UTC))
-    return json_response(_view(counted or run) or {})
+    return _view(await storage.runs.get_counted(run.id, datetime.now(UTC)) or run)
 
 
-@route(
-    "GET",
-    "maintenance/runs/{runId}/machines",
-    _MACHINES.response,
-    role=Role.READER,
-    query=[_STATUS_MISMATCH, *PAGED],
-    problems=INVALID_QUERY | NO_RUN,
-)
-async def list_maintenance_run_machines(req: func.HttpRequest) -> func.HttpResponse:
+@route("GET", "maintenance/runs/{runId}/machines", _MACHINES.response, role=Role.READER, problems=NO_RUN)
+async def list_maintenance_run_machines(
+    req: HttpRequest, storage: Storage, query: MaintenanceMachinesQuery
+) -> HttpResponse:
     """The machines of a maintenance run with their results, a page at a time."""
-    limit, cursor = page_of(req)
-    word = query_of(req, "statusMismatch") or "false"
-    if word not in ("true", "false"):
-        raise ApiProblem(400, "statusMismatch must be true or false.")
-    storage = open_storage()
     run = await _find(storage, run_id_of(req))
-    page = await storage.machines.list_page(run.id, outcome=None, limit=limit, cursor=cursor)
-    wanted = [machine for machine in page.items if word == "false" or has_status_mismatch(machine)]
+    page = await storage.machines.list_page(run.id, outcome=None, limit=query.limit, cursor=query.cursor)
+    wanted = [machine for machine in page.items if not query.status_mismatch or has_status_mismatch(machine)]
     return _MACHINES.respond([_machine(machine) for machine in wanted], page)
 
 
@@ -135,21 +112,10 @@ async def _find(storage: Storage, run_id: str) -> Run:
     return run
 
 
-def _view(run: Run) -> Json | None:
-    if run.maintenance is None:
-        return None
-    return MaintenanceRun(
-        run_id=run.id,
-        policy=run.policy,
-        state=run.state,
-        reason=run.reason,
-        waiting_for=run.waiting_for,
-        created_at=run.created_at,
-        ended_at=run.ended_at,
-        machines=run.machines,
-        counts_by_outcome=run.counts_by_outcome,
-        occurrence=run.maintenance,
-    ).to_wire()
+def _view(run: Run) -> MaintenanceRun:
+    names = MaintenanceRun.model_fields.keys() - {"run_id", "occurrence"}
+    fields: Json = {name: getattr(run, name) for name in names} | {"run_id": run.id, "occurrence": run.maintenance}
+    return MaintenanceRun(**fields)
 
 
 def _machine(machine: MachineRecord) -> Json:

@@ -5,19 +5,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from http import HTTPStatus
 from typing import Any, cast
 
-import azure.functions as func
-from pydantic import TypeAdapter
+from azure.functions import HttpRequest
+from pydantic import BaseModel, TypeAdapter
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaMode
 
-from patchwave.api.endpoint import RETRY_AFTER, ROUTE, ROUTES, ParameterSpec, ResponseSpec, RouteSpec, route
+from patchwave.api.endpoint import PATH_PARTS, RETRY_AFTER, ROUTES, HeaderSpec, RouteSpec, route
 from patchwave.api.health import HEALTH_KEY_HEADER
-from patchwave.api.http import MAX_BODY, json_response
+from patchwave.api.http import MAX_BODY
 from patchwave.domain.core.documents import Document, Json
 from patchwave.domain.core.principal import Role
 from patchwave.domain.core.validation import Problem
@@ -28,6 +28,8 @@ PREFIX = "/api/"
 """Prefix of all routes, as in host.json."""
 _REFERENCE = "#/components/schemas/{model}"
 _PROBLEM = "application/problem+json"
+_KEYWORDS = ("type", "enum", "pattern", "minLength", "maxLength", "minimum", "maximum", "default")
+"""Keywords of the schema of a parameter."""
 _INTRODUCTION = """\
 Assesses and patches fleets of Azure virtual machines. Times are UTC, ISO-8601 with `Z`. What goes wrong is answered \
 with problem details (RFC 9457). The host of the functions itself answers 401 to a call without a key, without a body.
@@ -62,11 +64,10 @@ class ProblemDetails(Document):
     """Everything that is wrong with the request, each with its path and the fix."""
 
 
-@route("GET", "openapi.json", ResponseSpec(200, Json), role=Role.READER, uses_storage=False)
-async def get_openapi(req: func.HttpRequest) -> func.HttpResponse:
+@route("GET", "openapi.json", role=Role.READER, uses_storage=False)
+async def get_openapi(req: HttpRequest) -> Json:
     """This document."""
-    del req
-    return json_response(openapi())
+    return openapi()
 
 
 @cache
@@ -105,9 +106,8 @@ def path_of(spec: RouteSpec) -> str:
 def _operation(spec: RouteSpec, schemas: Mapping[int, Json]) -> Json:
     text = " ".join((spec.handler.__doc__ or "").replace("``", "`").split())
     parts = [part[1:-1] for part in spec.path.split("/") if part.startswith("{")]
-    parameters = [_parameter(ROUTE[name], "path") for name in parts]
-    parameters += [_parameter(each, "query") for each in spec.query]
-    parameters += [_parameter(each, "header") for each in spec.headers]
+    parameters: list[Json] = [{"name": name, "in": "path", "required": True} | PATH_PARTS[name] for name in parts]
+    parameters += [*_parameters(spec.query, "query"), *_parameters(spec.headers, "header")]
     needs = f" Needs the role {spec.role.value} where roles count." if spec.role else ""
     operation: Json = {
         "operationId": to_camel(spec.name),
@@ -155,18 +155,21 @@ def _responses(spec: RouteSpec, schemas: Mapping[int, Json]) -> Json:
     return {str(status): responses[status] for status in sorted(responses)}
 
 
-def _parameter(given: ParameterSpec, place: str) -> Json:
-    parameter: Json = {
-        "name": given.name,
-        "in": place,
-        "required": place == "path",
-        "description": given.description,
-        "schema": given.schema,
-    }
-    return parameter if given.example is None else parameter | {"example": given.example}
+def _parameters(model: type[BaseModel] | None, place: str) -> Iterator[Json]:
+    """The fields of a model of query or headers."""
+    document = model.model_json_schema() if model is not None else {}
+    for name, field in document.get("properties", {}).items():
+        # An optional one is text or null in the model, and text or absent in the request.
+        schema: Json = {**field, **field.get("anyOf", [{}])[0]}
+        if reference := schema.pop("$ref", ""):
+            schema |= document["$defs"][reference.rpartition("/")[2]]
+        parameter: Json = {"name": name, "in": place, "required": False, "description": field["description"]}
+        if examples := schema.pop("examples", ()):
+            parameter["example"] = examples[0]
+        yield parameter | {"schema": {key: schema[key] for key in _KEYWORDS if schema.get(key)}}
 
 
-def _header(given: ParameterSpec) -> Json:
+def _header(given: HeaderSpec) -> Json:
     return {"description": given.description, "required": True, "schema": given.schema}
 
 

@@ -7,35 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import Counter
 from datetime import UTC, datetime
-from typing import Annotated
 
-import azure.durable_functions as df
-import azure.functions as func
+from azure.durable_functions import DurableFunctionsClient
+from azure.functions import HttpRequest, HttpResponse
 from pydantic import Field
 
 from patchwave.api.audit import audit_route
-from patchwave.api.endpoint import (
-    INVALID_BODY,
-    INVALID_QUERY,
-    LOCATION,
-    PAGED,
-    PageSpec,
-    ParameterSpec,
-    RequestBody,
-    ResponseSpec,
-    route,
-)
-from patchwave.api.http import (
-    caller_of,
-    json_response,
-    page_of,
-    route_of,
-    word_of,
-)
+from patchwave.api.endpoint import LOCATION, PageSpec, RequestBody, ResponseSpec, route
+from patchwave.api.http import PageQuery, json_response, route_of
 from patchwave.api.problems import invalid_body, no_such
-from patchwave.api.requests import COMMAND, FLEET_PROBLEMS, MAX_REASON, read_command
-from patchwave.domain.core.command import Command
+from patchwave.api.requests import COMMAND, FLEET_PROBLEMS, MAX_REASON, AuditReason, command_of
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.principal import Role
 from patchwave.domain.core.validation import Problem
@@ -59,14 +42,13 @@ from patchwave.domain.workflow import contracts
 from patchwave.services.fleet_reader import one_of_few, read_fleet
 from patchwave.services.policy_guardrails import boundary, scope_problems
 from patchwave.services.start_run import schedule_once
-from patchwave.storage import Storage, open_storage
+from patchwave.storage import Storage
 
 DEFAULT_WAVE = 20
 DEFAULT_FAILURES = 10
 MAX_FAILURES = 100_000
 """More than the machines of any change: a higher limit would have no effect."""
 NO_CHANGE = {404: "There is no such change."}
-_WHAT = "change of patch modes"
 _EXAMPLE: Json = {
     "scope": {"subscriptions": ["11111111-2222-4333-8444-555555555555"], "osTypes": ["Linux"]},
     "patchMode": "AutomaticByPlatform",
@@ -88,19 +70,19 @@ class ChangeRequest(WantedSettings):
         le=MAX_FAILURES,
         description="The change ends once so many machines have failed.",
     )
-    reason: Annotated[str, Field(max_length=MAX_REASON)] = Field(default="", description="Why, for people.")
-    actor: Annotated[str, Field(max_length=200)] = Field(
-        default="", description="Who asks, where the platform does not know who calls."
-    )
+    reason: str = Field(default="", max_length=MAX_REASON, description="Why, for people.")
+    actor: str = Field(default="", max_length=200, description="Who asks, where the platform does not know who calls.")
+
+
+class ChangeMachinesQuery(PageQuery):
+    """A page of machines, perhaps of one end only."""
+
+    end: ChangeEnd | None = Field(default=None, description="Only machines that ended like this.")
 
 
 _CHANGES = PageSpec("ChangePage", "changes", ModeChange, "Changes, newest first.")
-
-
 _MACHINES = PageSpec("MachineChangePage", "machines", MachineChange, "Machines of a change.")
-
-
-_END = ParameterSpec("end", {"type": "string", "enum": list(ChangeEnd)}, "Only machines that ended like this.")
+_ACCEPTED = ResponseSpec(202, ModeChange, headers=(LOCATION,))
 
 
 @route(
@@ -109,17 +91,16 @@ _END = ParameterSpec("end", {"type": "string", "enum": list(ChangeEnd)}, "Only m
     ResponseSpec(201, ModeChange, headers=(LOCATION,)),
     role=Role.OPERATOR,
     body=RequestBody(ChangeRequest, {"to Patchwave": _EXAMPLE}),
-    problems=INVALID_BODY | FLEET_PROBLEMS,
+    problems=FLEET_PROBLEMS,
 )
 @one_of_few
-async def plan_mode_change(req: func.HttpRequest, body: ChangeRequest) -> func.HttpResponse:
+async def plan_mode_change(req: HttpRequest, storage: Storage, body: ChangeRequest) -> HttpResponse:
     """Plan a change of patch modes: what becomes of each machine of the scope, without changing anything.
 
     Machines that are set so already, and those for which Azure would refuse it, have their end in the plan; the rest
     is what `start` changes.
     """
     wanted = await asyncio.to_thread(_wanted, body)
-    storage = open_storage()
     found = await read_fleet(body.scope)
     at = datetime.now(UTC)
     within = within_boundary(found, boundary())
@@ -131,11 +112,8 @@ async def plan_mode_change(req: func.HttpRequest, body: ChangeRequest) -> func.H
 
     # In a thread: seconds for a large fleet would block other requests.
     machines = await asyncio.to_thread(plan)
-    ends: dict[str, int] = {}
-    for machine in machines:
-        if machine.end is not None:
-            ends[machine.end] = ends.get(machine.end, 0) + 1
-    command = Command(**caller_of(req, claimed=body.actor).who, reason=body.reason, at=at)
+    ends = Counter(machine.end.value for machine in machines if machine.end is not None)
+    command = command_of(req, body.actor, body.reason, at)
     change = ModeChange(
         id=change_id(at, secrets.token_hex(4)),
         state=ChangeState.PLANNED,
@@ -149,103 +127,76 @@ async def plan_mode_change(req: func.HttpRequest, body: ChangeRequest) -> func.H
         counts_by_end=count_ends(ends),
     )
     await storage.patch_mode_changes.create(change, machines)
-    await storage.audit.add(
-        change.id,
-        "mode_change_planned",
-        **command.who,
-        at=at,
-        detail={"wanted": wanted.to_wire(), "reason": command.reason},
-    )
-    return json_response(change.to_wire(), status=201, headers={"Location": f"/api/fleet/mode-changes/{change.id}"})
+    detail = {"wanted": wanted.to_wire(), "reason": command.reason}
+    await storage.audit.add(change.id, "mode_change_planned", **command.who, at=at, detail=detail)
+    return _response(change, 201)
 
 
-@route("GET", "fleet/mode-changes", _CHANGES.response, role=Role.READER, query=PAGED, problems=INVALID_QUERY)
-async def list_mode_changes(req: func.HttpRequest) -> func.HttpResponse:
+@route("GET", "fleet/mode-changes", _CHANGES.response, role=Role.READER)
+async def list_mode_changes(req: HttpRequest, storage: Storage, query: PageQuery) -> HttpResponse:
     """Changes of patch modes, newest first, a page at a time."""
-    limit, cursor = page_of(req)
-    page = await open_storage().patch_mode_changes.list_page(limit, cursor)
+    page = await storage.patch_mode_changes.list_page(query.limit, query.cursor)
     return _CHANGES.respond([change.to_wire() for change in page.items], page)
 
 
-@route("GET", "fleet/mode-changes/{changeId}", ResponseSpec(200, ModeChange), role=Role.READER, problems=NO_CHANGE)
-async def get_mode_change(req: func.HttpRequest) -> func.HttpResponse:
+@route("GET", "fleet/mode-changes/{changeId}", role=Role.READER, problems=NO_CHANGE)
+async def get_mode_change(req: HttpRequest, storage: Storage) -> ModeChange:
     """One change; the ends of one in progress are counted now."""
-    storage = open_storage()
-    return json_response((await _counted(storage, await _find(storage, req))).to_wire())
+    return await _counted(storage, await _find(storage, req))
 
 
-@route(
-    "GET",
-    "fleet/mode-changes/{changeId}/machines",
-    _MACHINES.response,
-    role=Role.READER,
-    query=[_END, *PAGED],
-    problems=INVALID_QUERY | NO_CHANGE,
-)
-async def list_mode_change_machines(req: func.HttpRequest) -> func.HttpResponse:
+@route("GET", "fleet/mode-changes/{changeId}/machines", _MACHINES.response, role=Role.READER, problems=NO_CHANGE)
+async def list_mode_change_machines(req: HttpRequest, storage: Storage, query: ChangeMachinesQuery) -> HttpResponse:
     """The machines of a change, a page at a time, of one end or of all; one without an end is still to be changed."""
-    limit, cursor = page_of(req)
-    end = word_of(req, "end", ChangeEnd)
-    storage = open_storage()
     change = await _find(storage, req)
-    page = await storage.patch_mode_changes.list_machines(change.id, end=end, limit=limit, cursor=cursor)
+    page = await storage.patch_mode_changes.list_machines(change.id, **dict(query))
     return _MACHINES.respond([machine.to_wire() for machine in page.items], page)
 
 
-async def _audit_subject(storage: Storage, req: func.HttpRequest) -> str:
+@audit_route("fleet/mode-changes/{changeId}/audit", problems=NO_CHANGE)
+async def list_mode_change_audit(storage: Storage, req: HttpRequest) -> str:
+    """Who planned, started and stopped a change, oldest first."""
     return (await _find(storage, req)).id
-
-
-list_mode_change_audit = audit_route(
-    "list_mode_change_audit",
-    "fleet/mode-changes/{changeId}/audit",
-    _audit_subject,
-    text="Who planned, started and stopped a change, oldest first.",
-    problems=NO_CHANGE,
-)
 
 
 @route(
     "POST",
     "fleet/mode-changes/{changeId}/start",
-    ResponseSpec(202, ModeChange, headers=(LOCATION,)),
+    _ACCEPTED,
     role=Role.OPERATOR,
     body=COMMAND,
-    problems=INVALID_BODY | NO_CHANGE | {409: "It was stopped, or its plan is older than 24 hours."},
+    problems=NO_CHANGE | {409: "It was stopped, or its plan is older than 24 hours."},
 )
-async def start_mode_change(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+async def start_mode_change(
+    req: HttpRequest, client: DurableFunctionsClient, storage: Storage, body: AuditReason
+) -> HttpResponse:
     """Carry out a plan. Repeating it changes nothing, and resumes a change whose worker was lost for good."""
-    storage = open_storage()
-    command = read_command(req, datetime.now(UTC))
+    command = command_of(req, body.actor, body.reason, datetime.now(UTC))
     change = await storage.patch_mode_changes.start((await _find(storage, req)).id, command)
     if change.state is ChangeState.RUNNING:
         if change.started is not None and change.started.at == command.at:
-            await storage.audit.add(
-                change.id, "mode_change_started", **command.who, at=command.at, detail={"reason": command.reason}
-            )
-        request = ChangeRef(change_id=change.id)
-        failed = "The change could not be scheduled"
+            detail = {"reason": command.reason}
+            await storage.audit.add(change.id, "mode_change_started", **command.who, at=command.at, detail=detail)
+        request, failed = ChangeRef(change_id=change.id), "The change could not be scheduled"
         await schedule_once(client, contracts.CHANGE_PATCH_MODES, request, change.id, failed)
-    return _accepted(await _counted(storage, change))
+    return _response(await _counted(storage, change), 202)
 
 
 @route(
     "POST",
     "fleet/mode-changes/{changeId}/stop",
-    ResponseSpec(202, ModeChange, headers=(LOCATION,)),
+    _ACCEPTED,
     role=Role.OPERATOR,
     body=COMMAND,
-    problems=INVALID_BODY | NO_CHANGE | {409: "It has ended."},
+    problems=NO_CHANGE | {409: "It has ended."},
 )
-async def stop_mode_change(req: func.HttpRequest) -> func.HttpResponse:
+async def stop_mode_change(req: HttpRequest, storage: Storage, body: AuditReason) -> HttpResponse:
     """Ask Azure for nothing more. What it has taken is followed to its end."""
-    storage = open_storage()
-    command = read_command(req, datetime.now(UTC))
+    command = command_of(req, body.actor, body.reason, datetime.now(UTC))
     change = await storage.patch_mode_changes.stop((await _find(storage, req)).id, command)
-    await storage.audit.add(
-        change.id, "mode_change_stopped", **command.who, at=command.at, detail={"reason": command.reason}
-    )
-    return _accepted(await _counted(storage, change))
+    detail = {"reason": command.reason}
+    await storage.audit.add(change.id, "mode_change_stopped", **command.who, at=command.at, detail=detail)
+    return _response(await _counted(storage, change), 202)
 
 
 def _wanted(request: ChangeRequest) -> WantedSettings:
@@ -259,7 +210,7 @@ def _wanted(request: ChangeRequest) -> WantedSettings:
     return WantedSettings.model_validate(request.model_dump(include=set(WantedSettings.model_fields)))
 
 
-async def _find(storage: Storage, request: func.HttpRequest) -> ModeChange:
+async def _find(storage: Storage, request: HttpRequest) -> ModeChange:
     """The change of the path.
 
     Raises:
@@ -271,7 +222,7 @@ async def _find(storage: Storage, request: func.HttpRequest) -> ModeChange:
         # Not an id, or one with an invalid date.
         found = None
     if found is None:
-        raise no_such(_WHAT)
+        raise no_such("change of patch modes")
     return found
 
 
@@ -283,5 +234,5 @@ async def _counted(storage: Storage, change: ModeChange) -> ModeChange:
     return change.model_copy(update={"counts_by_end": ends})
 
 
-def _accepted(change: ModeChange) -> func.HttpResponse:
-    return json_response(change.to_wire(), status=202, headers={"Location": f"/api/fleet/mode-changes/{change.id}"})
+def _response(change: ModeChange, status: int) -> HttpResponse:
+    return json_response(change.to_wire(), status=status, headers={"Location": f"/api/fleet/mode-changes/{change.id}"})

@@ -7,27 +7,19 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-import azure.durable_functions as df
-import azure.functions as func
+from azure.durable_functions import DurableFunctionsClient
+from azure.functions import HttpRequest, HttpResponse
 
 from patchwave.api.audit import audit_route
-from patchwave.api.endpoint import (
-    INVALID_BODY,
-    LOCATION,
-    NO_POLICY,
-    RETRY_AFTER,
-    ParameterSpec,
-    ResponseSpec,
-    route,
-)
-from patchwave.api.http import json_response, number_of, route_of
-from patchwave.api.problems import ApiProblem, no_such
-from patchwave.api.requests import COMMAND, COMMAND_QUERY, read_command
+from patchwave.api.endpoint import LOCATION, NO_POLICY, RETRY_AFTER, ResponseSpec, route
+from patchwave.api.http import CountQuery, name_of, route_of
+from patchwave.api.problems import ApiProblem
+from patchwave.api.requests import COMMAND, CommandQuery, read_command
 from patchwave.api.runs import ListedRun, accepted
 from patchwave.domain.calendar.schedule import Occurrence, due_occurrence
 from patchwave.domain.core.command import Command
 from patchwave.domain.core.documents import Document
-from patchwave.domain.core.ids import RunId, is_policy_name
+from patchwave.domain.core.ids import RunId
 from patchwave.domain.core.principal import Role
 from patchwave.domain.policy.policy import Policy
 from patchwave.domain.runs.run import Trigger, TriggerKind
@@ -42,10 +34,8 @@ from patchwave.services.start_run import (
     start_run,
     tell_waiting_run,
 )
-from patchwave.storage import Storage, open_storage
+from patchwave.storage import Storage
 
-DEFAULT_COUNT = 12
-MAX_COUNT = 100
 _START_TIME = timedelta(minutes=10)
 """After this a requested run that was never stored will not be stored any more."""
 
@@ -65,30 +55,13 @@ class PolicyControls(ScheduleOverrides):
     policy: str
 
 
-_COUNT = ParameterSpec(
-    "count",
-    {"type": "integer", "minimum": 1, "maximum": MAX_COUNT, "default": DEFAULT_COUNT},
-    "How many occurrences.",
-)
-
-
-@route(
-    "GET",
-    "policies/{name}/occurrences",
-    ResponseSpec(200, UpcomingOccurrences),
-    role=Role.READER,
-    query=[_COUNT],
-    problems={400: "The query is not valid."} | NO_POLICY,
-)
-async def list_occurrences(req: func.HttpRequest) -> func.HttpResponse:
+@route("GET", "policies/{name}/occurrences", role=Role.READER, problems=NO_POLICY)
+async def list_occurrences(req: HttpRequest, storage: Storage, query: CountQuery) -> UpcomingOccurrences:
     """What happens next, with the reason wherever nothing will."""
-    count = number_of(req, "count", DEFAULT_COUNT, MAX_COUNT)
-    storage = open_storage()
     policy = await find_policy(storage, route_of(req, "name"))
     controls = await storage.overrides.get(policy.name)
-    planned = await upcoming_occurrences(storage, policy, controls, count, datetime.now(UTC))
-    shown = UpcomingOccurrences(policy=policy.name, enabled=policy.enabled, pause=controls.pause, occurrences=planned)
-    return json_response(shown.to_wire())
+    planned = await upcoming_occurrences(storage, policy, controls, query.count, datetime.now(UTC))
+    return UpcomingOccurrences(policy=policy.name, enabled=policy.enabled, pause=controls.pause, occurrences=planned)
 
 
 async def upcoming_occurrences(
@@ -104,34 +77,20 @@ async def upcoming_occurrences(
     return list_upcoming(policy, controls, await storage.freezes.list_all(), after, count, now=now)
 
 
-@route(
-    "POST",
-    "policies/{name}/pause",
-    ResponseSpec(200, PolicyControls),
-    role=Role.OPERATOR,
-    body=COMMAND,
-    query=COMMAND_QUERY,
-    problems=INVALID_BODY | NO_POLICY,
-)
-async def pause_policy(req: func.HttpRequest) -> func.HttpResponse:
+@route("POST", "policies/{name}/pause", role=Role.OPERATOR, body=COMMAND, problems=NO_POLICY)
+async def pause_policy(req: HttpRequest, storage: Storage, query: CommandQuery) -> PolicyControls:
     """Start nothing by the schedule until the policy is resumed."""
-    storage, policy, command = await _read(req)
+    policy, command = await _read(req, storage, query)
     pause = Pause(**command.who, reason=command.reason, at=command.at)
     return _shown(policy, await storage.overrides.pause(policy.name, pause))
 
 
-@route(
-    "POST",
-    "policies/{name}/resume",
-    ResponseSpec(200, PolicyControls),
-    role=Role.OPERATOR,
-    body=COMMAND,
-    query=COMMAND_QUERY,
-    problems=INVALID_BODY | NO_POLICY,
-)
-async def resume_policy(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
-    """Let the schedule go on. An occurrence whose window is still open starts at the next look of the timer."""
-    storage, policy, command = await _read(req)
+@route("POST", "policies/{name}/resume", role=Role.OPERATOR, body=COMMAND, problems=NO_POLICY)
+async def resume_policy(
+    req: HttpRequest, client: DurableFunctionsClient, storage: Storage, query: CommandQuery
+) -> PolicyControls:
+    """Let the schedule go on. An occurrence whose window is still open starts when the timer next runs."""
+    policy, command = await _read(req, storage, query)
     controls = await storage.overrides.resume(policy.name, **command.who, reason=command.reason, at=command.at)
     await _tell_waiting_runs(client, controls)
     return _shown(policy, controls)
@@ -140,15 +99,13 @@ async def resume_policy(req: func.HttpRequest, client: df.DurableFunctionsClient
 @route(
     "POST",
     "policies/{name}/skip-next",
-    ResponseSpec(200, PolicyControls),
     role=Role.OPERATOR,
     body=COMMAND,
-    query=COMMAND_QUERY,
-    problems=INVALID_BODY | NO_POLICY | {409: "Nothing is scheduled that could be skipped."},
+    problems=NO_POLICY | {409: "Nothing is scheduled that could be skipped."},
 )
-async def skip_next_occurrence(req: func.HttpRequest) -> func.HttpResponse:
+async def skip_next_occurrence(req: HttpRequest, storage: Storage, query: CommandQuery) -> PolicyControls:
     """Leave out the next occurrence; while it has not begun, the same command means the same occurrence."""
-    storage, policy, command = await _read(req)
+    policy, command = await _read(req, storage, query)
     controls = await storage.overrides.get(policy.name)
     if pending_skip(policy, controls, command.at) is None:
         occurrence = occurrence_to_skip(policy, await storage.freezes.list_all(), command.at)
@@ -159,22 +116,14 @@ async def skip_next_occurrence(req: func.HttpRequest) -> func.HttpResponse:
     return _shown(policy, controls)
 
 
-@route(
-    "DELETE",
-    "policies/{name}/skip-next",
-    ResponseSpec(200, PolicyControls),
-    role=Role.OPERATOR,
-    query=COMMAND_QUERY,
-    problems={400: "No reason is given."} | NO_POLICY,
-)
-async def unskip_next_occurrence(req: func.HttpRequest) -> func.HttpResponse:
+@route("DELETE", "policies/{name}/skip-next", role=Role.OPERATOR, problems={400: "No reason is given."} | NO_POLICY)
+async def unskip_next_occurrence(req: HttpRequest, storage: Storage, query: CommandQuery) -> PolicyControls:
     """Take back that the next occurrence is left out."""
-    storage, policy, command = await _read(req)
+    policy, command = await _read(req, storage, query)
     controls = await storage.overrides.get(policy.name)
     if skip := pending_skip(policy, controls, command.at):
-        controls = await storage.overrides.unskip(
-            policy.name, skip.occurrence, **command.who, reason=command.reason, at=command.at
-        )
+        who, occurrence = command.who, skip.occurrence
+        controls = await storage.overrides.unskip(policy.name, occurrence, **who, reason=command.reason, at=command.at)
     return _shown(policy, controls)
 
 
@@ -184,16 +133,16 @@ async def unskip_next_occurrence(req: func.HttpRequest) -> func.HttpResponse:
     ResponseSpec(202, ListedRun, headers=(LOCATION, RETRY_AFTER)),
     role=Role.OPERATOR,
     body=COMMAND,
-    query=COMMAND_QUERY,
-    problems=INVALID_BODY | NO_POLICY | {409: "The policy is frozen."},
+    problems=NO_POLICY | {409: "The policy is frozen."},
 )
-async def run_policy_now(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+async def run_policy_now(
+    req: HttpRequest, client: DurableFunctionsClient, storage: Storage, query: CommandQuery
+) -> HttpResponse:
     """Run the policy now, in a window as long as the schedule's: 202. While that run lasts, the command means it.
 
     A pause and a skip are about the schedule and do not stand in the way; a freeze does: 409.
     """
-    command = read_command(req, datetime.now(UTC))
-    storage = open_storage()
+    command = read_command(req, query, datetime.now(UTC))
     chosen = await find_written_policy(storage, route_of(req, "name"))
     policy = chosen.policy
     run_id = await _requested_run(storage, policy, command)
@@ -202,20 +151,10 @@ async def run_policy_now(req: func.HttpRequest, client: df.DurableFunctionsClien
     return accepted(await start_run(storage, client, chosen, run_id, trigger, occurrence=window))
 
 
-async def _audit_subject(storage: Storage, req: func.HttpRequest) -> str:
-    del storage  # a deleted policy still has its log
-    if not is_policy_name(name := route_of(req, "name")):
-        raise no_such("policy")
-    return name
-
-
-list_policy_audit = audit_route(
-    "list_policy_audit",
-    "policies/{name}/audit",
-    _audit_subject,
-    text="Who changed and ordered what about a policy, and why the timer did not start it; also of one that is gone.",
-    problems={404: "No policy can have this name."},
-)
+@audit_route("policies/{name}/audit", problems={404: "No policy can have this name."})
+async def list_policy_audit(storage: Storage, req: HttpRequest) -> str:
+    """Who changed a policy or gave it commands, and why the timer did not start it; also of one that is gone."""
+    return name_of(req, "policy")
 
 
 async def _requested_run(storage: Storage, policy: Policy, command: Command) -> RunId:
@@ -246,11 +185,10 @@ async def _tell_waiting_runs(client: DurableClient, controls: ScheduleOverrides)
             await tell_waiting_run(client, reservation.run_id)
 
 
-async def _read(req: func.HttpRequest) -> tuple[Storage, Policy, Command]:
-    command = read_command(req, datetime.now(UTC))
-    storage = open_storage()
-    return storage, await find_policy(storage, route_of(req, "name")), command
+async def _read(req: HttpRequest, storage: Storage, query: CommandQuery) -> tuple[Policy, Command]:
+    command = read_command(req, query, datetime.now(UTC))
+    return await find_policy(storage, route_of(req, "name")), command
 
 
-def _shown(policy: Policy, controls: ScheduleOverrides) -> func.HttpResponse:
-    return json_response(PolicyControls(policy=policy.name, **dict(controls)).to_wire())
+def _shown(policy: Policy, controls: ScheduleOverrides) -> PolicyControls:
+    return PolicyControls(policy=policy.name, **dict(controls))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-import azure.functions as func
+from azure.functions import HttpResponse
 
 from patchwave.api.auth import Forbidden, Unauthenticated
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify
@@ -26,6 +26,7 @@ _STATUS: Mapping[type[ServiceError], int] = {
     errors.InvalidRequest: 400,
     errors.NotPermitted: 403,
     errors.NotFound: 404,
+    errors.Conflict: 409,
     errors.KeyReused: 422,
     errors.FleetTooLarge: 422,
     errors.TooManyReads: 429,
@@ -64,7 +65,7 @@ class ApiProblem(Exception):
         self.errors = tuple(listed(errors))
         self.headers = dict(headers or {})
 
-    def to_response(self) -> func.HttpResponse:
+    def to_response(self) -> HttpResponse:
         """The problem document."""
         problem: dict[str, Any] = {
             "type": "about:blank",
@@ -74,7 +75,7 @@ class ApiProblem(Exception):
         }
         if self.errors:
             problem["errors"] = [error.to_wire() for error in self.errors]
-        return func.HttpResponse(
+        return HttpResponse(
             json.dumps(problem), status_code=self.status, headers=self.headers, mimetype="application/problem+json"
         )
 
@@ -84,9 +85,12 @@ def to_problem(error: Exception) -> ApiProblem:
     match error:
         case ApiProblem():
             return error
+        case errors.AzureRefused():
+            return azure_problem(error.failure, error.what)
         case ServiceError():
             headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
-            return ApiProblem(_STATUS[type(error)], str(error), errors=error.errors, headers=headers)
+            status = next(_STATUS[each] for each in type(error).mro() if each in _STATUS)
+            return ApiProblem(status, str(error), errors=error.errors, headers=headers)
         case PolicyError():
             return ApiProblem(400, "The policy is not valid.", errors=error.errors)
         case FreezeError():

@@ -1,28 +1,50 @@
-"""Request bodies and queries shared by several resources: commands, policies, and scopes."""
+"""Bodies and queries shared by several resources: commands, policies, and scopes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, cast
 
-import azure.functions as func
-from pydantic import AfterValidator, BeforeValidator, StringConstraints, ValidationError
+from azure.functions import HttpRequest
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationError, WithJsonSchema
+from pydantic.alias_generators import to_camel
 
-from patchwave.api.endpoint import ParameterSpec, RequestBody, SchemaOf, SchemaTweaks
-from patchwave.api.http import caller_of, query_of, read_body, read_model
-from patchwave.api.problems import ApiProblem, invalid_body, invalid_query
+from patchwave.api.endpoint import RequestBody, SchemaOf, SchemaTweaks
+from patchwave.api.http import Headers, Query, caller_of, comma_separated, read_model
+from patchwave.api.problems import ApiProblem
 from patchwave.domain.core.command import Command
 from patchwave.domain.core.documents import Document, Json
+from patchwave.domain.core.ids import ConfigurationId, MachineId
 from patchwave.domain.core.validation import explain
 from patchwave.domain.policy.policy import Policy
 from patchwave.domain.policy.scope import Scope
 from patchwave.domain.runs.run import Mode, StartableMode
 from patchwave.services.fleet_reader import MAX_MACHINES, MAX_READS
-from patchwave.services.start_run import MAX_KEY
 
 MAX_REASON = 500
 _MAX_NAME = 200
+EXAMPLE_CONFIGURATION = (
+    "/subscriptions/11111111-2222-4333-8444-555555555555/resourceGroups/rg-schedules"
+    "/providers/Microsoft.Maintenance/maintenanceConfigurations/monthly-servers"
+)
+
+
+def _check(parse: Callable[[str], object]) -> AfterValidator:
+    def check(text: str) -> str:
+        parse(text)
+        return text
+
+    return AfterValidator(check)
+
+
+ConfigurationIdText = Annotated[str, _check(ConfigurationId.parse)]
+"""The ARM id of a maintenance configuration, in a request."""
+MachineIdText = Annotated[str, _check(MachineId.parse)]
+"""The ARM id of a machine, in a request."""
+
+
+# --- commands -----------------------------------------------------------------------------------------------
 
 
 def _printable(text: str) -> str:
@@ -33,13 +55,75 @@ def _printable(text: str) -> str:
 
 CallerName = Annotated[str, StringConstraints(strip_whitespace=True, max_length=_MAX_NAME), AfterValidator(_printable)]
 """A name in the request. It only counts where the platform does not identify the caller."""
+_Reason = Annotated[str, StringConstraints(strip_whitespace=True, max_length=MAX_REASON)]
 
 
 class AuditReason(Document):
     """Who asks for it, and why."""
 
-    reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_REASON)]
+    reason: Annotated[_Reason, StringConstraints(min_length=1)]
     actor: CallerName = ""
+
+
+COMMAND = RequestBody(
+    AuditReason, {"said": {"reason": "The data centre moves.", "actor": "ana@example.org"}}, required=False
+)
+
+
+def _only_star(text: object) -> bool:
+    if text != "*":
+        raise ValueError("can only be *: create it unless it exists")
+    return True
+
+
+class CreateHeaders(Headers):
+    """Guards the creation of an object."""
+
+    if_none_match: Annotated[bool, BeforeValidator(_only_star), WithJsonSchema({"type": "string", "enum": ["*"]})] = (
+        Field(default=False, description="Create it unless it exists.")
+    )
+
+
+class CallerQuery(Query):
+    """The name of the caller, in the query."""
+
+    actor: CallerName = Field(default="", description="Who asks, where the platform does not know who calls.")
+
+
+class ReasonQuery(CallerQuery):
+    """Caller and reason of a change, both optional."""
+
+    reason: Annotated[_Reason, AfterValidator(_printable)] = Field(
+        default="", description="Why, for people and the audit log."
+    )
+
+
+class CommandQuery(CallerQuery):
+    """Caller and reason of a command, for a request without a body."""
+
+    reason: _Reason = Field(
+        default="", description="Why, for people; needed unless the body has it.", json_schema_extra={"minLength": 1}
+    )
+
+
+def read_command(request: HttpRequest, query: CommandQuery, at: datetime) -> Command:
+    """The command in the body or, without one, in the query.
+
+    The reason is required: users see it wherever nothing runs.
+
+    Raises:
+        ApiProblem: 400 when the reason is missing or too long, or the body is invalid.
+    """
+    given = read_model(request, AuditReason, query.model_dump(include={"reason", "actor"}))
+    return command_of(request, given.actor, given.reason, at)
+
+
+def command_of(request: HttpRequest, actor: str, reason: str, at: datetime) -> Command:
+    """The command of the caller; ``actor`` only counts where the platform does not identify them."""
+    return Command(**caller_of(request, claimed=actor).who, reason=reason, at=at)
+
+
+# --- policies -----------------------------------------------------------------------------------------------
 
 
 type InlinePolicy = Annotated[Policy, SchemaTweaks(optional=("name",))]
@@ -69,114 +153,39 @@ class StartRequest(PlanRequest):
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
-KEY_REUSED = {422: "The key was used for another request."}
-IDEMPOTENCY_KEY = ParameterSpec(
-    "Idempotency-Key",
-    {"type": "string", "minLength": 1, "maxLength": MAX_KEY},
-    "A repetition by the same caller with the same key and body gives the first run; with another body of the same"
-    " policy it is refused.",
-)
-
-COMMAND = RequestBody(
-    AuditReason, {"said": {"reason": "The data centre moves.", "actor": "ana@example.org"}}, required=False
-)
-ACTOR = ParameterSpec(
-    "actor", {"type": "string", "maxLength": _MAX_NAME}, "Who asks, where the platform does not know who calls."
-)
-COMMAND_QUERY = (
-    ParameterSpec(
-        "reason",
-        {"type": "string", "minLength": 1, "maxLength": MAX_REASON},
-        "Why, for people; needed unless the body has it.",
-    ),
-    ACTOR,
-)
-
-
-REASON_QUERY = (
-    ParameterSpec("reason", {"type": "string", "maxLength": MAX_REASON}, "Why, for people and the audit log."),
-    ACTOR,
-)
-
-
-def read_reason(request: func.HttpRequest, at: datetime) -> Command:
-    """``reason`` and ``actor`` of the query, both optional.
-
-    Raises:
-        ApiProblem: 400 when one is too long or has unprintable characters.
-    """
-    reason, name = query_of(request, "reason").strip(), query_of(request, "actor").strip()
-    for path, text, longest in (("reason", reason, MAX_REASON), ("actor", name, _MAX_NAME)):
-        if len(text) > longest or not text.isprintable():
-            raise invalid_query(path, f"must have at most {longest} printable characters")
-    return Command(**caller_of(request, claimed=name).who, reason=reason, at=at)
-
-
-def read_command(request: func.HttpRequest, at: datetime) -> Command:
-    """``reason`` and ``actor`` from the body or, without one, from the query.
-
-    The reason is required: users see it wherever nothing runs. ``actor`` is unverified, and only counts where the
-    platform does not identify the caller.
-
-    Raises:
-        ApiProblem: 400 when the reason is missing or too long, or the body is invalid.
-    """
-    if read_body(request):
-        return command_of(request, read_model(request, AuditReason), at)
-    try:
-        given = AuditReason.model_validate({name: query_of(request, name) for name in ("reason", "actor")})
-    except ValidationError as error:
-        raise invalid_body(*explain(error, AuditReason)) from None
-    return command_of(request, given, at)
-
-
-def command_of(request: func.HttpRequest, given: AuditReason, at: datetime) -> Command:
-    """The command of the caller."""
-    return Command(**caller_of(request, claimed=given.actor).who, reason=given.reason, at=at)
-
-
 # --- the scope of a read of the fleet -----------------------------------------------------------------------
 
-TOO_MANY_READS = {429: f"{MAX_READS} reads of the fleet are in progress already."}
-FLEET_PROBLEMS = TOO_MANY_READS | {
+FLEET_PROBLEMS = {
     422: f"The scope has more than {MAX_MACHINES:,} machines.",
+    429: f"{MAX_READS} reads of the fleet are in progress already.",
     502: "Azure refuses to list the machines.",
     503: "The storage cannot be reached, or reading the fleet takes too long.",
 }
 
-
-_LISTS: Mapping[str, str] = {
-    "subscription": "subscriptions",
-    "resourceGroup": "resourceGroups",
-    "location": "locations",
-    "osType": "osTypes",
-    "machine": "machineIds",
-}
-_TEXT: Json = {"type": "string", "maxLength": 4_096}
-SCOPE_QUERY = (
-    ParameterSpec(
-        "subscription", _TEXT, "Ids of subscriptions, separated by commas; all that can be read unless given."
-    ),
-    ParameterSpec("resourceGroup", _TEXT, "Names of resource groups."),
-    ParameterSpec("location", _TEXT, "Regions."),
-    ParameterSpec("osType", _TEXT, "Windows or Linux."),
-    ParameterSpec("machine", _TEXT, "ARM ids of machines."),
-)
-"""Query parameters of a scope: entries of one list are alternatives, every given list must match."""
+_Items = Annotated[list[str], comma_separated(4_096)]
 
 
-def read_scope(request: func.HttpRequest) -> Scope:
-    """The scope of a query; without parameters, everything that the identity can read.
+class ScopeQuery(Query):
+    """A scope: entries of one list are alternatives, every given list must match."""
 
-    Raises:
-        ApiProblem: 400 for an invalid value.
-    """
-    found = {
-        key: [item.strip() for item in text.split(",") if item.strip()]
-        for name, key in _LISTS.items()
-        if (text := query_of(request, name))
-    }
-    try:
-        return Scope.model_validate(found)
-    except ValidationError as error:
-        raise ApiProblem(400, "The query is not valid.", errors=explain(error, Scope)) from None
+    subscriptions: _Items = Field(
+        default=[],
+        alias="subscription",
+        description="Ids of subscriptions, separated by commas; all that can be read unless given.",
+    )
+    resource_groups: _Items = Field(default=[], alias="resourceGroup", description="Names of resource groups.")
+    locations: _Items = Field(default=[], alias="location", description="Regions.")
+    os_types: _Items = Field(default=[], alias="osType", description="Windows or Linux.")
+    machine_ids: _Items = Field(default=[], alias="machine", description="ARM ids of machines.")
+
+    def to_scope(self) -> Scope:
+        """The scope; without parameters, everything that the identity can read.
+
+        Raises:
+            ApiProblem: 400 for an invalid value.
+        """
+        lists = {to_camel(name): items for name, items in self if name in ScopeQuery.model_fields}
+        try:
+            return Scope.model_validate(lists)
+        except ValidationError as error:
+            raise ApiProblem(400, "The query is not valid.", errors=explain(error, Scope)) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.validation import Problem
 
 
@@ -20,12 +21,23 @@ class InvalidRequest(ServiceError):
     """The request is malformed."""
 
 
+class InvalidQuery(InvalidRequest):
+    """A parameter of the request is malformed; ``name`` is that of the API."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__("The query is not valid.", errors=[Problem(path=name, message=message)])
+
+
 class NotFound(ServiceError):
     """The requested object does not exist."""
 
 
 class NotPermitted(ServiceError):
     """The caller's role does not cover this request."""
+
+
+class Conflict(ServiceError):
+    """The request contradicts the current state."""
 
 
 class KeyReused(ServiceError):
@@ -45,8 +57,28 @@ class FleetTooLarge(ServiceError):
 
 
 class FleetUnreadable(ServiceError):
-    """Resource Graph refuses to list the fleet."""
+    """Resource Graph refuses a query."""
 
 
 class FleetTooSlow(ServiceError):
-    """Reading the fleet took too long for an HTTP caller."""
+    """Azure took too long for an HTTP caller."""
+
+
+class AzureRefused(ServiceError):
+    """Azure refuses a request about a thing, such as ``maintenance configuration``."""
+
+    def __init__(self, failure: ArmFailure, what: str) -> None:
+        super().__init__(f"Azure refuses the {what}. ({failure.text})")
+        self.failure = failure
+        self.what = what
+
+
+def result_of[Result](found: Result | ArmFailure, what: str) -> Result:
+    """The result of a request to Azure.
+
+    Raises:
+        AzureRefused: it failed.
+    """
+    if isinstance(found, ArmFailure):
+        raise AzureRefused(found, what)
+    return found

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import wraps
 from weakref import WeakKeyDictionary
 
-from patchwave.azure.resource_graph import QueryRefused, Row, open_resource_graph
+from patchwave.azure.resource_graph import QueryRefused, ResourceGraph, Row, open_resource_graph
 from patchwave.azure.vm_agents import open_agent_versions
 from patchwave.domain.drift.fleet_index import FleetIndex
 from patchwave.domain.drift.inputs import DriftInputs, FleetPolicy
@@ -105,13 +105,13 @@ async def read_with_agents(scope: Scope) -> tuple[list[FleetMachine], list[str]]
     return await asyncio.to_thread(with_versions), notes
 
 
-async def read_rows(query: str) -> list[Row]:
+async def read_rows(graph: ResourceGraph, query: str) -> list[Row]:
     """All rows of a query over everything that the identity can read.
 
     Raises:
         QueryRefused: Resource Graph refuses it.
     """
-    pages = open_resource_graph().pages([DiscoveryQuery(text=query)])
+    pages = graph.pages([DiscoveryQuery(text=query)])
     return [row async for page in pages for row in page.rows]
 
 
@@ -158,8 +158,8 @@ async def read_index(storage: Storage, scope: Scope) -> tuple[FleetIndex, list[s
         async with asyncio.timeout(_MAX_INDEX):
             (fleet, unread), configurations, assignments, (policies, notes) = await asyncio.gather(
                 read_with_agents(scope),
-                read_rows(all_configurations()),
-                read_rows(all_assignments()),
+                read_rows(open_resource_graph(), all_configurations()),
+                read_rows(open_resource_graph(), all_assignments()),
                 read_policies(storage),
             )
     except QueryRefused as refusal:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +11,7 @@ from azure.data.tables import TableServiceClient
 from openapi_spec_validator import validate
 
 from local import ROOT
+from patchwave.api import endpoint
 from patchwave.api import openapi as described
 from patchwave.api.endpoint import RouteSpec
 from patchwave.api.http import MAX_BODY
@@ -24,6 +24,7 @@ from patchwave.domain.policy.scope import Scope
 from patchwave.domain.runs.run import RunState
 from patchwave.settings import load_settings
 from patchwave.storage import Storage, StorageUnreachable
+from patchwave.wiring import Services
 from tests.integration.conftest import engine, monthly, no_identity, storage
 from tests.support.azurite import azurite
 from tests.support.factories import NOW, machine
@@ -212,12 +213,11 @@ async def test_failures_of_the_storage(
 ) -> None:
     """503 with ``Retry-After``, or 500 with a problem, exactly from those that are said to use the storage."""
 
-    def fail() -> Storage:
+    def fail() -> Services:
         raise error
 
     route = ROUTES[name]
-    module = sys.modules[route.handler.__module__]
-    monkeypatch.setattr(module, "open_storage", fail, raising=False)
+    monkeypatch.setattr(endpoint, "current_services", fail)
     body = next(iter(route.body.examples.values())) if route.body else b""
     if not route.uses_storage:
         pytest.skip("it uses no storage")

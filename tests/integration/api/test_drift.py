@@ -15,6 +15,7 @@ from patchwave.domain.drift.findings import DriftReport, FindingKind
 from patchwave.domain.scheduling.overrides import Pause
 from patchwave.services import fleet_reader
 from patchwave.storage import Storage
+from patchwave.wiring import Services
 from tests.support.azure import Access
 from tests.support.http_calls import call
 from tests.support.simulator import as_client, running
@@ -61,9 +62,10 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, An
 
 @pytest.fixture
 async def azure(
-    access: Access, graph: ResourceGraph, monkeypatch: pytest.MonkeyPatch
+    access: Access, graph: ResourceGraph, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Azure as the trigger reaches it; the simulator's own controls for the test."""
+    vars(services).update(resource_graph=graph)
     monkeypatch.setattr(fleet_reader, "open_resource_graph", lambda: graph)
     async with httpx.AsyncClient(**as_client(access.document)) as http:
         yield http

@@ -7,6 +7,7 @@ import pytest
 from patchwave.api import health
 from patchwave.settings import load_settings
 from patchwave.storage import Storage, StorageUnreachable
+from patchwave.wiring import Services
 from tests.support.http_calls import Answer, call
 
 KEY = "a-health-key-for-tests-and-no-other"
@@ -23,9 +24,9 @@ class Manager:
 
 
 @pytest.fixture
-def keyed(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def keyed(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATCHWAVE_HEALTH_KEY", KEY)
-    monkeypatch.setattr(health, "open_resource_manager", Manager)
+    vars(services).update(resource_manager=Manager())
     load_settings.cache_clear()
 
 

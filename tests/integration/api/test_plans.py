@@ -20,8 +20,10 @@ from patchwave.domain.planning.plan import Plan
 from patchwave.domain.policy.policy import parse_policy
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.services import dry_run
 from patchwave.settings import load_settings
 from patchwave.storage import Storage
+from patchwave.wiring import Services
 from tests.support.azure import Access
 from tests.support.http_calls import call
 from tests.support.simulator import as_client, running
@@ -60,13 +62,10 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, An
 
 
 @pytest.fixture
-async def azure(
-    access: Access, graph: ResourceGraph, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[httpx.AsyncClient]:
+async def azure(access: Access, graph: ResourceGraph, services: Services) -> AsyncIterator[httpx.AsyncClient]:
     """Azure as the trigger reaches it; the simulator's own controls for the test."""
     locations = Locations(access.settings, access.pipeline())
-    monkeypatch.setattr(plans, "open_resource_graph", lambda: graph)
-    monkeypatch.setattr(plans, "read_topology", locations.read)
+    vars(services).update(resource_graph=graph, locations=locations)
     async with httpx.AsyncClient(**as_client(access.document)) as http:
         yield http
         await http.delete("/_sim/faults")
@@ -171,7 +170,7 @@ async def test_a_draft_judges_by_its_own_policy_what_the_last_run_found(azure: h
 async def test_a_draft_reads_a_bounded_number_of_lists(
     azure: httpx.AsyncClient, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(plans, "MAX_LISTS", 1)
+    monkeypatch.setattr(dry_run, "MAX_LISTS", 1)
     now = datetime.now(UTC)
     vim = PatchRecord(name="vim", version="9", classifications=["Other"], state="Available")
     for number in (0, 1):
@@ -229,11 +228,11 @@ async def test_ids_that_do_not_exist(azure: httpx.AsyncClient):
 
 
 async def test_a_fleet_that_one_answer_cannot_hold(azure: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(plans, "MAX_MACHINES", 11)
+    monkeypatch.setattr(dry_run, "MAX_MACHINES", 11)
     refused = await call(plans.plan_dry_run, body={"policy": policy()})
     assert refused.problem["status"] == 422
     assert "more than 11 machines" in refused.problem["detail"]
-    monkeypatch.setattr(plans, "MAX_MACHINES", 12)
+    monkeypatch.setattr(dry_run, "MAX_MACHINES", 12)
     assert (await call(plans.plan_dry_run, body={"policy": policy()})).status == 200
 
 
@@ -244,7 +243,7 @@ async def test_a_throttled_page_is_requested_again(azure: httpx.AsyncClient):
 
 
 async def test_a_list_that_takes_too_long(azure: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(plans, "MAX_SECONDS", 0.2)
+    monkeypatch.setattr(dry_run, "MAX_SECONDS", 0.2)
     rule = {"match": {"operation": "graph"}, "effect": {"status": 503, "headers": {"Retry-After": "1"}}}
     assert (await azure.post("/_sim/faults", json=rule)).is_success
     refused = await call(plans.plan_dry_run, body={"policy": policy()})

@@ -17,8 +17,10 @@ from patchwave.domain.core.ids import ConfigurationId
 from patchwave.domain.fleet.discovery import DiscoveryQuery
 from patchwave.domain.maintenance.assignment import assignment_id
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration, read_configuration
+from patchwave.services import maintenance_assignments
 from patchwave.settings import load_settings
 from patchwave.storage import Storage
+from patchwave.wiring import Services
 from tests.support.factories import NOW
 from tests.support.http_calls import SUBSCRIPTION, call
 
@@ -78,11 +80,9 @@ class Azure:
 
 
 @pytest.fixture
-def azure(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Azure:
-    del storage
+async def azure(services: Services) -> Azure:
     found = Azure()
-    monkeypatch.setattr(policy_conversion, "open_maintenance", lambda: found)
-    monkeypatch.setattr(policy_conversion, "open_resource_graph", lambda: found)
+    vars(services).update(maintenance=found, resource_graph=found)
     return found
 
 
@@ -140,7 +140,7 @@ async def test_machines_outside_of_the_boundary_are_refused_before_any_policy_is
 
 
 async def test_slow_assignments_are_requested_again(azure: Azure, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy_conversion, "MAX_SECONDS", -1.0)
+    monkeypatch.setattr(maintenance_assignments, "MAX_SECONDS", -1.0)
     answered = await call(policy_conversion.import_policy, body={"configurationId": ID})
     assert (answered.status, answered.headers["Retry-After"]) == (503, "60")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from patchwave.api import freezes, health, policies, refused_calls, run_commands, runs
+from patchwave.api import audit, freezes, health, policies, run_commands, runs
 from patchwave.services import refusal_log
 from patchwave.services.refusal_log import MAX_LINES, REFUSED_CALLS
 from patchwave.settings import load_settings
@@ -229,7 +229,7 @@ async def test_readers_list_refused_calls_page_by_page(storage: Storage) -> None
         assert (await call(function)).status == 401
 
     async def read(**query: str) -> Answer:
-        return await call(refused_calls.list_refused_calls, headers=signed_in(ANA, "reader"), query=query)
+        return await call(audit.list_refused_calls, headers=signed_in(ANA, "reader"), query=query)
 
     first = await read(limit="2")
     rest = await read(limit="2", cursor=first.json["cursor"])

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from patchwave.api import maintenance_assignments, maintenance_configurations, maintenance_upcoming_runs
 from patchwave.azure.maintenance import Maintenance
 from patchwave.azure.resource_graph import ResourceGraph
+from patchwave.wiring import Services
 from tests.integration.api.maintenance.support import OTHER
 from tests.support.azure import Access
 from tests.support.maintenance_samples import MACHINE, SUBSCRIPTION
@@ -33,15 +33,10 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, An
 
 
 @pytest.fixture
-async def azure(
-    access: Access, graph: ResourceGraph, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[httpx.AsyncClient]:
+async def azure(access: Access, graph: ResourceGraph, services: Services) -> AsyncIterator[httpx.AsyncClient]:
     """Azure as the triggers reach it, without schedules; and as Azure's own clients reach it."""
     schedules = Maintenance(access.settings, access.credential, access.transport)
-    for module in (maintenance_configurations, maintenance_assignments):
-        monkeypatch.setattr(module, "open_resource_graph", lambda: graph)
-        monkeypatch.setattr(module, "open_maintenance", lambda: schedules)
-    monkeypatch.setattr(maintenance_upcoming_runs, "open_maintenance", lambda: schedules)
+    vars(services).update(resource_graph=graph, maintenance=schedules)
     async with httpx.AsyncClient(**as_client(access.document), params=API) as http:
         yield http
         await http.delete("/_sim/faults")

@@ -180,7 +180,7 @@ async def test_limits_of_machines_are_counted_in_resource_graph(
     many = await assign(resourceId=GROUP, filter={"locations": ["eastus2euap"]})
     assert "matches 2 machines; a dynamic scope holds at most 1" in many.problem["errors"][0]["message"]
     monkeypatch.setattr("patchwave.domain.maintenance.assignment.MAX_ASSOCIATIONS", 1)
-    monkeypatch.setattr(maintenance_assignments, "MAX_ASSOCIATIONS", 1)
+    monkeypatch.setattr("patchwave.services.maintenance_assignments.MAX_ASSOCIATIONS", 1)
     full = await assign(resourceId=OTHER)
     assert "would have 2 machines; a schedule holds at most 1" in full.problem["errors"][0]["message"]
 

@@ -8,8 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from patchwave.api import maintenance_assignments, maintenance_configurations, maintenance_upcoming_runs
+from patchwave.api import maintenance_assignments, maintenance_configurations
 from patchwave.azure.maintenance import Maintenance
+from patchwave.wiring import Services
 from tests.integration.api.maintenance.support import assign, place, put
 from tests.support.azure import Access
 from tests.support.http_calls import Answer, call
@@ -22,7 +23,7 @@ WRITES: dict[str, Callable[[], Awaitable[Answer]]] = {
     "replace": put,
     "change": lambda: call(maintenance_configurations.change_configuration, body={"tags": {"owner": "ana"}}, **place()),
     "delete": lambda: call(maintenance_configurations.delete_configuration, query=REASON, **place()),
-    "cancel": lambda: call(maintenance_upcoming_runs.cancel_scheduled_run, body=REASON, **place()),
+    "cancel": lambda: call(maintenance_configurations.cancel_scheduled_run, body=REASON, **place()),
     "assign": lambda: assign(resourceId=MACHINE),
     "remove": lambda: call(maintenance_assignments.remove_assignments, query=NAMED),
 }
@@ -30,17 +31,13 @@ WRITES: dict[str, Callable[[], Awaitable[Answer]]] = {
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 async def test_outside_of_the_boundary_no_schedule_is_touched(
-    azure: httpx.AsyncClient,
-    access: Access,
-    monkeypatch: pytest.MonkeyPatch,
-    write: Callable[[], Awaitable[Answer]],
+    azure: httpx.AsyncClient, access: Access, services: Services, write: Callable[[], Awaitable[Answer]]
 ) -> None:
     assert (await put()).status == 201
     assert (await assign(resourceId=MACHINE)).status == 200
     elsewhere = access.settings.model_copy(update={"subscriptions": "99999999-9999-4999-8999-999999999999"})
     schedules = Maintenance(elsewhere, access.credential, access.transport)
-    for module in (maintenance_configurations, maintenance_assignments, maintenance_upcoming_runs):
-        monkeypatch.setattr(module, "open_maintenance", lambda: schedules)
+    vars(services).update(maintenance=schedules)
     before = await written(azure)
     assert before
     refused = await write()

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from patchwave.api import maintenance_configurations
+from patchwave.services import maintenance_configurations as configurations
 from tests.integration.api.maintenance.support import audit, coming, place, put
 from tests.support.http_calls import call, clock_at
 from tests.support.maintenance_samples import CONFIGURATION, EXAMPLE, SUBSCRIPTION, THEN
@@ -26,7 +27,7 @@ async def puts(azure: httpx.AsyncClient) -> list[dict[str, Any]]:
 async def test_create_a_maintenance_configuration_schedule(
     azure: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(maintenance_configurations, "datetime", clock_at(THEN))
+    monkeypatch.setattr(configurations, "datetime", clock_at(THEN))
     made = await put(body=EXAMPLE)
     assert made.status == 201, made.text
     assert made.json["configuration"]["id"] == CONFIGURATION

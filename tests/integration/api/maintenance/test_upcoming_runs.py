@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from patchwave.api import maintenance_configurations, maintenance_upcoming_runs
+from patchwave.api import maintenance_configurations
 from patchwave.domain.core.documents import parse_instant
 from tests.integration.api.maintenance.support import audit, callers, coming, place, put
 from tests.support.http_calls import call, clock_at
@@ -21,9 +21,9 @@ from tests.support.maintenance_samples import CONFIGURATION
 
 async def test_one_coming_run_is_cancelled_and_later_ones_stay(azure: httpx.AsyncClient) -> None:
     await put(body=coming(2))
-    runs = (await call(maintenance_upcoming_runs.list_coming_runs, query={"count": "2"}, **place())).json["runs"]
+    runs = (await call(maintenance_configurations.list_coming_runs, query={"count": "2"}, **place())).json["runs"]
     order = {"reason": "release night", "actor": "ana"}
-    done = await call(maintenance_upcoming_runs.cancel_scheduled_run, body=order, **place())
+    done = await call(maintenance_configurations.cancel_scheduled_run, body=order, **place())
     assert done.status == 200, done.text
     assert (done.json["run"], done.json["already"]) == (runs[0] | {"canceled": True}, False)
     at_azure = f"{CONFIGURATION}/providers/Microsoft.Maintenance/applyUpdates/"
@@ -38,14 +38,14 @@ async def test_one_coming_run_is_cancelled_and_later_ones_stay(azure: httpx.Asyn
 
 async def test_a_run_is_cancelled_by_the_name_that_an_event_gives(azure: httpx.AsyncClient) -> None:
     await put(body=coming(4))
-    run = (await call(maintenance_upcoming_runs.list_coming_runs, query={"count": "1"}, **place())).json["runs"][0]
+    run = (await call(maintenance_configurations.list_coming_runs, query={"count": "1"}, **place())).json["runs"][0]
     named = f"{CONFIGURATION.lower()}/providers/microsoft.maintenance/applyupdates/{run['run']}"
     done = await call(
-        maintenance_upcoming_runs.cancel_scheduled_run, body={"reason": "no"}, query={"run": named}, **place()
+        maintenance_configurations.cancel_scheduled_run, body={"reason": "no"}, query={"run": named}, **place()
     )
     assert (done.status, done.json["run"]["run"]) == (200, run["run"])
     wrong = await call(
-        maintenance_upcoming_runs.cancel_scheduled_run, body={"reason": "no"}, query={"run": "tonight"}, **place()
+        maintenance_configurations.cancel_scheduled_run, body={"reason": "no"}, query={"run": "tonight"}, **place()
     )
     assert (wrong.status, wrong.paths) == (400, ["run"])
 
@@ -54,12 +54,12 @@ async def test_a_late_cancel_is_refused_with_the_reason(
     azure: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await put(body=coming(6))
-    run = (await call(maintenance_upcoming_runs.list_coming_runs, query={"count": "1"}, **place())).json["runs"][0]
+    run = (await call(maintenance_configurations.list_coming_runs, query={"count": "1"}, **place())).json["runs"][0]
     starts = parse_instant(run["startsAt"])
     assert starts
 
-    monkeypatch.setattr(maintenance_upcoming_runs, "datetime", clock_at(starts - timedelta(minutes=10)))
-    late = await call(maintenance_upcoming_runs.cancel_scheduled_run, body={"reason": "no"}, **place())
+    monkeypatch.setattr(maintenance_configurations, "datetime", clock_at(starts - timedelta(minutes=10)))
+    late = await call(maintenance_configurations.cancel_scheduled_run, body={"reason": "no"}, **place())
     assert late.status == 409
     assert late.problem["detail"].startswith(f"Too late: the run that starts at {starts:%Y-%m-%d %H:%M:%S}Z could be")
     assert f"The one after it, {starts + timedelta(days=1):%Y%m%d%H%M%S}" in late.problem["detail"]
@@ -69,21 +69,21 @@ async def test_a_late_cancel_is_refused_with_the_reason(
 async def test_a_configuration_without_a_window_has_nothing_to_cancel(azure: httpx.AsyncClient) -> None:
     host = {"location": "eastus2euap", "properties": {"maintenanceScope": "Host"}}
     assert (await azure.put(CONFIGURATION, json=host)).status_code == 200
-    refused = await call(maintenance_upcoming_runs.cancel_scheduled_run, body={"reason": "no"}, **place())
+    refused = await call(maintenance_configurations.cancel_scheduled_run, body={"reason": "no"}, **place())
     assert refused.status == 409
     assert "There is no run to come. When it runs is not known: it has no maintenance window." in refused.text
 
 
 async def test_a_cancelled_run_shows_as_cancelled_and_so_does_a_second_cancel(azure: httpx.AsyncClient) -> None:
     await put(body=coming(8))
-    first, second = (await call(maintenance_upcoming_runs.list_coming_runs, query={"count": "2"}, **place())).json[
+    first, second = (await call(maintenance_configurations.list_coming_runs, query={"count": "2"}, **place())).json[
         "runs"
     ]
     assert (first["canceled"], second["canceled"]) == (False, False)
     order = {"reason": "release night", "actor": "ana"}
-    assert (await call(maintenance_upcoming_runs.cancel_scheduled_run, body=order, **place())).json["already"] is False
+    assert (await call(maintenance_configurations.cancel_scheduled_run, body=order, **place())).json["already"] is False
 
-    listed = (await call(maintenance_upcoming_runs.list_coming_runs, query={"count": "2"}, **place())).json
+    listed = (await call(maintenance_configurations.list_coming_runs, query={"count": "2"}, **place())).json
     assert [(run["run"], run["canceled"]) for run in listed["runs"]] == [(first["run"], True), (second["run"], False)]
     starts = parse_instant(second["startsAt"])
     assert starts
@@ -95,7 +95,7 @@ async def test_a_cancelled_run_shows_as_cancelled_and_so_does_a_second_cancel(az
 
     # The next run by default, and by its name: neither cancels the one after it.
     for query in ({}, {"run": first["run"]}):
-        again = await call(maintenance_upcoming_runs.cancel_scheduled_run, body=order, query=query, **place())
+        again = await call(maintenance_configurations.cancel_scheduled_run, body=order, query=query, **place())
         assert again.status == 200, again.text
         assert (again.json["run"]["run"], again.json["already"]) == (first["run"], True)
     assert await audit() == ["configuration_written", "scheduled_run_canceled"]
@@ -106,11 +106,11 @@ async def test_a_cancelled_run_shows_as_cancelled_and_so_does_a_second_cancel(az
 
 async def test_a_run_that_another_tool_has_cancelled_shows_as_cancelled(azure: httpx.AsyncClient) -> None:
     await put(body=coming(10))
-    run = (await call(maintenance_upcoming_runs.list_coming_runs, query={"count": "1"}, **place())).json["runs"][0]
+    run = (await call(maintenance_configurations.list_coming_runs, query={"count": "1"}, **place())).json["runs"][0]
     path = f"{CONFIGURATION}/providers/Microsoft.Maintenance/applyUpdates/{run['run']}"
     body = {"properties": {"status": "Cancel"}}
     assert (await azure.put(path, json=body, params={"api-version": "2025-11-01"})).is_success
-    listed = (await call(maintenance_upcoming_runs.list_coming_runs, query={"count": "1"}, **place())).json
+    listed = (await call(maintenance_configurations.list_coming_runs, query={"count": "1"}, **place())).json
     assert listed["runs"][0]["canceled"] is True
     every = (await call(maintenance_configurations.list_configurations)).json["configurations"]
     assert every[0]["nextRun"]["canceled"] is True
@@ -119,11 +119,11 @@ async def test_a_run_that_another_tool_has_cancelled_shows_as_cancelled(azure: h
 async def test_unknown_cancellations_are_marked(azure: httpx.AsyncClient) -> None:
     await put(body=coming(12))
     order = {"reason": "release night", "actor": "ana"}
-    assert (await call(maintenance_upcoming_runs.cancel_scheduled_run, body=order, **place())).status == 200
+    assert (await call(maintenance_configurations.cancel_scheduled_run, body=order, **place())).status == 200
     denied = {"error": {"code": "AuthorizationFailed", "message": "does not have authorization"}}
     rule = {"match": {"operation": "graph"}, "effect": {"status": 403, "body": denied}}
     assert (await azure.post("/_sim/faults", json=rule)).is_success
-    listed = (await call(maintenance_upcoming_runs.list_coming_runs, query={"count": "1"}, **place())).json
+    listed = (await call(maintenance_configurations.list_coming_runs, query={"count": "1"}, **place())).json
     assert listed["runs"][0]["canceled"] is True, "cancelled here, which the audit log knows"
     assert "Resource Graph did not say which runs are cancelled" in " ".join(listed["notes"])
 
@@ -146,14 +146,14 @@ async def test_an_answer_about_something_else_is_no_cancellation(
     azure: httpx.AsyncClient, hours: float, body: Any
 ) -> None:
     await put(body=coming(hours))
-    run = (await call(maintenance_upcoming_runs.list_coming_runs, query={"count": "1"}, **place())).json["runs"][0][
+    run = (await call(maintenance_configurations.list_coming_runs, query={"count": "1"}, **place())).json["runs"][0][
         "run"
     ]
     text = json.dumps(body).replace("{run}", RUN_ID + run).replace("{stamp}", run)
     rule = {"match": {"method": "PUT", "path": RUN_ID + "*"}, "effect": {"status": 200, "body": text}}
     assert (await azure.post("/_sim/faults", json=rule)).is_success
-    refused = await call(maintenance_upcoming_runs.cancel_scheduled_run, body={"reason": "no"}, **place())
+    refused = await call(maintenance_configurations.cancel_scheduled_run, body={"reason": "no"}, **place())
     assert refused.status in (502, 503), refused.text
     assert await audit() == ["configuration_written"]
-    listed = (await call(maintenance_upcoming_runs.list_coming_runs, query={"count": "1"}, **place())).json
+    listed = (await call(maintenance_configurations.list_coming_runs, query={"count": "1"}, **place())).json
     assert listed["runs"][0]["canceled"] is False
