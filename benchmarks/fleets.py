@@ -16,19 +16,9 @@ from patchwave.domain.planning.topology import PlannerMachine, Topology
 from patchwave.domain.policy.policy import Policy, parse_policy
 
 _REGIONS = (
-    "westeurope",
-    "northeurope",
-    "eastus",
-    "westus",
-    "westus3",
-    "southcentralus",
-    "brazilsouth",
-    "swedencentral",
-    "polandcentral",
-    "japaneast",
-    "uksouth",
-    "ukwest",
-)
+    "westeurope", "northeurope", "eastus", "westus", "westus3", "southcentralus", "brazilsouth", "swedencentral",
+    "polandcentral", "japaneast", "uksouth", "ukwest",
+)  # fmt: skip
 _IMAGES = {
     "Linux": ("canonical:ubuntu-24_04-lts:server", "redhat:rhel:9-lvm-gen2", "suse:sles-15-sp6:gen2"),
     "Windows": ("microsoftwindowsserver:windowsserver:2022-datacenter-g2", "microsoftsqlserver:sql2022-ws2022:std"),
@@ -51,11 +41,7 @@ class Shape:
     """Whether Azure tells the physical zones."""
 
 
-_RINGS: list[dict[str, Any]] = [
-    {"name": "canary", "percent": 2},
-    {"name": "early", "percent": 20},
-    {"name": "broad"},
-]
+_RINGS: list[dict[str, Any]] = [{"name": "canary", "percent": 2}, {"name": "early", "percent": 20}, {"name": "broad"}]
 
 SHAPES = (
     Shape("mixed", {"maxConcurrent": "2%", "mutuallyExclusiveTag": "cluster", "rings": _RINGS}),
@@ -85,11 +71,12 @@ def make_policy(shape: Shape) -> Policy:
 
 def make_topology(shape: Shape) -> Topology:
     """The built-in pairs, and zones that every subscription numbers in its own way."""
-    zones: dict[tuple[str, str, str], str] = {}
-    for number in range(shape.subscriptions if shape.mapped else 0):
-        for region in _REGIONS:
-            for logical in range(3):
-                zones[_subscription(number), region, str(logical + 1)] = f"{region}-az{(logical + number) % 3 + 1}"
+    zones = {
+        (_subscription(number), region, str(logical + 1)): f"{region}-az{(logical + number) % 3 + 1}"
+        for number in range(shape.subscriptions if shape.mapped else 0)
+        for region in _REGIONS
+        for logical in range(3)
+    }
     return Topology.of(KNOWN_PAIRS.items(), zones)
 
 

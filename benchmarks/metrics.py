@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from benchmarks import estate
@@ -53,14 +54,7 @@ class Metric:
 
     def to_wire(self) -> Json:
         """JSON; the keys of ``values`` become text."""
-        return {
-            "id": self.id,
-            "what": self.what,
-            "reference": self.reference,
-            "bar": self.bar,
-            "values": {str(size): round(value, 4) for size, value in self.values.items()},
-            "passed": self.passed,
-        }
+        return asdict(self) | {"values": {str(size): round(value, 4) for size, value in self.values.items()}}
 
 
 def all_metrics(results: Json) -> list[Metric]:
@@ -108,26 +102,19 @@ def _of_replay(runs: Mapping[int, Json]) -> list[Metric]:
     def per_poll(run: Json) -> float:
         return replayed(run, (FOLLOWS,)) / run["host"]["activities"][POLLS]["executions"]
 
+    def of_parents(run: Json) -> float:
+        return replayed(run, PARENTS) / run["machines"]
+
+    longest = partial(_largest, key="longestHistory")
+    limits = "10,000 in-memory engine, 10,240 Temporal warns, 25,000 Step Functions"
     return [
         _each("M1", "… in the runs, where looks are few", runs, per_poll, "8K+4 for K polls an execution", 164),
         _growth("M3", "Exponent of replayed events in the fleet", runs, replayed, "2.00 flat, 1.00 tree", 1.1),
         _each(
-            "M3",
-            "Replayed events of run and phases, per machine",
-            runs,
-            lambda run: replayed(run, PARENTS) / run["machines"],
-            "tree 2.3–3.3, flat 8.6–26",
-            10,
+            "M3", "Replayed events of run and phases, per machine", runs, of_parents, "tree 2.3–3.3, flat 8.6–26", 10
         ),
-        _each(
-            "M4",
-            "Longest history of any instance, events",
-            runs,
-            lambda run: _largest(run, "longestHistory"),
-            "10,000 in-memory engine, 10,240 Temporal warns, 25,000 Step Functions",
-            2_500,
-        ),
-        _growth("M4", "… its exponent", runs, lambda run: _largest(run, "longestHistory"), "1 flat", 0.6),
+        _each("M4", "Longest history of any instance, events", runs, longest, limits, 2_500),
+        _growth("M4", "… its exponent", runs, longest, "1 flat", 0.6),
     ]
 
 
@@ -143,26 +130,19 @@ def _of_messages(runs: Mapping[int, Json]) -> list[Metric]:
     def parent_bytes(run: Json) -> float:
         return _largest(run, "largestInput", PARENTS) + _largest(run, "largestOutput", PARENTS)
 
+    def payload(run: Json) -> float:
+        return _largest(run, "largestPayload") / KIBIBYTE
+
+    def state(run: Json) -> float:
+        return _largest(run, "largestState", PARENTS) / KIBIBYTE
+
+    carried, in_flight = "State that a parent carries between executions, KiB", "grows with what is in flight"
     return [
         _each("M5", "Largest message, KiB", runs, message, "4,096 KiB gRPC", 1_024),
-        _each(
-            "M5",
-            "Largest payload, KiB",
-            runs,
-            lambda run: _largest(run, "largestPayload") / KIBIBYTE,
-            "1,024 KiB Durable Task Scheduler",
-            256,
-        ),
+        _each("M5", "Largest payload, KiB", runs, payload, "1,024 KiB Durable Task Scheduler", 256),
         _each("M5", "All results of a machine's orchestrations, KiB per machine", runs, result_bytes, "", 8),
         _growth("M5", "Exponent of a parent's input and output", runs, parent_bytes, "0: references only", 0.1),
-        _each(
-            "M5",
-            "State that a parent carries between executions, KiB",
-            runs,
-            lambda run: _largest(run, "largestState", PARENTS) / KIBIBYTE,
-            "grows with what is in flight, up to 5,500 machines",
-            256,
-        ),
+        _each("M5", carried, runs, state, f"{in_flight}, up to 5,500 machines", 256),
     ]
 
 
@@ -177,11 +157,7 @@ def requests(run: Json, status: str | None = None) -> int:
 
 def _of_requests(runs: Mapping[int, Json]) -> list[Metric]:
     def accepted(key: str, choose: Callable[[float, float], float]) -> Read:
-        def read(run: Json) -> float:
-            found = [run["operations"][kind]["perMachine"][key] for kind in ("assess", "install")]
-            return choose(*found)
-
-        return read
+        return lambda run: choose(*(run["operations"][kind]["perMachine"][key] for kind in ("assess", "install")))
 
     def reads_an_hour(run: Json) -> float:
         reads = run["azure"]["reads"] + sum(run["azure"]["requests"].get("graph", {}).values())
@@ -193,28 +169,20 @@ def _of_requests(runs: Mapping[int, Json]) -> list[Metric]:
     def throttled(run: Json) -> float:
         return 100 * requests(run, "429") / requests(run)
 
+    def peak(run: Json) -> float:
+        return run["azure"]["peakReads"] / estate.READS_A_SECOND
+
+    def early(run: Json) -> float:
+        return sum(run["azure"]["early"].values())
+
     largest = max(runs)
     return [
         _each("M6", "Most accepted POSTs of one kind on a machine", runs, accepted("most", max), "1", 1),
         _each("M6", "… fewest", runs, accepted("least", min), "1", 1, at_least=True),
-        _each(
-            "M7",
-            "Peak of reads in one second ÷ 25",
-            runs,
-            lambda run: run["azure"]["peakReads"] / estate.READS_A_SECOND,
-            "4.0 polling each machine every 60 s",
-            0.75,
-        ),
+        _each("M7", "Peak of reads in one second ÷ 25", runs, peak, "4.0 polling each machine every 60 s", 0.75),
         _each("M7", "Reads per machine and hour", runs, reads_an_hour, "60 polling every 60 s", 15, judged={largest}),
         _each("M8", "Answered 429, per cent of all calls", runs, throttled, "", 1),
-        _each(
-            "M8",
-            "Calls before Retry-After",
-            runs,
-            lambda run: sum(run["azure"]["early"].values()),
-            "not processed (Resource Manager)",
-            0,
-        ),
+        _each("M8", "Calls before Retry-After", runs, early, "not processed (Resource Manager)", 0),
         _each("M8", "429 answers per call that met one", runs, retries, "1", 1.2),
     ]
 
@@ -306,25 +274,20 @@ def _of_crashes(crashes: Json | None) -> list[Metric]:
 def _of_memory(runs: Mapping[int, Json]) -> list[Metric]:
     if not all(run["processes"].get("worker") for run in runs.values()):
         return []
-    return [
-        _growth(
-            "extra",
-            "Exponent of the worker's peak memory",
-            runs,
-            lambda run: run["processes"]["worker"]["megabytes"],
-            "0.6: four times at ten times the fleet",
-            0.6,
-        )
-    ]
+
+    def megabytes(run: Json) -> float:
+        return run["processes"]["worker"]["megabytes"]
+
+    reference = "0.6: four times at ten times the fleet"
+    return [_growth("extra", "Exponent of the worker's peak memory", runs, megabytes, reference, 0.6)]
 
 
 # Making metrics
 
 
 def _one(name: str, what: str, value: float, reference: str, bar: float) -> Metric:
-    return Metric(
-        id=name, what=what, reference=reference, bar=f"≤ {bar:,g}", values={0: value}, passed=_keeps(value, bar)
-    )
+    passed, text = _keeps(value, bar), f"≤ {bar:,g}"
+    return Metric(id=name, what=what, reference=reference, bar=text, values={0: value}, passed=passed)
 
 
 def _each(

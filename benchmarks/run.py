@@ -172,13 +172,11 @@ def _fresh(folder: Path) -> Path:
 
 
 def _revision() -> str:
+    command = ["git", "rev-parse", "--short", "HEAD"]
     try:
-        said = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-        )
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return said.stdout.strip()
 
 
 def _parser() -> argparse.ArgumentParser:

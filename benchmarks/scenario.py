@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import httpx
@@ -36,7 +35,7 @@ APP_SETTINGS = {
     "PATCHWAVE_ASSESS_CONCURRENCY": "1000",
 }
 _LOOK_SECONDS = 5
-"""What the app asks of those who wait for a run. Each look is a transaction."""
+"""As the app asks of clients that wait for a run: each poll is a transaction."""
 
 type Json = dict[str, Any]
 
@@ -61,16 +60,8 @@ class Scene:
         """How the stack is started for it."""
         fleet = estate.write_fleet(self.folder / "fleet.json", self.machines, self.seed)
         given: Json = {"settings": APP_SETTINGS | self.batch_delay, "poll_seconds": self.poll_seconds} | changes
-        return StackOptions(
-            state=self.folder,
-            port=0,
-            fleet=fleet,
-            seed=self.seed,
-            speed=self.speed,
-            keep_storage=False,
-            count_storage=True,
-            **given,
-        )
+        given |= {"keep_storage": False, "count_storage": True}
+        return StackOptions(state=self.folder, port=0, fleet=fleet, seed=self.seed, speed=self.speed, **given)
 
     @property
     def batch_delay(self) -> dict[str, str]:
@@ -97,9 +88,7 @@ class Stage:
         self.azure = httpx.Client(base_url=self.stack.arm, verify=trust, timeout=120, trust_env=False)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.app.close()
         self.azure.close()
         self.stack.stop()
@@ -137,19 +126,15 @@ class Stage:
         }
 
     def minutes(self) -> float:
-        """The simulator's clock."""
+        """Of the simulator's clock."""
         return float(self.azure.get("/_sim").raise_for_status().json()["simulatedSeconds"]) / 60
 
     # The app
 
     def start(self, **policy: Any) -> str:
         """Start a run that patches the whole fleet, as many machines at a time as a policy allows; its id."""
-        document = {
-            "name": "bench",
-            "scope": {"subscriptions": [estate.SUBSCRIPTION]},
-            "maxConcurrent": "100%",
-            **policy,
-        }
+        scope = {"subscriptions": [estate.SUBSCRIPTION]}
+        document = {"name": "bench", "scope": scope, "maxConcurrent": "100%", **policy}
         reply = self.app.post("/api/runs", json={"policy": document, "mode": "patch"}).raise_for_status()
         return str(reply.json()["id"])
 
@@ -162,8 +147,7 @@ class Stage:
         listed: list[Json] = self.app.get("/api/runs", params={"limit": 1}).raise_for_status().json()["runs"]
         if not listed[0]["endedAt"]:
             return None
-        run: Json = self.app.get(f"/api/runs/{run_id}").raise_for_status().json()
-        return run
+        return self.app.get(f"/api/runs/{run_id}").raise_for_status().json()
 
 
 def patch_fleet(scene: Scene, timeout: float) -> Json:
@@ -252,8 +236,8 @@ def _summary(intervals: list[Json]) -> Json:
 
 
 def _spread(counts: list[int], machines: int) -> Json:
-    counts_of_all = counts + [0] * (machines - len(counts))
-    return {"least": min(counts_of_all), "most": max(counts_of_all)}
+    of_all = counts + [0] * (machines - len(counts))
+    return {"least": min(of_all), "most": max(of_all)}
 
 
 def _minutes(begin: str, end: str, speed: float) -> float:

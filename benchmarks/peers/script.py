@@ -20,24 +20,19 @@ from typing import Any
 from azure.core.exceptions import AzureError
 from azure.identity import DefaultAzureCredential
 from azure.mgmt.compute import ComputeManagementClient
-from azure.mgmt.compute.models import (
-    LinuxParameters,
-    VirtualMachineInstallPatchesParameters,
-    WindowsParameters,
-)
+from azure.mgmt.compute.models import LinuxParameters, VirtualMachineInstallPatchesParameters, WindowsParameters
 
 
 def patch(client: ComputeManagementClient, machine: Any) -> bool:
     """Assess a machine and install its patches; whether both went well."""
     group = str(machine.id).split("/")[4]
     is_windows = machine.storage_profile.os_disk.os_type == "Windows"
+    wanted = ["Critical", "Security"]
     parameters = VirtualMachineInstallPatchesParameters(
         maximum_duration=timedelta(hours=4),
         reboot_setting="IfRequired",
-        windows_parameters=WindowsParameters(classifications_to_include=["Critical", "Security"])
-        if is_windows
-        else None,
-        linux_parameters=None if is_windows else LinuxParameters(classifications_to_include=["Critical", "Security"]),
+        windows_parameters=WindowsParameters(classifications_to_include=wanted) if is_windows else None,
+        linux_parameters=None if is_windows else LinuxParameters(classifications_to_include=wanted),
     )
     try:
         client.virtual_machines.begin_assess_patches(group, machine.name).result()

@@ -6,8 +6,6 @@ the simulator's log, not from the app under test.
 
 from __future__ import annotations
 
-import json
-import ssl
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,9 +13,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
-import httpx
-
 from local import ROOT
+from local.demo.scenario import ask_simulator, write_report
 from local.stack import Stack, StackOptions
 
 type Json = dict[str, Any]
@@ -99,8 +96,7 @@ class SimulatorView:
     """The simulator's facts about machines, and its calendar."""
 
     def __init__(self, stack: Stack) -> None:
-        self._verify = ssl.create_default_context(cafile=str(stack.ca))
-        self._url = stack.arm
+        self._stack = stack
 
     def calendar(self) -> datetime:
         """The date and time that schedules see."""
@@ -131,10 +127,7 @@ class SimulatorView:
         self._ask("POST", "/_sim/maintenance", {"configuration": arm_id(configuration), "withoutPatchMode": True})
 
     def _ask(self, method: str, path: str, body: Json | None = None) -> Json:
-        answer = httpx.request(
-            method, f"{self._url}{path}", json=body, verify=self._verify, timeout=10, trust_env=False
-        )
-        return cast("Json", answer.raise_for_status().json())
+        return ask_simulator(self._stack, method, path, body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +159,6 @@ class Report:
     findings_after: list[Json] = field(default_factory=list[Json])
 
     def write(self, path: Path) -> None:
-        """Write it as JSON."""
         document = {
             "run": self.run,
             "machines": [each | {"patches": self.patches.get(str(each["id"]), [])} for each in self.machines],
@@ -178,13 +170,11 @@ class Report:
             },
             "simulator": {"occurrence": self.occurrence, "deliveries": self.deliveries},
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_report(path, document)
 
     def machine(self, machine_id: str) -> Json:
         """The machine's row of the run; empty when it has none."""
-        found = [each for each in self.machines if str(each["id"]).lower() == machine_id.lower()]
-        return found[0] if found else {}
+        return next((each for each in self.machines if str(each["id"]).lower() == machine_id.lower()), {})
 
     def violations(self) -> list[str]:
         """Violated claims, a sentence each; empty on success."""

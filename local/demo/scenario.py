@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import ssl
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -52,14 +53,10 @@ class Report:
     @property
     def accepted(self) -> dict[str, int]:
         """How many installs were accepted, by machine id."""
-        counts: dict[str, int] = {}
-        for install in self.installs:
-            counts[install.machine] = counts.get(install.machine, 0) + 1
-        return dict(sorted(counts.items()))
+        return dict(sorted(Counter(install.machine for install in self.installs).items()))
 
-    def document(self) -> Json:
-        """The form of ``report.json``."""
-        return {
+    def write(self, path: Path) -> None:
+        document = {
             "run": self.run,
             "countsByOutcome": self.run["countsByOutcome"],
             "machines": [
@@ -72,11 +69,7 @@ class Report:
             "makespan": self.plan["makespan"],
             "simulator": {"acceptedInstalls": self.accepted},
         }
-
-    def write(self, path: Path) -> None:
-        """Write the report as JSON."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.document(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_report(path, document)
 
     def of(self, key: str) -> dict[str, list[Install]]:
         """The installations by a field of their machines' rows, such as ``ring``."""
@@ -104,12 +97,10 @@ class Demonstration:
 
     @property
     def folder(self) -> Path:
-        """Folder of all output."""
         return ROOT / ".local" / self.name
 
     @property
     def report(self) -> Path:
-        """The report as JSON."""
         return self.folder / "report.json"
 
     def stack_options(self) -> StackOptions:
@@ -117,13 +108,12 @@ class Demonstration:
         return StackOptions(state=self.folder / "stack", port=0, fleet=FLEET, speed=SPEED, poll_seconds=0.5)
 
     def prepare(self, stack: Stack) -> None:
-        """Set the machines' behaviour."""
         for machine, simulation in self.bad.items():
-            _simulator(stack, "POST", "/_sim/machines", {"id": machine, "simulation": simulation})
+            ask_simulator(stack, "POST", "/_sim/machines", {"id": machine, "simulation": simulation})
 
     def installs(self, stack: Stack) -> list[Install]:
         """The installations that the simulator accepted."""
-        operations = cast("list[Json]", _simulator(stack, "GET", "/_sim/operations?kind=install")["operations"])
+        operations = cast("list[Json]", ask_simulator(stack, "GET", "/_sim/operations?kind=install")["operations"])
         # A running one has no end: any later one overlaps with it.
         return [
             Install(each["machine"], each["startedAt"], each["start"], each["end"] or float("inf"))
@@ -135,7 +125,13 @@ class Demonstration:
         return [*_broken_always(report, self.state), *self.check(report)]
 
 
-def _simulator(stack: Stack, method: str, path: str, body: Json | None = None) -> Json:
+def write_report(path: Path, document: Json) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def ask_simulator(stack: Stack, method: str, path: str, body: Json | None = None) -> Json:
+    """The response of the simulator's own controls, below ``/_sim``."""
     verify = ssl.create_default_context(cafile=str(stack.ca))
     answer = httpx.request(method, f"{stack.arm}{path}", json=body, verify=verify, timeout=10, trust_env=False)
     return cast("Json", answer.raise_for_status().json())
@@ -147,8 +143,7 @@ def _broken_always(report: Report, state: str) -> Iterable[str]:
     for machine, count in report.accepted.items():
         if count > 1:
             yield f"{machine} was told to install {count} times in one run"
-    without = [machine["name"] for machine in report.machines if not machine["outcome"]]
-    if without:
+    if without := [machine["name"] for machine in report.machines if not machine["outcome"]]:
         yield f"No outcome: {', '.join(without)}"
     ids = {str(machine["id"]).lower() for machine in report.machines}
     total = sum(report.run["countsByOutcome"].values())
@@ -174,8 +169,7 @@ def _broken_stop(report: Report) -> Iterable[str]:
     if not skipped:
         yield "The error budget kept no machine from being patched"
     stopped_at = report.run["stoppedAt"]
-    late = [each.machine for each in report.installs if _seconds_between(stopped_at, each.at) > STOP_SECONDS]
-    if late:
+    if late := [each.machine for each in report.installs if _seconds_between(stopped_at, each.at) > STOP_SECONDS]:
         yield f"Installations began after the run was stopped: {', '.join(late)}"
     patched = {each.machine.lower() for each in report.installs}
     if any(str(machine["id"]).lower() in patched for machine in skipped):
@@ -191,11 +185,7 @@ def _overlap(one: Install, other: Install) -> bool:
 
 
 def _seconds_between(one: str, other: str) -> float:
-    return (_instant(other) - _instant(one)).total_seconds()
-
-
-def _instant(text: str) -> datetime:
-    return datetime.fromisoformat(text)
+    return (datetime.fromisoformat(other) - datetime.fromisoformat(one)).total_seconds()
 
 
 def _fleet() -> list[Json]:
