@@ -88,10 +88,10 @@ def run_facts(found: Json) -> RenderableType:
         "cancelled by us": moment(occurrence.get("canceledAt")),
         "not cancelled": occurrence.get("cancelFailure"),
         "post event": moment(occurrence.get("postEventAt")),
-        "Azure's word": occurrence.get("status"),
+        "status in Azure": occurrence.get("status"),
         "results copied": moment(occurrence.get("resultsAt")),
         "outcomes": found.get("countsByOutcome"),
-        "called done and not": occurrence.get("statusMismatches") or "",
+        "status mismatches": occurrence.get("statusMismatches") or "",
         "passed over": _passed_over(occurrence),
     }
     return Group(Text(plain(found.get("runId", "")), style="bold"), facts_grid(facts))
@@ -102,7 +102,7 @@ def machines_table(machines: Iterable[Json]) -> RenderableType:
     columns: dict[str, Cell] = {
         "machine": "name",
         "before": _before,
-        "Azure says": "updateManagerStatus",
+        "Update Manager": "updateManagerStatus",
         "installed": lambda machine: part(machine, "installation").get("installed"),
         "outcome": _outcome,
         "message": "message",
