@@ -6,7 +6,7 @@ and a newer service can add keys.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Self, cast
 from urllib.parse import quote, urlsplit
 
@@ -68,7 +68,7 @@ class ApiClient:
 
     def get(self, *path: str, slow: bool = False, **query: str) -> Json:
         """The document at a path below ``/api``; of the query what is not empty. ``slow``: it may take minutes."""
-        return _document(self._send("GET", *path, slow=slow, **query))
+        return _document(self._send("GET", path, slow=slow, query=query))
 
     def exists(self, *path: str) -> bool:
         """Whether there is a document at a path."""
@@ -80,7 +80,7 @@ class ApiClient:
 
     def post(self, *path: str, json: Json, slow: bool = False, **query: str) -> Json:
         """What the service answers to a request."""
-        return _document(self._send("POST", *path, json=json, slow=slow, **query))
+        return _document(self._send("POST", path, json=json, slow=slow, query=query))
 
     def put(
         self, *path: str, json: Json, etag: str = "", only_create: bool = False, slow: bool = False, **query: str
@@ -90,16 +90,16 @@ class ApiClient:
         With an ETag, only this version is replaced; with ``only_create`` none is.
         """
         headers = {"If-Match": etag} if etag else {"If-None-Match": "*"} if only_create else {}
-        response = self._send("PUT", *path, json=json, headers=headers, slow=slow, **query)
+        response = self._send("PUT", path, json=json, headers=headers, slow=slow, query=query)
         return (_document(response) if response.content else json), response.status_code == 201
 
     def patch(self, *path: str, json: Json, **query: str) -> Json:
         """The document as it is after a merge patch."""
-        return _document(self._send("PATCH", *path, json=json, **query))
+        return _document(self._send("PATCH", path, json=json, query=query))
 
     def delete(self, *path: str, etag: str = "", slow: bool = False, **query: str) -> Json:
         """What the service answers to a deletion, with an ETag of this version only; empty where it answers nothing."""
-        response = self._send("DELETE", *path, headers={"If-Match": etag} if etag else {}, slow=slow, **query)
+        response = self._send("DELETE", path, headers={"If-Match": etag} if etag else {}, slow=slow, query=query)
         return _document(response) if response.content else {}
 
     def audit(self, *path: str, limit: int | None = None) -> list[Json]:
@@ -109,7 +109,7 @@ class ApiClient:
     def start_run(self, request: Json, idempotency_key: str = "", *, reason: str = "", actor: str = "") -> Json:
         """Start a run and return its document; a repeated key, or a run that is live already, gives the first run."""
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        response = self._send("POST", "runs", json=request, headers=headers, reason=reason, actor=actor)
+        response = self._send("POST", ("runs",), json=request, headers=headers, query=given(reason=reason, actor=actor))
         run_id = urlsplit(_header(response, "Location")).path.rstrip("/").rpartition("/")[2]
         return self.run(run_id) if run_id else _document(response)
 
@@ -127,7 +127,7 @@ class ApiClient:
 
     def policy(self, name: str) -> tuple[Json, str]:
         """A policy and its ETag."""
-        response = self._send("GET", "policies", name)
+        response = self._send("GET", ("policies", name))
         return _document(response), _header(response, "ETag")
 
     def apply_policy(self, name: str, policy: Json, *, reason: str = "", actor: str = "") -> tuple[Json, bool]:
@@ -148,7 +148,7 @@ class ApiClient:
         left, cursor = limit, ""
         while left is None or left > 0:
             size = PAGE if left is None else min(PAGE, left)
-            page = self.get(*path, **query, limit=str(size), cursor=cursor)
+            page = _document(self._send("GET", path, query={**query, "limit": str(size), "cursor": cursor}))
             damaged = cast("list[str]", page.get("unreadable") or [])
             if unreadable is not None:
                 unreadable += damaged
@@ -170,18 +170,19 @@ class ApiClient:
     def _send(
         self,
         method: str,
-        *path: str,
+        path: Iterable[str],
+        *,
         json: Json | None = None,
         headers: dict[str, str] | None = None,
         slow: bool = False,
-        **query: str,
+        query: dict[str, str] | None = None,
     ) -> httpx.Response:
         """Send a request to the resource at a path; of the query only what is not empty."""
         timeout = httpx.Timeout(PLAN_SECONDS, connect=10) if slow else self._http.timeout
         url = "/api/" + "/".join(quote(part, safe="~") for part in path)
         try:
             response = self._http.request(
-                method, url, params=given(**query), json=json, headers=headers, timeout=timeout
+                method, url, params=given(**query or {}), json=json, headers=headers, timeout=timeout
             )
         except httpx.TimeoutException as error:
             raise UnreachableError(f"{self.url} did not answer in time") from error

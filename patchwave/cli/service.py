@@ -71,7 +71,7 @@ def command(group: typer.Typer, name: str, text: str = "", *, has_output: bool =
 
     def register(function: Command) -> Command:
         _, *own = inspect.signature(function, eval_str=True).parameters.values()
-        groups = {each.name: each.annotation for each in own if is_dataclass(each.annotation)}
+        groups: dict[str, Any] = {each.name: each.annotation for each in own if is_dataclass(each.annotation)}
 
         def call(*, url: str, key: str, **options: Any) -> None:
             output = options.pop("output") if has_output else OutputFormat.TABLE

@@ -113,8 +113,9 @@ def list_configurations(
     group: Annotated[str, typer.Option("--resource-group", "-g", help="Only of this group of it.")] = "",
 ) -> None:
     """List the configurations that patch inside machines, each with its next run."""
-    path, asked = ("maintenance", "configurations"), {"subscription": subscription, "resourceGroup": group}
-    service.show(list(service.client.pages(*path, key="configurations", **asked)), configurations_table)
+    path, key = ("maintenance", "configurations"), "configurations"
+    found = service.client.pages(*path, key=key, subscription=subscription, resourceGroup=group)
+    service.show(list(found), configurations_table)
 
 
 @command(configurations, "show")
