@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from activities.context import load_run, now, wait_seconds
 from patchwave.domain.core.documents import list_or_empty, object_or_none
-from patchwave.domain.core.outcome import OutcomeKind
+from patchwave.domain.core.outcome import NEEDS_PERSON, OutcomeKind
 from patchwave.domain.notifications.events import (
     MAX_NOTES,
     ApprovalNeeded,
@@ -37,17 +37,6 @@ from patchwave.outbound.notifications import compose
 from patchwave.settings import ChannelsError, parse_channels
 from patchwave.storage import RecordMissing, Storage
 from patchwave.wiring import Services
-
-_WORST_FIRST = (
-    OutcomeKind.FAILED,
-    OutcomeKind.TIMED_OUT,
-    OutcomeKind.UNKNOWN,
-    OutcomeKind.LEFT_RUNNING,
-    OutcomeKind.REBOOT_REQUIRED,
-    OutcomeKind.PATCHED_WITH_WARNINGS,
-    OutcomeKind.SKIPPED,
-)
-"""Outcomes that need a person; a notification lists machines in this order."""
 
 
 async def list_channels(services: Services, notice: Notice) -> NoticeChannels:
@@ -172,7 +161,7 @@ def _approval(facts: ApprovalNeeded, run: Run, policy: Policy) -> ApprovalNeeded
 
 
 async def _ended(storage: Storage, run: Run) -> RunEnded:
-    counts = {kind: run.counts_by_outcome.get(kind.value, 0) for kind in _WORST_FIRST}
+    counts = {kind: run.counts_by_outcome.get(kind.value, 0) for kind in NEEDS_PERSON}
     began, ended = run.started_at or run.created_at, run.ended_at
     return RunEnded(
         state=run.state.value,

@@ -39,7 +39,7 @@ class ResourceHealth:
         """The machine's current availability."""
         path = f"{machine.text}/providers/Microsoft.ResourceHealth/availabilityStatuses/current"
         found = await self._get(f"{self._url}{path}?api-version={HEALTH_API_VERSION}")
-        return found if isinstance(found, ArmFailure) else Availability.read(found)
+        return found if isinstance(found, ArmFailure) else Availability.model_validate(found)
 
     async def fired_alerts(self, machine: MachineId, within: timedelta) -> list[Alert] | ArmFailure:
         """Alerts on the machine with the condition "fired", from a time range that covers ``within``."""
@@ -57,7 +57,7 @@ class ResourceHealth:
             found = await self._get(url)
             if isinstance(found, ArmFailure):
                 return found
-            alerts += [Alert.read(item) for item in objects_or_empty(found.get("value"))]
+            alerts += [Alert.model_validate(item) for item in objects_or_empty(found.get("value"))]
             following: Any = found.get("nextLink")
             if not following:
                 return alerts

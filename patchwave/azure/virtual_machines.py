@@ -73,7 +73,7 @@ class ResourceManager(ComputeClients):
 
     async def _read_machine(self, machine: MachineId) -> MachineView | ArmFailure:
         found = await self._read(f"{machine.text}?$expand=instanceView&api-version={_READ_API_VERSION}")
-        return found if isinstance(found, ArmFailure) else MachineView.read(found)
+        return found if isinstance(found, ArmFailure) else MachineView.model_validate(found)
 
     async def assess(self, machine: MachineId, location: str, intent: Intent) -> Submission:
         """POST assessPatches, rate-limited. ``intent`` has the request id, which names the attempt in Azure's log."""

@@ -106,7 +106,7 @@ def test_how_long_to_wait(header: str) -> None:
 @given(st.one_of(changed(MACHINE), objects))
 def test_views_of_machines(body: object) -> None:
     document = object_or_none(body) or {}
-    view = MachineView.read(document)
+    view = MachineView.model_validate(document)
     crosses(evaluate(view, start_stopped=True).to_wire())
     storable(hold_reason(view.tags or {}) or "")
     for text in (view.agent_message, view.vm_health, view.update_domain, view.location, view.os_type):
@@ -170,7 +170,7 @@ ALERT: dict[str, Any] = {
 @budget()
 @given(st.lists(st.one_of(changed(ALERT), objects), max_size=8))
 def test_alerts(items: list[Any]) -> None:
-    alerts = [Alert.read(item) for item in items if isinstance(item, dict)]
+    alerts = [Alert.model_validate(item) for item in items if isinstance(item, dict)]
     outcome = evaluate_alerts(alerts, ROW["id"], AlertVeto(), NOW)
     crosses(outcome.to_wire() if outcome else {})
 
@@ -182,7 +182,7 @@ AVAILABILITY = {"properties": {"availabilityState": "Unavailable", "summary": "I
 @given(st.one_of(changed(AVAILABILITY), objects))
 def test_answers_of_resource_health(body: object) -> None:
     if isinstance(body, dict):
-        crosses(evaluate_availability(Availability.read(body)).to_wire())
+        crosses(evaluate_availability(Availability.model_validate(body)).to_wire())
 
 
 SCRIPT = {

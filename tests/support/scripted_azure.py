@@ -32,7 +32,7 @@ URL = f"https://management.azure.com/subscriptions/{SUBSCRIPTION}/providers/Micr
 
 def view(**patch_status: object) -> MachineView:
     """A machine that runs and shows these summaries."""
-    return MachineView.read(machine("running", patchStatus=patch_status))
+    return MachineView.model_validate(machine("running", patchStatus=patch_status))
 
 
 def shown(activity: str, started: datetime, *, status: str = "InProgress", **fields: object) -> MachineView:

@@ -5,12 +5,10 @@ different refusals and of throttling. Texts only refine. Failed operations arriv
 The rules are the rows of Microsoft's VM error table and of what users reported; the raw text is always kept.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
@@ -53,7 +51,6 @@ class ErrorDetail(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The part in one line."""
         told = ": ".join(part for part in (self.code, self.message) if part)
         return f"{told} [{self.target}]" if self.target else told
 
@@ -106,10 +103,10 @@ class ErrorClassification:
             ErrorClass.FORBIDDEN,
             ErrorClass.GONE,
         )
-        return Outcome(
-            outcome=OutcomeKind.SKIPPED if done_nothing else OutcomeKind.FAILED,
-            reason=self.reason,
-            message=_cut(f"{self.sentence} ({failure.text})"),
+        return Outcome.of(
+            OutcomeKind.SKIPPED if done_nothing else OutcomeKind.FAILED,
+            self.reason,
+            _cut(f"{self.sentence} ({failure.text})"),
         )
 
 
@@ -117,19 +114,21 @@ class ErrorClassification:
 class _Rule:
     """Matches when the status is listed (or none is), and a code or a text is found anywhere in the failure."""
 
-    verdict: ErrorClassification
+    kind: ErrorClass
+    reason: Reason
+    sentence: str
     statuses: tuple[int, ...] = ()
     codes: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
+    """In lower case."""
     names_state: bool = False
     """It names a state of the machine in which Azure takes no such operation."""
     names: Callable[[ArmFailure], str] | None = None
     """What the sentence names, in the place of its braces."""
 
     def verdict_of(self, failure: ArmFailure) -> ErrorClassification:
-        if self.names is None:
-            return self.verdict
-        return replace(self.verdict, sentence=self.verdict.sentence.format(self.names(failure)))
+        sentence = self.sentence.format(self.names(failure)) if self.names else self.sentence
+        return ErrorClassification(self.kind, self.reason, sentence)
 
     def matches(self, failure: ArmFailure, codes: set[str], text: str) -> bool:
         if self.statuses and failure.status not in self.statuses:
@@ -137,21 +136,6 @@ class _Rule:
         if not (self.codes or self.texts):
             return True
         return any(code.casefold() in codes for code in self.codes) or any(part in text for part in self.texts)
-
-
-def _rule(
-    kind: ErrorClass,
-    reason: Reason,
-    sentence: str,
-    *,
-    statuses: tuple[int, ...] = (),
-    codes: tuple[str, ...] = (),
-    texts: tuple[str, ...] = (),
-    names_state: bool = False,
-    names: Callable[[ArmFailure], str] | None = None,
-) -> _Rule:
-    folded = tuple(text.casefold() for text in texts)
-    return _Rule(ErrorClassification(kind, reason, sentence), statuses, codes, folded, names_state, names)
 
 
 def _locked_scopes(failure: ArmFailure) -> str:
@@ -179,26 +163,26 @@ _TRANSIENT_STATUSES = (408, 500, 502, 503, 504)
 
 # The first rule that matches decides, so the special stands before the general.
 _RULES: tuple[_Rule, ...] = (
-    _rule(
+    _Rule(
         ErrorClass.FORBIDDEN,
         Reason.OUTSIDE_BOUNDARY,
         "Patchwave did not send the request: its own settings forbid it.",
         statuses=(0,),
         codes=(OUTSIDE_BOUNDARY,),
     ),
-    _rule(
+    _Rule(
         ErrorClass.THROTTLED,
         Reason.THROTTLED,
         "Azure is limiting requests; Patchwave waits as long as Azure asks.",
         statuses=(429,),
     ),
-    _rule(
+    _Rule(
         ErrorClass.RETRY_LATER,
         Reason.FORBIDDEN,
         "The token was refused; check the identity of the app when this persists.",
         statuses=(401,),
     ),
-    _rule(
+    _Rule(
         ErrorClass.FORBIDDEN,
         Reason.DISALLOWED_BY_POLICY,
         "A policy of Azure denies it: the assignment{} has to exempt the machine or allow this.",
@@ -206,7 +190,7 @@ _RULES: tuple[_Rule, ...] = (
         names_state=True,
         names=_policy_assignments,
     ),
-    _rule(
+    _Rule(
         ErrorClass.FORBIDDEN,
         Reason.SCOPE_LOCKED,
         "A lock{} keeps the machine from being changed: remove the lock, or leave the machine out.",
@@ -214,19 +198,14 @@ _RULES: tuple[_Rule, ...] = (
         names_state=True,
         names=_locked_scopes,
     ),
-    _rule(
+    _Rule(
         ErrorClass.FORBIDDEN,
         Reason.FORBIDDEN,
         "The machine is missing, or the identity of the app lacks the right to do this: grant it the patching role.",
         statuses=(403,),
     ),
-    _rule(
-        ErrorClass.GONE,
-        Reason.NOT_FOUND,
-        "The machine no longer exists.",
-        statuses=(404, 410),
-    ),
-    _rule(
+    _Rule(ErrorClass.GONE, Reason.NOT_FOUND, "The machine no longer exists.", statuses=(404, 410)),
+    _Rule(
         ErrorClass.GONE,
         Reason.NOT_FOUND,
         "The machine no longer exists or is being deleted.",
@@ -234,14 +213,14 @@ _RULES: tuple[_Rule, ...] = (
         texts=("marked for deletion",),
         names_state=True,
     ),
-    _rule(
+    _Rule(
         ErrorClass.UNSUPPORTED,
         Reason.UNSUPPORTED,
         "The machine was generalized and cannot be patched; exclude it.",
         texts=("is generalized", "has been generalized", "marked as generalized"),
         names_state=True,
     ),
-    _rule(
+    _Rule(
         ErrorClass.NOT_RUNNING,
         Reason.NOT_RUNNING,
         "The machine is not running: start it, or let the policy start stopped machines.",
@@ -253,54 +232,54 @@ _RULES: tuple[_Rule, ...] = (
         ),
         names_state=True,
     ),
-    _rule(
+    _Rule(
         ErrorClass.NOT_RUNNING,
         Reason.AGENT_NOT_READY,
         "The VM agent does not report: check that it runs and reaches Azure.",
         codes=("VMAgentStatusCommunicationError",),
     ),
-    _rule(
+    _Rule(
         ErrorClass.RETRY_LATER,
         Reason.OPERATION_CONFLICT,
         "The power state of the machine is changing.",
         texts=("changing power state",),
     ),
-    _rule(
+    _Rule(
         ErrorClass.RETRY_LATER,
         Reason.OPERATION_CONFLICT,
         "Azure is updating the host of the machine.",
         codes=("ResourceUpdateBlockedOnPlatformUpdate",),
         texts=("schedule timeout, waiting for an ongoing update",),
     ),
-    _rule(
+    _Rule(
         ErrorClass.UNSUPPORTED,
         Reason.UNSUPPORTED,
         "Azure guest patching does not support the image of this machine.",
         texts=("image is not supported for vm guest patch",),
         names_state=True,
     ),
-    _rule(
+    _Rule(
         ErrorClass.UNSUPPORTED,
         Reason.UNSUPPORTED,
         "Azure guest patching has no extension for the processor of this machine.",
         texts=("was not found in the extension repository",),
         names_state=True,
     ),
-    _rule(
+    _Rule(
         ErrorClass.UNSUPPORTED,
         Reason.UNSUPPORTED,
         "The guest cannot run the patch extension: bring the VM agent, Python, sudo or systemd up to date.",
         codes=("CL_AGENT_TOO_OLD", "CL_PYTHON_TOO_OLD", "CL_SUDO_CHECK_FAILED", "CL_SYSTEMD_NOT_PRESENT"),
         texts=("unsupported older azure linux agent version",),
     ),
-    _rule(
+    _Rule(
         ErrorClass.FAILED,
         Reason.OPERATION_FAILED,
         "Hotpatch needs platform safety checks: set bypassPlatformSafetyChecksOnUserSchedule to false on the machine.",
         texts=("hotpatch updates require platform safety checks",),
         names_state=True,
     ),
-    _rule(
+    _Rule(
         ErrorClass.FAILED,
         Reason.OPERATION_FAILED,
         "The subscription is not registered for this: register the provider Microsoft.Compute.",
@@ -308,84 +287,65 @@ _RULES: tuple[_Rule, ...] = (
         texts=("subscription is not registered",),
         names_state=True,
     ),
-    _rule(
+    _Rule(
         ErrorClass.FAILED,
         Reason.SUPERSEDED,
         "Another operation on the machine took precedence and stopped this one.",
         codes=("NEWER_OPERATION_SUPERSEDED",),
         texts=("newer operation taking precedence",),
     ),
-    _rule(
+    _Rule(
         ErrorClass.FAILED,
         Reason.OPERATION_FAILED,
         "The maintenance was cancelled in Azure.",
         texts=("maintenance cancelled",),
     ),
-    _rule(
+    _Rule(
         ErrorClass.RETRY_LATER,
         Reason.OPERATION_FAILED,
         "Azure reported an internal error: when it persists, check the VM agent, or the processor type (Arm64).",
         codes=("VMGuestPatchInternalError",),
     ),
-    _rule(
+    _Rule(
         ErrorClass.RETRY_LATER,
         Reason.OPERATION_FAILED,
         "A VM extension did not finish: when it persists, remove the patch extension and try again.",
-        codes=(
-            "VMExtensionProvisioningTimeout",
-            "VMExtensionProvisioningError",
-            "VMExtensionHandlerNonTransientError",
-        ),
+        codes=("VMExtensionProvisioningTimeout", "VMExtensionProvisioningError", "VMExtensionHandlerNonTransientError"),
     ),
-    _rule(
-        ErrorClass.RETRY_LATER,
-        Reason.OPERATION_FAILED,
-        "The machine was shutting down.",
-        texts=("0x8024001e",),
-    ),
-    _rule(
+    _Rule(ErrorClass.RETRY_LATER, Reason.OPERATION_FAILED, "The machine was shutting down.", texts=("0x8024001e",)),
+    _Rule(
         ErrorClass.FAILED,
         Reason.OPERATION_FAILED,
         "Windows Update cannot reach its server: check proxy, WSUS address and network.",
         texts=("0x8024402c", "0x8024401c", "0x8024402f", "0x80072ee2"),
     ),
-    _rule(
+    _Rule(
         ErrorClass.FAILED,
         Reason.OPERATION_FAILED,
         "The Windows Update service is disabled on the machine.",
         texts=("0x8024002e", "0x80070422"),
     ),
-    _rule(
+    _Rule(
         ErrorClass.FAILED,
         Reason.OPERATION_FAILED,
         "Windows Update was denied access: check rights and free disk space.",
         texts=("0x80070005",),
     ),
-    _rule(
-        ErrorClass.BUSY,
-        Reason.OPERATION_CONFLICT,
-        "Another operation is running on the machine.",
-        statuses=(409,),
-    ),
-    _rule(
+    _Rule(ErrorClass.BUSY, Reason.OPERATION_CONFLICT, "Another operation is running on the machine.", statuses=(409,)),
+    _Rule(
         ErrorClass.BUSY,
         Reason.OPERATION_CONFLICT,
         "Another operation is running on the machine.",
         codes=("Conflict", "OperationInProgress"),
         texts=("another operation is in progress", "conflict with a concurrent request"),
     ),
-    _rule(
-        ErrorClass.RETRY_LATER,
-        Reason.UNREACHABLE,
-        "Azure did not answer properly.",
-        statuses=(0, *_TRANSIENT_STATUSES),
+    _Rule(
+        ErrorClass.RETRY_LATER, Reason.UNREACHABLE, "Azure did not answer properly.", statuses=(0, *_TRANSIENT_STATUSES)
     ),
 )
 
 _OTHERWISE = ErrorClassification(
-    ErrorClass.FAILED,
-    Reason.OPERATION_FAILED,
-    "Azure refused or failed the operation; the text says why.",
+    ErrorClass.FAILED, Reason.OPERATION_FAILED, "Azure refused or failed the operation; the text says why."
 )
 
 

@@ -5,8 +5,6 @@ answers a wrong value with a 400 that still costs a token of the per-machine bud
 selects nothing: so every value is checked here, with a message that names the field and the fix.
 """
 
-from __future__ import annotations
-
 import re
 from datetime import timedelta
 from enum import StrEnum
@@ -15,12 +13,12 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
 from patchwave.domain.core.documents import Document, Json, UtcDatetime, without_empty
-from patchwave.domain.core.duration import Duration, format_duration
+from patchwave.domain.core.duration import Duration, between, format_duration
 
 MIN_DURATION = timedelta(minutes=20)
 """No agent starts an installation in less; what each system needs is in `patchwave.domain.scheduling.window`."""
-MAX_DURATION = timedelta(hours=24)
-"""Exclusive: the Linux agent parses the duration as %H:%M:%S."""
+MAX_DURATION = timedelta(hours=24) - timedelta.resolution
+"""The Linux agent parses the duration as %H:%M:%S."""
 
 _KB = re.compile(r"(?:KB)?([0-9]{5,8})", re.IGNORECASE)
 _NAME_MASK = re.compile(r"[A-Za-z0-9*?]+")
@@ -41,7 +39,7 @@ class RebootSetting(StrEnum):
     ALWAYS = "Always"
 
     @classmethod
-    def read(cls, text: str) -> RebootSetting | None:
+    def read(cls, text: str) -> "RebootSetting | None":
         """The setting of a text from Azure, in either vocabulary and any case; ``None`` when it is none.
 
         A maintenance configuration that was sent with ``Always`` or ``Never`` is answered with ``AlwaysReboot`` or
@@ -78,15 +76,15 @@ class LinuxClassification(StrEnum):
     OTHER = "Other"
 
 
-def _check_maximum(duration: timedelta) -> timedelta:
-    if not MIN_DURATION <= duration < MAX_DURATION:
-        raise ValueError(
-            "must be at least PT20M and under PT24H: shorter cannot start, the Linux agent reads no longer"
-        )
-    return duration
-
-
-MaximumDuration = Annotated[Duration, AfterValidator(_check_maximum), PlainSerializer(format_duration, return_type=str)]
+MaximumDuration = Annotated[
+    Duration,
+    between(
+        MIN_DURATION,
+        MAX_DURATION,
+        "must be at least PT20M and under PT24H: shorter cannot start, the Linux agent reads no longer",
+    ),
+    PlainSerializer(format_duration, return_type=str),
+]
 """What the install call takes: whole minutes."""
 
 
@@ -141,9 +139,7 @@ def read_package_mask(text: str) -> str:
                 "all of it is the name"
             )
     if not is_package_mask(text):
-        raise ValueError(
-            f"{text!r} is not a package mask; write a name with * and ?, or pin a version as name=version",
-        )
+        raise ValueError(f"{text!r} is not a package mask; write a name with * and ?, or pin a version as name=version")
     return text
 
 
@@ -164,32 +160,25 @@ class WindowsParameters(Document):
     """``WindowsParameters`` of the install call. Patch name masks exist since api-version 2025-04-01."""
 
     classifications_to_include: list[Annotated[WindowsClassification, BeforeValidator(_fold_classification)]] = Field(
-        default_factory=list[WindowsClassification],
-        description="Update classifications to install.",
+        default_factory=list[WindowsClassification], description="Update classifications to install."
     )
     kb_numbers_to_include: list[KbNumber] = Field(
-        default_factory=list[str],
-        description="Updates to install in any case, as KB4512508.",
+        default_factory=list[str], description="Updates to install in any case, as KB4512508."
     )
     kb_numbers_to_exclude: list[KbNumber] = Field(
-        default_factory=list[str],
-        description="Updates never to install, as KB4512508.",
+        default_factory=list[str], description="Updates never to install, as KB4512508."
     )
     exclude_kbs_requiring_reboot: bool = Field(
-        default=False,
-        description="Leave out updates whose reboot behaviour is not NeverReboots.",
+        default=False, description="Leave out updates whose reboot behaviour is not NeverReboots."
     )
     max_patch_publish_date: UtcDatetime | None = Field(
-        default=None,
-        description="Install only what was published until this time.",
+        default=None, description="Install only what was published until this time."
     )
     patch_name_masks_to_include: list[NameMask] = Field(
-        default_factory=list[str],
-        description="Name masks to install, of letters, digits, * and ?.",
+        default_factory=list[str], description="Name masks to install, of letters, digits, * and ?."
     )
     patch_name_masks_to_exclude: list[NameMask] = Field(
-        default_factory=list[str],
-        description="Name masks never to install, of letters, digits, * and ?.",
+        default_factory=list[str], description="Name masks never to install, of letters, digits, * and ?."
     )
 
     @model_validator(mode="after")
@@ -197,7 +186,7 @@ class WindowsParameters(Document):
         if not (self.classifications_to_include or self.kb_numbers_to_include or self.patch_name_masks_to_include):
             raise ValueError(
                 "selects nothing: give at least one of classificationsToInclude, kbNumbersToInclude, "
-                "patchNameMasksToInclude",
+                "patchNameMasksToInclude"
             )
         return self
 
@@ -223,8 +212,7 @@ class LinuxParameters(Document):
         " version is left out.",
     )
     maintenance_run_id: str | None = Field(
-        default=None,
-        description="Identifier that automatic guest patching on Linux gives a run.",
+        default=None, description="Identifier that automatic guest patching on Linux gives a run."
     )
 
     @model_validator(mode="after")
@@ -232,13 +220,13 @@ class LinuxParameters(Document):
         chosen = set(self.classifications_to_include)
         if not (chosen or self.package_name_masks_to_include):
             raise ValueError(
-                "selects nothing: give at least one of classificationsToInclude, packageNameMasksToInclude",
+                "selects nothing: give at least one of classificationsToInclude, packageNameMasksToInclude"
             )
         pair = {LinuxClassification.CRITICAL, LinuxClassification.SECURITY}
         if LinuxClassification.OTHER in chosen and len(chosen & pair) == 1:
             raise ValueError(
                 "classificationsToInclude: the Linux agent refuses Other with exactly one of Critical and Security; "
-                "give both or neither",
+                "give both or neither"
             )
         return self
 
@@ -258,5 +246,4 @@ class InstallParameters(Document):
         return self
 
     def to_azure(self) -> Json:
-        """The JSON body, without empty members."""
         return without_empty(self.to_wire())

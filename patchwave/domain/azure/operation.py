@@ -4,8 +4,6 @@ Safety rules 4 and 5 of the design: two levels of status, unknown words never me
 only ever sent to the configured Resource Manager host.
 """
 
-from __future__ import annotations
-
 import re
 from enum import Enum, StrEnum, auto
 from urllib.parse import unquote, urlsplit

@@ -5,8 +5,6 @@ what recordings of real traffic show beside them: missing keys, undocumented key
 enumeration, ``error`` objects on clean success and lists that are cut short. Nothing here may lose a result.
 """
 
-from __future__ import annotations
-
 import re
 from enum import StrEnum
 from typing import Annotated, Any
@@ -20,7 +18,16 @@ from patchwave.domain.core.documents import (
     object_or_none,
     objects_or_empty,
 )
-from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary, PatchRecord, ReportedError
+from patchwave.domain.core.patches import (
+    ESM,
+    ESM_REQUIRED,
+    NEEDS_SUBSCRIPTION,
+    AssessmentSummary,
+    InstallationSummary,
+    PatchRecord,
+    ReportedError,
+    is_urgent,
+)
 
 
 class PatchOperationStatus(StrEnum):
@@ -180,11 +187,6 @@ class ApiError(ExternalDocument):
 
 _ErrorObject = Annotated[ApiError | None, BeforeValidator(object_or_none)]
 
-_ESM = "security-esm"
-_URGENT_WORDS = frozenset({"critical", "security", _ESM})
-_ESM_WITHOUT_SUBSCRIPTION = "ua_esm_required"
-"""The version that the Linux agent writes for a patch of a machine without Ubuntu Pro."""
-
 
 class _Patch(ExternalDocument):
     """What both calls say of a patch. ``kbId`` is absent on Linux, ``version`` on Windows."""
@@ -227,17 +229,16 @@ class AvailablePatch(_Patch):
         classification beside a real version, and the patch can be installed (LinuxPatchExtension, UbuntuProClient).
         """
         if self.version:
-            return self.version.casefold() == _ESM_WITHOUT_SUBSCRIPTION
-        return _ESM in (word.casefold() for word in self.classifications)
+            return self.version.casefold() == ESM_REQUIRED
+        return ESM in (word.casefold() for word in self.classifications)
 
     @property
     def is_urgent(self) -> bool:
         """Whether Azure counts the patch among the critical and security ones."""
-        return any(word.casefold() in _URGENT_WORDS for word in self.classifications)
+        return is_urgent(self.classifications)
 
     def to_record(self) -> PatchRecord:
-        """The row kept of it."""
-        record = self._record("NeedsSubscription" if self.needs_subscription else self.assessment_state.value)
+        record = self._record(NEEDS_SUBSCRIPTION if self.needs_subscription else self.assessment_state.value)
         return record.model_copy(
             update={
                 "reboot_behavior": self.reboot_behavior.value,
@@ -258,7 +259,7 @@ class AssessResult(ExternalDocument):
     other_patch_count: Count = 0
     start_date_time: LenientDatetime = None
     available_patches: Annotated[list[AvailablePatch], BeforeValidator(objects_or_empty)] = Field(
-        default_factory=list[AvailablePatch],
+        default_factory=list[AvailablePatch]
     )
     error: _ErrorObject = None
 
@@ -297,7 +298,6 @@ class InstalledPatch(_Patch):
     msrc_severity: Text = ""
 
     def to_record(self) -> PatchRecord:
-        """The row kept of it."""
         return self._record(self.installation_state.value).model_copy(update={"severity": self.msrc_severity})
 
 
@@ -321,7 +321,6 @@ class InstallResult(ExternalDocument):
     error: _ErrorObject = None
 
     def summarize(self, *, adopted: bool = False) -> InstallationSummary:
-        """The counts that are kept."""
         return InstallationSummary(
             status=self.status.value,
             installed=self.installed_patch_count,
@@ -373,27 +372,8 @@ class PatchSummary(ExternalDocument):
 
     def to_install_result(self) -> InstallResult:
         """The installation as far as the summary tells it: for operations whose URL is lost."""
-        return InstallResult(
-            status=self.status,
-            installation_activity_id=self.installation_activity_id,
-            maintenance_window_exceeded=self.maintenance_window_exceeded,
-            excluded_patch_count=self.excluded_patch_count,
-            not_selected_patch_count=self.not_selected_patch_count,
-            pending_patch_count=self.pending_patch_count,
-            installed_patch_count=self.installed_patch_count,
-            failed_patch_count=self.failed_patch_count,
-            start_date_time=self.start_time,
-            error=self.error,
-        )
+        return InstallResult.model_validate(self.model_dump() | {"start_date_time": self.start_time})
 
     def to_assess_result(self) -> AssessResult:
         """The assessment as far as the summary tells it: counts without the list."""
-        return AssessResult(
-            status=self.status,
-            assessment_activity_id=self.assessment_activity_id,
-            reboot_pending=self.reboot_pending,
-            critical_and_security_patch_count=self.critical_and_security_patch_count,
-            other_patch_count=self.other_patch_count,
-            start_date_time=self.start_time,
-            error=self.error,
-        )
+        return AssessResult.model_validate(self.model_dump() | {"start_date_time": self.start_time})

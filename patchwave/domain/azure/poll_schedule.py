@@ -5,8 +5,6 @@ installation anything up to hours, but on one machine about as long as the last 
 each other. Moments are seconds of one clock, given by the caller.
 """
 
-from __future__ import annotations
-
 from collections import Counter, deque
 from dataclasses import dataclass
 from heapq import heappop, heappush

@@ -15,8 +15,6 @@ Sources: throttling limits of Compute (2024), token buckets of Resource Manager 
 Moments are seconds of one clock, given by the caller.
 """
 
-from __future__ import annotations
-
 import re
 from collections import deque
 from collections.abc import Mapping
@@ -163,27 +161,22 @@ class RateLimiter:
         self._last_sent = 0.0
         self._last_late = 0.0
         self._unanswered = 0
-        self._throttled_until = 0.0
+        self.throttled_until = 0.0
+        """The moment before which nothing may be sent, as Azure has asked."""
         self._refusals = 0
 
     def level(self, now: float) -> float:
-        """Tokens that are left, as far as is known."""
         if now > self._at:
             self._level = min(max(self._level, self.limit.burst), self._level + (now - self._at) * self.limit.refill)
             self._at = now
         return self._level
-
-    @property
-    def throttled_until(self) -> float:
-        """The moment before which nothing may be sent, as Azure has asked."""
-        return self._throttled_until
 
     def next_reservation(self, now: float) -> float:
         """The reservation that `reserve` would give."""
         self._drop_unused(now)
         level = self.level(now) - len(self._waiting) + max(0.0, self._last_reserved - now) * self.limit.refill
         gap = self.limit.gap(min(level, self.limit.burst))
-        return max(now, self._throttled_until, self._last_reserved + gap)
+        return max(now, self.throttled_until, self._last_reserved + gap)
 
     def reserve(self, now: float) -> float:
         """Take the next reservation, which may be now."""
@@ -194,8 +187,8 @@ class RateLimiter:
 
     def ready_at(self, now: float) -> float:
         """Once a reservation has come: now, or when to check again, as the level is lower than expected."""
-        if now < self._throttled_until:
-            return self._throttled_until + self.limit.gap(self.level(now))
+        if now < self.throttled_until:
+            return self.throttled_until + self.limit.gap(self.level(now))
         # With a steady rate, requests that arrive together after a stall are still spaced out.
         gap = 1 / self.limit.fastest if self._has_enough(now) else self.limit.gap(self.level(now))
         if now >= self._last_sent + gap:
@@ -236,7 +229,7 @@ class RateLimiter:
 
     def throttle_until(self, until: float) -> None:
         """Nothing may be sent before; a later end that is known stays."""
-        self._throttled_until = max(self._throttled_until, until)
+        self.throttled_until = max(self.throttled_until, until)
 
     def _has_enough(self, now: float) -> bool:
         """Whether the level is high enough for a request whose reservation has come."""

@@ -1,7 +1,5 @@
 """Commands of people: who gives them and why, and the errors of those that cannot be carried out."""
 
-from __future__ import annotations
-
 from patchwave.domain.core.documents import UtcDatetime
 from patchwave.domain.core.principal import Signed
 

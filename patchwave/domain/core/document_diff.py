@@ -1,7 +1,5 @@
 """What is different between two versions of a document, key by key, for the audit log."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from typing import cast

@@ -4,13 +4,12 @@ Its own documents are strict and frozen: a misspelt key is an error, not a silen
 read leniently: missing keys, unknown keys and new words must never lose a result (``ExternalDocument``).
 """
 
-from __future__ import annotations
-
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, cast
+from types import NoneType
+from typing import Annotated, Any, cast, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
 from pydantic.alias_generators import to_camel
@@ -38,7 +37,6 @@ class ExternalDocument(BaseModel):
 
 
 def object_or_none(value: object) -> Json | None:
-    """The value if it is a JSON object."""
     return cast("Json", value) if isinstance(value, dict) else None
 
 
@@ -66,7 +64,6 @@ def lower_keys(body: Mapping[str, Any]) -> Json:
 
 
 def str_or_empty(value: object) -> str:
-    """The value if it is text; empty for anything else."""
     return value if isinstance(value, str) else ""
 
 
@@ -78,6 +75,37 @@ def strings_or_empty(value: object) -> tuple[str, ...]:
 def texts_by_name(value: object) -> dict[str, str]:
     """An object whose values are texts, such as tags; ``null`` reads as an empty text."""
     return {name: "" if item is None else str(item) for name, item in (object_or_none(value) or {}).items()}
+
+
+_LENIENT: Mapping[object, Callable[[object], object]] = {
+    str: str_or_empty,
+    bool: lambda value: value is True,
+    tuple[str, ...]: strings_or_empty,
+    dict[str, str]: texts_by_name,
+    dict[str, tuple[str, ...]]: lambda value: {
+        name: strings_or_empty(each) for name, each in (object_or_none(value) or {}).items()
+    },
+    dict[str, Any]: object_or_none,
+}
+
+
+def read_leniently[Model: Document](model: type[Model], body: Mapping[str, Any]) -> Model:
+    """A document of ours from a body of Azure's: keys count without case, unknown ones and odd values are passed over.
+
+    What is missing, empty or odd takes its default.
+    """
+    given, found = lower_keys(body), dict[str, object]()
+    for name, field in model.model_fields.items():
+        value, kinds = given.get(name.replace("_", "")), get_args(field.annotation)
+        kind: Any = kinds[0] if NoneType in kinds else field.annotation
+        if kind in _LENIENT:
+            value = _LENIENT[kind](value)
+        else:
+            inner = object_or_none(value)
+            value = inner and read_leniently(kind, inner)
+        if value:
+            found[name] = value
+    return model.model_validate(found)
 
 
 def without_empty(value: Json) -> Json:

@@ -1,12 +1,10 @@
 """Durations as policies and Azure's calls write them: ``PTnHnM``."""
 
-from __future__ import annotations
-
 import re
 from datetime import timedelta
 from typing import Annotated
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer
 
 _DURATION = re.compile(r"PT(?=[0-9])(?:([0-9]{1,4})H)?(?:([0-9]{1,5})M)?(?:([0-9]{1,6})S)?")
 
@@ -48,8 +46,17 @@ def _read_duration(value: object) -> object:
 
 
 Duration = Annotated[
-    timedelta,
-    BeforeValidator(_read_duration, json_schema_input_type=str),
-    PlainSerializer(_spell, return_type=str),
+    timedelta, BeforeValidator(_read_duration, json_schema_input_type=str), PlainSerializer(_spell, return_type=str)
 ]
 """A duration written ``PTnHnM``, with seconds where it has some."""
+
+
+def between(least: timedelta, most: timedelta, message: str) -> AfterValidator:
+    """A check that a duration lies in this range, both ends included."""
+
+    def check(value: timedelta) -> timedelta:
+        if not least <= value <= most:
+            raise ValueError(message)
+        return value
+
+    return AfterValidator(check)

@@ -5,8 +5,6 @@ endpoint, the identity endpoint of the function host. A name can be made to poin
 address that is about to be called, never on the name.
 """
 
-from __future__ import annotations
-
 import ipaddress
 
 AZURE_PLATFORM = ipaddress.ip_address("168.63.129.16")
@@ -65,11 +63,11 @@ def canonical(host: str) -> str:
         return host.lower()
 
 
+type _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
 def _parse(address: str) -> _Address:
     return _meant(ipaddress.ip_address(address.partition("%")[0]))
-
-
-type _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def _meant(address: _Address) -> _Address:

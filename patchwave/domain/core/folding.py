@@ -1,7 +1,5 @@
 """How Azure compares names: without case, letter by letter, whatever the language."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 _MAX_KEPT = 300

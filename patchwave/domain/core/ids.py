@@ -4,8 +4,6 @@ Every id that becomes a key is derived, never invented twice: two triggers of on
 id and so collide on purpose, and a replayed orchestrator addresses the same children.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from dataclasses import dataclass
@@ -29,9 +27,9 @@ RESOURCE_GROUP_NAME = rf"(?:{_NAME_CHARACTER}|[()]){{0,89}}(?:(?!\.){_NAME_CHARA
 """Beside those a group may have ``(`` and ``)``; a dot may not end it."""
 MACHINE_NAME = rf"(?![.-]){_NAME_CHARACTER}{{1,64}}"
 """Neither a dot nor a hyphen begins it, so no name is a step of a path."""
-_SUBSCRIPTION_ID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+GUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _MACHINE_ID = re.compile(
-    rf"/subscriptions/(?P<subscription>{_SUBSCRIPTION_ID})"
+    rf"/subscriptions/(?P<subscription>{GUID})"
     rf"/resourceGroups/(?P<group>{RESOURCE_GROUP_NAME})"
     rf"/providers/Microsoft\.Compute/virtualMachines/(?P<name>{MACHINE_NAME})",
     re.IGNORECASE,
@@ -99,6 +97,14 @@ class MachineId:
             )
         return cls(text, found["subscription"].lower(), found["group"], found["name"])
 
+    @classmethod
+    def find(cls, text: str) -> Self | None:
+        """Read an ARM id; ``None`` when it is not the id of a virtual machine."""
+        try:
+            return cls.parse(text)
+        except ValueError:
+            return None
+
     @property
     def folded(self) -> str:
         """The id as `fold` writes it: the only form in which ids are compared."""
@@ -125,12 +131,10 @@ def machine_key(text: str) -> str:
 
 
 def is_machine_key(text: str) -> bool:
-    """Whether the text has the form of ``MachineId.key``."""
     return re.fullmatch(MACHINE_KEY_PATTERN, text) is not None
 
 
 def is_run_id(text: str) -> bool:
-    """Whether the text has the form of a run id."""
     return _RUN_ID.fullmatch(text) is not None and len(text) <= MAX_RUN_ID
 
 
@@ -168,8 +172,7 @@ class RunId:
 
 
 _CONFIGURATION_ID = re.compile(
-    r"/subscriptions/(?P<subscription>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
-    rf"/resourceGroups/(?P<group>{RESOURCE_GROUP_NAME})"
+    rf"/subscriptions/(?P<subscription>{GUID})/resourceGroups/(?P<group>{RESOURCE_GROUP_NAME})"
     r"/providers/Microsoft\.Maintenance/maintenanceConfigurations/(?P<name>[A-Za-z0-9_.()-]{1,260})",
     re.IGNORECASE,
 )

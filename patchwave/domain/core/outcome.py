@@ -1,8 +1,7 @@
 """How a machine can end: exactly one outcome per machine and run, with a reason code and a sentence."""
 
-from __future__ import annotations
-
 from enum import StrEnum
+from typing import Self
 
 from patchwave.domain.core.documents import Document
 from patchwave.domain.core.redaction import RedactedText
@@ -25,13 +24,19 @@ class OutcomeKind(StrEnum):
 
     @property
     def needs_person(self) -> bool:
-        """Whether a person has to look at the machine."""
-        return self not in _QUIET
+        return self in NEEDS_PERSON
 
 
-_QUIET = frozenset(
-    {OutcomeKind.PATCHED, OutcomeKind.NOTHING_TO_INSTALL, OutcomeKind.ASSESSED, OutcomeKind.CANCELED},
+NEEDS_PERSON = (
+    OutcomeKind.FAILED,
+    OutcomeKind.TIMED_OUT,
+    OutcomeKind.UNKNOWN,
+    OutcomeKind.LEFT_RUNNING,
+    OutcomeKind.REBOOT_REQUIRED,
+    OutcomeKind.PATCHED_WITH_WARNINGS,
+    OutcomeKind.SKIPPED,
 )
+"""Outcomes that need a person, the worst first."""
 
 
 class Reason(StrEnum):
@@ -93,12 +98,16 @@ class Outcome(Document):
     message: RedactedText
 
     @classmethod
-    def skipped(cls, reason: Reason, message: str) -> Outcome:
-        """Nothing was done to the machine."""
-        return cls(outcome=OutcomeKind.SKIPPED, reason=reason, message=message)
+    def of(cls, outcome: OutcomeKind, reason: Reason, message: str) -> Self:
+        return cls(outcome=outcome, reason=reason, message=message)
 
     @classmethod
-    def canceled(cls) -> Outcome:
+    def skipped(cls, reason: Reason, message: str) -> Self:
+        """Nothing was done to the machine."""
+        return cls.of(OutcomeKind.SKIPPED, reason, message)
+
+    @classmethod
+    def canceled(cls) -> Self:
         """The run was stopped before this machine was touched."""
         return cls(
             outcome=OutcomeKind.CANCELED,

@@ -1,11 +1,22 @@
 """What assessments and installations found and did: summaries of a machine, and single patches."""
 
-from __future__ import annotations
+from collections.abc import Iterable
 
 from pydantic import Field
 
 from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.core.redaction import RedactedText
+
+ESM, ESM_REQUIRED = "security-esm", "ua_esm_required"
+"""Of what only Ubuntu Pro delivers, in lower case: the classification of a patch; its version, and the code of the
+agent's note, on a machine without it."""
+NEEDS_SUBSCRIPTION = "NeedsSubscription"
+"""The state of a patch that only Ubuntu Pro delivers."""
+
+
+def is_urgent(classifications: Iterable[str]) -> bool:
+    """Whether Azure counts a patch of these among the critical and security ones; on Linux they are one class."""
+    return any(word.casefold() in ("critical", "security", ESM) for word in classifications)
 
 
 class ReportedError(Document):
@@ -26,11 +37,10 @@ class ReportedError(Document):
 
     @property
     def text(self) -> str:
-        """Code and message, for people."""
         return ": ".join(part for part in (self.code, self.message) if part)
 
 
-_INFORMATIONAL = frozenset({"informational", "ua_esm_required", "package_list_truncated", "certificate_update"})
+_INFORMATIONAL = frozenset({"informational", ESM_REQUIRED, "package_list_truncated", "certificate_update"})
 """Codes of the Linux agent: a note, patches behind Ubuntu Pro, a list that was cut, UEFI certificates that were not
 updated. None of them has any part in whether the patches were installed (LinuxPatchExtension, Constants)."""
 

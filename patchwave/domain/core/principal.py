@@ -4,8 +4,6 @@ The platform puts the signed-in principal into a header, base64 of JSON: the pro
 Source: learn.microsoft.com, "Work with user identities in Azure App Service authentication".
 """
 
-from __future__ import annotations
-
 import base64
 import re
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """A number of machines, or a share of them: ``5`` or ``"10%"``."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any
 

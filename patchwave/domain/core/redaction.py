@@ -5,8 +5,6 @@ texts of their exceptions. The texts come from callers and guests too, so each p
 has looked at, it either replaces or never begins with again.
 """
 
-from __future__ import annotations
-
 import base64
 import re
 from typing import Annotated
@@ -59,15 +57,11 @@ _SECRETS = (
     r"|x-(?:functions-key|health-key|zumo-auth)|(?:refresh|id)_token)"
 )
 _KEY = re.compile(
-    rf"({_SECRETS}{_ASSIGNS}|(?=s){_EDGE}s(?:haredAccess(?:Key|Signature)|ig){_CLOSE}{_EQUALS}){_VALUE}",
-    re.IGNORECASE,
+    rf"({_SECRETS}{_ASSIGNS}|(?=s){_EDGE}s(?:haredAccess(?:Key|Signature)|ig){_CLOSE}{_EQUALS}){_VALUE}", re.IGNORECASE
 )
 # "pass: 12" and "token: expired" are what people write, and "token=" is not.
 _WORD = rf"(?=[tp])(?:{_EDGE}(?:token|pass)|(?-i:(?<=[a-z])(?:Token|Pass)))"
-_SHORT_KEY = re.compile(
-    rf"({_WORD}(?:{_CLOSE}{_EQUALS}|\\?[\"']{_COLON})){_VALUE}",
-    re.IGNORECASE,
-)
+_SHORT_KEY = re.compile(rf"({_WORD}(?:{_CLOSE}{_EQUALS}|\\?[\"']{_COLON})){_VALUE}", re.IGNORECASE)
 # A name that ends a sentence about the flag itself is followed by a word of that sentence.
 _FLAG = re.compile(
     rf"((?<![\w-])--(?:[a-z0-9]{{1,24}}-){{0,4}}(?:{_SECRETS}|token|pass){_GAP}{{1,8}})"

@@ -1,13 +1,11 @@
 """Turns a failed validation into sentences for people: all errors at once, each with its path and the fix."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from enum import Enum
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Self, get_args, get_origin
 
 from pydantic import BaseModel, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
@@ -39,21 +37,27 @@ class Problem(Document):
     message: str
 
 
+class InvalidDocument(ValueError):
+    """A document is not valid. ``errors`` lists every problem, each with its path and the fix."""
+
+    def __init__(self, errors: Sequence[Problem]) -> None:
+        self.errors = listed(errors)
+        super().__init__("; ".join(f"{problem.path}: {problem.message}" for problem in self.errors))
+
+
 class _Rest(Problem):
     """The last entry of a list that was cut: how many more problems there are."""
 
     _count: int = PrivateAttr(default=0)
 
     @classmethod
-    def of(cls, count: int) -> _Rest:
-        """The entry for so many."""
+    def of(cls, count: int) -> Self:
         made = cls(path="$", message=f"{count:,} more errors are not listed; mend these first")
         made._count = count
         return made
 
     @property
     def count(self) -> int:
-        """How many."""
         return self._count
 
 
@@ -87,13 +91,6 @@ def explain(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
         for index, detail in enumerate(shown)
     ]
     return problems if len(details) <= MAX_PROBLEMS else [*problems, _Rest.of(len(details) - MAX_PROBLEMS)]
-
-
-def unknown_keys(given: Mapping[str, object], known: Iterable[str], message: str) -> list[Problem]:
-    """A problem for each key that is not known, in order, with the same message; of many, how many more there are."""
-    unknown = sorted(given.keys() - set(known))
-    problems = [Problem(path=format_path([name]), message=message) for name in unknown[:MAX_PROBLEMS]]
-    return problems if len(unknown) <= MAX_PROBLEMS else [*problems, _Rest.of(len(unknown) - MAX_PROBLEMS)]
 
 
 def listed(problems: Sequence[Problem]) -> list[Problem]:

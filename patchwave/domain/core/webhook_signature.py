@@ -5,8 +5,6 @@ so that none has to be stored, a sender can start one policy only, and a higher 
 back. A signature covers everything that decides what a call does: time, method, path, delivery and body.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import re

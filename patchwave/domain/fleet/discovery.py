@@ -9,15 +9,13 @@ paths and ``tostring(path)``; ``order by id asc``. Rows are ordered by id becaus
 overlap. The operators of KQL ignore the case of ASCII only, so names in other scripts are compared by ``tolower``.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from patchwave.domain.core.documents import Document, ExternalDocument, str_or_empty
+from patchwave.domain.core.documents import Document, ExternalDocument, list_or_empty, str_or_empty, texts_by_name
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Reason
 from patchwave.domain.policy.boundary import Boundary, outside
@@ -164,33 +162,20 @@ def _chunks[Item](items: Sequence[Item], size: int) -> list[tuple[Item, ...]]:
     return [tuple(items[start : start + size]) for start in range(0, len(items), size)]
 
 
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
 def _texts(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        return ()
-    return tuple(str(item) for item in cast(list[object], value) if item is not None)
-
-
-def _bag(value: object) -> dict[str, str]:
-    if not isinstance(value, Mapping):
-        return {}
-    bag = cast(Mapping[object, object], value)
-    return {str(name): "" if item is None else str(item) for name, item in bag.items()}
+    return tuple(str(item) for item in list_or_empty(value) if item is not None)
 
 
 def _image(value: object) -> str:
     """``publisher:offer:sku:version`` of a marketplace image, else the id of a custom one."""
-    bag = {name.lower(): text for name, text in _bag(value).items()}
+    bag = {name.lower(): text for name, text in texts_by_name(value).items()}
     parts = [bag.get(part, "") for part in ("publisher", "offer", "sku", "version")]
     if any(parts[:3]):
         return ":".join(parts).rstrip(":")
     return bag.get("id") or bag.get("communitygalleryimageid") or bag.get("sharedgalleryimageid") or ""
 
 
-LenientText = Annotated[str, BeforeValidator(_text)]
+LenientText = Annotated[str, BeforeValidator(str_or_empty)]
 
 
 class DiscoveredMachine(ExternalDocument):
@@ -206,7 +191,7 @@ class DiscoveredMachine(ExternalDocument):
     resource_group: LenientText = ""
     location: LenientText = ""
     zones: Annotated[tuple[str, ...], BeforeValidator(_texts)] = ()
-    tags: Annotated[dict[str, str], BeforeValidator(_bag)] = Field(default_factory=dict[str, str])
+    tags: Annotated[dict[str, str], BeforeValidator(texts_by_name)] = Field(default_factory=dict[str, str])
     os_type: LenientText = ""
     power_state: LenientText = ""
     vm_size: LenientText = ""

@@ -6,8 +6,6 @@ need all of them. Update Manager patches custom images on demand and by schedule
 is only left out of what Azure does by itself.
 """
 
-from __future__ import annotations
-
 import re
 from enum import StrEnum
 

@@ -1,7 +1,5 @@
 """Machines that every run leaves out: held by a tag, hibernated, or of an unknown operating system."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from patchwave.domain.core.outcome import Outcome, Reason

@@ -4,8 +4,6 @@
 of Linux holds the SSH keys.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -46,19 +44,14 @@ class FleetMachine:
 
     @property
     def folded(self) -> str:
-        """The id in lower case."""
         return fold(self.found.id)
 
     @cached_property
     def eligibility(self) -> Eligibility:
-        """Whether guest patching takes it."""
         if self.found.problem:
             return Eligibility(obstacles=(Obstacle(cause=Cause.UNREADABLE_ID, sentence=self.found.problem),))
         return evaluate(
-            self.settings,
-            image=self.found.image,
-            agent_version=self.agent_version,
-            extensions=self.allows_extensions,
+            self.settings, image=self.found.image, agent_version=self.agent_version, extensions=self.allows_extensions
         )
 
     @property
@@ -68,7 +61,6 @@ class FleetMachine:
 
 
 def read_machine(row: Mapping[str, Any]) -> FleetMachine:
-    """Read one row leniently."""
     return _with_settings(read_row(row), row)
 
 

@@ -6,8 +6,6 @@ the prerequisites of scheduled patching (the eight scenarios), "Automatic VM Gue
 the changes between them), and the enumerations of Microsoft.Compute 2025-04-01.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Self
@@ -31,7 +29,6 @@ class PatchMode(StrEnum):
 
     @property
     def systems(self) -> tuple[OsType, ...]:
-        """The operating systems that have this mode."""
         if self is PatchMode.AUTOMATIC_BY_PLATFORM:
             return (OsType.WINDOWS, OsType.LINUX)
         return (OsType.LINUX,) if self is PatchMode.IMAGE_DEFAULT else (OsType.WINDOWS,)
@@ -58,7 +55,7 @@ class PatchSettings(Document):
     provision_vm_agent: bool = Field(default=True, description="provisionVMAgent.")
 
     @classmethod
-    def read(cls, os_type: str, configuration: object) -> PatchSettings | None:
+    def read(cls, os_type: str, configuration: object) -> Self | None:
         """Read ``windowsConfiguration`` or ``linuxConfiguration``; ``None`` for a system that guest patching lacks.
 
         Absent keys have Azure's defaults: AutomaticByOS on Windows (Manual where automatic updates are off) and
@@ -154,73 +151,45 @@ def patch_ownership(
             does not.
     """
     scenario = 1 + 4 * (not settings.is_by_platform) + 2 * (not settings.bypass) + (not schedules)
-    if settings.patch_mode is None:
-        return PatchOwnership(
-            scenario=scenario, patcher=PatchSource.UNKNOWN, sentence="Azure names a patch mode that is not known here."
-        )
     names = ", ".join(schedule.name for schedule in schedules)
-    match scenario:
-        case 1:
-            return _by_schedule(schedules)
-        case 2:
-            return PatchOwnership(
-                scenario=2,
-                patcher=PatchSource.NONE,
-                sentence="Set to follow a schedule, and none is attached: only patched on demand, as Patchwave does.",
-            )
-        case 3:
-            return PatchOwnership(
-                scenario=3,
-                patcher=PatchSource.NONE,
-                is_mistake=True,
-                sentence=f"The schedule {names} fails on this machine: it needs the bypass flag, which is off, and with"
-                " a schedule attached Azure does not patch by itself.",
-            )
-        case 4 if unsupported:
-            return PatchOwnership(
-                scenario=4,
-                patcher=PatchSource.NONE,
-                sentence=f"Set to Azure's automatic patching, which leaves this machine out: {unsupported}",
-            )
-        case 4:
-            return PatchOwnership(
-                scenario=4,
-                patcher=PatchSource.PLATFORM,
-                sentence="Azure patches it: Critical and Security, in its off-peak hours, within 30 days of a release.",
-            )
-        case _:
-            return _outside_azure(scenario, settings.patch_mode, names)
-
-
-def _by_schedule(schedules: Sequence[AttachedSchedule]) -> PatchOwnership:
     coming = [(schedule.next_at, schedule.name) for schedule in schedules if schedule.next_at is not None]
-    if not coming:
-        names = ", ".join(schedule.name for schedule in schedules)
-        return PatchOwnership(
-            scenario=1,
-            patcher=PatchSource.NONE,
-            sentence=f"Set to follow a schedule, and what is attached has ended: {names}.",
-        )
-    at, name = min(coming)
-    return PatchOwnership(
-        scenario=1,
-        patcher=PatchSource.SCHEDULE,
-        at=at,
-        sentence=f"The schedule {name} patches it at {format_instant(at)}.",
-    )
+    at, is_mistake, patcher = None, scenario != 1 and bool(schedules), PatchSource.NONE
+    match settings.patch_mode, scenario:
+        case None, _:
+            is_mistake, patcher = False, PatchSource.UNKNOWN
+            sentence = "Azure names a patch mode that is not known here."
+        case _, 1 if coming:
+            patcher, (at, name) = PatchSource.SCHEDULE, min(coming)
+            sentence = f"The schedule {name} patches it at {format_instant(at)}."
+        case _, 1:
+            sentence = f"Set to follow a schedule, and what is attached has ended: {names}."
+        case _, 2:
+            sentence = "Set to follow a schedule, and none is attached: only patched on demand, as Patchwave does."
+        case _, 3:
+            sentence = (
+                f"The schedule {names} fails on this machine: it needs the bypass flag, which is off, and with a"
+                " schedule attached Azure does not patch by itself."
+            )
+        case _, 4 if unsupported:
+            sentence = f"Set to Azure's automatic patching, which leaves this machine out: {unsupported}"
+        case _, 4:
+            patcher = PatchSource.PLATFORM
+            sentence = "Azure patches it: Critical and Security, in its off-peak hours, within 30 days of a release."
+        case mode, _:
+            # The four scenarios of the other modes: the flag changes nothing, and a schedule is an error.
+            patcher, sentence = _OUTSIDE_AZURE[mode]
+            sentence += f" The schedule {names} fails: it needs AutomaticByPlatform." if schedules else ""
+    return PatchOwnership(scenario=scenario, patcher=patcher, at=at, sentence=sentence, is_mistake=is_mistake)
 
 
-def _outside_azure(scenario: int, mode: PatchMode, names: str) -> PatchOwnership:
-    """The four scenarios of the other modes: the flag changes nothing, and a schedule is an error."""
-    error = f" The schedule {names} fails: it needs AutomaticByPlatform." if names else ""
-    if mode is PatchMode.MANUAL:
-        patcher, sentence = PatchSource.NONE, "Manual: nothing patches it by itself."
-    elif mode is PatchMode.AUTOMATIC_BY_OS:
-        patcher, sentence = PatchSource.OPERATING_SYSTEM, "Windows Update patches it, whenever it decides to."
-    else:
-        patcher = PatchSource.OPERATING_SYSTEM
-        sentence = "What its image brings may patch it, such as unattended-upgrades; Azure does nothing."
-    return PatchOwnership(scenario=scenario, patcher=patcher, sentence=sentence + error, is_mistake=bool(names))
+_OUTSIDE_AZURE = {
+    PatchMode.MANUAL: (PatchSource.NONE, "Manual: nothing patches it by itself."),
+    PatchMode.AUTOMATIC_BY_OS: (PatchSource.OPERATING_SYSTEM, "Windows Update patches it, whenever it decides to."),
+    PatchMode.IMAGE_DEFAULT: (
+        PatchSource.OPERATING_SYSTEM,
+        "What its image brings may patch it, such as unattended-upgrades; Azure does nothing.",
+    ),
+}
 
 
 # --- changes ---------------------------------------------------------------------------------------------------
@@ -246,7 +215,6 @@ class WantedSettings(Document):
         return self
 
     def is_met_by(self, settings: PatchSettings) -> bool:
-        """Whether the machine is set so already."""
         return (
             self.patch_mode in (None, settings.patch_mode)
             and self.assessment_mode in (None, settings.assessment_mode)
@@ -302,7 +270,6 @@ class _Change(NamedTuple):
         return self.mode is PatchMode.AUTOMATIC_BY_PLATFORM
 
     def sets(self, mode: PatchMode) -> bool:
-        """Whether the change sets this mode."""
         return self.wanted.patch_mode is mode
 
     def other_system(self) -> str:

@@ -5,8 +5,6 @@ Machines that need nothing, or that Azure would refuse, end with the plan; so wh
 Azure. Right before each request the machine is read again, and judged by the same rules.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -55,7 +53,6 @@ class ChangeState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing more will happen."""
         return self in (ChangeState.COMPLETED, ChangeState.STOPPED)
 
 
@@ -325,8 +322,7 @@ def after_failure(machine: MachineChange, failure: ArmFailure, now: datetime, *,
     kinds = (ErrorClass.UNSUPPORTED, ErrorClass.NOT_RUNNING)
     is_refusal = failure.status == 400 or verdict.kind in kinds or verdict.reason in _PERMANENT
     end = ChangeEnd.REFUSED if is_refusal else ChangeEnd.FAILED
-    sentence = "Azure refuses the change." if failure.status == 400 else verdict.sentence
-    return ChangeStep(end, _said(sentence, failure))
+    return ChangeStep(end, _said("Azure refuses the change." if failure.status == 400 else verdict.sentence, failure))
 
 
 def is_overdue(machine: MachineChange, now: datetime) -> bool:

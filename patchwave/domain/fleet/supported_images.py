@@ -4,10 +4,8 @@ The table "Supported OS images" of Microsoft's page "Automatic VM Guest Patching
 without notice, so that the table is a reason to look, and never to refuse: what Azure says of a machine counts.
 """
 
-from __future__ import annotations
-
 from datetime import date
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 DOCUMENT_DATE = date(2021, 10, 20)
 """The date that the page bears; its table has been added to since."""
@@ -23,14 +21,13 @@ class Image(NamedTuple):
     sku: str
 
     @classmethod
-    def parse(cls, text: str) -> Image | None:
+    def parse(cls, text: str) -> Self | None:
         """Read ``publisher:offer:sku``, with or without version; ``None`` for anything else, such as a custom image."""
         parts = text.split(":")
         return None if len(parts) < 3 or text.startswith("/") or not all(parts[:3]) else cls(*parts[:3])
 
     @property
     def is_supported(self) -> bool:
-        """Whether the table has it."""
         return tuple(part.casefold() for part in self) in _SUPPORTED
 
 

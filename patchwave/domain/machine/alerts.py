@@ -3,13 +3,11 @@
 Source: "Alerts - Get All" of Microsoft.AlertsManagement.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BeforeValidator
+from pydantic import AliasPath, BeforeValidator, Field
 
 from patchwave.domain.azure.errors import ArmFailure, classify
 from patchwave.domain.azure.patch_results import Text
@@ -30,25 +28,13 @@ class _Essentials(ExternalDocument):
     start_date_time: LenientDatetime = None
 
 
-class _Properties(ExternalDocument):
-    essentials: Annotated[_Essentials | None, BeforeValidator(object_or_none)] = None
-
-
 class Alert(ExternalDocument):
-    """One alert as Azure lists it."""
+    """One alert as Azure lists it; ``essentials`` are the fields that all monitor services share."""
 
     name: Text = ""
-    properties: Annotated[_Properties | None, BeforeValidator(object_or_none)] = None
-
-    @classmethod
-    def read(cls, item: dict[str, Any]) -> Alert:
-        """Read one item of the list, whatever is missing in it."""
-        return cls.model_validate(item)
-
-    @property
-    def essentials(self) -> _Essentials:
-        """The fields that all monitor services share."""
-        return (self.properties and self.properties.essentials) or _Essentials()
+    essentials: Annotated[_Essentials, BeforeValidator(lambda value: object_or_none(value) or {})] = Field(
+        default_factory=_Essentials, validation_alias=AliasPath("properties", "essentials")
+    )
 
     @property
     def rule(self) -> str:

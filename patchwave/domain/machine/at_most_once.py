@@ -6,8 +6,6 @@ answered may have run, and is not sent again. A start, a stop and a restart show
 before any of them is sent again.
 """
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 from patchwave.domain.core.documents import Document, UtcDatetime

@@ -5,8 +5,6 @@ HTTP probe of the policy's. One that says "unhealthy" makes the machine unhealth
 Only the change counts: a machine that was unhealthy before is patched, and cannot fail the gate any more.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -91,10 +89,10 @@ def evaluate_change(before: HealthSummary | None, after: HealthSummary) -> Outco
     if after.healthy is not False or (before is not None and before.healthy is False):
         return None
     was = "was healthy before" if before is not None and before.healthy else "was in an unknown state before"
-    return Outcome(
-        outcome=OutcomeKind.FAILED,
-        reason=Reason.UNHEALTHY,
-        message=f"The machine {was} the installation and is unhealthy after it. {after.reason}",
+    return Outcome.of(
+        OutcomeKind.FAILED,
+        Reason.UNHEALTHY,
+        f"The machine {was} the installation and is unhealthy after it. {after.reason}",
     )
 
 

@@ -1,9 +1,8 @@
 """What a policy does to each machine before and after its installation: a snapshot, and scripts of its owner."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from enum import StrEnum
+from typing import Self
 
 from patchwave.domain.core.attempt import Attempt
 from patchwave.domain.core.documents import Document
@@ -60,17 +59,16 @@ class HookResult(Attempt):
     outcome: Outcome | None = None
 
     @classmethod
-    def failed(cls, message: str) -> HookResult:
-        """The hook failed, for that reason."""
+    def failed(cls, message: str) -> Self:
         return cls(state=HookState.FAILED, outcome=hook_failed(message))
 
     @classmethod
-    def stopped(cls, outcome: Outcome) -> HookResult:
+    def stopped(cls, outcome: Outcome) -> Self:
         """The run does not go on with this machine, whatever the hook would have brought."""
         return cls(state=HookState.FAILED, outcome=outcome)
 
     @classmethod
-    def wait(cls, seconds: float, message: str, *, counts_as_attempt: bool = True) -> HookResult:
+    def wait(cls, seconds: float, message: str, *, counts_as_attempt: bool = True) -> Self:
         """Ask again then; should the retries be used up, the hook has failed for that reason."""
         return cls(
             state=HookState.WAIT,

@@ -1,7 +1,5 @@
 """HTTP probes of machines: the address for one machine, and what the answer says of its health."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from patchwave.domain.core.folding import fold
@@ -47,7 +45,6 @@ def fill_url(template: str, machine: MachineRecord) -> str:
 
 
 def evaluate_probe(probe: Probe, answer: ProbeAnswer | ProbeFailure) -> Signal:
-    """What the answer says of the machine."""
     if isinstance(answer, ProbeFailure):
         state = SignalState.UNHEALTHY if answer.was_tried else SignalState.UNKNOWN
         return Signal(state=state, detail=f"The probe {answer.detail}.")

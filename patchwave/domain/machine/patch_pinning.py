@@ -9,8 +9,6 @@ passes over masks that match nothing, and ignores the version in an exclusion (L
 PackageManager). Linux patches carry no date of publication, so their age counts from when Patchwave first saw them.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,16 +23,8 @@ from patchwave.domain.azure.install_request import (
 )
 from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
-from patchwave.domain.core.patches import PatchRecord
-from patchwave.domain.machine.patch_selection import (
-    NEEDS_SUBSCRIPTION,
-    excludes_package,
-    is_urgent,
-    kb_of,
-    may_select,
-    product_name,
-    selects,
-)
+from patchwave.domain.core.patches import NEEDS_SUBSCRIPTION, PatchRecord, is_urgent
+from patchwave.domain.machine.patch_selection import excludes_package, kb_of, may_select, product_name, selects
 from patchwave.domain.policy.scope import OsType
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
 from patchwave.domain.runs.outcome_rules import nothing_selected
@@ -70,6 +60,13 @@ class LinuxPin(Document):
     masks: list[str]
 
 
+class PinSize(Document):
+    """How much a pin holds: KB numbers for Windows, versions of packages for Linux."""
+
+    kbs: int = 0
+    packages: int = 0
+
+
 class Pin(Document):
     """What the first ring of a run installed, by operating system; ``None`` where it installed nothing."""
 
@@ -82,18 +79,9 @@ class Pin(Document):
 
     @property
     def size(self) -> PinSize:
-        """How much it holds."""
         return PinSize(
-            kbs=len(self.windows.kbs) if self.windows else 0,
-            packages=len(self.linux.masks) if self.linux else 0,
+            kbs=len(self.windows.kbs) if self.windows else 0, packages=len(self.linux.masks) if self.linux else 0
         )
-
-
-class PinSize(Document):
-    """How much a pin holds: KB numbers for Windows, versions of packages for Linux."""
-
-    kbs: int = 0
-    packages: int = 0
 
 
 class Assessed(NamedTuple):
@@ -276,11 +264,7 @@ def choose_packages(wanted: LinuxParameters, assessed: Assessed, *, pin: Pin | N
 
 
 def choose_linux(
-    wanted: LinuxParameters,
-    packages: Sequence[Package],
-    *,
-    delay: Delay | None,
-    first_seen: Mapping[Package, datetime],
+    wanted: LinuxParameters, packages: Sequence[Package], *, delay: Delay | None, first_seen: Mapping[Package, datetime]
 ) -> LinuxParameters | Outcome:
     """What to send to a Linux machine, or why nothing is.
 
@@ -320,7 +304,7 @@ def _takes(wanted: LinuxParameters, patch: PatchRecord) -> bool:
     is_selected = selects(wanted, patch)
     if is_selected is not None:
         return is_selected
-    return LinuxClassification.OTHER in wanted.classifications_to_include and not is_urgent(patch)
+    return LinuxClassification.OTHER in wanted.classifications_to_include and not is_urgent(patch.classifications)
 
 
 def _too_young(patches: Sequence[PatchRecord], delay: Delay) -> Outcome | None:
@@ -377,28 +361,24 @@ def _none_of_them(pin: Pin, assessed: Assessed) -> Outcome:
         if len(assessed.patches) > 1
         else "Nothing that is pending"
     )
-    return Outcome(
-        outcome=OutcomeKind.NOTHING_TO_INSTALL,
-        reason=Reason.NOT_PINNED,
-        message=f"{pending} was installed in the first ring, {pin.from_ring}, or the policy excludes it.",
+    return Outcome.of(
+        OutcomeKind.NOTHING_TO_INSTALL,
+        Reason.NOT_PINNED,
+        f"{pending} was installed in the first ring, {pin.from_ring}, or the policy excludes it.",
     )
 
 
 def _all_too_young(count: int, delay: Delay | None, oldest: datetime | None) -> Outcome:
     if not count or delay is None:
-        return Outcome(
-            outcome=OutcomeKind.NOTHING_TO_INSTALL,
-            reason=Reason.NO_PENDING_PATCHES,
-            message="The policy selects no pending patch that can be named exactly.",
+        return Outcome.of(
+            OutcomeKind.NOTHING_TO_INSTALL,
+            Reason.NO_PENDING_PATCHES,
+            "The policy selects no pending patch that can be named exactly.",
         )
     pending = "All that is pending is" if count == 1 else f"All {count} pending patches are"
     days = "1 day" if delay.days == 1 else f"{delay.days} days"
     when = "Their age is not known yet" if oldest is None else f"The first is old enough on {_day(delay, oldest)}"
-    return Outcome(
-        outcome=OutcomeKind.NOTHING_TO_INSTALL,
-        reason=Reason.APPROVAL_DELAY,
-        message=f"{pending} younger than {days}. {when}.",
-    )
+    return Outcome.of(OutcomeKind.NOTHING_TO_INSTALL, Reason.APPROVAL_DELAY, f"{pending} younger than {days}. {when}.")
 
 
 def _day(delay: Delay, oldest: datetime) -> str:

@@ -9,8 +9,6 @@ class, and everything else is Other; masks are matched with the name of a packag
 version in a mask counts for inclusions only, where an older one that the repository still holds will do.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -24,12 +22,9 @@ from patchwave.domain.azure.install_request import (
     WindowsParameters,
     normalize_kb,
 )
-from patchwave.domain.core.patches import AssessmentSummary, PatchRecord, Selection
+from patchwave.domain.core.patches import NEEDS_SUBSCRIPTION, AssessmentSummary, PatchRecord, Selection, is_urgent
 from patchwave.domain.policy.install import Install
 from patchwave.domain.policy.scope import OsType
-
-NEEDS_SUBSCRIPTION = "NeedsSubscription"
-"""The state of a patch that only Ubuntu Pro delivers."""
 
 _ARCHITECTURES = (".x86_64", ".noarch", ".i686", ".aarch64")
 _NO_LETTER = re.compile(r"[^a-z]")
@@ -50,7 +45,6 @@ _WINDOWS_WORDS: dict[str, WindowsClassification] = {
     for word in words
 }
 """Recordings have the words of the API, Microsoft's own samples those of Windows Update: "Update Rollups"."""
-_URGENT_WORDS = frozenset({"critical", "security", "security-esm"})
 _URGENT = frozenset({LinuxClassification.CRITICAL, LinuxClassification.SECURITY})
 _EVERYTHING = _URGENT | {LinuxClassification.OTHER}
 
@@ -84,11 +78,6 @@ def kb_of(patch: PatchRecord) -> str | None:
         return normalize_kb(patch.kb_id)
     except ValueError:
         return None
-
-
-def is_urgent(patch: PatchRecord) -> bool:
-    """Whether a Linux patch is of the class that Critical and Security are together."""
-    return any(word.casefold() in _URGENT_WORDS for word in patch.classifications)
 
 
 def wanted_on(install: Install, os_type: OsType) -> WindowsParameters | LinuxParameters:
@@ -180,7 +169,7 @@ def _takes_linux(chosen: set[LinuxClassification], patch: PatchRecord) -> bool |
     """Whether the classifications take a patch."""
     if chosen >= _EVERYTHING:
         return True
-    if is_urgent(patch):
+    if is_urgent(patch.classifications):
         return bool(chosen & _URGENT)
     if {word.casefold() for word in patch.classifications} == {"other"}:
         return LinuxClassification.OTHER in chosen

@@ -4,8 +4,6 @@ Azure may take a call and never carry it out, carry it out after an answer that 
 earlier one. So the machine is read before every call, and only a machine that shows its new power has changed it.
 """
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
@@ -114,7 +112,7 @@ def not_restored(outcome: Outcome, left: NotRestored | None) -> Outcome:
         return outcome.model_copy(update={"message": message})
     is_done = outcome.outcome in (OutcomeKind.PATCHED, OutcomeKind.NOTHING_TO_INSTALL, OutcomeKind.ASSESSED)
     kind = OutcomeKind.PATCHED_WITH_WARNINGS if is_done else OutcomeKind.FAILED
-    return Outcome(outcome=kind, reason=Reason.POWER_NOT_RESTORED, message=message)
+    return Outcome.of(kind, Reason.POWER_NOT_RESTORED, message)
 
 
 def not_started(look: Outcome, failure: ArmFailure | None) -> Outcome:

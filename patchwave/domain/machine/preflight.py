@@ -1,7 +1,5 @@
 """The preflight: whether a machine may be touched now, decided from one read of it."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 from patchwave.domain.azure.instance_view import MachineView, Power
@@ -37,8 +35,7 @@ def evaluate(view: MachineView, *, start_stopped: bool) -> Preflight:
             if start_stopped:
                 return Preflight(readiness=Readiness.NEEDS_START)
             return _skip(
-                Reason.NOT_RUNNING,
-                f"The machine is {view.power.value}; start it, or set startStopped in the policy.",
+                Reason.NOT_RUNNING, f"The machine is {view.power.value}; start it, or set startStopped in the policy."
             )
         case Power.HIBERNATED:
             return Preflight(readiness=Readiness.SKIP, outcome=hibernated())

@@ -4,22 +4,16 @@ Source: "Availability Statuses - Get By Resource", api-version 2025-05-01. The k
 ways (``occurredTime`` in samples, ``occuredTime`` in the schema) and is not needed here.
 """
 
-from __future__ import annotations
+from typing import Annotated
 
-from typing import Annotated, Any
-
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.patch_results import Text
 from patchwave.domain.core.documents import ExternalDocument, object_or_none
 from patchwave.domain.runs.machine_record import Signal, SignalState
 
-_STATES = {
-    "available": SignalState.HEALTHY,
-    "unavailable": SignalState.UNHEALTHY,
-    "degraded": SignalState.UNHEALTHY,
-}
+_STATES = {"available": SignalState.HEALTHY, "unavailable": SignalState.UNHEALTHY, "degraded": SignalState.UNHEALTHY}
 _BY_PEOPLE = ("userinitiated", "customerinitiated")
 
 
@@ -35,19 +29,14 @@ class _Properties(ExternalDocument):
 class Availability(ExternalDocument):
     """The answer to ``GET {machine}/providers/Microsoft.ResourceHealth/availabilityStatuses/current``."""
 
-    properties: Annotated[_Properties | None, BeforeValidator(object_or_none)] = Field(default=None)
-
-    @classmethod
-    def read(cls, body: dict[str, Any]) -> Availability:
-        """Read the JSON body of the GET, whatever is missing in it."""
-        return cls.model_validate(body)
+    properties: Annotated[_Properties, BeforeValidator(lambda value: object_or_none(value) or {})] = _Properties()
 
 
 def evaluate_availability(found: Availability | ArmFailure) -> Signal:
     """What the answer says of the machine. Not being able to ask says nothing of it."""
     if isinstance(found, ArmFailure):
         return Signal(state=SignalState.UNKNOWN, detail=f"Resource Health could not be asked: {found.clause}.")
-    said = found.properties or _Properties()
+    said = found.properties
     state = _STATES.get(said.availability_state.casefold(), SignalState.UNKNOWN)
     if state is SignalState.HEALTHY:
         return Signal(state=state)

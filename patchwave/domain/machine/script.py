@@ -7,8 +7,6 @@ line, which survives because Azure keeps the last 4,096 bytes of the output. No 
 script is not known.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import re
@@ -38,7 +36,6 @@ class ScriptEnd(NamedTuple):
 
 
 def command_of(os_type: OsType) -> str:
-    """The ``commandId`` of the run-command call."""
     return "RunPowerShellScript" if os_type is OsType.WINDOWS else "RunShellScript"
 
 

@@ -4,8 +4,6 @@ The name follows from the run and the machine, so that a repeated PUT meets the 
 most 80 characters of ``a-z A-Z 0-9 _ -`` (REST page "Snapshots - Create Or Update").
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import shlex
@@ -21,11 +19,11 @@ from patchwave.domain.core.documents import (
     ExternalDocument,
     Json,
     format_instant,
-    list_or_empty,
     object_or_none,
     parse_instant,
+    strings_or_empty,
 )
-from patchwave.domain.core.ids import RESOURCE_GROUP_NAME, MachineId, is_machine_key, is_run_id
+from patchwave.domain.core.ids import GUID, RESOURCE_GROUP_NAME, MachineId, is_machine_key, is_run_id
 
 RUN_TAG = "patchwave-run"
 MACHINE_TAG = "patchwave-machine"
@@ -42,8 +40,7 @@ Times of our one form sort as texts, so those whose time is over come first.
 
 _PREFIX = "patchwave-"
 _SNAPSHOT_ID = re.compile(
-    r"/subscriptions/(?P<subscription>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
-    rf"/resourceGroups/(?P<group>{RESOURCE_GROUP_NAME})"
+    rf"/subscriptions/(?P<subscription>{GUID})/resourceGroups/(?P<group>{RESOURCE_GROUP_NAME})"
     r"/providers/Microsoft\.Compute/snapshots/(?P<name>[A-Za-z0-9_-]{1,80})",
     re.IGNORECASE,
 )
@@ -70,7 +67,6 @@ class SnapshotId(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The ARM id."""
         return (
             f"/subscriptions/{self.subscription_id}/resourceGroups/{self.resource_group}"
             f"/providers/Microsoft.Compute/snapshots/{self.name}"
@@ -117,7 +113,7 @@ class OsDisk(Document):
     zone: str = ""
 
     @classmethod
-    def read(cls, machine: Json) -> OsDisk | None:
+    def read(cls, machine: Json) -> Self | None:
         """Read the model view of a machine; ``None`` when no snapshot can be taken of its disk.
 
         An ephemeral disk lives on the host, an unmanaged one is a blob: neither can be a snapshot's source.
@@ -129,10 +125,6 @@ class OsDisk(Document):
         return cls(id=view.disk_id, location=view.location, sku=view.sku, zone=zone)
 
 
-def _texts(value: object) -> list[str]:
-    return [item for item in list_or_empty(value) if isinstance(item, str)]
-
-
 def _number(value: object) -> float | None:
     try:
         return float(value) if isinstance(value, int | float) else None
@@ -142,7 +134,7 @@ def _number(value: object) -> float | None:
 
 class _Machine(ExternalDocument):
     location: Text = ""
-    zones: Annotated[list[str], BeforeValidator(_texts)] = Field(default_factory=list[str])
+    zones: Annotated[tuple[str, ...], BeforeValidator(strings_or_empty)] = ()
     disk_id: Text = Field(
         default="", validation_alias=AliasPath("properties", "storageProfile", "osDisk", "managedDisk", "id")
     )
@@ -175,12 +167,10 @@ class SnapshotView(ExternalDocument):
         return self.state.casefold() in ("failed", "canceled", "deleting")
 
     def belongs_to(self, run_id: str, machine_key: str) -> bool:
-        """Whether that run took it of that machine."""
         tags = self.tags or {}
         return (tags.get(RUN_TAG), tags.get(MACHINE_TAG)) == (run_id, machine_key)
 
     def expires(self) -> datetime | None:
-        """Until when it is kept."""
         return parse_instant((self.tags or {}).get(EXPIRES_TAG))
 
 

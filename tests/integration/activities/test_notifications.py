@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from activities import notifications
 from activities.notifications import list_channels, record_delivery, send_notification
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
@@ -342,7 +341,3 @@ async def test_deliveries_are_audited_once(services: Services, storage: Storage)
         "notification_failed": {"event": "started", "number": 2, "sent": ["hub"], "failed": {"ops": failure}},
     }
     assert len(lines) == 2
-
-
-def test_every_outcome_that_needs_a_person_can_be_named() -> None:
-    assert set(notifications._WORST_FIRST) == {kind for kind in OutcomeKind if kind.needs_person}

@@ -112,7 +112,7 @@ async def prepare(
 
 
 def shown(power_state: str) -> MachineView:
-    return MachineView.read(sample(power_state))
+    return MachineView.model_validate(sample(power_state))
 
 
 # --- preflights
@@ -143,7 +143,7 @@ async def test_the_first_preflight_serves_the_health_check_before_too(services: 
 async def test_known_facts_of_a_machine_are_not_written_anew(services: Services, storage: Storage) -> None:
     body = sample("running")
     body["properties"]["storageProfile"]["osDisk"]["osType"] = "Windows"
-    await prepare(services, storage, MachineView.read(body))
+    await prepare(services, storage, MachineView.model_validate(body))
     await machine.preflight_machine(services, PREFLIGHT)
     row = await storage.machines.get(RUN_ID, KEY)
     assert row is not None
@@ -165,7 +165,7 @@ async def test_an_assessment_that_is_not_outdated_counts(
     if installed is not None:
         began = (NOW + installed).isoformat()
         status = {"lastPatchInstallationSummary": {"installationActivityId": "a", "startTime": began}}
-    read = MachineView.read(sample("running", patchStatus=status))
+    read = MachineView.model_validate(sample("running", patchStatus=status))
     found = AssessmentSummary(status="Succeeded", at=NOW - timedelta(minutes=5))
     done = InstallationSummary(status="Succeeded") if is_done_here else None
     await prepare(services, storage, read, assessment=found, installation=done)
@@ -178,7 +178,7 @@ async def test_an_assessment_that_is_outdated_is_made_again(
     services: Services, storage: Storage, known: int | None, attempt: int
 ) -> None:
     newer = {"installationActivityId": "other", "startTime": NOW.isoformat(), "status": "Succeeded"}
-    read = MachineView.read(sample("running", patchStatus={"lastPatchInstallationSummary": newer}))
+    read = MachineView.model_validate(sample("running", patchStatus={"lastPatchInstallationSummary": newer}))
     found = AssessmentSummary(status="Succeeded", at=NOW - timedelta(minutes=5))
     await prepare(services, storage, read, assessment=found)
     if known is not None:
@@ -353,7 +353,7 @@ async def test_a_restart_is_given_up_at_its_deadline(
 async def test_a_restart_that_shows_is_followed_from_then_on(
     services: Services, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = MachineView.read(sample("running", vmAgent={"statuses": []}))
+    read = MachineView.model_validate(sample("running", vmAgent={"statuses": []}))
     azure = await prepare(services, storage, read)
     guard = AtMostOnceRecord(
         run_id=RUN_ID, machine_key=KEY, call=GuardedCall.RESTART, token="t", created_at=NOW - timedelta(minutes=1),

@@ -30,7 +30,7 @@ LATER, EARLIER = "2026-11-21T03:00:00Z", "2026-11-21T01:00:00Z"
 
 async def seen(services: Services, storage: Storage, summary: Json | None) -> Verified:
     """What the activity tells of a machine whose newest assessment is this one."""
-    view = MachineView.read(sample(patchStatus={"availablePatchSummary": summary}))
+    view = MachineView.model_validate(sample(patchStatus={"availablePatchSummary": summary}))
 
     class Azure:
         async def read_machine(self, machine_id: MachineId, *, keep_for: Moment | None = None) -> MachineView:

@@ -511,8 +511,7 @@ def test_every_field_of_a_machines_summary_reaches_the_result() -> None:
         installed_patch_count=6,
         failed_patch_count=7,
         start_date_time=at,
-        error=ApiError.model_validate(error),
-    )
+    ).model_copy(update={"error": ApiError.model_validate(error)})
     assert summary.to_assess_result() == AssessResult(
         status=PatchOperationStatus.SUCCEEDED,
         assessment_activity_id="a",
@@ -520,8 +519,7 @@ def test_every_field_of_a_machines_summary_reaches_the_result() -> None:
         critical_and_security_patch_count=1,
         other_patch_count=2,
         start_date_time=at,
-        error=ApiError.model_validate(error),
-    )
+    ).model_copy(update={"error": ApiError.model_validate(error)})
     only = PatchSummary.model_validate({"assessmentActivityId": "a"})
     assert only.activity_id == "a"
 

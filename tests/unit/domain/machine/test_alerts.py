@@ -29,7 +29,7 @@ def alert(**essentials: Any) -> Alert:
         "alertRule": f"{RULE}/Cpu-High",
         "startDateTime": (NOW - timedelta(hours=1)).isoformat(),
     }
-    return Alert.read({"name": "Cpu-High", "properties": {"essentials": fields | essentials}})
+    return Alert.model_validate({"name": "Cpu-High", "properties": {"essentials": fields | essentials}})
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_an_alert_without_a_severity_is_named_without_one() -> None:
 
 @pytest.mark.parametrize("body", [{}, {"properties": None}, {"properties": {"essentials": []}}, {"name": 7}])
 def test_an_alert_in_an_unknown_form_counts(body: dict[str, Any]) -> None:
-    assert evaluate_alerts([Alert.read(body)], MACHINE, AlertVeto(), NOW) is not None
+    assert evaluate_alerts([Alert.model_validate(body)], MACHINE, AlertVeto(), NOW) is not None
 
 
 def test_unreadable_alerts_are_no_permission() -> None:

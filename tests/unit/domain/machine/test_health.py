@@ -42,7 +42,7 @@ def view(
     }
     if vm_health:
         instance["vmHealth"] = {"status": {"code": f"HealthState/{vm_health}"}}
-    return MachineView.read({"properties": {"instanceView": instance}})
+    return MachineView.model_validate({"properties": {"instanceView": instance}})
 
 
 def summary(*states: SignalState) -> HealthSummary:
@@ -64,10 +64,10 @@ HEALTHY, UNHEALTHY, UNKNOWN, ABSENT = (
         (view(), "power", HEALTHY),
         (view(power="stopped"), "power", UNHEALTHY),
         (view(power="starting"), "power", UNHEALTHY),
-        (MachineView.read({}), "power", UNKNOWN),
+        (MachineView.model_validate({}), "power", UNKNOWN),
         (view(), "agent", HEALTHY),
         (view(agent="Unavailable"), "agent", UNHEALTHY),
-        (MachineView.read({}), "agent", UNHEALTHY),
+        (MachineView.model_validate({}), "agent", UNHEALTHY),
         (view(silent=timedelta(minutes=14)), "agent", HEALTHY),
         (view(silent=timedelta(minutes=16)), "agent", UNHEALTHY),
         (view(), "vmHealth", ABSENT),
@@ -101,7 +101,7 @@ def test_the_agents_own_words_are_kept() -> None:
     ],
 )
 def test_answers_of_resource_health(properties: dict[str, Any] | None, state: SignalState) -> None:
-    signal = evaluate_availability(Availability.read({"properties": properties}))
+    signal = evaluate_availability(Availability.model_validate({"properties": properties}))
     assert signal.state is state
     assert signal.detail.endswith(".") is (state is not HEALTHY)
 

@@ -17,7 +17,7 @@ from tests.support.azure_bodies import READY_AGENT, UNKNOWN_AGENT, machine
 
 
 def judge(body: dict[str, Any], *, start_stopped: bool = False) -> tuple[Readiness, Reason | None]:
-    found = evaluate(MachineView.read(body), start_stopped=start_stopped)
+    found = evaluate(MachineView.model_validate(body), start_stopped=start_stopped)
     assert found.outcome is None or found.outcome.outcome is OutcomeKind.SKIPPED
     assert (found.outcome is None) == (found.readiness in (Readiness.READY, Readiness.NEEDS_START))
     return found.readiness, found.outcome.reason if found.outcome else None
@@ -76,7 +76,7 @@ def hibernated(power: str, word: str = "HibernationState/Hibernated") -> dict[st
 def test_a_hibernated_machine_is_left_alone(start_stopped: bool, word: str) -> None:
     body = hibernated("deallocated", word)
     assert judge(body, start_stopped=start_stopped) == (Readiness.SKIP, Reason.HIBERNATED)
-    assert MachineView.read(body).power is Power.HIBERNATED
+    assert MachineView.model_validate(body).power is Power.HIBERNATED
 
 
 def test_a_machine_that_has_resumed_is_not_hibernated() -> None:
@@ -94,7 +94,7 @@ def test_a_hold_tag_keeps_the_machine_out_and_its_value_is_the_reason(name: str,
     for power in ("running", "stopped"):
         body = machine(power) | {"tags": {"env": "prod", name: value}}
         assert judge(body, start_stopped=True) == (Readiness.SKIP, Reason.HOLD_TAG)
-        found = evaluate(MachineView.read(body), start_stopped=True)
+        found = evaluate(MachineView.model_validate(body), start_stopped=True)
         assert found.outcome is not None
         assert value in found.outcome.message
 
@@ -111,12 +111,12 @@ def test_the_patch_status_of_the_machine_is_read() -> None:
         "lastPatchInstallationSummary": {"status": "InProgress", "installationActivityId": "i"},
         "configurationStatuses": [{"code": "PatchModeConfigurationState/Ready"}],
     }
-    view = MachineView.read(machine("running", patchStatus=status))
+    view = MachineView.model_validate(machine("running", patchStatus=status))
     assert view.last_assessment is not None
     assert (view.last_assessment.activity_id, view.last_assessment.reboot_pending) == ("a", True)
     assert view.last_installation is not None
     assert view.last_installation.activity_id == "i"
-    bare = MachineView.read(machine("running"))
+    bare = MachineView.model_validate(machine("running"))
     assert (bare.last_assessment, bare.last_installation) == (None, None)
     assert (bare.location, bare.os_type, bare.power) == ("westeurope", "Linux", Power.RUNNING)
 
@@ -134,7 +134,7 @@ def test_health_agent_and_update_domain_are_read() -> None:
     }
     body = machine("running", vmAgent=agent, vmHealth={"status": {"code": "HealthState/unhealthy"}})
     body["properties"]["instanceView"]["platformUpdateDomain"] = 0
-    view = MachineView.read(body)
+    view = MachineView.model_validate(body)
     assert view.vm_health == "unhealthy"
     assert view.agent_message == "Guest Agent is running"
     assert view.agent_reported_at == datetime(2026, 11, 21, 2, tzinfo=UTC)
@@ -143,12 +143,12 @@ def test_health_agent_and_update_domain_are_read() -> None:
 
 def test_an_agent_without_a_message_is_quoted_with_its_status() -> None:
     statuses = [{"code": "ProvisioningState/failed", "displayStatus": "Not ready"}, {"displayStatus": "other"}]
-    assert MachineView.read(machine("running", vmAgent={"statuses": statuses})).agent_message == "Not ready"
+    assert MachineView.model_validate(machine("running", vmAgent={"statuses": statuses})).agent_message == "Not ready"
 
 
 @pytest.mark.parametrize("health", [None, {}, {"status": None}, {"status": {}}, [], "healthy"])
 def test_a_machine_without_the_health_extension_has_no_word(health: object) -> None:
-    view = MachineView.read(machine("running", vmHealth=health, vmAgent=None, platformUpdateDomain="one"))
+    view = MachineView.model_validate(machine("running", vmHealth=health, vmAgent=None, platformUpdateDomain="one"))
     assert (view.vm_health, view.agent_message, view.agent_reported_at, view.update_domain) == ("", "", None, "")
 
 
@@ -157,7 +157,7 @@ def test_a_machine_without_the_health_extension_has_no_word(health: object) -> N
 )
 @pytest.mark.parametrize("start_stopped", [True, False])
 def test_a_machine_without_an_instance_view_has_no_known_state(body: dict[str, Any], start_stopped: bool) -> None:
-    view = MachineView.read(body)
+    view = MachineView.model_validate(body)
     assert view.power is Power.UNKNOWN
     assert view.is_agent_ready is False
     assert (view.agent_message, view.agent_reported_at) == ("", None)
@@ -171,11 +171,11 @@ def test_a_machine_without_an_instance_view_has_no_known_state(body: dict[str, A
 
 
 def test_missing_parts_of_an_instance_view_are_unknown() -> None:
-    view = MachineView.read({"properties": {"instanceView": {"statuses": [{"code": "PowerState/running"}]}}})
+    view = MachineView.model_validate({"properties": {"instanceView": {"statuses": [{"code": "PowerState/running"}]}}})
     assert view.power is Power.RUNNING
     assert (view.last_assessment, view.last_installation, view.is_agent_ready) == (None, None, False)
     half = machine("running", patchStatus={"lastPatchInstallationSummary": {"installationActivityId": "i"}})
-    assert MachineView.read(half).last_assessment is None
+    assert MachineView.model_validate(half).last_assessment is None
 
 
 @pytest.mark.parametrize(
@@ -193,13 +193,13 @@ def test_missing_parts_of_an_instance_view_are_unknown() -> None:
 )
 def test_whether_azure_changes_the_machine_now(codes: list[str], expected: bool) -> None:
     body = {"properties": {"instanceView": {"statuses": [{"code": code} for code in codes]}}}
-    assert MachineView.read(body).is_being_changed is expected
+    assert MachineView.model_validate(body).is_being_changed is expected
 
 
 def test_when_the_machine_was_last_changed() -> None:
     times = ["2026-11-30T06:00:09.1192081+00:00", "2026-11-30T07:00:00Z", None, "soon"]
     statuses = [{"code": "ProvisioningState/succeeded", "time": time} for time in times]
-    view = MachineView.read({"properties": {"instanceView": {"statuses": statuses}}})
+    view = MachineView.model_validate({"properties": {"instanceView": {"statuses": statuses}}})
     assert view.changed_at == datetime(2026, 11, 30, 7, tzinfo=UTC)
 
 
@@ -212,7 +212,7 @@ def test_when_the_machine_was_last_changed() -> None:
     ],
 )
 def test_sentences_name_the_power_state(power: str, message: str) -> None:
-    found = evaluate(MachineView.read(machine(power)), start_stopped=False)
+    found = evaluate(MachineView.model_validate(machine(power)), start_stopped=False)
     assert found.outcome is not None
     assert found.outcome.message == message
 
@@ -242,7 +242,7 @@ def test_any_answer_about_a_machine_is_judged(
 ) -> None:
     if deep:
         body = body | {"properties": {"instanceView": instance_view, "storageProfile": {"osDisk": {"osType": os_type}}}}
-    view = MachineView.read(body)
+    view = MachineView.model_validate(body)
     found = evaluate(view, start_stopped=True)
     assert isinstance(view.vm_health + view.agent_message + view.update_domain, str)
     assert view.agent_reported_at is None or view.agent_reported_at.tzinfo is not None
