@@ -174,7 +174,8 @@ class Report:
 
     def machine(self, machine_id: str) -> Json:
         """The machine's row of the run; empty when it has none."""
-        return next((each for each in self.machines if str(each["id"]).lower() == machine_id.lower()), {})
+        found = [each for each in self.machines if str(each["id"]).lower() == machine_id.lower()]
+        return found[0] if found else {}
 
     def violations(self) -> list[str]:
         """Violated claims, a sentence each; empty on success."""

@@ -37,8 +37,9 @@ _RESOURCES = {
     "id", "name", "type", "tenantId", "kind", "location", "resourceGroup", "subscriptionId", "managedBy", "sku", "plan",
     "properties", "tags", "identity", "zones", "extendedLocation",
 }  # fmt: skip
-TABLES = dict.fromkeys(("resources", "resourcecontainers"), _RESOURCES)
-TABLES |= dict.fromkeys((*PATCH_TABLES, MAINTENANCE_TABLE, HEALTH_TABLE), PATCH_COLUMNS)
+TABLES = {"resources": _RESOURCES, "resourcecontainers": _RESOURCES} | dict.fromkeys(
+    (*PATCH_TABLES, MAINTENANCE_TABLE, HEALTH_TABLE), PATCH_COLUMNS
+)
 _MAX_ROWS = 1_000
 _QUOTA_SECONDS = 5
 _KEPT_RESULTS = 32

@@ -34,7 +34,6 @@ from local.functions_host.durable.timer_queue import TimerQueue
 
 log = logging.getLogger(__name__)
 
-ANY_STATUS = frozenset(pb.OrchestrationStatus.values())
 FINISHED = frozenset(
     {
         pb.ORCHESTRATION_STATUS_COMPLETED,
@@ -43,6 +42,12 @@ FINISHED = frozenset(
         pb.ORCHESTRATION_STATUS_TERMINATED,
     }
 )
+ANY_STATUS = FINISHED | {
+    pb.ORCHESTRATION_STATUS_PENDING,
+    pb.ORCHESTRATION_STATUS_RUNNING,
+    pb.ORCHESTRATION_STATUS_SUSPENDED,
+    pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW,
+}
 
 # Every stream of a gRPC worker and every waiting client holds a thread of the gRPC server (B7). Threads are created
 # on demand; past the limit a caller is refused instead of all of them hanging.
