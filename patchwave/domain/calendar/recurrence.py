@@ -3,20 +3,19 @@
 Only dates are decided here; the time of day and the zone belong to `patchwave.domain.calendar.schedule`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from typing import ClassVar
 from zoneinfo import ZoneInfo
 
-from dateutil.rrule import rrulestr
+from dateutil.rrule import MONTHLY, rrule, rrulestr, weekday
 
 MAXIMUM_OFFSET_DAYS = 30
 FIRST_DATE, LAST_DATE = date(2000, 1, 1), date(2999, 12, 31)
 """Dates that a schedule may name."""
-_LAST_YEAR = 9990
+_LAST_MOMENT = datetime(9990, 12, 31)  # noqa: DTZ001 - wall-clock time
 _ERA_YEARS, _ERA = 400, timedelta(days=146_097)
 """After 400 years the calendar repeats, weekdays and all."""
 _LAST_ERA = 9_200
@@ -48,7 +47,7 @@ _FREQUENCIES = ("YEARLY", "MONTHLY", "WEEKLY", "DAILY")
 _FINER_FREQUENCIES = ("HOURLY", "MINUTELY", "SECONDLY")
 _TIME_PARTS = ("BYHOUR", "BYMINUTE", "BYSECOND")
 _WEEKDAYS_OF_A_MONTH = 5
-_DAYS = ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
+DAYS = ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
 _DAY = re.compile(r"([+-]?[0-9]{1,2})?(MO|TU|WE|TH|FR|SA|SU)")
 _UNTIL = re.compile(r"([0-9]{8})(?:T([0-9]{6})(Z?))?")
 # What says on which day of the period it falls; without one of these the first date decides.
@@ -68,28 +67,16 @@ class NthWeekday:
     weekday: int
     offset_days: int = 0
 
-    @property
-    def needs_start(self) -> str:
-        """Why a first date is needed; empty as it never is."""
-        return ""
+    needs_start: ClassVar[str] = ""
 
     def dates(self, since: date, start: date | None) -> Iterator[date]:
         """The dates from ``since`` on, without end, none before ``start``."""
-        earliest = max(since, start) if start else since
-        first_base = earliest - timedelta(days=self.offset_days)
-        year, month = first_base.year, first_base.month
-        while year <= _LAST_YEAR:
-            day = self._base(year, month) + timedelta(days=self.offset_days)
+        earliest, offset = max(since, start) if start else since, timedelta(days=self.offset_days)
+        month = datetime.combine((earliest - offset).replace(day=1), time.min)
+        for base in rrule(MONTHLY, dtstart=month, until=_LAST_MOMENT, byweekday=weekday(self.weekday, self.ordinal)):
+            day = base.date() + offset
             if day >= earliest:
                 yield day
-            year, month = (year, month + 1) if month < 12 else (year + 1, 1)
-
-    def _base(self, year: int, month: int) -> date:
-        if self.ordinal > 0:
-            first = date(year, month, 1)
-            return first + timedelta(days=(self.weekday - first.weekday()) % 7 + 7 * (self.ordinal - 1))
-        last = date(year + month // 12, month % 12 + 1, 1) - timedelta(days=1)
-        return last - timedelta(days=(last.weekday() - self.weekday) % 7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +120,7 @@ class Rule:
         parts = dict(self.parts)
         # Of a week without a weekday dateutil takes all seven days.
         if "BYWEEKNO" in parts and not any(part in parts for part in _DAY_PARTS["YEARLY"]):
-            parts["BYDAY"] = _DAYS[anchor.weekday()]
+            parts["BYDAY"] = DAYS[anchor.weekday()]
         return ";".join(f"{name}={value}" for name, value in parts.items())
 
     @property
@@ -165,11 +152,7 @@ class FixedDates:
     """Exactly these dates, oldest first."""
 
     days: tuple[date, ...]
-
-    @property
-    def needs_start(self) -> str:
-        """Why a first date is needed; empty as it never is."""
-        return ""
+    needs_start: ClassVar[str] = ""
 
     def dates(self, since: date, start: date | None) -> Iterator[date]:
         """The dates from ``since`` on, none before ``start``."""
@@ -198,12 +181,12 @@ def _parse_words(text: str) -> NthWeekday:
     found = _WORDS.fullmatch(text)
     if found is None:
         raise ValueError(f"{text!r} is not a recurrence; {_EXAMPLE}")
-    ordinal, weekday, sign, days = found.groups()
+    ordinal, named, sign, days = found.groups()
     if ordinal.lower() not in _ORDINALS:
         raise ValueError(f"{ordinal!r} is not one of {', '.join(_ORDINALS)}; {_EXAMPLE}")
-    matches = [number for number, name in enumerate(_WEEKDAYS) if weekday.lower() in (name, name[:3])]
+    matches = [number for number, name in enumerate(_WEEKDAYS) if named.lower() in (name, name[:3])]
     if not matches:
-        raise ValueError(f"{weekday!r} is not a weekday; {_EXAMPLE}")
+        raise ValueError(f"{named!r} is not a weekday; {_EXAMPLE}")
     offset = int(days or 0) * (-1 if sign == "-" else 1)
     if abs(offset) > MAXIMUM_OFFSET_DAYS:
         raise ValueError(

@@ -4,8 +4,6 @@ The clock is an argument everywhere. Daylight saving is right in both directions
 time is skipped runs at the first minute after the gap; one whose time comes twice runs once, the first time.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ The names are those of Unicode's CLDR, in tzlocal, and two that CLDR has dropped
 calls both of them "Old".
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from tzlocal import windows_tz

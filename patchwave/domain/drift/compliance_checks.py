@@ -1,7 +1,5 @@
 """Machines whose missing updates are not known, and machines that miss what a schedule reported as installed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 

@@ -1,7 +1,5 @@
 """Machines without a patch source or with several, and machines on which a schedule fails."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from patchwave.domain.drift import remediation
@@ -30,7 +28,8 @@ def _check(index: FleetIndex, standing: PatchCoverage) -> Finding | None:
         return _unpatched(index, standing)
     if patching.is_mistake:
         evidence = " ".join([patching.sentence, *_policies(standing)])
-        return _finding(FindingKind.INEFFECTIVE_SCHEDULE, standing, evidence, _without_effect(standing))
+        fix = _detach(standing) if standing.policies else _set(standing, remediation.to_schedules())
+        return _finding(FindingKind.INEFFECTIVE_SCHEDULE, standing, evidence, fix)
     if settings.patch_mode is PatchMode.IMAGE_DEFAULT and not standing.policies:
         evidence = " ".join([patching.sentence, *standing.resting])
         return _finding(FindingKind.OS_MANAGED, standing, evidence, _set(standing, remediation.to_azure()))
@@ -67,15 +66,9 @@ def _unpatched_fix(index: FleetIndex, standing: PatchCoverage) -> str:
 def _two(standing: PatchCoverage) -> Finding:
     evidence = " ".join([*_policies(standing), f"So does {' and '.join(standing.others)}, outside of its windows."])
     assert standing.patching is not None
-    if standing.patching.patcher is PatchSource.SCHEDULE:
-        fix = _detach(standing)
-    else:
-        fix = _set(standing, remediation.to_schedules())
+    is_scheduled = standing.patching.patcher is PatchSource.SCHEDULE
+    fix = _detach(standing) if is_scheduled else _set(standing, remediation.to_schedules())
     return _finding(FindingKind.MULTIPLE_PATCHERS, standing, evidence, fix)
-
-
-def _without_effect(standing: PatchCoverage) -> str:
-    return _detach(standing) if standing.policies else _set(standing, remediation.to_schedules())
 
 
 def _detach(standing: PatchCoverage) -> str:

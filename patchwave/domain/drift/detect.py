@@ -1,7 +1,5 @@
 """Drift detection over a fleet, a pure function of facts. ``docs/how-to/drift-detection.md`` explains each finding."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 from patchwave.domain.drift.compliance_checks import check_assessments, check_results
@@ -22,12 +20,7 @@ def examine(facts: DriftInputs, now: datetime, stale_days: int) -> DriftReport:
     """
     index = FleetIndex(facts, now)
     findings = sort_findings(
-        [
-            *check_patchers(index),
-            *check_schedules(index),
-            *check_assessments(index, stale_days),
-            *check_results(index),
-        ]
+        [*check_patchers(index), *check_schedules(index), *check_assessments(index, stale_days), *check_results(index)]
     )
     return DriftReport(
         at=now,

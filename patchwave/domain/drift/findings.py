@@ -1,10 +1,9 @@
 """Findings: what silently goes wrong in a fleet, the evidence, and the command that fixes it."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
+from typing import Self
 
 from pydantic import Field
 
@@ -60,7 +59,7 @@ class DriftReport(Document):
     findings: list[Finding]
     notes: list[str] = Field(description="What could not be judged, and why.")
 
-    def only(self, kinds: Iterable[FindingKind], subject: str, limit: int) -> DriftReport:
+    def only(self, kinds: Iterable[FindingKind], subject: str, limit: int) -> Self:
         """The same report with the findings of some kinds (none: of all) whose subject holds a text, so many at most.
 
         The counts are of what was asked for, and a note says when findings are left out by the limit.

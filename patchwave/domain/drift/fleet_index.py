@@ -1,9 +1,7 @@
 """Who is said to patch which machine: the schedules, dynamic scopes and policies of a fleet, looked up by machine."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
@@ -47,7 +45,6 @@ class PatchCoverage:
 
     @property
     def schedule_names(self) -> str:
-        """The schedules that are attached to it, in words."""
         return ", ".join(attached.configuration.name for attached in self.attached)
 
     @property
@@ -81,11 +78,9 @@ class FleetIndex:
 
     facts: DriftInputs
     now: datetime
-    _states: dict[str, _State] = field(default_factory=dict[str, _State], init=False)
 
     @cached_property
     def configurations(self) -> dict[str, MaintenanceConfiguration]:
-        """Every configuration by its id."""
         return {fold(each.id): each for each in self.facts.configurations}
 
     @cached_property
@@ -95,7 +90,6 @@ class FleetIndex:
 
     @cached_property
     def machines(self) -> dict[str, FleetMachine]:
-        """Every machine by its id."""
         return {machine.folded: machine for machine in self.facts.machines}
 
     @cached_property
@@ -106,7 +100,6 @@ class FleetIndex:
 
     @cached_property
     def machines_by_schedule(self) -> dict[str, int]:
-        """To how many machines each configuration is attached."""
         counts: dict[str, int] = {}
         for standing in self.coverages:
             for attached in standing.attached:
@@ -116,13 +109,11 @@ class FleetIndex:
 
     def why_not(self, configuration: MaintenanceConfiguration) -> str:
         """Why a schedule patches nothing whatever the machine is set to; empty when it may patch."""
-        return self._state(configuration).why_not
+        return self._states[fold(configuration.id)].why_not
 
-    def _state(self, configuration: MaintenanceConfiguration) -> _State:
-        known = self._states.get(fold(configuration.id))
-        if known is None:
-            known = self._states[fold(configuration.id)] = _state_of(configuration, self.now)
-        return known
+    @cached_property
+    def _states(self) -> dict[str, _State]:
+        return {fold(each.id): _state_of(each, self.now) for each in self.schedules}
 
     def _coverage(
         self, machine: FleetMachine, policies: Sequence[tuple[FleetPolicy, frozenset[str], str]]
@@ -142,39 +133,32 @@ class FleetIndex:
         if machine.settings is None:
             return None
         schedules = [
-            AttachedSchedule(configuration_id=each.configuration.id, next_at=self._state(each.configuration).next_at)
+            AttachedSchedule(
+                configuration_id=each.configuration.id, next_at=self._states[fold(each.configuration.id)].next_at
+            )
             for each in attached
         ]
         return patch_ownership(machine.settings, schedules, unsupported=machine.unsupported)
 
     def _attached(self, machine: FleetMachine) -> Iterator[Attachment]:
-        by_configuration: dict[str, list[Assignment]] = {}
-        for assignment in self._direct.get(machine.folded, []):
-            by_configuration.setdefault(fold(assignment.maintenance_configuration_id), []).append(assignment)
         identity = machine.found.machine_id
-        for assignment in self._dynamic.get(identity.subscription_id, []):
-            if assignment.scope is not None and _holds(assignment.scope, machine, identity):
-                by_configuration.setdefault(fold(assignment.maintenance_configuration_id), []).append(assignment)
+        dynamic = self._assignments.get(identity.subscription_id, [])
+        holding = [each for each in dynamic if each.scope is not None and _holds(each.scope, machine, identity)]
+        by_configuration: dict[str, list[Assignment]] = {}
+        for assignment in (*self._assignments.get(machine.folded, []), *holding):
+            by_configuration.setdefault(fold(assignment.maintenance_configuration_id), []).append(assignment)
         for folded, assignments in sorted(by_configuration.items()):
             configuration = self.configurations.get(folded)
             if configuration is not None and configuration.patches_guests:
                 yield Attachment(configuration, tuple(assignments))
 
     @cached_property
-    def _direct(self) -> dict[str, list[Assignment]]:
+    def _assignments(self) -> dict[str, list[Assignment]]:
+        """By machine; dynamic ones by subscription, so that a machine is compared with the scopes of its own only."""
         found: dict[str, list[Assignment]] = {}
         for assignment in self.facts.assignments:
-            if not assignment.is_dynamic:
-                found.setdefault(fold(assignment.resource_id), []).append(assignment)
-        return found
-
-    @cached_property
-    def _dynamic(self) -> dict[str, list[Assignment]]:
-        """By subscription, so that a machine is compared with the scopes of its own only."""
-        found: dict[str, list[Assignment]] = {}
-        for assignment in self.facts.assignments:
-            if assignment.is_dynamic:
-                found.setdefault(fold(assignment.resource_id).split("/")[2], []).append(assignment)
+            folded = fold(assignment.resource_id)
+            found.setdefault(folded.split("/")[2] if assignment.is_dynamic else folded, []).append(assignment)
         return found
 
     def _covered(self, policy: FleetPolicy) -> tuple[frozenset[str], str]:
@@ -208,7 +192,6 @@ def _state_of(configuration: MaintenanceConfiguration, now: datetime) -> _State:
 
 
 def expiry_text(configuration: MaintenanceConfiguration) -> str:
-    """When a schedule that has ended did so."""
     expired = configuration.window.expires_at if configuration.window else None
     return f"ended at {format_instant(expired)}" if expired else "has no run to come"
 

@@ -5,8 +5,6 @@ Tables: ``resources`` for machines and configurations, ``maintenanceresources`` 
 queries give one row for each thing, or the newest of several, so that 10,000 machines are some fifty pages.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -15,6 +13,7 @@ from typing import Any
 from patchwave.domain.core.documents import format_instant, object_or_none, parse_instant
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.patches import ESM, ESM_REQUIRED
 from patchwave.domain.fleet.discovery import literal
 from patchwave.domain.fleet.machine import FleetMachine
 from patchwave.domain.maintenance.assignment import Assignment
@@ -26,8 +25,6 @@ ASSESSMENT_RETENTION_DAYS = 7
 """How long Resource Graph keeps an assessment."""
 RUN_RETENTION_DAYS = 30
 """How long it keeps what schedules did."""
-NEEDS_SUBSCRIPTION, NEEDS_SUBSCRIPTION_VERSION = "security-esm", "UA_ESM_Required"
-"""Classification (in lower case; counted as security) and version of updates that need Ubuntu Pro."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +130,7 @@ def excluded_patches(now: datetime) -> str:
             " classification = tolower(tostring(properties.classifications[0])),"
             " version = tostring(properties.version), publishedAt = todatetime(properties.publishedDateTime),"
             " seenAt = todatetime(properties.lastModifiedDateTime)",
-            f"| where classification =~ '{NEEDS_SUBSCRIPTION}' or version =~ '{NEEDS_SUBSCRIPTION_VERSION}'"
+            f"| where classification =~ '{ESM}' or version =~ '{ESM_REQUIRED}'"
             f" or publishedAt > todatetime({literal(since)})",
             "| summarize patches = count(), arg_max(seenAt, id) by machine, classification, publishedAt",
             "| order by id asc",
@@ -169,7 +166,7 @@ def read_assessments(rows: Iterable[Mapping[str, Any]]) -> dict[str, LastAssessm
     for row in rows:
         machine, _, _ = fold(str(row.get("id", ""))).partition("/patchassessmentresults/")
         at = parse_instant(row.get("at"))
-        if at is None or not _is_machine(machine):
+        if at is None or MachineId.find(machine) is None:
             continue
         counts = object_or_none(row.get("missing")) or {}
         missing = {name.lower(): count for name, count in counts.items() if isinstance(count, int) and count > 0}
@@ -185,9 +182,7 @@ def with_exclusions(
     for row in rows:
         name, patches = str(row.get("classification", "")), row.get("patches")
         if isinstance(patches, int):
-            excuse = ExcludedPatch(
-                "security" if name == NEEDS_SUBSCRIPTION else name, patches, parse_instant(row.get("publishedAt"))
-            )
+            excuse = ExcludedPatch("security" if name == ESM else name, patches, parse_instant(row.get("publishedAt")))
             excuses.setdefault(str(row.get("machine", "")), []).append(excuse)
     return {machine: replace(known, excuses=tuple(excuses.get(machine, ()))) for machine, known in assessments.items()}
 
@@ -215,13 +210,5 @@ def read_runs(rows: Iterable[Mapping[str, Any]]) -> list[ScheduledRuns]:
             status=str(row.get("status") or ""),
         )
         for row in rows
-        if _is_machine(str(row.get("machine", "")))
+        if MachineId.find(str(row.get("machine", "")))
     ]
-
-
-def _is_machine(text: str) -> bool:
-    try:
-        MachineId.parse(text)
-    except ValueError:
-        return False
-    return True

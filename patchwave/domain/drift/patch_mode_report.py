@@ -1,7 +1,5 @@
 """What each machine of the fleet is set to, and what will patch it: one row for each, for people and for filters."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from enum import StrEnum
 
@@ -53,7 +51,6 @@ class PatchModeCounts(Document):
 
 
 def describe(standing: PatchCoverage) -> MachineModes:
-    """The row of a machine."""
     machine, patching = standing.machine, standing.patching
     found = machine.found
     return MachineModes(
@@ -79,7 +76,6 @@ def describe(standing: PatchCoverage) -> MachineModes:
 
 
 def count(machines: Iterable[MachineModes]) -> PatchModeCounts:
-    """The numbers of a fleet."""
     listed = list(machines)
     return PatchModeCounts(
         machines=len(listed),

@@ -1,7 +1,5 @@
 """Commands that fix findings: complete lines for a POSIX shell."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from collections.abc import Sequence
@@ -39,23 +37,19 @@ def to_schedules() -> WantedSettings:
 
 
 def delete_assignment(assignment: Assignment) -> str:
-    """Take one assignment away."""
     return _patchwave("maintenance", "assignment", "delete", assignment.id)
 
 
 def delete_assignments(assignments: Sequence[Assignment]) -> str:
-    """Take several away, one after the other."""
     return " && ".join(map(delete_assignment, assignments))
 
 
 def assign_again(assignment: Assignment) -> str:
-    """Take an assignment of a machine away and make it anew."""
     anew = _patchwave("maintenance", "assign", assignment.maintenance_configuration_id, assignment.resource_id)
     return f"{delete_assignment(assignment)} && {anew}"
 
 
 def change_configuration(configuration_id: str, path: str, value: str) -> str:
-    """Change one property of a configuration."""
     return _patchwave("maintenance", "configuration", "change", configuration_id, "--set", f"{path}={value}")
 
 
@@ -72,7 +66,6 @@ def revive(configuration_id: str) -> str:
 
 
 def delete_configuration(configuration_id: str) -> str:
-    """Take a configuration away, with its assignments."""
     return _patchwave("maintenance", "configuration", "delete", configuration_id)
 
 
@@ -84,7 +77,6 @@ def edit_policy(name: str, why: str) -> str:
 
 
 def run_on(machine_id: str, mode: str) -> str:
-    """A run over one machine alone."""
     policy = json.dumps({"scope": {"machineIds": [machine_id]}})
     return f"echo {shlex.quote(policy)} | {_patchwave('run', 'start', '-f', '-', '--mode', mode, '--wait')}"
 

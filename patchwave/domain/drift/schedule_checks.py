@@ -1,7 +1,5 @@
 """Schedules that get in each other's way, that patch nothing, and assignments that hang in the air."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import combinations
@@ -11,6 +9,7 @@ from patchwave.domain.core.folding import fold
 from patchwave.domain.drift import remediation
 from patchwave.domain.drift.findings import Finding, FindingKind
 from patchwave.domain.drift.fleet_index import FleetIndex, expiry_text
+from patchwave.domain.drift.inputs import ScheduledRuns
 from patchwave.domain.maintenance.assignment import Assignment
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration, format_wall_clock
 
@@ -30,10 +29,14 @@ def check_schedules(index: FleetIndex) -> Iterator[Finding]:
 
 
 def _check_starts(index: FleetIndex) -> Iterator[Finding]:
-    meetings = _Meetings(index)
-    for standing in index.coverages:
-        for one, other in combinations(standing.attached, 2):
-            first = meetings.first(one.configuration, other.configuration)
+    # The first common start of two configurations, worked out once for each pair that any machine has.
+    meetings: dict[tuple[str, str], datetime | None] = {}
+    for coverage in index.coverages:
+        for one, other in combinations(coverage.attached, 2):
+            pair = (fold(one.configuration.id), fold(other.configuration.id))
+            if pair not in meetings:
+                meetings[pair] = _first_common_start(one.configuration, other.configuration, index)
+            first = meetings[pair]
             if first is None:
                 continue
             evidence = (
@@ -41,7 +44,7 @@ def _check_starts(index: FleetIndex) -> Iterator[Finding]:
                 f" {format_instant(first)}; Azure fires one of them, and does not say which."
             )
             fix = _part(index, other.configuration, other.assignments)
-            yield Finding(kind=FindingKind.SAME_START, subject=standing.machine.found.id, evidence=evidence, fix=fix)
+            yield Finding(kind=FindingKind.SAME_START, subject=coverage.machine.found.id, evidence=evidence, fix=fix)
 
 
 def _part(index: FleetIndex, configuration: MaintenanceConfiguration, assignments: tuple[Assignment, ...]) -> str:
@@ -53,26 +56,13 @@ def _part(index: FleetIndex, configuration: MaintenanceConfiguration, assignment
     return remediation.change_configuration(configuration.id, "properties.maintenanceWindow.startDateTime", later)
 
 
-class _Meetings:
-    """The first common start of two configurations, worked out once for each pair that any machine has."""
-
-    def __init__(self, index: FleetIndex) -> None:
-        self._index = index
-        self._first: dict[tuple[str, str], datetime | None] = {}
-
-    def first(self, one: MaintenanceConfiguration, other: MaintenanceConfiguration) -> datetime | None:
-        """``None`` when they do not meet within the horizon, or one of them patches nothing."""
-        pair = (fold(one.id), fold(other.id))
-        if pair not in self._first:
-            is_live = not self._index.why_not(one) and not self._index.why_not(other)
-            self._first[pair] = _first_common_start(one, other, self._index.now) if is_live else None
-        return self._first[pair]
-
-
 def _first_common_start(
-    one: MaintenanceConfiguration, other: MaintenanceConfiguration, now: datetime
+    one: MaintenanceConfiguration, other: MaintenanceConfiguration, index: FleetIndex
 ) -> datetime | None:
-    starts = [(each.at_utc for each in configuration.occurrences(now)) for configuration in (one, other)]
+    """``None`` when they do not meet within the horizon, or one of them patches nothing."""
+    if index.why_not(one) or index.why_not(other):
+        return None
+    starts = [(each.at_utc for each in configuration.occurrences(index.now)) for configuration in (one, other)]
     nexts = [next(each, None) for each in starts]
     last: datetime | None = None
     while (first := nexts[0]) is not None and (second := nexts[1]) is not None:
@@ -112,45 +102,42 @@ def _check_configuration(index: FleetIndex, configuration: MaintenanceConfigurat
 
 
 def _check_assignments(index: FleetIndex) -> Iterator[Finding]:
-    names = _names(index)
-    lives = {(runs.machine_id, runs.configuration_id): runs for runs in index.facts.runs}
+    """Stale assignments; of each, the first rule that applies."""
+    ids_by_name = {fold(machine.found.name): machine.found.id for machine in index.machines.values()}
+    runs = {(runs.machine_id, runs.configuration_id): runs for runs in index.facts.runs}
     for assignment in index.facts.assignments:
-        configuration = fold(assignment.maintenance_configuration_id)
-        machine = assignment.machine_id
+        machine, configuration = assignment.machine_id, fold(assignment.maintenance_configuration_id)
+        fix = remediation.delete_assignment(assignment)
         if configuration not in index.configurations:
-            evidence = (
-                f"The assignment {assignment.name} names the configuration {assignment.maintenance_configuration_id},"
-                " which is not there: it was deleted, or Patchwave may not read it."
+            why = (
+                f"names the configuration {assignment.maintenance_configuration_id}, which is not there: it was"
+                " deleted, or Patchwave may not read it."
             )
-            yield _stale(assignment, evidence, remediation.delete_assignment(assignment))
-        elif machine is not None and machine.folded not in index.machines:
-            elsewhere = names.get(fold(machine.name))
-            moved = (
-                f" A machine of this name is {elsewhere}: moving one leaves its assignment behind." if elsewhere else ""
-            )
-            evidence = (
-                f"The assignment {assignment.name} is for a machine that is not there: it was deleted or moved, or"
-                f" Patchwave may not read it.{moved}"
-            )
-            yield _stale(assignment, evidence, remediation.delete_assignment(assignment))
-        elif machine is not None:
-            created = index.machines[machine.folded].created_at
-            runs = lives.get((machine.folded, configuration))
-            is_older = runs and created and runs.first_at and runs.first_at < created
-            if runs and created and is_older and not (runs.is_done and runs.ended_at and runs.ended_at > created):
-                evidence = (
-                    f"The assignment {assignment.name} is older than the machine: it ran at"
-                    f" {format_instant(runs.first_at or created)}, and the machine was created anew at"
-                    f" {format_instant(created)}. Since then no run was done ({runs.status or 'no status'})."
-                )
-                yield _stale(assignment, evidence, remediation.assign_again(assignment))
+        elif machine is None:
+            continue
+        elif machine.folded not in index.machines:
+            why = _why_missing(ids_by_name.get(fold(machine.name)))
+        else:
+            fix = remediation.assign_again(assignment)
+            why = _why_older(index.machines[machine.folded].created_at, runs.get((machine.folded, configuration)))
+        if why:
+            subject = assignment.resource_id if machine else assignment.maintenance_configuration_id
+            evidence = f"The assignment {assignment.name} {why}"
+            yield Finding(kind=FindingKind.STALE_ASSIGNMENT, subject=subject, evidence=evidence, fix=fix)
 
 
-def _stale(assignment: Assignment, evidence: str, fix: str) -> Finding:
-    subject = assignment.resource_id if assignment.machine_id else assignment.maintenance_configuration_id
-    return Finding(kind=FindingKind.STALE_ASSIGNMENT, subject=subject, evidence=evidence, fix=fix)
+def _why_missing(elsewhere: str | None) -> str:
+    moved = f" A machine of this name is {elsewhere}: moving one leaves its assignment behind." if elsewhere else ""
+    return f"is for a machine that is not there: it was deleted or moved, or Patchwave may not read it.{moved}"
 
 
-def _names(index: FleetIndex) -> dict[str, str]:
-    """The id of a machine by its name, in lower case."""
-    return {fold(machine.found.name): machine.found.id for machine in index.machines.values()}
+def _why_older(created: datetime | None, runs: ScheduledRuns | None) -> str:
+    """Why the assignment is of an earlier machine of the same id; empty when it is not."""
+    if created is None or runs is None or runs.first_at is None or runs.first_at >= created:
+        return ""
+    if runs.is_done and runs.ended_at is not None and runs.ended_at > created:
+        return ""
+    return (
+        f"is older than the machine: it ran at {format_instant(runs.first_at)}, and the machine was created anew at"
+        f" {format_instant(created)}. Since then no run was done ({runs.status or 'no status'})."
+    )

@@ -4,15 +4,13 @@ A dynamic scope is a subscription or a resource group with a filter; the machine
 has one type for both, ``configurationAssignments``, told apart by the resource under which they stand.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field
 
@@ -21,12 +19,12 @@ from patchwave.domain.core.documents import (
     Json,
     lower_keys,
     object_or_none,
+    read_leniently,
     str_or_empty,
-    strings_or_empty,
     without_empty,
 )
 from patchwave.domain.core.folding import fold
-from patchwave.domain.core.ids import RESOURCE_GROUP_NAME, ConfigurationId, MachineId
+from patchwave.domain.core.ids import GUID, RESOURCE_GROUP_NAME, ConfigurationId, MachineId
 from patchwave.domain.core.region_pairs import region_name
 from patchwave.domain.core.validation import Problem
 from patchwave.domain.fleet.discovery import DiscoveredMachine
@@ -47,13 +45,12 @@ MAX_ASSOCIATIONS = 3_000
 MAX_IN_DYNAMIC_SCOPE = 1_000
 """Machines of one dynamic scope."""
 
-_GUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _PROVIDER = "/providers/Microsoft.Maintenance/configurationAssignments/"
 _ASSIGNMENT_ID = re.compile(
     rf"(?P<scope>/subscriptions/.+?){_PROVIDER.replace('.', '[.]')}(?P<name>[A-Za-z0-9_.()-]{{1,260}})", re.IGNORECASE
 )
 _DYNAMIC_SCOPE = re.compile(
-    rf"/subscriptions/(?P<subscription>{_GUID})(/resourceGroups/(?P<group>{RESOURCE_GROUP_NAME}))?", re.IGNORECASE
+    rf"/subscriptions/(?P<subscription>{GUID})(/resourceGroups/(?P<group>{RESOURCE_GROUP_NAME}))?", re.IGNORECASE
 )
 _NAME = re.compile(r"[A-Za-z0-9_.()-]{1,260}")
 
@@ -66,7 +63,7 @@ class DynamicScope:
     resource_group: str
 
     @classmethod
-    def parse(cls, resource_id: str) -> DynamicScope | None:
+    def parse(cls, resource_id: str) -> Self | None:
         """Read the ARM id of a subscription or a resource group; ``None`` when it is neither."""
         found = _DYNAMIC_SCOPE.fullmatch(resource_id)
         if found is None or ".." in resource_id:
@@ -132,10 +129,7 @@ class Assignment(Document):
     @property
     def machine_id(self) -> MachineId | None:
         """The machine that it is for; ``None`` for dynamic scopes and other kinds of machines."""
-        try:
-            return MachineId.parse(self.resource_id)
-        except ValueError:
-            return None
+        return MachineId.find(self.resource_id)
 
     @property
     def configuration_id(self) -> ConfigurationId | None:
@@ -152,16 +146,14 @@ class Assignment(Document):
 
     @property
     def is_subscription(self) -> bool:
-        """Whether it is a dynamic scope over a whole subscription."""
         place = DynamicScope.parse(self.resource_id)
         return place is not None and not place.resource_group
 
     @property
     def folded(self) -> str:
-        """The id in lower case: the only form in which ids are compared."""
         return fold(self.id)
 
-    def is_same_as(self, other: Assignment) -> bool:
+    def is_same_as(self, other: "Assignment") -> bool:
         """Whether both give the same configuration to the same machines, whatever their names are."""
         ours, theirs = (each.filter or ScopeFilter() for each in (self, other))
         return (
@@ -205,7 +197,6 @@ class Assignment(Document):
         )
 
     def to_azure(self) -> Json:
-        """The body of the PUT."""
         properties = {
             "maintenanceConfigurationId": self.maintenance_configuration_id,
             "resourceId": self.resource_id,
@@ -244,7 +235,7 @@ def read_assignment(body: Mapping[str, Any]) -> Assignment | None:
         # What stands under a subscription is a dynamic scope, whatever Azure repeats inside.
         resource_id=identity["scope"],
         location=str_or_empty(found.get("location")),
-        filter=_read_filter(lower_keys(criteria)) if criteria else None,
+        filter=read_leniently(ScopeFilter, criteria) if criteria else None,
     )
 
 
@@ -327,8 +318,9 @@ def _check_filter(criteria: ScopeFilter, *, is_group: bool) -> list[Problem]:
     if settings is not None:
         problems += _listed_in("filter.tagSettings.filterOperator", (settings.filter_operator,), OPERATORS)
         if len(settings.tags) > MAX_TAGS:
-            message = f"has {len(settings.tags)} tags; at most {MAX_TAGS}"
-            problems.append(Problem(path="filter.tagSettings.tags", message=message))
+            problems.append(
+                Problem(path="filter.tagSettings.tags", message=f"has {len(settings.tags)} tags; at most {MAX_TAGS}")
+            )
         problems += [
             Problem(path=f"filter.tagSettings.tags[{name!r}]", message="has no values; give at least one")
             for name, values in settings.tags.items()
@@ -343,25 +335,6 @@ def _listed_in(path: str, values: Sequence[str], known: Sequence[str]) -> list[P
         for value in values
         if not _within(value, known)
     ]
-
-
-def _read_filter(criteria: Json) -> ScopeFilter:
-    settings = object_or_none(criteria.get("tagsettings"))
-    return ScopeFilter(
-        resource_types=strings_or_empty(criteria.get("resourcetypes")),
-        resource_groups=strings_or_empty(criteria.get("resourcegroups")),
-        os_types=strings_or_empty(criteria.get("ostypes")),
-        locations=strings_or_empty(criteria.get("locations")),
-        tag_settings=_read_tags(lower_keys(settings)) if settings else None,
-    )
-
-
-def _read_tags(settings: Json) -> TagSettings:
-    tags = object_or_none(settings.get("tags")) or {}
-    return TagSettings(
-        tags={name: strings_or_empty(values) for name, values in tags.items()},
-        filter_operator=str_or_empty(settings.get("filteroperator")) or "All",
-    )
 
 
 def _tag_filter(settings: TagSettings | None) -> TagFilter | None:

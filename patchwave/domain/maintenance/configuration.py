@@ -7,8 +7,6 @@ answers with, and held and written in the documented one; an unknown word is kep
 programmatically manage updates for Azure VMs" and the TypeSpec of Microsoft.Maintenance.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -21,16 +19,7 @@ from pydantic import AfterValidator, Field
 
 from patchwave.domain.azure.install_request import RebootSetting
 from patchwave.domain.calendar.schedule import Occurrence, find_zone, from_wall_clock
-from patchwave.domain.core.documents import (
-    Document,
-    Json,
-    lower_keys,
-    object_or_none,
-    str_or_empty,
-    strings_or_empty,
-    texts_by_name,
-    without_empty,
-)
+from patchwave.domain.core.documents import Document, Json, lower_keys, read_leniently, str_or_empty, without_empty
 from patchwave.domain.core.ids import ConfigurationId
 from patchwave.domain.maintenance.recurrence import RecurEvery
 
@@ -210,17 +199,14 @@ class MaintenanceConfiguration(Document):
 
     @property
     def window(self) -> MaintenanceWindow | None:
-        """When it runs; ``None`` when it says nothing."""
         return self.properties.maintenance_window
 
     @property
     def install_patches(self) -> InstallPatches | None:
-        """What it installs; ``None`` when it says nothing."""
         return self.properties.install_patches
 
     @property
     def patches_guests(self) -> bool:
-        """Whether it is a schedule for patches inside machines at all."""
         return self.properties.maintenance_scope.casefold() == IN_GUEST_PATCH.casefold()
 
     @property
@@ -274,7 +260,6 @@ def parse_wall_clock(text: str) -> datetime:
 
 
 def format_wall_clock(wall: datetime) -> str:
-    """The form that Azure takes."""
     return f"{wall:%Y-%m-%d %H:%M}"
 
 
@@ -283,66 +268,19 @@ def read_configuration(body: Mapping[str, Any]) -> MaintenanceConfiguration | No
 
     Keys count without case, unknown ones and odd values are passed over. The id is written in our casing.
     """
-    found = lower_keys(body)
     try:
-        identity = ConfigurationId.parse(str_or_empty(found.get("id")))
+        identity = ConfigurationId.parse(str_or_empty(lower_keys(body).get("id")))
     except ValueError:
         return None
-    properties = lower_keys(object_or_none(found.get("properties")) or {})
-    window, patches = (
-        object_or_none(properties.get("maintenancewindow")),
-        object_or_none(properties.get("installpatches")),
-    )
-    return MaintenanceConfiguration(
-        id=str(identity),
-        name=str_or_empty(found.get("name")) or identity.name,
-        type="Microsoft.Maintenance/maintenanceConfigurations",
-        location=str_or_empty(found.get("location")),
-        tags=texts_by_name(found.get("tags")),
-        properties=ConfigurationProperties(
-            namespace=str_or_empty(properties.get("namespace")) or None,
-            extension_properties=texts_by_name(properties.get("extensionproperties")),
-            maintenance_scope=str_or_empty(properties.get("maintenancescope")),
-            visibility=str_or_empty(properties.get("visibility")) or "Custom",
-            maintenance_window=_read_window(lower_keys(window)) if window else None,
-            install_patches=_read_patches(lower_keys(patches)) if patches else None,
-            configuration_type=str_or_empty(properties.get("configurationtype")),
-        ),
-        system_data=object_or_none(found.get("systemdata")),
-    )
-
-
-def _read_window(window: Json) -> MaintenanceWindow:
-    return MaintenanceWindow(
-        start_date_time=str_or_empty(window.get("startdatetime")),
-        expiration_date_time=str_or_empty(window.get("expirationdatetime")),
-        duration=str_or_empty(window.get("duration")),
-        time_zone=str_or_empty(window.get("timezone")),
-        recur_every=str_or_empty(window.get("recurevery")),
-    )
-
-
-def _read_patches(patches: Json) -> InstallPatches:
-    windows, linux = object_or_none(patches.get("windowsparameters")), object_or_none(patches.get("linuxparameters"))
-    return InstallPatches(
-        reboot_setting=str_or_empty(patches.get("rebootsetting")) or "IfRequired",
-        windows_parameters=_read_windows(lower_keys(windows)) if windows else None,
-        linux_parameters=_read_linux(lower_keys(linux)) if linux else None,
-    )
-
-
-def _read_windows(parameters: Json) -> WindowsPatches:
-    return WindowsPatches(
-        classifications_to_include=strings_or_empty(parameters.get("classificationstoinclude")),
-        kb_numbers_to_include=strings_or_empty(parameters.get("kbnumberstoinclude")),
-        kb_numbers_to_exclude=strings_or_empty(parameters.get("kbnumberstoexclude")),
-        exclude_kbs_requiring_reboot=parameters.get("excludekbsrequiringreboot") is True,
-    )
-
-
-def _read_linux(parameters: Json) -> LinuxPatches:
-    return LinuxPatches(
-        classifications_to_include=strings_or_empty(parameters.get("classificationstoinclude")),
-        package_name_masks_to_include=strings_or_empty(parameters.get("packagenamemaskstoinclude")),
-        package_name_masks_to_exclude=strings_or_empty(parameters.get("packagenamemaskstoexclude")),
+    found = read_leniently(MaintenanceConfiguration, body)
+    properties = found.properties
+    if "maintenance_scope" not in properties.model_fields_set:
+        properties = properties.model_copy(update={"maintenance_scope": ""})
+    return found.model_copy(
+        update={
+            "id": str(identity),
+            "name": found.name or identity.name,
+            "type": "Microsoft.Maintenance/maintenanceConfigurations",
+            "properties": properties,
+        }
     )

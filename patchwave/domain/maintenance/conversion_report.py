@@ -1,7 +1,5 @@
 """What became of each field when a schedule moves: carried to a place, left behind without loss, or lost."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from patchwave.domain.core.documents import Document

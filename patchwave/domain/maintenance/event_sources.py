@@ -4,8 +4,6 @@ An event says of itself where it comes from, so a listed topic proves nothing: w
 besides, before anything is started.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,7 +25,6 @@ class EventSources:
 
     @classmethod
     def of(cls, topics: Iterable[str], boundary: Boundary) -> Self:
-        """The sources that the settings name."""
         return cls(tuple(fold(topic).rstrip("/") for topic in topics), boundary)
 
     def reason_to_ignore(self, event: AzureEvent) -> str:

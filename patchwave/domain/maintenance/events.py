@@ -1,11 +1,9 @@
 """Events of Azure, as Event Grid delivers them: both schemas, both casings of keys, and what they ask for."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import StrEnum
 
-from patchwave.domain.core.documents import Json, object_or_none, str_or_empty
+from patchwave.domain.core.documents import Json, lower_keys, object_or_none, str_or_empty
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.maintenance.occurrence import OccurrenceNotice
 
@@ -43,7 +41,7 @@ def read_event(document: Json) -> AzureEvent | None:
 
     Event Grid schema has ``eventType``, CloudEvents has ``type``; other events may reach the same endpoint.
     """
-    fields = {key.casefold(): value for key, value in document.items()}
+    fields = lower_keys(document)
     word = str(fields.get("eventtype") or fields.get("type") or "")
     kind = next((kind for kind in EventKind if kind.value.casefold() == word.casefold()), None)
     event_id = fields.get("id")
@@ -59,13 +57,8 @@ def read_event(document: Json) -> AzureEvent | None:
 
 def _machine(fields: Json) -> MachineId | None:
     """The VM that was written: its id is the subject, and the operation must be the write of a VM itself."""
-    data = {key.casefold(): value for key, value in (object_or_none(fields.get("data")) or {}).items()}
+    data = lower_keys(object_or_none(fields.get("data")) or {})
     operation = str(data.get("operationname") or "").casefold()
     if operation and operation != f"{_VM_TYPE}/write":
         return None
-    for candidate in (fields.get("subject"), data.get("resourceuri")):
-        try:
-            return MachineId.parse(str(candidate or ""))
-        except ValueError:
-            continue
-    return None
+    return MachineId.find(str(fields.get("subject") or "")) or MachineId.find(str(data.get("resourceuri") or ""))

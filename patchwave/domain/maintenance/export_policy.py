@@ -5,8 +5,6 @@ place in a schedule, which starts all of its machines at once: the export needs 
 its name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 

@@ -4,8 +4,6 @@ A schedule of Azure starts all of its machines at the same time. So do the polic
 paired regions and availability sets. They can be made more careful afterwards.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -5,8 +5,6 @@ event comes 40 to 30 minutes before the start and leaves 20 minutes to work; a r
 before its start, whatever the ``CancellationCutOffDateTime`` of an event says.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterable
@@ -48,7 +46,7 @@ class OccurrenceId:
     at: datetime
 
     @classmethod
-    def parse(cls, text: str) -> OccurrenceId:
+    def parse(cls, text: str) -> Self:
         """Read ``{configuration}/providers/microsoft.maintenance/applyupdates/{yyyyMMddHHmmss}``.
 
         Raises:
@@ -79,7 +77,7 @@ class OccurrenceNotice:
     status: str = ""
 
     @classmethod
-    def read(cls, event_id: str, data: Json) -> OccurrenceNotice | None:
+    def read(cls, event_id: str, data: Json) -> Self | None:
         """Read the data of an event, whatever the case of its keys; ``None`` when it names no scheduled run."""
         fields = lower_keys(data)
         try:

@@ -5,12 +5,10 @@ ordered by id, because pages of an unordered query may overlap. The grammar is t
 `patchwave.domain.fleet.discovery`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from patchwave.domain.core.ids import ConfigurationId, MachineId
-from patchwave.domain.fleet.discovery import literal, one_of, same_as, starts_with
+from patchwave.domain.fleet.discovery import literal, same_as, starts_with
 
 CONFIGURATIONS = "microsoft.maintenance/maintenanceconfigurations"
 ASSIGNMENTS = "microsoft.maintenance/configurationassignments"
@@ -87,14 +85,6 @@ def canceled_runs(configuration: ConfigurationId | None = None) -> str:
     if configuration is not None:
         conditions.insert(0, same_as("properties.maintenanceConfigurationId", str(configuration)))
     return _query("maintenanceresources", RUN_UPDATES, *conditions, columns="id, properties")
-
-
-def machine_updates(configurations: Sequence[ConfigurationId] = ()) -> str:
-    """What became of machines in runs, of these configurations or of all: ``id, resourceId, properties``."""
-    named = one_of("tostring(properties.maintenanceConfigurationId)", [str(each) for each in configurations])
-    conditions = [named] if named else []
-    columns = "id, resourceId = tostring(properties.resourceId), properties"
-    return _query("maintenanceresources", MACHINE_UPDATES, *conditions, columns=columns)
 
 
 def installations_of_run(correlation_id: str) -> str:

@@ -8,14 +8,15 @@ RFC 5545 does: weeks begin on Monday, and a month without the day has no run. Ev
 windows follow daylight saving.
 """
 
-from __future__ import annotations
-
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import Literal, Self
 from zoneinfo import ZoneInfo
+
+from dateutil.rrule import DAILY, HOURLY, MONTHLY, WEEKLY, rrule, weekday
 
 from patchwave.domain.calendar.recurrence import NthWeekday
 from patchwave.domain.calendar.schedule import from_wall_clock
@@ -28,7 +29,7 @@ MIN_REPEAT = timedelta(hours=6)
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 _ORDINALS = {"First": 1, "Second": 2, "Third": 3, "Fourth": 4, "Last": -1}
-_LAST_YEAR = 9900
+_END = datetime(9900, 12, 31)  # noqa: DTZ001 - wall-clock time
 _RATE = re.compile(r"([0-9]{0,4})\s*(hour|day|week|month)s?(?:\s+(\S.*))?", re.IGNORECASE)
 _NTH = re.compile(r"([a-z]+)\s+([a-z]+)(?:\s+offset\s*([+-]?[0-9]{1,3}))?", re.IGNORECASE)
 _MONTH_DAY = re.compile(r"day\s*([0-9]{1,2})", re.IGNORECASE)
@@ -44,6 +45,14 @@ class Unit(StrEnum):
     MONTH = "Month"
 
 
+_FREQUENCIES: Mapping[Unit, Literal[1, 2, 3, 4]] = {
+    Unit.HOUR: HOURLY,
+    Unit.DAY: DAILY,
+    Unit.WEEK: WEEKLY,
+    Unit.MONTH: MONTHLY,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class RecurEvery:
     """A rate, read. ``weekdays`` (Monday is 0) go with weeks; ``days`` or ``nth`` with months."""
@@ -55,7 +64,7 @@ class RecurEvery:
     nth: NthWeekday | None = None
 
     @classmethod
-    def parse(cls, text: str) -> RecurEvery:
+    def parse(cls, text: str) -> Self:
         """Read the text, without case.
 
         Raises:
@@ -116,59 +125,36 @@ class RecurEvery:
 
     def _walls(self, start: datetime, since: datetime) -> Iterator[datetime]:
         """Wall-clock times at or after ``since``, in order; some before it may come as well, none before ``start``."""
-        if self.unit is Unit.HOUR:
-            yield from _steps(start, since, timedelta(hours=self.count))
-        elif self.unit is Unit.DAY or (self.unit is Unit.WEEK and not self.weekdays):
-            yield from _steps(start, since, timedelta(days=self.count * (7 if self.unit is Unit.WEEK else 1)))
-        else:
-            dates = self._week_dates if self.unit is Unit.WEEK else self._nth_dates if self.nth else self._month_dates
-            for day in dates(start.date(), since.date()):
-                yield datetime.combine(day, start.time())
+        offset = timedelta(days=self.nth.offset_days if self.nth else 0)
+        weekdays: Iterable[weekday | int] | None = None
+        if self.nth is not None:
+            weekdays = [weekday(self.nth.weekday, self.nth.ordinal)]
+        elif self.unit is Unit.WEEK:
+            weekdays = self.weekdays or [start.weekday()]
+        walls = rrule(
+            _FREQUENCIES[self.unit],
+            dtstart=self._period_before(start, since - offset),
+            interval=self.count,
+            until=_END,
+            byweekday=weekdays,
+            bymonthday=(self.days or start.day) if self.unit is Unit.MONTH and self.nth is None else None,
+        )
+        return (moved for wall in walls if (moved := wall + offset) >= start)
 
-    def _week_dates(self, start: date, since: date) -> Iterator[date]:
-        monday = start - timedelta(days=start.weekday())
-        step = timedelta(weeks=self.count)
-        monday += max((since - monday) // step, 0) * step
-        while monday.year <= _LAST_YEAR:
-            for weekday in self.weekdays:
-                day = monday + timedelta(days=weekday)
-                if day >= start:
-                    yield day
-            monday += step
-
-    def _nth_dates(self, start: date, since: date) -> Iterator[date]:
-        assert self.nth is not None  # asked for by the caller
-        for day in self.nth.dates(since, start):
-            if (_month(day - timedelta(days=self.nth.offset_days)) - _month(start)) % self.count == 0:
-                yield day
-
-    def _month_dates(self, start: date, since: date) -> Iterator[date]:
-        month = _month(start)
-        month += max((_month(since) - month) // self.count, 0) * self.count
-        while month // 12 <= _LAST_YEAR:
-            for number in self.days or (start.day,):
-                day = _day_of_month(month, number)
-                if day is not None and day >= start:
-                    yield day
-            month += self.count
+    def _period_before(self, start: datetime, since: datetime) -> datetime:
+        """The beginning of the last period until ``since`` that the rate takes; that of ``start`` is the first."""
+        if self.unit is Unit.MONTH:
+            # An offset can bring a day of the month before the start, which the rate takes if it takes all months.
+            passed = max((_month(since) - _month(start)) // self.count, -1 if self.count == 1 else 0)
+            year, month = divmod(_month(start) + passed * self.count, 12)
+            return start.replace(year=year, month=month + 1, day=1)
+        first = start - timedelta(days=start.weekday() if self.unit is Unit.WEEK else 0)
+        step = timedelta(**{f"{self.unit.lower()}s": self.count})
+        return first + (since - first) // step * step
 
 
-def _steps(start: datetime, since: datetime, step: timedelta) -> Iterator[datetime]:
-    moment = start + max((since - start) // step, 0) * step
-    while moment.year <= _LAST_YEAR:
-        yield moment
-        moment += step
-
-
-def _month(day: date) -> int:
+def _month(day: datetime) -> int:
     return day.year * 12 + day.month - 1
-
-
-def _day_of_month(month: int, number: int) -> date | None:
-    try:
-        return date(month // 12, month % 12 + 1, number)
-    except ValueError:
-        return None
 
 
 def _entries(text: str) -> list[str]:

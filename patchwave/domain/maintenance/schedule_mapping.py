@@ -4,31 +4,25 @@ Each grammar says things that the other cannot: a schedule of Azure may come bac
 or take any RFC 5545 rule of days. What is carried means the same moments, with daylight saving; all else is refused.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from itertools import islice, takewhile
 
-from patchwave.domain.calendar.recurrence import FixedDates, NthWeekday, Recurrence, Rule, parse_recurrence
+from patchwave.domain.calendar.recurrence import DAYS, FixedDates, NthWeekday, Recurrence, Rule, parse_recurrence
 from patchwave.domain.calendar.schedule import Schedule, find_zone, is_on_the_clock, upcoming
 from patchwave.domain.calendar.windows_time_zones import documented_name, windows_name
 from patchwave.domain.core.duration import format_duration
 from patchwave.domain.core.validation import Problem
 from patchwave.domain.maintenance.configuration import MaintenanceWindow, format_wall_clock
 from patchwave.domain.maintenance.conversion_report import NotConvertible
-from patchwave.domain.maintenance.recurrence import MAX_OFFSET, RecurEvery, Unit
+from patchwave.domain.maintenance.recurrence import MAX_OFFSET, WEEKDAYS, RecurEvery, Unit
 from patchwave.domain.maintenance.validation import MAX_WINDOW, MIN_WINDOW, NOTICE_WITH_EVENTS
 
 COMPARED = timedelta(days=5 * 366)
 """How far ahead an exported schedule is compared with the policy, moment by moment."""
 
-_DAYS = ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
-_NUMBERS = (1, 2, 3, 4, -1)
-"""First to Fourth, and Last."""
 _WORDS = {1: "first", 2: "second", 3: "third", 4: "fourth", -1: "last"}
-_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _DAYS_OF_EVERY_MONTH = frozenset(range(1, 29))
 _CARRIED_PARTS = frozenset({"FREQ", "INTERVAL", "COUNT", "WKST", "BYDAY", "BYMONTHDAY", "BYSETPOS"})
 
@@ -46,7 +40,7 @@ def recurrence_of(window: MaintenanceWindow) -> str:
     nth = rate.nth
     if nth is not None and rate.count == 1 and expires is None:
         offset = f" {'+' if nth.offset_days > 0 else '-'} {abs(nth.offset_days)} days" if nth.offset_days else ""
-        return f"{_WORDS[nth.ordinal]} {_WEEKDAYS[nth.weekday]}{offset}"
+        return f"{_WORDS[nth.ordinal]} {WEEKDAYS[nth.weekday]}{offset}"
     parts = _rule_of(rate, start.date())
     if rate.count > 1 and "INTERVAL" not in parts:
         parts["INTERVAL"] = str(rate.count)
@@ -69,7 +63,7 @@ def _rule_of(rate: RecurEvery, start: date) -> dict[str, str]:
             return {"FREQ": "DAILY"}
         case Unit.WEEK:
             weekdays = rate.weekdays or (start.weekday(),)
-            return {"FREQ": "WEEKLY", "BYDAY": ",".join(_DAYS[day] for day in weekdays)}
+            return {"FREQ": "WEEKLY", "BYDAY": ",".join(DAYS[day] for day in weekdays)}
         case Unit.MONTH if rate.nth is not None:
             return {"FREQ": "MONTHLY", **_nth_parts(rate.nth)}
         case Unit.MONTH:
@@ -80,14 +74,14 @@ def _rule_of(rate: RecurEvery, start: date) -> dict[str, str]:
 def _nth_parts(nth: NthWeekday) -> dict[str, str]:
     """A weekday of the month as parts of a rule: moved by days, it is another weekday among seven days."""
     if not nth.offset_days:
-        return {"BYDAY": f"{nth.ordinal}{_DAYS[nth.weekday]}"}
+        return {"BYDAY": f"{nth.ordinal}{DAYS[nth.weekday]}"}
     days = _seven_days(nth)
     if not (set(days) <= _DAYS_OF_EVERY_MONTH or {-day for day in days} <= _DAYS_OF_EVERY_MONTH):
         raise ValueError(
             f"a weekday that its offset of {nth.offset_days} days can move into another month has a place in a policy"
             " only where it comes every month and has no expirationDateTime"
         )
-    weekday = _DAYS[(nth.weekday + nth.offset_days) % 7]
+    weekday = DAYS[(nth.weekday + nth.offset_days) % 7]
     return {"BYDAY": weekday, "BYMONTHDAY": ",".join(map(str, days))}
 
 
@@ -222,7 +216,7 @@ def _rate_of(parts: dict[str, str], first: date) -> RecurEvery:
 def _weekdays(parts: dict[str, str]) -> list[tuple[int, int]]:
     """The number (0 without one) and the weekday of each entry of BYDAY."""
     entries = parts["BYDAY"].split(",") if "BYDAY" in parts else []
-    return [(int(entry[:-2] or 0), _DAYS.index(entry[-2:])) for entry in entries]
+    return [(int(entry[:-2] or 0), DAYS.index(entry[-2:])) for entry in entries]
 
 
 def _monthly(parts: dict[str, str], count: int, days: list[tuple[int, int]], first: date) -> RecurEvery:
@@ -246,11 +240,11 @@ def _nth_of(number: int, weekday: int, days: list[int], position: str) -> NthWee
     """A numbered weekday, the one at a position, or the one among seven days in a row."""
     if not days:
         asked = [each for each in (number, _whole(position)) if each]
-        return NthWeekday(asked[0], weekday) if len(asked) == 1 and asked[0] in _NUMBERS else None
+        return NthWeekday(asked[0], weekday) if len(asked) == 1 and asked[0] in _WORDS else None
     if number or position:
         return None
     offsets = sorted(range(-MAX_OFFSET, MAX_OFFSET + 1), key=abs)
-    candidates = (NthWeekday(ordinal, (weekday - offset) % 7, offset) for offset in offsets for ordinal in _NUMBERS)
+    candidates = (NthWeekday(ordinal, (weekday - offset) % 7, offset) for offset in offsets for ordinal in _WORDS)
     return next((each for each in candidates if list(_seven_days(each)) == days), None)
 
 

@@ -4,8 +4,6 @@ A configuration holds the union of its assignments; the scope of a policy is one
 selection can say together become one scope, such as one filter over five subscriptions; the others one scope each.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 
 from patchwave.domain.core.folding import fold
@@ -116,7 +114,7 @@ def _joined(scopes: Sequence[Scope], newcomer: Scope) -> list[Scope]:
 
 def _union(one: Scope, other: Scope) -> Scope | None:
     """The scope of all machines of both, if one selection can say it."""
-    if _same_tags(one.tags, other.tags):
+    if _tag_values(one.tags) == _tag_values(other.tags):
         differing = [name for name in _LISTS if _folded(one, name) != _folded(other, name)]
         if not differing:
             return one
@@ -130,7 +128,7 @@ def _union(one: Scope, other: Scope) -> Scope | None:
 
 
 def _contains(large: Scope, small: Scope) -> bool:
-    is_wide = large.tags is None or _same_tags(large.tags, small.tags)
+    is_wide = large.tags is None or _tag_values(large.tags) == _tag_values(small.tags)
     return is_wide and all(
         not _folded(large, name) or frozenset() < _folded(small, name) <= _folded(large, name) for name in _LISTS
     )
@@ -140,15 +138,8 @@ def _folded(scope: Scope, name: str) -> frozenset[str]:
     return frozenset(fold(str(value)) for value in getattr(scope, name))
 
 
-def _same_tags(one: TagFilter | None, other: TagFilter | None) -> bool:
-    return _tag_values(one) == _tag_values(other)
-
-
 def _tag_values(tags: TagFilter | None) -> object:
-    if tags is None:
-        return None
-    values = {fold(name): {fold(value) for value in listed} for name, listed in tags.values.items()}
-    return tags.match if len(values) > 1 else None, values
+    return tags and (tags.match if len(tags.values) > 1 else None, tags.folded)
 
 
 # --- assignments of a scope ----------------------------------------------------------------------------------

@@ -2,8 +2,6 @@
 long each can be.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
@@ -52,7 +50,6 @@ def coming_runs(
 
 
 def coming_run(occurrence: Occurrence, cutoff: timedelta, canceled: Collection[str] = ()) -> ComingRun:
-    """The run of an occurrence."""
     name = f"{occurrence.at_utc:{_RUN_FORM}}"
     return ComingRun(
         run=name,

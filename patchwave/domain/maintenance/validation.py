@@ -5,8 +5,6 @@ Azure refuses some of it with texts that name no limit, and takes the rest to pa
 API for KB numbers and package masks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
@@ -129,8 +127,8 @@ def _check_names(configuration: MaintenanceConfiguration) -> Iterator[Problem]:
     if length > MAX_NAMES:
         yield Problem(
             path="name",
-            message=f"is too long: resource group and name have {length} characters together, fewer than 128 are"
-            " allowed",
+            message=f"is too long: resource group and name have {length} characters together,"
+            " fewer than 128 are allowed",
         )
     if not configuration.location.strip():
         yield Problem(path="location", message="is missing; give the region of the schedule, such as westeurope")

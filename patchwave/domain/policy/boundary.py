@@ -5,8 +5,6 @@ it. Snapshots hold all that a disk holds, so they have a rule of their own on to
 of its disk, whose owners have that data already, or to a group that the settings list.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,15 +13,14 @@ from urllib.parse import unquote, urlsplit
 
 from patchwave.domain.core.documents import object_or_none, parse_object, str_or_empty
 from patchwave.domain.core.folding import fold
-from patchwave.domain.core.ids import RESOURCE_GROUP_NAME
+from patchwave.domain.core.ids import GUID, RESOURCE_GROUP_NAME
 from patchwave.domain.policy.scope import Scope
 
 READS = ("GET", "HEAD")
 _QUERY_PATH = "/providers/microsoft.resourcegraph/resources"
 """A query of Resource Graph is a POST and changes nothing."""
-_GUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_SUBSCRIPTION = re.compile(rf"/subscriptions/({_GUID})(?:/.*)?", re.IGNORECASE | re.DOTALL)
-_IN_GROUP = rf"/subscriptions/(?P<subscription>{_GUID})/resourceGroups/(?P<group>{RESOURCE_GROUP_NAME})"
+_SUBSCRIPTION = re.compile(rf"/subscriptions/({GUID})(?:/.*)?", re.IGNORECASE | re.DOTALL)
+_IN_GROUP = rf"/subscriptions/(?P<subscription>{GUID})/resourceGroups/(?P<group>{RESOURCE_GROUP_NAME})"
 _SNAPSHOT = re.compile(rf"{_IN_GROUP}/providers/Microsoft\.Compute/snapshots/[^/]+", re.IGNORECASE)
 _DISK = re.compile(rf"{_IN_GROUP}/providers/Microsoft\.Compute/disks/[^/]+", re.IGNORECASE)
 
@@ -37,11 +34,9 @@ class Boundary:
 
     @classmethod
     def of(cls, subscriptions: Iterable[str] = (), snapshot_groups: Iterable[str] = ()) -> Self:
-        """The boundary that these settings draw."""
         return cls(frozenset(map(str.lower, subscriptions)), frozenset(map(fold, snapshot_groups)))
 
     def holds(self, subscription_id: str) -> bool:
-        """Whether the app may change what is in this subscription."""
         return not self.subscriptions or subscription_id.lower() in self.subscriptions
 
     def takes_snapshots(self, resource_group: str) -> bool:

@@ -1,30 +1,22 @@
 """Gates: what can hold or stop a run between its steps. Error budgets and approvals; health is in `machine.health`."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from patchwave.domain.core.documents import Document
-from patchwave.domain.core.duration import Duration
+from patchwave.domain.core.duration import Duration, between
 from patchwave.domain.core.quantity import Share
 
 MAX_APPROVAL = timedelta(days=30)
 
 
-def _check_deadline(value: timedelta) -> timedelta:
-    if not timedelta(minutes=1) <= value <= MAX_APPROVAL:
-        raise ValueError("must be from PT1M to PT720H")
-    return value
-
-
 class Approval(Document):
     """A person has to say yes. Saying nothing is a no."""
 
-    within: Annotated[Duration, AfterValidator(_check_deadline)] = Field(
+    within: Annotated[Duration, between(timedelta(minutes=1), MAX_APPROVAL, "must be from PT1M to PT720H")] = Field(
         default=timedelta(hours=24),
         title="Within",
         description="How long to wait for the approval, from PT1M to PT720H; the answer is no after that.",

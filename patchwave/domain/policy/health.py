@@ -1,19 +1,18 @@
 """The health section of a policy: which signals are checked, and which alerts are a veto."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, StrictBool
+from pydantic import Field, StrictBool
 
 from patchwave.domain.core.documents import Document
-from patchwave.domain.core.duration import Duration
+from patchwave.domain.core.duration import Duration, between
 from patchwave.domain.policy.http_probe import Probe
 
 MAX_AGE = timedelta(days=30)
 """How long Azure keeps alerts."""
+MAX_SETTLE = timedelta(hours=2)
 
 
 class Severity(StrEnum):
@@ -24,12 +23,6 @@ class Severity(StrEnum):
     SEV2 = "Sev2"
     SEV3 = "Sev3"
     SEV4 = "Sev4"
-
-
-def _check_age(value: timedelta) -> timedelta:
-    if not timedelta(minutes=5) <= value <= MAX_AGE:
-        raise ValueError("must be from PT5M to PT720H, for which Azure keeps alerts")
-    return value
 
 
 class AlertVeto(Document):
@@ -48,7 +41,9 @@ class AlertVeto(Document):
         description="Names of alert rules; with names, alerts of other rules do not count.",
         examples=[["cpu-high"]],
     )
-    fired_within: Annotated[Duration, AfterValidator(_check_age)] = Field(
+    fired_within: Annotated[
+        Duration, between(timedelta(minutes=5), MAX_AGE, "must be from PT5M to PT720H, for which Azure keeps alerts")
+    ] = Field(
         default=timedelta(hours=24),
         title="Fired within",
         description="Alerts that fired longer ago do not count: those of stateless rules stay fired until a person"
@@ -56,15 +51,6 @@ class AlertVeto(Document):
         examples=["PT24H"],
         json_schema_extra={"default": "PT24H"},
     )
-
-
-MAX_SETTLE = timedelta(hours=2)
-
-
-def _check_settle(value: timedelta) -> timedelta:
-    if value > MAX_SETTLE:
-        raise ValueError("must be at most PT2H")
-    return value
 
 
 class Health(Document):
@@ -88,7 +74,7 @@ class Health(Document):
         description="Do not patch a machine while Azure Monitor alerts fire on it; {} takes the defaults. Alerts do not"
         " count unless given.",
     )
-    settle: Annotated[Duration, AfterValidator(_check_settle)] = Field(
+    settle: Annotated[Duration, between(timedelta(0), MAX_SETTLE, "must be at most PT2H")] = Field(
         default=timedelta(minutes=15),
         title="Settle",
         description="How long a machine may take after its installation to be as healthy as before, at most PT2H; PT0M"
@@ -99,5 +85,4 @@ class Health(Document):
 
     @property
     def is_wanted(self) -> bool:
-        """Whether there is anything to check."""
         return self.enabled or self.alerts is not None

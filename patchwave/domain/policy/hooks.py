@@ -1,7 +1,5 @@
 """The hooks section of a policy: a snapshot before the installation, and scripts before and after it."""
 
-from __future__ import annotations
-
 import re
 from datetime import timedelta
 from typing import Annotated, Literal, Self
@@ -9,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, model_validator
 
 from patchwave.domain.core.documents import Document, list_or_empty
-from patchwave.domain.core.duration import Duration
+from patchwave.domain.core.duration import Duration, between
 from patchwave.domain.policy.scope import OsType, ResourceGroupName
 
 MAX_SCRIPT_UNITS = 8_000
@@ -43,27 +41,13 @@ SCRIPTS_SETTING = "PATCHWAVE_SCRIPTS"
 ROLES_SETTING = "PATCHWAVE_AUTHORIZATION"
 
 
-def _check_keep(value: timedelta) -> timedelta:
-    if not MIN_KEEP <= value <= MAX_KEEP:
-        raise ValueError("must be at least PT1H and at most PT2160H (90 days)")
-    return value
-
-
-def _check_timeout(value: timedelta) -> timedelta:
-    if not MIN_SCRIPT <= value <= MAX_SCRIPT:
-        raise ValueError("must be at least PT1M and at most PT1H30M: Azure ends a script then")
-    return value
-
-
 def _join_lines(value: object) -> object:
     lines = list_or_empty(value)
     return "\n".join(lines) if lines and all(isinstance(line, str) for line in lines) else value
 
 
 ScriptText = Annotated[
-    str,
-    BeforeValidator(_join_lines, json_schema_input_type=str | list[str]),
-    AfterValidator(check_script),
+    str, BeforeValidator(_join_lines, json_schema_input_type=str | list[str]), AfterValidator(check_script)
 ]
 """A script as one text, or as a list of lines."""
 
@@ -71,7 +55,10 @@ ScriptText = Annotated[
 class SnapshotHook(Document):
     """A snapshot of the OS disk before the installation, deleted when its time is over."""
 
-    keep: Annotated[Duration, AfterValidator(_check_keep)] = Field(
+    keep: Annotated[
+        Duration,
+        between(MIN_KEEP, MAX_KEEP, "must be at least PT1H and at most PT2160H (90 days)"),
+    ] = Field(
         default=timedelta(days=7),
         title="Keep",
         description="How long the snapshot is kept, PTnHnM, at least PT1H and at most PT2160H.",
@@ -107,7 +94,9 @@ class Script(Document):
         title="Windows",
         description="A PowerShell script, as a text or a list of lines. Nothing runs on Windows unless given.",
     )
-    timeout: Annotated[Duration, AfterValidator(_check_timeout)] = Field(
+    timeout: Annotated[
+        Duration, between(MIN_SCRIPT, MAX_SCRIPT, "must be at least PT1M and at most PT1H30M: Azure ends a script then")
+    ] = Field(
         default=timedelta(minutes=10),
         title="Timeout",
         description="How long the script may take, PTnHnM, at least PT1M and at most PT1H30M. On Linux it is ended"
@@ -159,10 +148,8 @@ class Hooks(Document):
 
     @property
     def is_wanted(self) -> bool:
-        """Whether there is anything to do."""
         return self.snapshot is not None or self.has_scripts
 
     @property
     def has_scripts(self) -> bool:
-        """Whether the policy runs anything in guests."""
         return self.before is not None or self.after is not None

@@ -6,8 +6,6 @@ Placeholders take values from machines, whose tags can be set with a role on the
 value never changes scheme, host list, port or path.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from typing import Annotated

@@ -1,7 +1,5 @@
 """The install section of a policy: what is installed on which system, how it restarts, and how long it may take."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Annotated
@@ -18,7 +16,7 @@ from patchwave.domain.azure.install_request import (
     WindowsParameters,
 )
 from patchwave.domain.core.documents import Document
-from patchwave.domain.core.duration import Duration, format_duration, parse_duration
+from patchwave.domain.core.duration import Duration, between, format_duration, parse_duration
 from patchwave.domain.policy.scope import OsType
 
 MIN_MAXIMUM_DURATION = timedelta(minutes=30)
@@ -28,20 +26,6 @@ MAX_MASKS = 200
 """In one list of a policy: each mask is compared with every pending patch of every machine."""
 
 _PATTERN = r"^[Pp][Tt](?=[0-9])([0-9]{1,4}[Hh])?([0-9]{1,5}[Mm])?([0-9]{1,6}[Ss])?$"
-
-
-def _check_maximum(value: timedelta) -> timedelta:
-    if not MIN_MAXIMUM_DURATION <= value < MAX_DURATION:
-        raise ValueError(
-            "must be at least PT30M and under PT24H: shorter cannot start, the Linux agent reads no longer"
-        )
-    return value
-
-
-def _check_minimum(value: timedelta) -> timedelta:
-    if not MIN_DURATION <= value < MAX_DURATION:
-        raise ValueError("must be at least PT20M and under PT24H: no agent starts anything in less")
-    return value
 
 
 def _check_masks[Parameters: (WindowsParameters, LinuxParameters)](value: Parameters) -> Parameters:
@@ -76,7 +60,14 @@ class Install(Document):
         description="Whether a machine restarts after installing: IfRequired, Never or Always. With"
         " rebootMode: separate it does not count: machines restart apart, those that need it.",
     )
-    maximum_duration: Annotated[Duration, AfterValidator(_check_maximum)] = Field(
+    maximum_duration: Annotated[
+        Duration,
+        between(
+            MIN_MAXIMUM_DURATION,
+            MAX_DURATION,
+            "must be at least PT30M and under PT24H: shorter cannot start, the Linux agent reads no longer",
+        ),
+    ] = Field(
         default=parse_duration("PT2H"),
         title="Maximum duration",
         description="The longest an installation may take on one machine, PTnHnM, at least PT30M and under PT24H. "
@@ -84,7 +75,10 @@ class Install(Document):
         json_schema_extra={"pattern": _PATTERN},
         examples=["PT2H", "PT1H30M"],
     )
-    minimum_duration: Annotated[Duration, AfterValidator(_check_minimum)] = Field(
+    minimum_duration: Annotated[
+        Duration,
+        between(MIN_DURATION, MAX_DURATION, "must be at least PT20M and under PT24H: no agent starts anything in less"),
+    ] = Field(
         default=parse_duration("PT1H"),
         title="Minimum duration",
         description="No installation starts when less than this is left of the window, PTnHnM, at least PT20M. The"

@@ -4,8 +4,6 @@ Everything else is the policy's own, as for its runs: ``startStopped``, ``hooks`
 (docs/adr/0024-pre-and-post-maintenance.md).
 """
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, StrictBool

@@ -5,8 +5,6 @@ when the run can do less by it: fewer machines, less at a time, fewer patches, a
 field without a rule, and a value that cannot be compared, does not narrow.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -22,7 +20,7 @@ from patchwave.domain.policy.health import AlertVeto, Health
 from patchwave.domain.policy.install import Install
 from patchwave.domain.policy.policy import Events, Policy, WithoutPin
 from patchwave.domain.policy.rollout import AvailabilitySets, Bake, Limits, Ring, TagLimit, order_rings
-from patchwave.domain.policy.scope import Exclusions, Scope, TagFilter, TagMatch
+from patchwave.domain.policy.scope import Exclusions, Scope, TagFilter
 
 type Rule = Callable[[Any, Any], bool]
 """Whether the second value narrows the first; asked only about values that differ."""
@@ -124,26 +122,11 @@ def _excluded_more(before: Sequence[str], after: Sequence[str]) -> bool:
 
 
 def _tags_selected_fewer(before: TagFilter | None, after: TagFilter | None) -> bool:
-    return before is None or (after is not None and _is_within(after, before))
+    return before is None or (after is not None and after.implies(before))
 
 
 def _tags_excluded_more(before: TagFilter | None, after: TagFilter | None) -> bool:
-    return before is None or (after is not None and _is_within(before, after))
-
-
-def _is_within(inner: TagFilter, outer: TagFilter) -> bool:
-    """Whether every machine that the first filter matches is surely matched by the second."""
-    ours, theirs = _by_tag(inner), _by_tag(outer)
-    shared = {name for name, values in ours.items() if name in theirs and values <= theirs[name]}
-    if outer.match is TagMatch.ANY:
-        return bool(shared) if inner.match is TagMatch.ALL else shared == ours.keys()
-    if inner.match is TagMatch.ALL or len(ours) == 1:
-        return shared >= theirs.keys()
-    return False
-
-
-def _by_tag(tags: TagFilter) -> dict[str, frozenset[str]]:
-    return {fold(name): _folded(values) for name, values in tags.values.items()}
+    return before is None or (after is not None and before.implies(after))
 
 
 def _folded(values: Iterable[str]) -> frozenset[str]:

@@ -1,7 +1,5 @@
 """The notifications section of a policy: which channels receive which events."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from typing import Annotated
 
@@ -56,7 +54,6 @@ class Notifications(Document):
 
     @property
     def is_wanted(self) -> bool:
-        """Whether the policy notifies at all."""
         return bool(self.channels and self.events)
 
     def channels_for(self, event: Event) -> list[str]:

@@ -4,8 +4,6 @@ People write it as YAML, the API speaks it as JSON, and `policy_schema` describe
 `Policy` or a `PolicyError` that lists everything that is wrong with it; nothing is guessed and no key is ignored.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -22,7 +20,7 @@ from patchwave.domain.calendar.schedule import Schedule
 from patchwave.domain.core.documents import Document, list_or_empty, object_or_none
 from patchwave.domain.core.ids import ADHOC_POLICY, POLICY_NAME_PATTERN, adhoc_name, check_policy_name
 from patchwave.domain.core.quantity import Limit
-from patchwave.domain.core.validation import Problem, explain, listed
+from patchwave.domain.core.validation import InvalidDocument, Problem, explain
 from patchwave.domain.policy.gates import Approval, ErrorBudget
 from patchwave.domain.policy.health import Health
 from patchwave.domain.policy.hooks import Hooks
@@ -59,12 +57,8 @@ _JUDGED_BY = {"pinRings": ("rings",), "schedule": ("install", "scope")}
 type JsonObject = dict[str, Any]
 
 
-class PolicyError(ValueError):
-    """A document is no valid policy. ``errors`` lists every problem, each with its path and the fix."""
-
-    def __init__(self, errors: list[Problem]) -> None:
-        self.errors = listed(errors)
-        super().__init__("; ".join(f"{problem.path}: {problem.message}" for problem in self.errors))
+class PolicyError(InvalidDocument):
+    """A document is no valid policy."""
 
 
 def _check_scope(scope: Scope) -> Scope:
@@ -248,7 +242,6 @@ class Policy(Document):
 
     @property
     def continues(self) -> bool:
-        """Whether the rest of a run goes on in the next window."""
         return self.schedule is not None and self.schedule.continue_in_next_window
 
 

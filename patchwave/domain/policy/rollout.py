@@ -1,11 +1,9 @@
 """In which order a policy takes its machines: rings, phases, limits, and what must never run together."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, StrictInt, model_validator
 
@@ -57,12 +55,11 @@ class Ring(Document):
 
     @property
     def selectors(self) -> list[str]:
-        """Names of the selectors that are given."""
         given = {"tags": self.tags, "percent": self.percent, "machineIds": self.machine_ids}
         return [name for name, value in given.items() if value is not None]
 
     @model_validator(mode="after")
-    def _check_selectors(self) -> Ring:
+    def _check_selectors(self) -> Self:
         if len(self.selectors) > 1:
             raise ValueError(f"has {' and '.join(self.selectors)}; a ring selects in one way: keep one")
         return self

@@ -1,7 +1,5 @@
 """Rollouts that read well and could never be done: what a policy's rings, phases and limits get wrong together."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 
 from patchwave.domain.core.folding import fold
@@ -9,7 +7,7 @@ from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.region_pairs import KNOWN_PAIRS
 from patchwave.domain.core.validation import Problem, suggest
 from patchwave.domain.policy.rollout import Limits, Ring, order_rings
-from patchwave.domain.policy.scope import Scope, TagFilter, TagMatch
+from patchwave.domain.policy.scope import Scope, TagFilter
 
 
 def rollout_problems(
@@ -106,8 +104,7 @@ def _selections(rings: Sequence[Ring], scope: Scope | None) -> Iterator[Problem]
         taker = next((other for other in earlier if not other.selectors), None)
         if taker is not None:
             message = f"matches nothing: {taker.name} comes before it and takes everything that is left"
-            fix = f"; give {taker.name} a selector, or make it the last ring"
-            yield Problem(path=path, message=message + fix)
+            yield Problem(path=path, message=message + f"; give {taker.name} a selector, or make it the last ring")
         elif ring.percent is not None:
             percent += ring.percent
             if percent > 100:
@@ -140,53 +137,33 @@ def _explicit(
         yield Problem(path=f"{path}.machineIds", message=message)
     elif all(fold(each) in taken for each in inside):
         rings = ", ".join(sorted({taken[fold(each)] for each in inside}))
-        message = f"matches nothing: every machine of it is in a ring before it ({rings})"
-        yield Problem(path=f"{path}.machineIds", message=message)
+        yield Problem(
+            path=f"{path}.machineIds", message=f"matches nothing: every machine of it is in a ring before it ({rings})"
+        )
 
 
 def _tagged(path: str, tags: TagFilter, earlier: Sequence[Ring], scope: Scope | None) -> Iterator[Problem]:
     path = f"{path}.tags"
     for ring in earlier:
-        if ring.tags is not None and _implies(tags, ring.tags):
+        if ring.tags is not None and tags.implies(ring.tags):
             message = f"matches nothing: {ring.name} comes before it and takes all machines with these tags"
             yield Problem(path=path, message=message)
             return
     if scope is None:
         return
-    if scope.exclude.tags is not None and _implies(tags, scope.exclude.tags):
+    if scope.exclude.tags is not None and tags.implies(scope.exclude.tags):
         yield Problem(path=path, message="matches nothing: scope.exclude.tags leaves out all machines with these tags")
     elif scope.tags is not None and _excludes(tags, scope.tags):
         yield Problem(path=path, message="matches nothing: scope.tags wants other values of the same tag")
-
-
-def _implies(tags: TagFilter, other: TagFilter) -> bool:
-    """Whether every machine that passes the first filter is certain to pass the second."""
-    wanted = _values(other)
-    return all(
-        (all if other.match is TagMatch.ALL else any)(
-            name in case and case[name] <= values for name, values in wanted.items()
-        )
-        for case in _cases(tags)
-    )
 
 
 def _excludes(tags: TagFilter, other: TagFilter) -> bool:
     """Whether no machine can pass both filters, as both want the same tag to have different values."""
     return all(
         any(name in one and one[name].isdisjoint(values) for name, values in two.items())
-        for one in _cases(tags)
-        for two in _cases(other)
+        for one in tags.cases
+        for two in other.cases
     )
-
-
-def _cases(tags: TagFilter) -> list[Mapping[str, frozenset[str]]]:
-    """The filter as alternatives, each with the values that every one of its tags must have."""
-    values = _values(tags)
-    return [values] if tags.match is TagMatch.ALL else [{name: wanted} for name, wanted in values.items()]
-
-
-def _values(tags: TagFilter) -> dict[str, frozenset[str]]:
-    return {fold(name): frozenset(fold(value) for value in values) for name, values in tags.values.items()}
 
 
 def _phases(phases: Sequence[Sequence[str]], scope: Scope | None) -> Iterator[Problem]:

@@ -6,13 +6,11 @@ without case: Azure changes the case of ids between answers, and treats tag name
 Resource Graph.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from functools import cached_property, lru_cache
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -46,7 +44,7 @@ class OsType(StrEnum):
     LINUX = "Linux"
 
     @classmethod
-    def read(cls, text: str) -> OsType | None:
+    def read(cls, text: str) -> Self | None:
         """The system that Azure names, in whatever case; ``None`` for anything else."""
         return next((system for system in cls if system.value.casefold() == text.casefold()), None)
 
@@ -129,9 +127,7 @@ SubscriptionId = Annotated[
     str, AfterValidator(_subscription), Field(json_schema_extra={"pattern": SUBSCRIPTION_PATTERN})
 ]
 ResourceGroupName = Annotated[
-    str,
-    AfterValidator(_resource_group),
-    Field(json_schema_extra={"pattern": RESOURCE_GROUP_PATTERN, "maxLength": 90}),
+    str, AfterValidator(_resource_group), Field(json_schema_extra={"pattern": RESOURCE_GROUP_PATTERN, "maxLength": 90})
 ]
 Location = Annotated[
     str, AfterValidator(_location), Field(json_schema_extra={"pattern": r"^ *[A-Za-z0-9][A-Za-z0-9 ]*$"})
@@ -156,9 +152,7 @@ class TagFilter(Document):
     """Tags a machine must have: of every name (`all`) or of at least one name (`any`)."""
 
     match: TagMatch = Field(
-        default=TagMatch.ALL,
-        title="Match",
-        description="all: every named tag must match. any: one is enough.",
+        default=TagMatch.ALL, title="Match", description="all: every named tag must match. any: one is enough."
     )
     values: TagValues
 
@@ -167,6 +161,21 @@ class TagFilter(Document):
         folded = {fold(name): fold(value) for name, value in tags.items()}
         hits = (folded.get(fold(name)) in {fold(value) for value in wanted} for name, wanted in self.values.items())
         return all(hits) if self.match is TagMatch.ALL else any(hits)
+
+    @property
+    def folded(self) -> dict[str, frozenset[str]]:
+        """The values that count by name, as they are compared."""
+        return {fold(name): _folded(values) for name, values in self.values.items()}
+
+    @property
+    def cases(self) -> list[dict[str, frozenset[str]]]:
+        """The filter as alternatives, each with the values that every one of its tags must have."""
+        return [self.folded] if self.match is TagMatch.ALL else [{name: each} for name, each in self.folded.items()]
+
+    def implies(self, other: "TagFilter") -> bool:
+        """Whether every machine that passes this filter is certain to pass the other."""
+        wanted, combine = other.folded.items(), all if other.match is TagMatch.ALL else any
+        return all(combine(name in case and case[name] <= values for name, values in wanted) for case in self.cases)
 
 
 class ExcludedTags(TagFilter):
@@ -198,7 +207,6 @@ class Exclusions(Document):
 
     @cached_property
     def machine_id_set(self) -> frozenset[str]:
-        """The excluded machine ids, folded."""
         return _folded(self.machine_ids)
 
     def names(self, machine: MachineId) -> bool:
@@ -217,9 +225,7 @@ class Scope(Document):
         default=(), title="Subscriptions", description="Ids of the subscriptions to look in."
     )
     resource_groups: Annotated[tuple[ResourceGroupName, ...], AfterValidator(_once)] = Field(
-        default=(),
-        title="Resource groups",
-        description="Names of resource groups, in any subscription of the scope.",
+        default=(), title="Resource groups", description="Names of resource groups, in any subscription of the scope."
     )
     locations: Annotated[tuple[Location, ...], AfterValidator(_once)] = Field(
         default=(), max_length=MAX_LOCATIONS, title="Locations", description="Azure regions, such as westeurope."
@@ -234,9 +240,7 @@ class Scope(Document):
         description="ARM ids of single machines. Beside other selectors they narrow the scope further.",
     )
     exclude: Exclusions = Field(
-        default_factory=Exclusions,
-        title="Exclude",
-        description="What to leave out of the machines selected above.",
+        default_factory=Exclusions, title="Exclude", description="What to leave out of the machines selected above."
     )
 
     @property
@@ -282,7 +286,6 @@ class Scope(Document):
 
     @cached_property
     def machine_id_set(self) -> frozenset[str]:
-        """The explicit machine ids, folded."""
         return _folded(self.machine_ids)
 
     def may_hold(self, machine: MachineId) -> bool:

@@ -3,8 +3,6 @@
 A burst of events asks for all policies once per event, and a large one takes a tenth of a second.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
