@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from patchwave.domain.core.ids import MachineId
 from patchwave.domain.machine.hooks import HookResult, HookState
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
-from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.runs.run import RunState, Trigger, TriggerKind
 from patchwave.storage import Storage
 from patchwave.wiring import Services
-from tests.support.simulator import SUBSCRIPTION, Simulator
-
-AT = datetime(2026, 11, 21, tzinfo=UTC)
-RUN_ID = "20261121T000000Z-monthly"
+from tests.support.simulated_run import RUN_ID, create_run
+from tests.support.simulator import Simulator
 
 type Json = dict[str, Any]
 
@@ -26,36 +23,14 @@ async def prepare(
 ) -> str:
     """A run of a policy with these hooks over that machine; the machine's key."""
     schedule = {"recurrence": "second Tuesday", "time": "20:00", "timeZone": "UTC", "window": "PT4H"}
-    policy = {
-        "name": "monthly",
-        "scope": {"subscriptions": [SUBSCRIPTION]},
-        "schedule": schedule | {"continueInNextWindow": continues},
-        "hooks": hooks,
+    policy: Json = {"schedule": schedule | {"continueInNextWindow": continues}, "hooks": hooks}
+    run: Json = {
+        "state": RunState.RUNNING,
+        "trigger": Trigger(kind=TriggerKind.HTTP, actor="ada@example.com"),
+        "window_end": window_end,
     }
-    await storage.runs.create(
-        Run(
-            id=RUN_ID,
-            policy="monthly",
-            mode=Mode.PATCH,
-            state=RunState.RUNNING,
-            trigger=Trigger(kind=TriggerKind.HTTP, actor="ada@example.com"),
-            created_at=AT,
-            window_end=window_end,
-            policy_snapshot=policy,
-        )
-    )
-    found = MachineId.parse(one)
-    machine = MachineRecord(
-        id=one,
-        key=found.key,
-        name=found.name,
-        subscription_id=SUBSCRIPTION,
-        resource_group=found.resource_group,
-        os_type="Windows" if int(one[-3:]) % 2 else "Linux",
-        stage=Stage.ASSESSED,
-    )
-    await storage.machines.add(RUN_ID, [machine])
-    return found.key
+    (key,) = await create_run(storage, one, policy=policy, run=run, stage=Stage.ASSESSED, location="")
+    return key
 
 
 async def finish[Request](

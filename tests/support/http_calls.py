@@ -151,12 +151,7 @@ async def call(
     """Call an HTTP function as the worker does. A body that is not bytes is sent as JSON."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     request = func.HttpRequest(
-        "POST",
-        "https://example.org/api",
-        headers=headers or {},
-        params=query or {},
-        route_params=route,
-        body=raw,
+        "POST", "https://example.org/api", headers=headers or {}, params=query or {}, route_params=route, body=raw
     )
     arguments = {"req": request, **({"client": engine} if engine is not None else {})}
     return Answer(await user_function(function)(**arguments))

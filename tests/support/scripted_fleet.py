@@ -62,7 +62,7 @@ LOCKED = PreflightResult(
     wait_seconds=30,
 )
 STOPPED = PreflightResult(
-    preflight=Preflight(readiness=Readiness.SKIP, outcome=Outcome.skipped(Reason.NOT_RUNNING, "It is stopped.")),
+    preflight=Preflight(readiness=Readiness.SKIP, outcome=Outcome.skipped(Reason.NOT_RUNNING, "It is stopped."))
 )
 ACCEPTED = StartResult(state=StartState.ACCEPTED)
 REQUEUED = StartResult(state=StartState.REQUEUED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,23 +14,20 @@ from activities.snapshot import take_snapshot
 from activities.submit_operation import submit
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.documents import Json
-from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Reason
 from patchwave.domain.machine.hooks import ScriptRequest, When
-from patchwave.domain.runs.machine_record import MachineRecord
-from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.runs.run import Trigger, TriggerKind
 from patchwave.domain.workflow.machine import MachineRef, PowerRequest, PreflightRequest
 from patchwave.domain.workflow.operation import StartOperation
 from patchwave.storage import Storage
 from patchwave.wiring import Services
 from tests.support.factories import command
 from tests.support.simulated_azure import azure
+from tests.support.simulated_run import AT, RUN_ID, create_run
 from tests.support.simulator import SUBSCRIPTION, Simulator
 
 __all__ = ["azure"]
 
-AT = datetime(2026, 11, 21, tzinfo=UTC)
-RUN_ID = "20261121T000000Z-monthly"
 POLICY: Json = {
     "name": "monthly",
     "scope": {"subscriptions": [SUBSCRIPTION]},
@@ -72,32 +68,10 @@ STARTS: dict[str, tuple[Activity, Callable[[str], Any]]] = {
 
 async def prepare(storage: Storage, one: str) -> str:
     """A run that has planned, and has a machine of the ring that waits; the machine's key."""
-    run = Run(
-        id=RUN_ID,
-        policy="monthly",
-        mode=Mode.PATCH,
-        state=RunState.QUEUED,
-        trigger=Trigger(kind=TriggerKind.TIMER),
-        created_at=AT,
-        policy_snapshot=POLICY,
-    )
-    await storage.runs.create(run)
-    await storage.runs.start(RUN_ID, AT)
-    found = MachineId.parse(one)
-    machine = MachineRecord(
-        id=one,
-        key=found.key,
-        name=found.name,
-        subscription_id=SUBSCRIPTION,
-        resource_group=found.resource_group,
-        location="westeurope",
-        os_type="Windows" if int(one[-3:]) % 2 else "Linux",
-        ring="broad",
-        lane="westeurope",
-        wave=1,
-    )
-    await storage.machines.add(RUN_ID, [machine])
-    return found.key
+    run = {"trigger": Trigger(kind=TriggerKind.TIMER)}
+    place = {"ring": "broad", "lane": "westeurope", "wave": 1}
+    (key,) = await create_run(storage, one, policy=POLICY, run=run, **place)
+    return key
 
 
 def changes(azure: Simulator, one: str) -> list[str]:

@@ -18,15 +18,13 @@ from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.machine.health import HealthRequest, HealthResult, HealthState, Moment
 from patchwave.domain.runs.machine_record import MachineRecord, SignalState, Stage
-from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.runs.run import RunState, Trigger, TriggerKind
 from patchwave.settings import load_settings
 from patchwave.storage import Storage
 from patchwave.wiring import Services
 from tests.support.azure import Access
-from tests.support.simulator import SUBSCRIPTION, Simulator
-
-AT = datetime(2026, 11, 21, tzinfo=UTC)
-RUN_ID = "20261121T000000Z-monthly"
+from tests.support.simulated_run import AT, RUN_ID, create_run
+from tests.support.simulator import Simulator
 
 
 @pytest.fixture(autouse=True)
@@ -50,26 +48,10 @@ async def azure(
 
 async def prepare(storage: Storage, one: str, section: dict[str, Any] | None = None, **fields: Any) -> str:
     """A run with that machine; the machine's key."""
-    policy = {"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION]}, "health": section or {}}
-    trigger = Trigger(kind=TriggerKind.HTTP, actor="ada@example.com")
-    await storage.runs.create(
-        Run(
-            id=RUN_ID,
-            policy="monthly",
-            mode=Mode.PATCH,
-            state=RunState.RUNNING,
-            trigger=trigger,
-            created_at=AT,
-            policy_snapshot=policy,
-        )
-    )
-    found = MachineId.parse(one)
-    machine = MachineRecord(
-        id=one, key=found.key, name=found.name, subscription_id=SUBSCRIPTION, resource_group=found.resource_group,
-        stage=Stage.ASSESSED, **fields,
-    )  # fmt: skip
-    await storage.machines.add(RUN_ID, [machine])
-    return found.key
+    run = {"state": RunState.RUNNING, "trigger": Trigger(kind=TriggerKind.HTTP, actor="ada@example.com")}
+    machine = {"stage": Stage.ASSESSED, "location": "", "os_type": ""} | fields
+    (key,) = await create_run(storage, one, policy={"health": section or {}}, run=run, **machine)
+    return key
 
 
 async def check(services: Services, key: str, moment: Moment, looked_for: float = 0) -> HealthResult:

@@ -22,8 +22,9 @@ from patchwave.settings import load_settings
 from patchwave.storage import Storage
 from patchwave.wiring import Services
 from tests.support.factories import command
-from tests.support.hook_calls import AT, REFUSALS, RUN_ID, Json, fault, finish, prepare, row, sent
+from tests.support.hook_calls import REFUSALS, Json, fault, finish, prepare, row, sent
 from tests.support.simulated_azure import azure
+from tests.support.simulated_run import AT, RUN_ID
 from tests.support.simulator import SUBSCRIPTION, Simulator
 
 __all__ = ["azure"]

@@ -23,8 +23,9 @@ from patchwave.domain.workflow.machine import MachineRef, PowerRequest, PowerRes
 from patchwave.settings import load_settings
 from patchwave.storage import Storage
 from patchwave.wiring import Services
-from tests.support.hook_calls import REFUSALS, RUN_ID, Json, fault, prepare, row, sent
+from tests.support.hook_calls import REFUSALS, Json, fault, prepare, row, sent
 from tests.support.simulated_azure import azure
+from tests.support.simulated_run import RUN_ID
 from tests.support.simulator import Simulator
 
 __all__ = ["azure"]

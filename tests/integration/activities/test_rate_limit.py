@@ -11,9 +11,6 @@ from activities import poll_operation as module
 from activities.poll_operation import poll_operation
 from activities.submit_operation import submit
 from patchwave.domain.azure.operation import OperationKind
-from patchwave.domain.core.ids import MachineId
-from patchwave.domain.runs.machine_record import MachineRecord
-from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.operation import (
     OperationRef,
     OperationReport,
@@ -26,43 +23,10 @@ from patchwave.settings import load_settings
 from patchwave.storage import Storage, bucket_key
 from patchwave.wiring import Services
 from tests.support.simulated_azure import azure
+from tests.support.simulated_run import RUN_ID, create_run
 from tests.support.simulator import SUBSCRIPTION, Simulator
 
 __all__ = ["azure"]
-
-AT = datetime(2026, 11, 21, tzinfo=UTC)
-RUN_ID = "20261121T000000Z-monthly"
-
-
-async def prepare(storage: Storage, *ids: str, **fields: object) -> list[str]:
-    """A run over those machines; their keys."""
-    policy = {"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION]}}
-    trigger = Trigger(kind=TriggerKind.HTTP)
-    run = Run(
-        id=RUN_ID,
-        policy="monthly",
-        mode=Mode.PATCH,
-        state=RunState.QUEUED,
-        trigger=trigger,
-        created_at=AT,
-        policy_snapshot=policy,
-    )
-    await storage.runs.create(run)
-    await storage.runs.start(RUN_ID, AT)
-    machines = [
-        MachineRecord(
-            id=found.text,
-            key=found.key,
-            name=found.name,
-            subscription_id=SUBSCRIPTION,
-            resource_group=found.resource_group,
-            location="westeurope",
-            os_type="Windows" if int(found.text[-3:]) % 2 else "Linux",
-        ).model_copy(update=fields)
-        for found in map(MachineId.parse, ids)
-    ]
-    await storage.machines.add(RUN_ID, machines)
-    return [machine.key for machine in machines]
 
 
 async def start(
@@ -88,7 +52,7 @@ async def test_a_start_with_a_distant_reservation_writes_nothing(
     monkeypatch.setenv("PATCHWAVE_LIMITS", "patchOperations=1/2")
     load_settings.cache_clear()
     ids = [azure.take() for _ in range(4)]
-    keys = await prepare(storage, *ids)
+    keys = await create_run(storage, *ids)
     results = [await start(services, key, OperationKind.ASSESS) for key in keys]
     assert results[0].state is StartState.ACCEPTED
     waiting = [(key, result) for key, result in zip(keys, results, strict=True) if result.state is StartState.WAIT]
@@ -103,14 +67,14 @@ async def test_a_start_with_a_distant_reservation_writes_nothing(
 
 
 async def test_a_reserved_time_that_has_come_is_used(services: Services, storage: Storage, azure: Simulator) -> None:
-    (key,) = await prepare(storage, azure.take())
+    (key,) = await create_run(storage, azure.take())
     assert (
         await start(services, key, reserved_at=datetime.now(UTC) - timedelta(seconds=1))
     ).state is StartState.ACCEPTED
 
 
 async def test_a_reserved_time_in_the_future_is_kept(services: Services, storage: Storage, azure: Simulator) -> None:
-    (key,) = await prepare(storage, azure.take())
+    (key,) = await create_run(storage, azure.take())
     slot = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=50)
     early = await start(services, key, reserved_at=slot)
     assert (early.state, early.reserved_at) == (StartState.WAIT, slot)
@@ -119,7 +83,7 @@ async def test_a_reserved_time_in_the_future_is_kept(services: Services, storage
 async def test_throttling_of_another_worker_stops_starts_here(
     services: Services, storage: Storage, azure: Simulator
 ) -> None:
-    (key,) = await prepare(storage, azure.take())
+    (key,) = await create_run(storage, azure.take())
     until = datetime.now(UTC) + timedelta(seconds=40)
     await storage.throttling.throttle(bucket_key(SUBSCRIPTION, "westeurope"), until)
     stopped = await start(services, key)
@@ -132,7 +96,7 @@ async def test_the_first_poll_follows_the_duration_of_the_last_installation(
     services: Services, storage: Storage, azure: Simulator
 ) -> None:
     one = azure.take(installMinutes=60)
-    (key,) = await prepare(storage, one, expected_seconds=0.6)
+    (key,) = await create_run(storage, one, expected_seconds=0.6)
     started = await start(services, key)
     assert 0.05 <= started.wait_seconds <= 0.54
     # Found again later, by an execution that lost its answer.
@@ -145,7 +109,7 @@ async def test_with_very_many_in_flight_a_sweep_finds_running_machines(
 ) -> None:
     monkeypatch.setattr(module, "SWEPT_ABOVE", -1)
     one, other = azure.take(installMinutes=200), azure.take(installMinutes=200)
-    keys = await prepare(storage, one, other, expected_seconds=10.0)
+    keys = await create_run(storage, one, other, expected_seconds=10.0)
     for key in keys:
         assert (await start(services, key)).state is StartState.ACCEPTED
     await asyncio.sleep(0.4)
@@ -159,7 +123,7 @@ async def test_an_operation_that_no_sweep_shows_is_polled(
 ) -> None:
     monkeypatch.setattr(module, "SWEPT_ABOVE", -1)
     one = azure.take(installMinutes=1)
-    (key,) = await prepare(storage, one, expected_seconds=10.0)
+    (key,) = await create_run(storage, one, expected_seconds=10.0)
     await start(services, key)
     for _ in range(100):
         if (await poll(services, key)).state is OperationState.ENDED:

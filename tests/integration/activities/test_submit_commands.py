@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -11,25 +11,22 @@ import pytest
 from activities import submit_operation
 from activities.machine import preflight_machine
 from patchwave.domain.azure.operation import OperationKind
-from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.machine.preflight import Readiness
 from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.intent import Intent, IntentState
-from patchwave.domain.runs.machine_record import MachineRecord
-from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.runs.run import RunState
 from patchwave.domain.workflow.machine import PreflightRequest
 from patchwave.domain.workflow.operation import StartOperation, StartResult, StartState
 from patchwave.storage import Storage
 from patchwave.wiring import Services
 from tests.support.factories import command
 from tests.support.simulated_azure import azure
-from tests.support.simulator import SUBSCRIPTION, Simulator
+from tests.support.simulated_run import AT, RUN_ID, create_run
+from tests.support.simulator import Simulator
 
 __all__ = ["azure"]
 
-AT = datetime(2026, 11, 21, tzinfo=UTC)
-RUN_ID = "20261121T000000Z-monthly"
 
 type Give = Callable[[Storage, str], Awaitable[object]]
 
@@ -74,33 +71,8 @@ ENDS: list[tuple[Give, OutcomeKind, Reason]] = [
 
 async def prepare(storage: Storage, one: str) -> str:
     """A run over that machine; the machine's key."""
-    await storage.runs.create(
-        Run(
-            id=RUN_ID,
-            policy="monthly",
-            mode=Mode.PATCH,
-            state=RunState.QUEUED,
-            trigger=Trigger(kind=TriggerKind.HTTP),
-            created_at=AT,
-            policy_snapshot={"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION]}},
-        )
-    )
-    await storage.runs.start(RUN_ID, AT)
-    found = MachineId.parse(one)
-    machine = MachineRecord(
-        id=one,
-        key=found.key,
-        name=found.name,
-        subscription_id=SUBSCRIPTION,
-        resource_group=found.resource_group,
-        location="westeurope",
-        os_type="Windows" if int(one[-3:]) % 2 else "Linux",
-        ring="broad",
-        lane="westeurope",
-        wave=1,
-    )
-    await storage.machines.add(RUN_ID, [machine])
-    return found.key
+    (key,) = await create_run(storage, one, ring="broad", lane="westeurope", wave=1)
+    return key
 
 
 async def submit(services: Services, key: str, kind: OperationKind = OperationKind.INSTALL) -> StartResult:

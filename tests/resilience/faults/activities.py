@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from activities.machine import record_outcome
 from activities.poll_operation import poll_operation
 from activities.submit_operation import submit
 from orchestrators.operation import unfinished
 from patchwave.domain.azure.operation import OperationKind
-from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Outcome
-from patchwave.domain.runs.machine_record import MachineRecord
-from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
 from patchwave.domain.workflow.machine import RecordOutcome
 from patchwave.domain.workflow.operation import (
     OperationRef,
@@ -24,38 +19,14 @@ from patchwave.domain.workflow.operation import (
 )
 from patchwave.storage import Storage
 from patchwave.wiring import Services
-from tests.support.simulator import SUBSCRIPTION, Simulator
-
-AT = datetime(2026, 11, 21, tzinfo=UTC)
-RUN_ID = "20261121T000000Z-monthly"
+from tests.support.simulated_run import RUN_ID, create_run
+from tests.support.simulator import Simulator
 
 
 async def prepare(storage: Storage, one: str, *, location: str = "westeurope") -> str:
     """A patch run that has this machine as well; the machine's key."""
-    await storage.runs.create(
-        Run(
-            id=RUN_ID,
-            policy="monthly",
-            mode=Mode.PATCH,
-            state=RunState.QUEUED,
-            trigger=Trigger(kind=TriggerKind.HTTP),
-            created_at=AT,
-            policy_snapshot={"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION]}},
-        )
-    )
-    await storage.runs.start(RUN_ID, AT)
-    found = MachineId.parse(one)
-    machine = MachineRecord(
-        id=one,
-        key=found.key,
-        name=found.name,
-        subscription_id=SUBSCRIPTION,
-        resource_group=found.resource_group,
-        location=location,
-        os_type="Windows" if int(one[-3:]) % 2 else "Linux",
-    )
-    await storage.machines.add(RUN_ID, [machine])
-    return found.key
+    (key,) = await create_run(storage, one, location=location)
+    return key
 
 
 async def install(services: Services, key: str) -> StartResult:

@@ -14,9 +14,10 @@ from patchwave.domain.scheduling.window import REBOOT_RESERVE
 from patchwave.domain.workflow.operation import OperationState
 from patchwave.storage import Storage
 from patchwave.wiring import Services
-from tests.resilience.faults.activities import RUN_ID, accepted_installation, fault, outcome_of, poll_to_the_end
+from tests.resilience.faults.activities import accepted_installation, fault, outcome_of, poll_to_the_end
 from tests.resilience.faults.invariants import ends_patched_once, hold_invariants, locks_of, storage_of
 from tests.support.product import Product, wait_until
+from tests.support.simulated_run import RUN_ID
 from tests.support.simulator import Simulator
 
 # --- F9: the record of the operation is gone

@@ -13,7 +13,6 @@ from patchwave.domain.workflow.operation import OperationState, StartState
 from patchwave.storage import Storage
 from patchwave.wiring import Services
 from tests.resilience.faults.activities import (
-    RUN_ID,
     accepted_installation,
     install,
     poll,
@@ -25,6 +24,7 @@ from tests.resilience.faults.activities import (
 from tests.resilience.faults.invariants import ends_patched_once, hold_invariants
 from tests.resilience.faults.storage_line import Fate, StorageLine, product_on_a_line
 from tests.support.product import Product
+from tests.support.simulated_run import RUN_ID
 from tests.support.simulator import Simulator
 
 WRITES = ("POST", "PUT", "PATCH", "MERGE")
