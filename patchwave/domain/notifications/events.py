@@ -5,8 +5,6 @@ Nearly every text in here comes from outside: names of machines and policies, re
 its own medium.
 """
 
-from __future__ import annotations
-
 import hashlib
 import unicodedata
 import uuid

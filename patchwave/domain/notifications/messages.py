@@ -1,9 +1,7 @@
 """What a notice says: as the document that programs get, and in words for people, the same for every medium."""
 
-from __future__ import annotations
-
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -76,7 +74,6 @@ class Announcement:
         }
 
     def to_message(self) -> Message:
-        """The same in words."""
         match self.facts:
             case RunStarted() as facts:
                 return self._started(facts)
@@ -92,114 +89,76 @@ class Announcement:
                 return self._ended(facts)
 
     def _started(self, facts: RunStarted) -> Message:
-        return Message(
-            title=self._title(f"{facts.mode} run started" if facts.mode else "run started"),
-            tone=Tone.PLAIN,
-            facts=self._facts(
-                {
-                    "Started by": " ".join(part for part in (facts.trigger, facts.started_by) if part),
-                    "Machines": _number(facts.machines),
-                }
-            ),
-            command=f"patchwave run watch {shlex.quote(self.run_id)}",
-        )
+        started_by = " ".join(part for part in (facts.trigger, facts.started_by) if part)
+        told = {"Started by": started_by, "Machines": _number(facts.machines)}
+        return self._message(f"{facts.mode} run started" if facts.mode else "run started", told, self._command("watch"))
 
     def _approval_needed(self, facts: ApprovalNeeded) -> Message:
         answer_by = ""
         if facts.within_seconds is not None:
             until = self.at + timedelta(seconds=facts.within_seconds)
             answer_by = f"{_moment(until)}, in {spoken_duration(facts.within_seconds)}; silence is a no."
-        return Message(
-            title=self._title(f"ring {facts.ring} needs your approval" if facts.ring else "an approval is needed"),
-            tone=Tone.ATTENTION,
-            facts=self._facts(
-                {
-                    "Ring": facts.ring,
-                    "Machines": _number(facts.machines),
-                    "Answer by": answer_by,
-                    "Scope": facts.scope,
-                    "Scripts": facts.scripts,
-                    "Policy by": facts.author,
-                    "Digest": facts.digest,
-                }
-            ),
-            command=facts.approve,
-        )
+        told = {
+            "Ring": facts.ring,
+            "Machines": _number(facts.machines),
+            "Answer by": answer_by,
+            "Scope": facts.scope,
+            "Scripts": facts.scripts,
+            "Policy by": facts.author,
+            "Digest": facts.digest,
+        }
+        title = f"ring {facts.ring} needs your approval" if facts.ring else "an approval is needed"
+        return self._message(title, told, facts.approve, Tone.ATTENTION)
 
     def _gate_closed(self, facts: ErrorBudgetNotice) -> Message:
         failures = _number(facts.failures)
         if failures and facts.limit is not None:
             failures += f", allowed {facts.limit}"
-        scope = spoken_scope(facts.scope)
-        return Message(
-            title=self._title(f"nothing more starts in {scope}" if scope else "a gate has closed"),
-            tone=Tone.ATTENTION,
-            facts=self._facts(
-                {
-                    "Where": scope,
-                    "Failures": failures,
-                    "Reason": facts.reason,
-                    "Next": _NEXT.get(facts.on_exceeded, facts.on_exceeded),
-                }
-            ),
-            command=f"patchwave run machines {shlex.quote(self.run_id)} --outcome failed",
-        )
+        scope, following = spoken_scope(facts.scope), _NEXT.get(facts.on_exceeded, facts.on_exceeded)
+        told = {"Where": scope, "Failures": failures, "Reason": facts.reason, "Next": following}
+        title = f"nothing more starts in {scope}" if scope else "a gate has closed"
+        return self._message(title, told, f"{self._command('machines')} --outcome failed", Tone.ATTENTION)
 
     def _window_awaited(self, facts: WindowAwaited) -> Message:
-        return Message(
-            title=self._title("the rest waits for the next window"),
-            tone=Tone.PLAIN,
-            facts=self._facts(
-                {
-                    "Goes on at": "" if facts.opens_at is None else _moment(facts.opens_at),
-                    "Machines left": _number(facts.open_machines),
-                }
-            ),
-            command=f"patchwave run watch {shlex.quote(self.run_id)}",
-        )
+        opens_at = "" if facts.opens_at is None else _moment(facts.opens_at)
+        told = {"Goes on at": opens_at, "Machines left": _number(facts.open_machines)}
+        return self._message("the rest waits for the next window", told, self._command("watch"))
 
     def _run_awaited(self, facts: RunAwaited) -> Message:
-        return Message(
-            title=self._title("waits for another run"),
-            tone=Tone.PLAIN,
-            facts=self._facts({"Waits for": facts.waits_for}),
-            command=f"patchwave run watch {shlex.quote(self.run_id)}",
-        )
+        return self._message("waits for another run", {"Waits for": facts.waits_for}, self._command("watch"))
 
     def _ended(self, facts: RunEnded) -> Message:
         is_good = facts.state in (RunState.COMPLETED, RunState.EMPTY) and not facts.needs_person
         title = f"run {facts.state}"
         if facts.needs_person:
-            title += f", {_counted(facts.needs_person, 'machine needs', 'machines need')} a person"
+            title += (
+                f", {facts.needs_person} {'machine needs' if facts.needs_person == 1 else 'machines need'} a person"
+            )
         more = facts.needs_person - len(facts.notes)
         notes = [_note(note) for note in facts.notes]
         if facts.notes and more > 0:
             notes.append(f"and {more} more")
-        return Message(
-            title=self._title(title),
-            tone=Tone.GOOD if is_good else Tone.ATTENTION,
-            facts=self._facts(
-                {
-                    "Reason": facts.reason,
-                    "Machines": str(facts.machines),
-                    "Outcomes": ", ".join(f"{kind} {count}" for kind, count in facts.counts_by_outcome.items()),
-                    "Duration": spoken_duration(facts.duration_seconds),
-                }
-            ),
-            notes=tuple(notes),
-            command=f"patchwave run machines {shlex.quote(self.run_id)}",
-        )
+        told = {
+            "Reason": facts.reason,
+            "Machines": str(facts.machines),
+            "Outcomes": ", ".join(f"{kind} {count}" for kind, count in facts.counts_by_outcome.items()),
+            "Duration": spoken_duration(facts.duration_seconds),
+        }
+        tone = Tone.GOOD if is_good else Tone.ATTENTION
+        return self._message(title, told, self._command("machines"), tone, notes)
 
-    def _title(self, text: str) -> str:
-        return one_line(f"{self.policy}: {text}", MAX_TITLE)
+    def _command(self, name: str) -> str:
+        return f"patchwave run {name} {shlex.quote(self.run_id)}"
 
-    def _facts(self, facts: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-        """Those that say something, behind the run's id."""
-        return (("Run", self.run_id), *((label, one_line(text)) for label, text in facts.items() if text))
+    def _message(
+        self, title: str, told: Mapping[str, str], command: str, tone: Tone = Tone.PLAIN, notes: Sequence[str] = ()
+    ) -> Message:
+        """The message with the facts that say something, behind the run's id."""
+        facts = [("Run", self.run_id), *((label, one_line(text)) for label, text in told.items() if text)]
+        return Message(one_line(f"{self.policy}: {title}", MAX_TITLE), tone, tuple(facts), tuple(notes), command)
 
 
 def approve_command(run_id: str, ring: str) -> str:
-    """The command that approves a ring."""
     return f"patchwave run approve {shlex.quote(run_id)} --ring {shlex.quote(ring)}"
 
 
@@ -244,7 +203,3 @@ def _note(note: MachineNote) -> str:
 
 def _moment(instant: datetime) -> str:
     return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def _counted(count: int, one: str, several: str) -> str:
-    return f"{count} {one if count == 1 else several}"

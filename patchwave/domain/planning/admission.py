@@ -11,14 +11,12 @@ The planner asks with predicted ends and so draws the timeline; the orchestrator
 the same rules. There is no clock here: the caller says what has ended.
 """
 
-from __future__ import annotations
-
 import heapq
 import sys
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 RUN_GROUP = "run"
 """The whole run: its capacity is ``maxConcurrent``."""
@@ -35,11 +33,10 @@ class Permit(NamedTuple):
 
     @property
     def text(self) -> str:
-        """One short text, for rows and messages."""
         return f"{self.capacity}|{self.slot}|{self.group}"
 
     @classmethod
-    def parse(cls, text: str) -> Permit:
+    def parse(cls, text: str) -> Self:
         """Read ``text`` back.
 
         Raises:
@@ -74,18 +71,24 @@ class Released(NamedTuple):
 
 
 def lane_scope(lane: str) -> str:
-    """The scope that holds every machine of a lane."""
     return f"lane:{lane}"
 
 
 def wave_scope(lane: str, wave: int) -> str:
-    """The scope that holds every machine of one wave of a lane."""
     return f"wave:{lane}/{wave}"
 
 
 def ramp_limit(ended: int) -> int:
     """How many may run at a time while a ring ramps up: 1, 2, 4, … each step after the one before has ended."""
     return 1 << ((ended + 1).bit_length() - 1)
+
+
+class _Turn(NamedTuple):
+    """When a queue is looked at: by the rank of its first machine. ``origin`` is the group that woke it."""
+
+    rank: int
+    queue: int
+    origin: str = ""
 
 
 @dataclass(slots=True)
@@ -95,7 +98,7 @@ class _Group:
     units: int = 0
     slots: dict[str, int] = field(default_factory=dict[str, int])
     hold: str = ""
-    parked: dict[str, list[_Turn]] = field(default_factory=dict[str, "list[_Turn]"])
+    parked: dict[str, list[_Turn]] = field(default_factory=dict[str, list[_Turn]])
 
     def has_room(self, slot: str, limit: int) -> bool:
         if self.hold:
@@ -136,14 +139,6 @@ class _Group:
         if not self.parked[slot]:
             del self.parked[slot]
         return turn.queue
-
-
-class _Turn(NamedTuple):
-    """When a queue is looked at: by the rank of its first machine. ``origin`` is the group that woke it."""
-
-    rank: int
-    queue: int
-    origin: str = ""
 
 
 @dataclass(slots=True)
@@ -300,7 +295,6 @@ class Admission:
         self._group(scope).hold = why
 
     def release(self, scope: str) -> None:
-        """Let a scope start machines again."""
         self._group(scope).hold = ""
         self._wake(scope)
 

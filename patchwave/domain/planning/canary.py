@@ -5,8 +5,6 @@ or of a package manager, nothing can be pinned for such machines: the policy say
 (``withoutPin``). The publisher of a marketplace image tells the package manager; where it is not known, a pin may hold.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -39,10 +37,6 @@ def kind_of(os_type: str, image: str) -> str:
     """What a machine shares a pin with: ``Windows``, ``Linux/apt``, or ``Linux`` when its package manager is not known.
 
     Empty when the system is not known.
-
-    Args:
-        os_type: the system, as Azure names it.
-        image: ``publisher:offer:sku``, or the id of a custom image.
     """
     system = OsType.read(os_type)
     if system is not OsType.LINUX:
@@ -64,12 +58,7 @@ def can_be_pinned(kind: str, canary: Collection[str]) -> bool:
 
 
 def canary_kinds(machines: Sequence[PlannerMachine], rings: Sequence[Ring]) -> list[str]:
-    """The kinds of the machines that the first ring selects, whether or not they have anything to do.
-
-    Args:
-        machines: all machines in scope.
-        rings: of the policy.
-    """
+    """The kinds of the machines that the first ring selects, whether or not they have anything to do."""
     in_order = sorted(machines, key=lambda machine: machine.id.lower())
     chosen = choose_rings(in_order, order_rings(rings))
     return _kinds(each for each in in_order if _ring_of(each, chosen) == 0)

@@ -1,10 +1,8 @@
 """Every concurrency constraint as a group with a capacity: the permits of each machine, and the rules in words."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -16,6 +14,16 @@ from patchwave.domain.policy.policy import Policy
 
 MIN_SHARED_SET = 10
 """Availability sets of fewer machines go one machine at a time, as in Azure's own guest patching."""
+
+ACROSS_RUNS: Mapping[str, Callable[[str], str]] = {
+    "zones": lambda name: f"zones of {name}",
+    "pair": lambda name: f"the paired regions {' and '.join(name.split('+'))}",
+    "set": lambda name: f"the availability set {name.rpartition('/')[2]}",
+    "exclusive": lambda name: f"machines with {name}",
+    "tag": lambda name: f"machines with {name}",
+}
+"""Groups that keep apart what different runs work on, in words, by the kind before the colon of their names. The others
+are limits of one run, or parts of one of these (update domains)."""
 
 _NUMBER = re.compile(r"[0-9]+")
 
@@ -79,7 +87,6 @@ class ConcurrencyConstraints:
 
     @property
     def run_capacity(self) -> int:
-        """How many machines the run takes at a time."""
         return self._run.capacity
 
     def permits(self, machine: PlannerMachine) -> tuple[Permit, ...]:

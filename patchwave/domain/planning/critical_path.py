@@ -5,8 +5,6 @@ cluster. A run is as short as its critical path allows if that path never waits,
 goes first. That is the critical-path rule of scheduling theory; nothing here decides who *may* start.
 """
 
-from __future__ import annotations
-
 import heapq
 import sys
 from collections.abc import Iterable, Mapping, Sequence

@@ -4,8 +4,6 @@ A run plans after it has assessed each machine. A dry run knows Resource Graph o
 every machine unless something says that a run would leave it out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Why a machine starts when it does, in words."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 
@@ -23,14 +21,6 @@ class PlanExplainer:
         ramp: bool = False,
         ended: int = 0,
     ) -> None:
-        """
-        Args:
-            constraints: the groups of the fleet, in words.
-            jobs: all of the phase.
-            slices: their times.
-            ramp: as `patchwave.domain.planning.admission.Admission`.
-            ended: machines of the ring that have ended before.
-        """
         self._constraints = constraints
         self._slices = slices
         self._ramp = ramp

@@ -1,7 +1,5 @@
 """Which regions of a ring are patched side by side, and in which order: two paired regions never share a phase."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -79,6 +77,10 @@ def make_phases(
     return made
 
 
+type _Numbering = tuple[int, ...]
+"""The phase of each region, from 0 without gaps, where the first region is in the first phase, and so on."""
+
+
 @dataclass(slots=True)
 class _Maker:
     """Adds phases at the end of those that are made."""
@@ -140,10 +142,6 @@ class _Maker:
                 else:
                     self.made.reasons[region] = f"phase {number}: beside {longest} it makes the ring shorter"
             before += phase
-
-
-type _Numbering = tuple[int, ...]
-"""The phase of each region, from 0 without gaps, where the first region is in the first phase, and so on."""
 
 
 def _number(phases: Sequence[Sequence[str]], regions: Sequence[str]) -> _Numbering:

@@ -3,8 +3,6 @@
 What one machine shares with others (its lane, the groups of the rules that keep it apart) is written once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, cast
 

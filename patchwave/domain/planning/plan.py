@@ -4,8 +4,6 @@ A plan is a document: it is stored with the run, shown by the command and the AP
 `patchwave.domain.planning.planner` makes it.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field
@@ -53,7 +51,7 @@ class ExcludedMachine(Document):
         """
         reason = Reason(self.reason)
         kind = OutcomeKind.NOTHING_TO_INSTALL if reason is Reason.NO_PENDING_PATCHES else OutcomeKind.SKIPPED
-        return Outcome(outcome=kind, reason=reason, message=self.detail)
+        return Outcome.of(kind, reason, self.detail)
 
 
 class Makespan(Document):

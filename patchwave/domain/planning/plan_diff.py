@@ -1,7 +1,5 @@
 """What has changed between two plans, machine by machine."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from patchwave.domain.core.documents import Document

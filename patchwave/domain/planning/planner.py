@@ -5,8 +5,6 @@ see `patchwave.domain.planning.timeline`. What a machine may run beside is in `p
 who goes first in `patchwave.domain.planning.critical_path`.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -75,10 +73,7 @@ class PlanResult:
 
 
 def make_plan(
-    machines: Sequence[PlannerMachine],
-    policy: Policy,
-    topology: Topology,
-    ended: Mapping[str, tuple[str, str]] = {},
+    machines: Sequence[PlannerMachine], policy: Policy, topology: Topology, ended: Mapping[str, tuple[str, str]] = {}
 ) -> PlanResult:
     """Plan a run.
 
@@ -159,6 +154,17 @@ def _notes(policy: Policy, seconds: float, unused_tags: Iterable[str]) -> list[s
         window = format_duration(schedule.window)
         notes.append(f"The window of the schedule, {window}, is shorter than the plan: what does not fit {rest}.")
     return notes
+
+
+@dataclass(frozen=True, slots=True)
+class _PhaseOf:
+    """One phase of one ring, before it is drawn."""
+
+    ring_number: int
+    ring: Ring
+    number: int
+    phases: PhasePlan
+    members: Mapping[str, PlannerMachine]
 
 
 @dataclass(slots=True)
@@ -269,14 +275,3 @@ class _Drawing:
                 placement_reasons=reasons,
             )
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _PhaseOf:
-    """One phase of one ring, before it is drawn."""
-
-    ring_number: int
-    ring: Ring
-    number: int
-    phases: PhasePlan
-    members: Mapping[str, PlannerMachine]

@@ -5,8 +5,6 @@ every colouring is tried. Of more, the search keeps the best of what it has buil
 is bounded; what it dropped still tells how short a better colouring could be.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple

@@ -6,8 +6,6 @@ that stay inside one and the same slot, any other group belongs to one phase at 
 numbers, and a number is given once.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
 
@@ -15,13 +13,11 @@ from pydantic import Field
 
 from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.planning.admission import Permit
+from patchwave.domain.planning.constraints import ACROSS_RUNS
 from patchwave.domain.planning.topology import Topology
 
 SEVERAL = "*"
 """In the place of a slot: the phase works in more than one. As the only unit: it has more than a row can hold."""
-_KINDS = ("zones:", "set:", "exclusive:", "tag:")
-"""Groups that belong to the fleet. The others are limits of one run, or parts of one of these (update domains)."""
-_PAIR = "pair:"
 _NAMED = 200
 """Groups whose names are kept for people."""
 _MAX_NAME = 300
@@ -67,12 +63,12 @@ def groups_of(permits: Iterable[Permit], regions: Iterable[str], topology: Topol
     slots: dict[str, str] = {}
     units: dict[str, str] = {}
     pairs = [
-        Permit(f"{_PAIR}{'+'.join(sorted((region, other)))}", 1, region)
+        Permit(f"pair:{'+'.join(sorted((region, other)))}", 1, region)
         for region in regions
         for other in topology.conflicts(region)
     ]
     for permit in (*permits, *pairs):
-        if not permit.group.startswith((*_KINDS, _PAIR)):
+        if permit.group.partition(":")[0] not in ACROSS_RUNS:
             continue
         if not permit.slot:
             units[_digest(permit.group)] = permit.group
@@ -135,17 +131,8 @@ def _meet(one: Reservation, other: Reservation) -> bool:
 
 def _in_words(group: str) -> str:
     kind, _, name = group.partition(":")
-    match kind:
-        case "zones":
-            return f"zones of {name}"
-        case "pair":
-            return f"the paired regions {' and '.join(name.split('+'))}"
-        case "set":
-            return f"the availability set {name.rpartition('/')[2]}"
-        case "exclusive" | "tag":
-            return f"machines with {name}"
-        case _:
-            return "an availability set or a tag that both have"
+    words = ACROSS_RUNS.get(kind)
+    return words(name) if words else "an availability set or a tag that both have"
 
 
 def _digest(group: str) -> str:

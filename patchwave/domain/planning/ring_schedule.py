@@ -5,21 +5,13 @@ drawn in several orders, each by the same rule from durations that are a little 
 Wu and Vaccari), and the shortest drawing counts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
 
 from patchwave.domain.planning.constraints import slot_order
-from patchwave.domain.planning.critical_path import (
-    Job,
-    barrier_bound,
-    critical_path_first,
-    lower_bound,
-    shortest_first,
-)
+from patchwave.domain.planning.critical_path import Job, barrier_bound, critical_path_first, lower_bound, shortest_first
 from patchwave.domain.planning.region_coloring import RegionLoad
 from patchwave.domain.planning.timeline import Slice, draw_timeline
 from patchwave.domain.planning.waves import number_waves
@@ -120,12 +112,7 @@ class RingDrawing:
             lanes.setdefault(job.lane, []).append(job)
         waves = {key: wave for lane in lanes.values() for key, wave in number_waves(lane).items()}
         slices = draw_timeline(
-            jobs,
-            waves,
-            ramp=self.ramp,
-            ended=ended,
-            wave_barrier=self.wave_barrier,
-            bake_seconds=self.bake_seconds,
+            jobs, waves, ramp=self.ramp, ended=ended, wave_barrier=self.wave_barrier, bake_seconds=self.bake_seconds
         )
         return DrawnPhase(jobs, waves, slices, max(each.end for each in slices.values()))
 

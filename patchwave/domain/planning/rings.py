@@ -1,7 +1,5 @@
 """Which ring each machine belongs to: the first one, in the order of the rings, that selects it."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple

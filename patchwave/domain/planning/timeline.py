@@ -1,7 +1,5 @@
 """The timeline of a phase: the running lane's own admission, asked with expected ends instead of real ones."""
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """What the planner looks at: the machines, and what Azure says of the places they stand in."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,7 +34,6 @@ class PlannerMachine:
 
     @property
     def region(self) -> str:
-        """The short name of the region."""
         return region_name(self.location)
 
 
@@ -50,11 +47,7 @@ class Topology:
     """Physical zone by subscription, region and logical zone."""
 
     @classmethod
-    def of(
-        cls,
-        pairs: Iterable[tuple[str, str]] = (),
-        zones: Mapping[tuple[str, str, str], str] | None = None,
-    ) -> Self:
+    def of(cls, pairs: Iterable[tuple[str, str]] = (), zones: Mapping[tuple[str, str, str], str] | None = None) -> Self:
         """A topology from what Azure writes.
 
         Args:

@@ -4,8 +4,6 @@ A machine takes the first wave in which every one of its groups has room left, s
 and as full as its order allows. Whether a wave waits for the one before is no question here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 

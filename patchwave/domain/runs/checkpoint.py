@@ -1,7 +1,5 @@
 """What the records tell about the generation before: what was in progress, and what failed."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime, timedelta

@@ -4,8 +4,6 @@ The run's row is the truth. A command changes the row, which is read before anyt
 idempotent: giving one twice changes nothing, and the first one's name and reason stay. Everything here is pure.
 """
 
-from __future__ import annotations
-
 from datetime import datetime
 
 from patchwave.domain.core.command import Command, InvalidTransition, SelfApproval
@@ -57,12 +55,7 @@ def resume(run: Run, command: Command) -> Run:
     if run.paused_at is None and not run.blocked_scopes:
         return run
     resumed = run.model_copy(
-        update={
-            "paused_at": None,
-            "blocked_scopes": [],
-            "resumed_at": command.at,
-            "resume_count": run.resume_count + 1,
-        }
+        update={"paused_at": None, "blocked_scopes": [], "resumed_at": command.at, "resume_count": run.resume_count + 1}
     )
     return _changed(_show(resumed), run, "resume", command)
 
@@ -126,13 +119,7 @@ def ring_in_question(run: Run) -> str:
     return ring
 
 
-def rings_to_approve(run: Run) -> list[str]:
-    """The rings of the run that need an approval."""
-    return list(_approvals(run))
-
-
 def wants_other(run: Run, ring: str) -> bool:
-    """Whether this ring needs the approval of a second person."""
     approval = _approvals(run).get(ring)
     return approval is not None and approval.require_second_person
 
@@ -300,7 +287,6 @@ def skip(machine: MachineRecord, intent: Intent | None, command: Command) -> Mac
 
 
 def skipped(command: Command) -> Outcome:
-    """The outcome of a machine that a person skipped."""
     why = f": {command.reason}" if command.reason else "."
     return Outcome.skipped(Reason.SKIPPED_BY_PERSON, f"Skipped by {command.actor}{why}")
 
@@ -316,7 +302,7 @@ def terminal_outcome(run: Run, machine: MachineRecord) -> Outcome | None:
     One that has ended keeps its outcome: a run that failed itself is closed while some of its machines are in progress.
     """
     if machine.outcome is not None:
-        return Outcome(outcome=machine.outcome, reason=Reason(machine.reason), message=machine.message)
+        return Outcome.of(machine.outcome, Reason(machine.reason), machine.message)
     if run.state.is_final:
         return Outcome.skipped(Reason.INTERNAL, f"Not started: the run has ended as {run.state.value}.")
     if run.cancel_requested_at is not None:
@@ -343,7 +329,6 @@ def unapproved(run: Run, machine: MachineRecord) -> Outcome | None:
 
 
 def is_approved(run: Run, ring: str) -> bool:
-    """Whether a person has approved the ring."""
     decision = run.decisions.get(ring)
     return decision is not None and decision.approved
 

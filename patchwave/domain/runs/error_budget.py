@@ -1,7 +1,5 @@
 """Error budgets of a running run: which machines count as failures, and which scopes are used up."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Intents: the records that make a patch operation happen at most once, and whose operation a machine shows."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from enum import StrEnum
 

@@ -1,7 +1,5 @@
 """The record of a machine in a run, with the health that was measured on it."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 from pydantic import Field

@@ -3,9 +3,7 @@
 Update Manager calls a machine done whose installation left patches out, still needs a restart, or never took place.
 """
 
-from __future__ import annotations
-
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -39,13 +37,11 @@ class MaintenanceUpdateRow(ExternalDocument):
     error_message: Text = ""
 
     @classmethod
-    def read(cls, row: Json) -> tuple[MachineId, MaintenanceUpdateRow] | None:
+    def read(cls, row: Json) -> tuple[MachineId, Self] | None:
         """The machine and its row; ``None`` for a row that is about no virtual machine."""
         update = cls.model_validate(row | (object_or_none(row.get("properties")) or {}))
-        try:
-            return MachineId.parse(update.resource_id), update
-        except ValueError:
-            return None
+        machine = MachineId.find(update.resource_id)
+        return machine and (machine, update)
 
 
 class InstallationRow(ExternalDocument):
@@ -65,11 +61,7 @@ class InstallationRow(ExternalDocument):
     @property
     def machine(self) -> MachineId | None:
         """The machine; ``None`` when the id is of another form."""
-        text = self.id[: fold(self.id).rfind(_SUMMARY)].rstrip("/")
-        try:
-            return MachineId.parse(text)
-        except ValueError:
-            return None
+        return MachineId.find(self.id[: fold(self.id).rfind(_SUMMARY)].rstrip("/"))
 
     @property
     def is_over(self) -> bool:
@@ -125,7 +117,7 @@ def _conclude(occurrence: MaintenanceOccurrence, machine: MachineRecord) -> Outc
         if machine.pre_tasks_error:
             return Outcome.skipped(Reason.HOOK_FAILED, f"{machine.pre_tasks_error} The scheduled run was cancelled.")
         message = "The scheduled run was cancelled: the work before it failed on other machines."
-        return Outcome(outcome=OutcomeKind.CANCELED, reason=Reason.OCCURRENCE_CANCELED, message=message)
+        return Outcome.of(OutcomeKind.CANCELED, Reason.OCCURRENCE_CANCELED, message)
     return _without_result(machine)
 
 
@@ -144,10 +136,10 @@ def _judge(machine: MachineRecord, installation: InstallationSummary) -> Outcome
         )
     missing = _missing(machine)
     if missing and outcome.outcome in (OutcomeKind.PATCHED, OutcomeKind.NOTHING_TO_INSTALL):
-        return Outcome(
-            outcome=OutcomeKind.PATCHED_WITH_WARNINGS,
-            reason=Reason.STATUS_MISMATCH,
-            message=f"Update Manager reported {machine.update_manager_status or installation.status}, but the"
+        return Outcome.of(
+            OutcomeKind.PATCHED_WITH_WARNINGS,
+            Reason.STATUS_MISMATCH,
+            f"Update Manager reported {machine.update_manager_status or installation.status}, but the"
             f" machine still misses {missing} critical and security patches: look at the"
             " configuration's classifications and exclusions.",
         )
@@ -158,10 +150,10 @@ def _without_result(machine: MachineRecord) -> Outcome:
     status, missing = machine.update_manager_status, _missing(machine)
     word = status.casefold()
     if word in _NOTHING or (word in _DONE and machine.assessment is not None and not missing):
-        return Outcome(
-            outcome=OutcomeKind.NOTHING_TO_INSTALL,
-            reason=Reason.NO_PENDING_PATCHES,
-            message=f"Update Manager reported {status} without an installation, and nothing is missing.",
+        return Outcome.of(
+            OutcomeKind.NOTHING_TO_INSTALL,
+            Reason.NO_PENDING_PATCHES,
+            f"Update Manager reported {status} without an installation, and nothing is missing.",
         )
     if word in _DONE:
         found = (
@@ -169,10 +161,10 @@ def _without_result(machine: MachineRecord) -> Outcome:
             if missing
             else "the machine was not assessed afterwards"
         )
-        return Outcome(
-            outcome=OutcomeKind.FAILED,
-            reason=Reason.STATUS_MISMATCH,
-            message=f"Update Manager reported {status}, but there is no installation, and {found}.",
+        return Outcome.of(
+            OutcomeKind.FAILED,
+            Reason.STATUS_MISMATCH,
+            f"Update Manager reported {status}, but there is no installation, and {found}.",
         )
     if machine.power_state == Power.HIBERNATED.value and word not in _TELLS:
         return hibernated()
@@ -180,19 +172,19 @@ def _without_result(machine: MachineRecord) -> Outcome:
         return Outcome.skipped(Reason.NOT_RUNNING, "Update Manager found the machine stopped or unresponsive.")
     if word in _CANCELED:
         message = "The scheduled run was cancelled before it reached this machine."
-        return Outcome(outcome=OutcomeKind.CANCELED, reason=Reason.OCCURRENCE_CANCELED, message=message)
+        return Outcome.of(OutcomeKind.CANCELED, Reason.OCCURRENCE_CANCELED, message)
     if word in _FAILED:
         why = machine.update_manager_error or "it gives no reason"
-        return Outcome(
-            outcome=OutcomeKind.FAILED,
-            reason=Reason.UPDATE_MANAGER_FAILED,
-            message=f"Update Manager reported {status} without the result of an installation: {why}",
+        return Outcome.of(
+            OutcomeKind.FAILED,
+            Reason.UPDATE_MANAGER_FAILED,
+            f"Update Manager reported {status} without the result of an installation: {why}",
         )
     said = f"last said {status}" if status else "never said how it went"
-    return Outcome(
-        outcome=OutcomeKind.UNKNOWN,
-        reason=Reason.RESULT_MISSING,
-        message=f"Resource Graph shows no result of the scheduled run, and Update Manager {said}: look at the machine.",
+    return Outcome.of(
+        OutcomeKind.UNKNOWN,
+        Reason.RESULT_MISSING,
+        f"Resource Graph shows no result of the scheduled run, and Update Manager {said}: look at the machine.",
     )
 
 

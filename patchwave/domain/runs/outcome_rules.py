@@ -5,8 +5,6 @@ words ``Succeeded`` and ``CompletedWithWarnings`` of the inner level can lead to
 at best, and only where missing Ubuntu Pro explains every patch that failed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,11 +19,10 @@ from patchwave.domain.azure.patch_results import (
 )
 from patchwave.domain.core.duration import format_duration
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
-from patchwave.domain.core.patches import AssessmentSummary, ReportedError
+from patchwave.domain.core.patches import ESM_REQUIRED, AssessmentSummary, ReportedError
 from patchwave.domain.runs.machine_record import Stage
 
 _GOOD = (PatchOperationStatus.SUCCEEDED, PatchOperationStatus.COMPLETED_WITH_WARNINGS)
-_SUBSCRIPTION_DETAIL = "UA_ESM_REQUIRED"
 MAX_ATTEMPTS = 3
 """Attempts at one operation that Azure accepted and then failed for a passing reason: "retry later" is sometimes a
 lie (Arm64), so the third refusal is believed."""
@@ -48,19 +45,15 @@ def nothing_to_install(summary: AssessmentSummary) -> Outcome | None:
         return None
     if summary.reboot_pending:
         left = "Nothing that the policy selects is left to install" if summary.pending else "Nothing is left to install"
-        return Outcome(
-            outcome=OutcomeKind.REBOOT_REQUIRED,
-            reason=Reason.REBOOT_PENDING,
-            message=f"{left}, but a reboot is pending: restart the machine.",
+        return Outcome.of(
+            OutcomeKind.REBOOT_REQUIRED, Reason.REBOOT_PENDING, f"{left}, but a reboot is pending: restart the machine."
         )
     if summary.behind_subscription:
-        return Outcome(
-            outcome=OutcomeKind.PATCHED_WITH_WARNINGS,
-            reason=Reason.SUBSCRIPTION_REQUIRED,
-            message=(
-                f"Nothing can be installed: {summary.behind_subscription} security patches need Ubuntu Pro "
-                "(Expanded Security Maintenance). Attach the machine to Ubuntu Pro."
-            ),
+        return Outcome.of(
+            OutcomeKind.PATCHED_WITH_WARNINGS,
+            Reason.SUBSCRIPTION_REQUIRED,
+            f"Nothing can be installed: {summary.behind_subscription} security patches need Ubuntu Pro "
+            "(Expanded Security Maintenance). Attach the machine to Ubuntu Pro.",
         )
     return nothing_selected(summary.critical_and_security + summary.other)
 
@@ -70,24 +63,23 @@ def nothing_selected(pending: int) -> Outcome:
     none = f"The policy selects none of the {pending} pending patches."
     if pending == 1:
         none = "The policy does not select the one pending patch."
-    return Outcome(
-        outcome=OutcomeKind.NOTHING_TO_INSTALL,
-        reason=Reason.NO_PENDING_PATCHES,
-        message=none if pending else "The assessment found no pending patches.",
+    return Outcome.of(
+        OutcomeKind.NOTHING_TO_INSTALL,
+        Reason.NO_PENDING_PATCHES,
+        none if pending else "The assessment found no pending patches.",
     )
 
 
 def assessed(summary: AssessmentSummary) -> Outcome:
-    """The outcome of a machine in an assess run."""
     pending = summary.critical_and_security + summary.other
     found = f"{summary.critical_and_security} critical and security, {summary.other} other"
     esm = f"; {summary.needs_subscription} of them need Ubuntu Pro" if summary.needs_subscription else ""
     if summary.installable != summary.pending:
         esm += f"; the policy selects {summary.installable}"
-    return Outcome(
-        outcome=OutcomeKind.ASSESSED,
-        reason=Reason.PATCHES_PENDING if pending else Reason.NO_PENDING_PATCHES,
-        message=(f"Pending patches: {found}{esm}." if pending else "The assessment found no pending patches.")
+    return Outcome.of(
+        OutcomeKind.ASSESSED,
+        Reason.PATCHES_PENDING if pending else Reason.NO_PENDING_PATCHES,
+        (f"Pending patches: {found}{esm}." if pending else "The assessment found no pending patches.")
         + _remarks(summary.errors),
     )
 
@@ -126,7 +118,7 @@ def _rule(
     reason: Reason,
     message: Callable[[_Installation], str],
 ) -> _Rule:
-    return _Rule(applies, lambda it: Outcome(outcome=outcome, reason=reason, message=message(it)))
+    return _Rule(applies, lambda it: Outcome.of(outcome, reason, message(it)))
 
 
 _INSTALLATION_RULES: tuple[_Rule, ...] = (
@@ -214,7 +206,7 @@ def _lacks_only_subscription(failed: int, reported: Sequence[ReportedError], nee
 
     Anything else that the agent reports, beside what is known to be information, is a failure of the machine.
     """
-    told = [each.count for each in reported if each.code.casefold() == _SUBSCRIPTION_DETAIL.casefold()]
+    told = [each.count for each in reported if each.code.casefold() == ESM_REQUIRED]
     if not told or not all(each.is_informational for each in reported):
         return False
     # The assessment's list may have been cut, or be of before the installation: the agent's own number counts as well.
@@ -232,33 +224,27 @@ def evaluate_restart(is_ready: bool, reboot_pending: bool | None, installed: int
     if not is_ready:
         return restart_failed(installed, "it does not report since its restart")
     if reboot_pending:
-        return Outcome(
-            outcome=OutcomeKind.REBOOT_REQUIRED,
-            reason=Reason.REBOOT_PENDING,
-            message=f"{_are_installed(installed)} and the machine was restarted; another reboot is pending.",
+        return Outcome.of(
+            OutcomeKind.REBOOT_REQUIRED,
+            Reason.REBOOT_PENDING,
+            f"{_are_installed(installed)} and the machine was restarted; another reboot is pending.",
         )
-    return Outcome(
-        outcome=OutcomeKind.PATCHED,
-        reason=Reason.OK,
-        message=f"{_are_installed(installed)} and the machine was restarted.",
-    )
+    return Outcome.of(OutcomeKind.PATCHED, Reason.OK, f"{_are_installed(installed)} and the machine was restarted.")
 
 
 def restart_failed(installed: int, why: str) -> Outcome:
     """The outcome of a machine whose patches are in and whose restart did not work."""
-    return Outcome(
-        outcome=OutcomeKind.REBOOT_REQUIRED,
-        reason=Reason.REBOOT_FAILED,
-        message=f"{_are_installed(installed)}, but the restart failed ({why}): restart the machine.",
+    return Outcome.of(
+        OutcomeKind.REBOOT_REQUIRED,
+        Reason.REBOOT_FAILED,
+        f"{_are_installed(installed)}, but the restart failed ({why}): restart the machine.",
     )
 
 
 def not_restarted(installed: int, why: str) -> Outcome:
     """The outcome of a machine whose patches are in and that could not even be asked to restart."""
-    return Outcome(
-        outcome=OutcomeKind.REBOOT_REQUIRED,
-        reason=Reason.REBOOT_PENDING,
-        message=f"{_are_installed(installed)}; it was not restarted: {why}",
+    return Outcome.of(
+        OutcomeKind.REBOOT_REQUIRED, Reason.REBOOT_PENDING, f"{_are_installed(installed)}; it was not restarted: {why}"
     )
 
 
@@ -278,29 +264,28 @@ def failed(failure: ArmFailure) -> Outcome:
 
 
 def past_deadline() -> Outcome:
-    """The outcome of an operation that did not end in the time it had."""
-    return Outcome(
-        outcome=OutcomeKind.TIMED_OUT,
-        reason=Reason.DEADLINE,
-        message="The operation did not end in its time and the reserve for a reboot; look at the machine.",
+    return Outcome.of(
+        OutcomeKind.TIMED_OUT,
+        Reason.DEADLINE,
+        "The operation did not end in its time and the reserve for a reboot; look at the machine.",
     )
 
 
 def left_running() -> Outcome:
     """The outcome of a machine whose installation still ran when the run was stopped."""
-    return Outcome(
-        outcome=OutcomeKind.LEFT_RUNNING,
-        reason=Reason.CANCELED_BY_USER,
-        message="The run was cancelled while the guest was installing. Azure cannot abort that: it goes on by itself.",
+    return Outcome.of(
+        OutcomeKind.LEFT_RUNNING,
+        Reason.CANCELED_BY_USER,
+        "The run was cancelled while the guest was installing. Azure cannot abort that: it goes on by itself.",
     )
 
 
 def lost(failure: ArmFailure | None) -> Outcome:
     """The outcome when neither the operation nor the machine tells how an accepted operation ended."""
-    return Outcome(
-        outcome=OutcomeKind.UNKNOWN,
-        reason=Reason.OPERATION_LOST,
-        message="Azure accepted the operation, but no longer tells how it went; look at the machine."
+    return Outcome.of(
+        OutcomeKind.UNKNOWN,
+        Reason.OPERATION_LOST,
+        "Azure accepted the operation, but no longer tells how it went; look at the machine."
         + (f" ({failure.text})" if failure else ""),
     )
 
@@ -314,11 +299,10 @@ def unsettled(failure: ArmFailure | None, *, is_shown: bool = False) -> Outcome:
     """
     shown = "an operation began on the machine at that time, and nothing tells whose it is"
     why = shown if is_shown else "the machine could not be asked"
-    return Outcome(
-        outcome=OutcomeKind.UNKNOWN,
-        reason=Reason.OPERATION_LOST,
-        message=f"Azure may have accepted the call: {why}; look at the machine."
-        + (f" ({failure.text})" if failure else ""),
+    return Outcome.of(
+        OutcomeKind.UNKNOWN,
+        Reason.OPERATION_LOST,
+        f"Azure may have accepted the call: {why}; look at the machine." + (f" ({failure.text})" if failure else ""),
     )
 
 
@@ -326,16 +310,16 @@ def left_over(stage: Stage, outcome: Outcome) -> Outcome:
     """The outcome of a machine that the run ends without: ``outcome`` unless more than an assessment was done."""
     match stage:
         case Stage.INSTALLED:
-            return Outcome(
-                outcome=OutcomeKind.REBOOT_REQUIRED,
-                reason=Reason.REBOOT_PENDING,
-                message="The patches are installed, but the run ended before the machine was restarted: restart it.",
+            return Outcome.of(
+                OutcomeKind.REBOOT_REQUIRED,
+                Reason.REBOOT_PENDING,
+                "The patches are installed, but the run ended before the machine was restarted: restart it.",
             )
         case Stage.INSTALLING | Stage.VERIFYING | Stage.RESTARTING:
-            return Outcome(
-                outcome=OutcomeKind.UNKNOWN,
-                reason=Reason.INTERNAL,
-                message="The run ended while it worked on this machine, without a word from it; look at it.",
+            return Outcome.of(
+                OutcomeKind.UNKNOWN,
+                Reason.INTERNAL,
+                "The run ended while it worked on this machine, without a word from it; look at it.",
             )
         case _:
             return outcome
@@ -352,30 +336,18 @@ def window_closed(needed: timedelta | None = None) -> Outcome:
 def _bad_result(what: str, status: PatchOperationStatus, error: ApiError | None, *, failed: int = 0) -> Outcome:
     failure = failure_of_error(200, _without_information(error).model_dump() if error else {})
     if status in (PatchOperationStatus.UNKNOWN, PatchOperationStatus.IN_PROGRESS):
-        return Outcome(
-            outcome=OutcomeKind.UNKNOWN,
-            reason=Reason.OPERATION_LOST,
-            message=f"The {what} ended with the status {status.value}, which tells nothing; look at the machine."
+        return Outcome.of(
+            OutcomeKind.UNKNOWN,
+            Reason.OPERATION_LOST,
+            f"The {what} ended with the status {status.value}, which tells nothing; look at the machine."
             + _reported(error),
         )
     verdict = classify(failure)
     if failed and verdict.reason is Reason.OPERATION_FAILED:
-        return Outcome(
-            outcome=OutcomeKind.FAILED,
-            reason=Reason.PATCHES_FAILED,
-            message=f"{_patches(failed)} failed." + _reported(error),
-        )
+        return Outcome.of(OutcomeKind.FAILED, Reason.PATCHES_FAILED, f"{_patches(failed)} failed." + _reported(error))
     if not (error and error.is_error):
-        return Outcome(
-            outcome=OutcomeKind.FAILED,
-            reason=Reason.OPERATION_FAILED,
-            message=f"The {what} failed; Azure gave no reason.",
-        )
-    return Outcome(
-        outcome=OutcomeKind.FAILED,
-        reason=verdict.reason,
-        message=f"The {what} failed: {verdict.sentence} ({failure.text})",
-    )
+        return Outcome.of(OutcomeKind.FAILED, Reason.OPERATION_FAILED, f"The {what} failed; Azure gave no reason.")
+    return Outcome.of(OutcomeKind.FAILED, verdict.reason, f"The {what} failed: {verdict.sentence} ({failure.text})")
 
 
 def _patches(count: int) -> str:

@@ -1,7 +1,5 @@
 """Who wrote the rules that a run follows, which rules they are, and what of them an approver has to see."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from typing import NamedTuple
@@ -23,7 +21,7 @@ class WrittenPolicy(NamedTuple):
     policy: Policy
     origin: PolicyOrigin
 
-    def changed(self, policy: Policy) -> WrittenPolicy:
+    def changed(self, policy: Policy) -> "WrittenPolicy":
         """The same author's policy after a request has changed it, which one before may have done already."""
         changed = self.origin.changed_digest if policy == self.policy else policy_digest(policy)
         return WrittenPolicy(policy, self.origin.model_copy(update={"changed_digest": changed}))

@@ -1,7 +1,5 @@
 """How long what is kept stays: runs with everything about them, the history of machines, and durable instances."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 

@@ -1,7 +1,5 @@
 """The document of a run, and what its controls say."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -49,13 +47,10 @@ class RunState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing more will happen in the run."""
         return self in _FINAL_STATES
 
 
-_FINAL_STATES = frozenset(
-    {RunState.COMPLETED, RunState.CANCELED, RunState.STOPPED, RunState.FAILED, RunState.EMPTY},
-)
+_FINAL_STATES = frozenset({RunState.COMPLETED, RunState.CANCELED, RunState.STOPPED, RunState.FAILED, RunState.EMPTY})
 
 
 class TriggerKind(StrEnum):
@@ -82,12 +77,10 @@ class PolicyOrigin(Document):
 
     @property
     def followed_digest(self) -> str:
-        """The digest of the rules that the run follows."""
         return self.changed_digest or self.digest
 
     @property
     def is_inline(self) -> bool:
-        """Whether the policy came with the request, and is not stored."""
         return self.version == 0
 
 

@@ -1,7 +1,5 @@
 """What a machine waits for that nothing is done on, in words; made when it is asked for, of what is stored anyway."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from patchwave.domain.runs.commands import describe_scope, holds

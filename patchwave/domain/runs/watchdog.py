@@ -5,8 +5,6 @@ ended, before a new one begins. What Azure has accepted is in the intents, which
 generation. See docs/adr/0019-recovery-and-versioning.md.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -91,7 +89,6 @@ def is_stuck(turned_at: datetime, now: datetime, poll_seconds: float) -> bool:
 
 
 def heartbeat_deadline(now: datetime) -> datetime:
-    """The heartbeat deadline of a run that sends a heartbeat now."""
     return now + HEARTBEAT_TIMEOUT
 
 

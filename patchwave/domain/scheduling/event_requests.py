@@ -4,11 +4,9 @@ The first event starts the run of its quarter at once. Later ones wait for the r
 everything else: a run holds what was asked for before it was created, and nothing is lost.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from patchwave.domain.core.documents import Document, Json, UtcDatetime, object_or_none, strings_or_empty
 from patchwave.domain.core.folding import fold
@@ -17,7 +15,6 @@ from patchwave.domain.policy.policy import Policy, apply_overrides
 
 MAX_MACHINES = 1_000
 """Machines of one run; further ones go with the next."""
-_QUARTER = timedelta(minutes=15)
 
 
 class EventRequest(Document):

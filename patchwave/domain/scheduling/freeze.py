@@ -1,7 +1,5 @@
 """Freezes: named stretches of time in which nothing is patched, on whole policies or on machines with some tags."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time, timedelta
@@ -13,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, Va
 from patchwave.domain.calendar.schedule import find_zone, from_wall_clock
 from patchwave.domain.core.documents import Document, parse_instant
 from patchwave.domain.core.ids import ADHOC_POLICY, check_policy_name, is_adhoc_name, is_policy_name
-from patchwave.domain.core.validation import Problem, explain, listed
+from patchwave.domain.core.validation import InvalidDocument, Problem, explain
 from patchwave.domain.policy.scope import TagFilter
 
 MAX_POLICIES = 500
@@ -22,12 +20,8 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:.]{4,18}([Zz]|[+-][0-9]{2}:?[0-9]{2})")
 
 
-class FreezeError(ValueError):
-    """A document is no valid freeze. ``errors`` lists every problem, each with its path and the fix."""
-
-    def __init__(self, errors: list[Problem]) -> None:
-        self.errors = listed(errors)
-        super().__init__("; ".join(f"{problem.path}: {problem.message}" for problem in self.errors))
+class FreezeError(InvalidDocument):
+    """A document is no valid freeze."""
 
 
 def _check_zone(name: str) -> str:

@@ -1,7 +1,5 @@
 """What people have ordered for one policy beside its schedule: pauses and skips; and which of its runs go on."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Self
 
@@ -52,11 +50,9 @@ class ScheduleOverrides(Document):
         return self if self.pause else self.model_copy(update={"pause": pause})
 
     def resumed(self) -> Self:
-        """Not paused."""
         return self.model_copy(update={"pause": None})
 
     def skip_of(self, opening: datetime) -> Skip | None:
-        """The command to skip the occurrence that begins at that moment."""
         return next((skip for skip in self.skips if skip.occurrence == opening), None)
 
     def skipping(self, skip: Skip, *, forget_before: datetime) -> Self:
@@ -67,7 +63,6 @@ class ScheduleOverrides(Document):
         return self.model_copy(update={"skips": [*kept, skip]})
 
     def unskipping(self, opening: datetime) -> Self:
-        """With the occurrence that begins at that moment not skipped."""
         return self.model_copy(update={"skips": [each for each in self.skips if each.occurrence != opening]})
 
     def window_reservation_of(self, run_id: str) -> WindowReservation | None:

@@ -3,8 +3,6 @@
 The timer, the list of occurrences and a run that looks for its next window ask the same function, `decide`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -45,7 +43,6 @@ class ScheduleVerdict:
 
     @property
     def will_run(self) -> bool:
-        """Whether machines are patched in this occurrence."""
         return self.decision in (ScheduleDecision.RUN, ScheduleDecision.CONTINUE)
 
 
@@ -171,7 +168,6 @@ def occurrence_to_skip(policy: Policy, freezes: Sequence[Freeze], now: datetime)
 
 
 def forgettable_before(now: datetime) -> datetime:
-    """Occurrences that began before this moment have no open window any more."""
     return now - MAX_WINDOW
 
 

@@ -1,7 +1,5 @@
 """What still fits into a window: the last moment to start an installation, and how long it may last (safety rule 8)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
