@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import trustme
 from aiohttp import web
 from azure.core.credentials import AccessToken
 from pydantic import SecretStr
@@ -23,6 +22,7 @@ from patchwave.domain.core.ids import MachineId
 from patchwave.domain.machine.snapshot import OsDisk, SnapshotId, snapshot_body
 from patchwave.settings import Settings
 from tests.support.factories import SUBSCRIPTION, machine
+from tests.support.loopback_server import AUTHORITY, serving
 
 
 class Credential:
@@ -44,7 +44,6 @@ class Credential:
     async def __aexit__(self, exc_type: Any = None, exc_value: Any = None, traceback: Any = None) -> None: ...
 
 
-AUTHORITY = trustme.CA()
 MACHINE = MachineId.parse(machine(1).id)
 OPERATION = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Compute/locations/westeurope/operations/1"
 TOKEN = "Bearer secret-token"
@@ -71,21 +70,9 @@ async def servers(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Server
     AUTHORITY.configure_trust(trust)
     # What the SDK verifies with when it is told nothing; made once, when the library is loaded.
     monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", trust)
-    runners: list[web.AppRunner] = []
-    made = (Server(), Server())
-    for server, host in zip(made, ("localhost", "127.0.0.1"), strict=True):
-        application = web.Application()
-        application.router.add_route("*", "/{rest:.*}", server.handle)
-        runner = web.AppRunner(application, shutdown_timeout=0.1)
-        await runner.setup()
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        AUTHORITY.issue_cert(host).configure_cert(context)
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-        server.url = f"https://{host}:{runner.addresses[0][1]}"
-        runners.append(runner)
-    yield made
-    for runner in runners:
-        await runner.cleanup()
+    manager, foreign = Server(), Server()
+    async with serving(manager.handle) as manager.url, serving(foreign.handle, "127.0.0.1") as foreign.url:
+        yield manager, foreign
 
 
 def settings_of(manager: Server) -> Settings:

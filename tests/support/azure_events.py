@@ -17,6 +17,7 @@ from patchwave.settings import load_settings
 from patchwave.storage import Storage
 from tests.support.factories import NOW
 from tests.support.http_calls import SUBSCRIPTION, Engine, user_function
+from tests.support.maintenance_requests import body
 from tests.support.simulator import as_client, running
 from triggers.event_grid import maintenance_event
 
@@ -68,14 +69,8 @@ async def schedule(
 ) -> str:
     """A maintenance configuration whose first run starts then; its id."""
     one = CONFIGURATION.replace("weekly", name)
-    window = {"startDateTime": f"{start:%Y-%m-%d %H:%M}", "duration": duration, "timeZone": "UTC", "recurEvery": "Day"}
-    properties = {
-        "maintenanceScope": "InGuestPatch",
-        "extensionProperties": {"InGuestPatchMode": "User"},
-        "maintenanceWindow": window,
-        "installPatches": {"rebootSetting": "IfRequired"},
-    }
-    reply = await http.put(one, params=_API, json={"location": "westeurope", "properties": properties})
+    document = body(startDateTime=f"{start:%Y-%m-%d %H:%M}", duration=duration, timeZone="UTC")
+    reply = await http.put(one, params=_API, json=document)
     assert reply.is_success, reply.text
     return one
 

@@ -82,3 +82,9 @@ KEY = machine(1).key
 async def end_machine(storage: Storage, outcome: Outcome | None = None, *, run_id: str = RUN) -> None:
     failed = Outcome(outcome=OutcomeKind.FAILED, reason=Reason.PATCHES_FAILED, message="1 patch failed.")
     await storage.results.record_outcome(run_id, KEY, outcome or failed, at=NOW, installation=None, patches=[])
+
+
+async def stored_run(storage: Storage, run_id: str = RUN) -> Run:
+    found = await storage.runs.get(run_id)
+    assert found is not None
+    return found

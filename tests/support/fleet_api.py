@@ -13,12 +13,12 @@ from patchwave.azure.resource_graph import ResourceGraph
 from patchwave.azure.vm_agents import AgentVersions
 from patchwave.services import fleet_reader
 from tests.support.azure import Access
+from tests.support.maintenance_requests import API, body
 from tests.support.simulator import as_client, running
 
 SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
 GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-modes"
 CONFIGURATION = f"{GROUP}/providers/Microsoft.Maintenance/maintenanceConfigurations/nightly"
-API = {"api-version": "2023-04-01"}
 JAMMY = {"publisher": "Canonical", "offer": "0001-com-ubuntu-server-jammy", "sku": "22_04-lts"}
 NOBLE = {"publisher": "Canonical", "offer": "ubuntu-24_04-lts", "sku": "server"}
 SCENARIOS = {
@@ -72,28 +72,14 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, An
 
 def schedule(http: httpx.Client, names: list[str]) -> None:
     """A configuration, and assignments of these machines."""
-    window = {
-        "startDateTime": f"{datetime.now(UTC) + timedelta(days=400):%Y-%m-%d} 22:00",
-        "duration": "03:00",
-        "timeZone": "UTC",
-        "recurEvery": "Day",
-    }
-    properties = {
-        "maintenanceScope": "InGuestPatch",
-        "extensionProperties": {"InGuestPatchMode": "User"},
-        "maintenanceWindow": window,
-        "installPatches": {
-            "rebootSetting": "IfRequired",
-            "linuxParameters": {"classificationsToInclude": ["Critical"]},
-        },
-    }
-    body = {"location": "westeurope", "properties": properties}
-    reply = http.put(CONFIGURATION, params=API, json=body)
+    start = f"{datetime.now(UTC) + timedelta(days=400):%Y-%m-%d} 22:00"
+    configuration = body(startDateTime=start, duration="03:00", timeZone="UTC")
+    reply = http.put(CONFIGURATION, params=API, json=configuration)
     assert reply.is_success, reply.text
     for name in names:
         assignment = f"{machine_id(name)}/providers/Microsoft.Maintenance/configurationAssignments/nightly"
-        body = {"location": "westeurope", "properties": {"maintenanceConfigurationId": CONFIGURATION}}
-        reply = http.put(assignment, params=API, json=body)
+        properties = {"maintenanceConfigurationId": CONFIGURATION}
+        reply = http.put(assignment, params=API, json={"location": "westeurope", "properties": properties})
         assert reply.is_success, reply.text
 
 

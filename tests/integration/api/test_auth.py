@@ -12,10 +12,10 @@ from patchwave.api.endpoint import ROUTES, ResponseSpec, route
 from patchwave.domain.core.documents import format_instant
 from patchwave.domain.core.principal import MAX_HEADER, Role
 from patchwave.domain.policy.policy import parse_policy
-from patchwave.domain.runs.run import PolicyOrigin, Run, Trigger, TriggerKind
+from patchwave.domain.runs.run import PolicyOrigin, Trigger, TriggerKind
 from patchwave.settings import load_settings
 from patchwave.storage import Storage
-from tests.support.factories import NOW, RUN, end_machine, machine, run
+from tests.support.factories import NOW, RUN, end_machine, machine, run, stored_run
 from tests.support.http_calls import POLICY, SUBSCRIPTION, TENANT, Answer, Engine, call, call_route, signed_in
 from tests.support.webhook_calls import SECRET, sign
 
@@ -223,22 +223,16 @@ async def approve(engine: Engine, who: str, ring: str = "broad", *, name: str = 
     )
 
 
-async def stored(storage: Storage, run_id: str = RUN) -> Run:
-    found = await storage.runs.get(run_id)
-    assert found
-    return found
-
-
 @pytest.mark.usefixtures("roles")
 async def test_self_approval_is_refused_where_the_policy_requires_a_second_person(storage: Storage) -> None:
     engine = await begin(storage, Trigger(kind=TriggerKind.HTTP, actor="ana@example.org", actor_id=ANA))
     refused = await approve(engine, ANA, name="another@example.org")
     assert refused.status == 403
     assert "another person" in refused.problem["detail"]
-    assert (await stored(storage)).decisions == {}
+    assert (await stored_run(storage)).decisions == {}
     # A name proves nothing; two people may even share one.
     assert (await approve(engine, BEN, name="ana@example.org")).status == 202
-    decision = (await stored(storage)).decisions["broad"]
+    decision = (await stored_run(storage)).decisions["broad"]
     assert (decision.approved, decision.actor_id) == (True, BEN)
 
 
@@ -264,7 +258,7 @@ async def test_the_author_of_the_policy_approves_no_run_of_it(storage: Storage, 
     engine = await begin(storage, trigger, author_id=ANA)
     refused = await approve(engine, ANA)
     assert (refused.status, "wrote the policy" in refused.problem["detail"]) == (403, True)
-    assert (await stored(storage)).decisions == {}
+    assert (await stored_run(storage)).decisions == {}
     assert (await approve(engine, CLEO)).status == 202
 
 
@@ -352,7 +346,7 @@ async def test_a_policy_and_its_runs_keep_the_author(storage: Storage) -> None:
         policy_schedule.run_policy_now, body={"reason": "now"}, headers=operator, engine=Engine(), name="monthly"
     )
     for answer in (started, ordered):
-        origin = (await stored(storage, answer.json["id"])).policy_origin
+        origin = (await stored_run(storage, answer.json["id"])).policy_origin
         assert origin == PolicyOrigin(author="cleo", author_id=CLEO, version=1, digest=policy.digest)
     # A later version is another author's; the runs keep theirs.
     later = POLICY | {"description": "As dora has it."}
@@ -361,7 +355,7 @@ async def test_a_policy_and_its_runs_keep_the_author(storage: Storage) -> None:
     assert kept is not None
     narrowed = {"policy": "monthly", "overrides": {"maxConcurrent": 1}}
     changed = await call(runs.start_run, body=narrowed, headers=operator, engine=Engine())
-    origin = (await stored(storage, changed.json["id"])).policy_origin
+    origin = (await stored_run(storage, changed.json["id"])).policy_origin
     assert origin
     assert (origin.author_id, origin.version, origin.digest) == (DORA, 2, kept.digest)
     assert origin.changed_digest not in ("", origin.digest)
@@ -372,7 +366,7 @@ async def test_an_inline_policy_never_has_the_name_of_a_stored_one(storage: Stor
     author = signed_in(CLEO, "author", name="cleo")
     given = {"policy": {"name": "monthly", **GUARDED_POLICY, **SCRIPT}}
     started = await call(runs.start_run, body=given, headers=author, engine=Engine())
-    inline = await stored(storage, started.json["id"])
+    inline = await stored_run(storage, started.json["id"])
     assert (inline.policy, "Z-adhoc-monthly-" in inline.id) == ("adhoc-monthly", True)
     [line] = (await storage.audit.list_page(inline.id, 10, None)).items
     detail = line["detail"]
@@ -393,7 +387,7 @@ async def test_an_approval_is_audited_with_what_was_approved(storage: Storage) -
         headers = signed_in(ANA, "approver")
         await call(command, body={"ring": "all"}, headers=headers, engine=engine, runId=run_id)
     [_, line] = (await storage.audit.list_page(run_id, 10, None)).items
-    origin = (await stored(storage, run_id)).policy_origin
+    origin = (await stored_run(storage, run_id)).policy_origin
     assert origin
     assert (line["action"], line["detail"]["ring"], line["detail"]["digest"]) == ("ring_approved", "all", origin.digest)
     assert line["detail"]["scripts"] == {"before.linux": SCRIPT["hooks"]["before"]["linux"]}
@@ -412,7 +406,7 @@ async def test_keys_make_no_second_person(storage: Storage) -> None:
     other = await begin(storage, Trigger(kind=TriggerKind.TIMER, actor="timer"))
     # Although the platform names BEN, and the author is known to be another.
     assert (await approve(other, BEN)).status == 403
-    assert (await stored(storage)).decisions == {}
+    assert (await stored_run(storage)).decisions == {}
 
 
 @pytest.mark.usefixtures("roles")
@@ -430,7 +424,7 @@ async def test_a_start_a_retry_and_a_run_now_keep_their_actor(storage: Storage, 
     )
     for answer in (started, ordered, retried):
         assert answer.status == 202, answer.text
-        trigger = (await stored(storage, answer.json["id"])).trigger
+        trigger = (await stored_run(storage, answer.json["id"])).trigger
         assert (trigger.actor, trigger.actor_id) == ("ana@example.org", ANA)
 
 

@@ -18,12 +18,12 @@ from patchwave.storage import Storage
 from patchwave.wiring import Services
 from tests.support.azure import Access
 from tests.support.http_calls import call
+from tests.support.maintenance_requests import API, body
 from tests.support.simulator import as_client, running
 
 SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
 GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-web"
 SCHEDULE = {"recurrence": "second Tuesday", "time": "22:00", "timeZone": "UTC", "window": "PT4H"}
-API = {"api-version": "2023-04-01"}
 
 
 def machine_id(name: str) -> str:
@@ -74,25 +74,13 @@ async def azure(
 
 async def schedule(azure: httpx.AsyncClient, name: str, *machines: str) -> None:
     """A schedule far in the future, and its assignments."""
-    window = {
-        "startDateTime": "2030-01-05 22:00",
-        "duration": "02:00",
-        "timeZone": "UTC",
-        "recurEvery": "Week Saturday",
-    }
-    properties = {
-        "maintenanceScope": "InGuestPatch",
-        "extensionProperties": {"InGuestPatchMode": "User"},
-        "maintenanceWindow": window,
-        "installPatches": {"rebootSetting": "IfRequired"},
-    }
     one = configuration_id(name)
-    made = await azure.put(one, params=API, json={"location": "westeurope", "properties": properties})
+    made = await azure.put(one, params=API, json=body(timeZone="UTC", recurEvery="Week Saturday"))
     assert made.status_code == 200, made.text
     for machine in machines:
         path = f"{machine_id(machine)}/providers/Microsoft.Maintenance/configurationAssignments/{name}"
-        body = {"location": "westeurope", "properties": {"maintenanceConfigurationId": one}}
-        assigned = await azure.put(path, params=API, json=body)
+        assignment = {"location": "westeurope", "properties": {"maintenanceConfigurationId": one}}
+        assigned = await azure.put(path, params=API, json=assignment)
         assert assigned.status_code == 200, assigned.text
 
 

@@ -15,6 +15,7 @@ from patchwave.services.scheduler import start_due_policies
 from patchwave.services.start_run import find_policy
 from patchwave.storage import Storage
 from tests.support.factories import NOW as STORED_AT
+from tests.support.factories import stored_run
 from tests.support.http_calls import SUBSCRIPTION, Engine, call
 
 DAY = timedelta(days=1)
@@ -198,8 +199,7 @@ class TestRunNow:
         self, storage: Storage, engine: Engine, nightly: str
     ) -> None:
         answer = await call(policy_schedule.run_policy_now, body=WHY, engine=engine, name=nightly)
-        run = await storage.runs.get(answer.json["id"])
-        assert run is not None
+        run = await stored_run(storage, answer.json["id"])
         assert (answer.status, answer.headers["Location"]) == (202, f"/api/runs/{run.id}")
         assert (run.trigger.kind, run.trigger.actor, run.trigger.detail) == (
             TriggerKind.HTTP,
@@ -214,8 +214,7 @@ class TestRunNow:
 
     async def test_without_a_schedule_there_is_no_window(self, storage: Storage, engine: Engine) -> None:
         await put(storage, schedule=None)
-        run = await storage.runs.get((await self.run_now(engine))["id"])
-        assert run is not None
+        run = await stored_run(storage, (await self.run_now(engine))["id"])
         assert (run.occurrence, run.window_end) == (None, None)
 
     async def test_while_a_run_lasts_the_order_means_it(self, storage: Storage, engine: Engine, nightly: str) -> None:

@@ -16,9 +16,9 @@ from patchwave.domain.planning.topology import PlannerMachine
 from patchwave.domain.policy.policy import Policy
 from patchwave.domain.runs.error_budget import ErrorBudgetExceeded
 from patchwave.domain.runs.machine_record import Stage
-from patchwave.domain.runs.run import Run, RunState
+from patchwave.domain.runs.run import RunState
 from patchwave.storage import Storage
-from tests.support.factories import KEY, NOW, RUN, end_machine, intent, machine, run
+from tests.support.factories import KEY, NOW, RUN, end_machine, intent, machine, run, stored_run
 from tests.support.factories import command as a_command
 from tests.support.http_calls import POLICY, Answer, Engine, call
 
@@ -47,12 +47,6 @@ async def begin(storage: Storage, engine: Engine, **changes: Any) -> None:
     await storage.runs.start(RUN, NOW)
     await storage.machines.add(RUN, [machine(1, ring="broad", lane="westeurope", wave=1)])
     engine.instances[RUN] = ("patch_run", {"runId": RUN})
-
-
-async def stored(storage: Storage, run_id: str = RUN) -> Run:
-    found = await storage.runs.get(run_id)
-    assert found
-    return found
 
 
 async def lines(storage: Storage, run_id: str = RUN) -> list[dict[str, Any]]:
@@ -112,7 +106,7 @@ async def test_an_approval_is_for_the_ring_that_the_run_waits_for(live: Storage,
 async def test_a_rejection_names_its_ring(live: Storage, engine: Engine) -> None:
     answer = await give(engine, "reject", {"ring": "broad", "actor": "ben", "reason": "not this month"})
     assert answer.status == 202
-    decision = (await stored(live)).decisions["broad"]
+    decision = (await stored_run(live)).decisions["broad"]
     assert (decision.approved, decision.actor, decision.reason) == (False, "ben (claimed)", "not this month")
     assert engine.events == [(RUN, "control")]
     assert [line["action"] for line in await lines(live)] == ["ring_rejected"]
@@ -122,7 +116,7 @@ async def test_a_rejection_names_its_ring(live: Storage, engine: Engine) -> None
 async def test_an_approval_of_nothing_is_refused(live: Storage, engine: Engine, body: object) -> None:
     answer = await give(engine, "approve", body)
     assert answer.status == 409
-    assert not (await stored(live)).decisions
+    assert not (await stored_run(live)).decisions
     assert not engine.events
 
 
@@ -136,10 +130,10 @@ async def test_a_command_is_kept_when_its_signal_fails(live: Storage, engine: En
     assert failed.status == 503
     assert int(failed.headers["Retry-After"]) > 0
     assert "SECRET" not in failed.text
-    told = await stored(live)
+    told = await stored_run(live)
     engine.failing = False
     assert (await give(engine, command)).status == 202
-    assert await stored(live) == told
+    assert await stored_run(live) == told
     assert engine.events == [(RUN, "control")]
     assert len(await lines(live)) == 1
 
@@ -182,7 +176,7 @@ async def test_a_wrong_body_is_refused_with_every_path(
 async def test_a_signed_in_user_cannot_claim_another_name(live: Storage, engine: Engine) -> None:
     await call(run_commands.pause_run, body={"actor": "root"}, headers=ANA, engine=engine, runId=RUN)
     await give(engine, "resume", {"actor": "ben\n\x1b[31m"})
-    last = (await stored(live)).last_commands
+    last = (await stored_run(live)).last_commands
     assert (last["pause"].actor, last["resume"].actor) == ("ana@example.org", "ben[31m (claimed)")
 
 
@@ -275,7 +269,7 @@ class TestRetry:
         await end_machine(live)
         answer = await self.retry(engine, {"reason": "disk cleaned"})
         assert answer.status == 202
-        new = await stored(live, answer.json["id"])
+        new = await stored_run(live, answer.json["id"])
         assert new.id != RUN
         assert answer.headers["Location"] == f"/api/runs/{new.id}"
         assert engine.instances[new.id] == ("patch_run", {"runId": new.id, "generation": 1})
@@ -283,7 +277,7 @@ class TestRetry:
         assert new.trigger.retry_of == RUN
         assert new.policy_snapshot
         assert new.policy_snapshot["scope"]["machineIds"] == [machine(1).id]
-        old = await stored(live)
+        old = await stored_run(live)
         assert old.policy_snapshot
         assert new.policy_snapshot["rings"][1]["name"] == old.policy_snapshot["rings"][1]["name"]
         assert new.mode is old.mode
@@ -292,7 +286,7 @@ class TestRetry:
         await begin(storage, engine, rings=[{"name": "canary", "percent": 5}, {"name": "broad", "approval": {}}])
         await end_machine(storage)
         old = await storage.machines.get(RUN, KEY)
-        new = await stored(storage, (await self.retry(engine)).json["id"])
+        new = await stored_run(storage, (await self.retry(engine)).json["id"])
         assert old
         policy = Policy.model_validate(new.policy_snapshot)
         alone = PlannerMachine(id=old.id, key=old.key, location="westeurope")

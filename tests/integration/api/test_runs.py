@@ -17,7 +17,7 @@ from patchwave.domain.core.patches import AssessmentSummary, PatchRecord
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Run, RunState
 from patchwave.storage import Storage
-from tests.support.factories import NOW, intent, machine, run
+from tests.support.factories import NOW, intent, machine, run, stored_run
 from tests.support.http_calls import POLICY, SUBSCRIPTION, Answer, Engine, call, signed_in
 
 SUMMARY = AssessmentSummary(status="Succeeded", critical_and_security=2)
@@ -29,9 +29,7 @@ async def start(engine: Engine, body: object, **headers: str) -> Answer:
 
 
 async def stored(storage: Storage, answer: Answer) -> Run:
-    found = await storage.runs.get(answer.json["id"])
-    assert found
-    return found
+    return await stored_run(storage, answer.json["id"])
 
 
 @pytest.mark.usefixtures("platform")
@@ -190,8 +188,7 @@ async def test_a_key_of_another_policy_swallows_no_patch_run(storage: Storage, e
     inline = await start(engine, named, idempotency_key="build-4711")
     patch = await start(engine, {"policy": monthly}, idempotency_key="build-4711")
     assert (claimed.status, inline.status, patch.status) == (202, 202, 202)
-    found = await storage.runs.get(patch.json["id"])
-    assert found is not None
+    found = await stored_run(storage, patch.json["id"])
     assert (found.policy, found.mode.value) == ("monthly", "patch")
     assert len(engine.instances) == 3
     again = await start(engine, {"policy": monthly}, idempotency_key="build-4711")

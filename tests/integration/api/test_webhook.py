@@ -14,7 +14,7 @@ from patchwave.cli.app import app
 from patchwave.domain.core.webhook_signature import Call, policy_secret, signature_of
 from patchwave.settings import load_settings
 from patchwave.storage import Storage
-from tests.support.factories import NOW
+from tests.support.factories import NOW, stored_run
 from tests.support.http_calls import POLICY, Answer, Engine, call
 from tests.support.webhook_calls import SECRET, sign
 from triggers.webhook import run_webhook
@@ -43,8 +43,7 @@ async def send_signed(engine: Engine, body: bytes = b"{}", *, delivery: str = ""
 async def test_a_delivery_starts_the_policy(storage: Storage, engine: Engine, monthly: str) -> None:
     answer = await send(engine, b'{"mode": "assess", "alert": {"of": "another system"}}', delivery="d-1")
     assert answer.status == 202
-    found = await storage.runs.get(answer.json["id"])
-    assert found
+    found = await stored_run(storage, answer.json["id"])
     assert (found.policy, found.mode.value, found.trigger.kind.value) == ("monthly", "assess", "webhook")
     assert found.trigger.detail == "d-1"
     assert list(engine.instances) == [found.id]
@@ -102,8 +101,7 @@ async def test_a_delivery_of_another_policy_swallows_no_patch_run(
     claimed = await send(engine, b'{"mode": "assess"}', delivery="build-4711", policy="weekly")
     patch = await send(engine, b"{}", delivery="build-4711")
     assert (claimed.status, patch.status) == (202, 202)
-    run = await storage.runs.get(patch.json["id"])
-    assert run is not None
+    run = await stored_run(storage, patch.json["id"])
     assert (run.policy, run.mode.value) == ("monthly", "patch")
     assert len(engine.instances) == 2
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 from aiohttp import web
 from azure.core.credentials import AccessToken
 from azure.core.pipeline.transport import AioHttpTransport
@@ -23,8 +21,8 @@ from patchwave.domain.fleet.discovery import build_queries
 from patchwave.domain.policy.scope import Scope
 from patchwave.settings import Settings
 from tests.support.arm_server import Credential
+from tests.support.loopback_server import AUTHORITY, serving
 
-AUTHORITY = trustme.CA()
 SUBSCRIPTION = "11111111-1111-1111-1111-111111111111"
 
 
@@ -72,19 +70,9 @@ class Server:
 
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
-    served = Server()
-    application = web.Application()
-    application.router.add_post("/providers/Microsoft.ResourceGraph/resources", served.handle)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    AUTHORITY.issue_cert("localhost").configure_cert(context)
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
-    await site.start()
-    assert site._server is not None
-    served.url = f"https://localhost:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[attr-defined]  # aiohttp has no public way
-    yield served
-    await runner.cleanup()
+    server = Server()
+    async with serving(server.handle) as server.url:
+        yield server
 
 
 def settings_for(url: str) -> Settings:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import ssl
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 from aiohttp import web
 from azure.core.pipeline.transport import AioHttpTransport
 from pydantic import SecretStr
@@ -23,8 +21,8 @@ from patchwave.domain.machine.resource_health import Availability
 from patchwave.settings import Settings
 from tests.support.arm_server import Credential
 from tests.support.factories import SUBSCRIPTION, machine
+from tests.support.loopback_server import AUTHORITY, serving
 
-AUTHORITY = trustme.CA()
 MACHINE = MachineId.parse(machine(1).id)
 ALERTS = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.AlertsManagement/alerts"
 
@@ -47,17 +45,8 @@ class Server:
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
     server = Server()
-    application = web.Application()
-    application.router.add_route("*", "/{rest:.*}", server.handle)
-    runner = web.AppRunner(application, shutdown_timeout=0.1)
-    await runner.setup()
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    AUTHORITY.issue_cert("localhost").configure_cert(context)
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
-    await site.start()
-    server.url = f"https://localhost:{runner.addresses[0][1]}"
-    yield server
-    await runner.cleanup()
+    async with serving(server.handle) as server.url:
+        yield server
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import trustme
 from aiohttp import web
 from aiohttp.resolver import ThreadedResolver
 from pydantic import SecretStr
@@ -19,8 +18,7 @@ from patchwave.domain.policy.http_probe import Probe
 from patchwave.outbound.http_probe import MAX_BODY, HttpProbe
 from patchwave.settings import Settings
 from tests.support.factories import machine
-
-AUTHORITY = trustme.CA()
+from tests.support.loopback_server import AUTHORITY, serving
 
 
 class Server:
@@ -59,21 +57,8 @@ class Server:
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
     server = Server()
-    application = web.Application()
-    application.router.add_route("*", "/{rest:.*}", server.handle)
-    runner = web.AppRunner(application, shutdown_timeout=0.1)
-    await runner.setup()
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    AUTHORITY.issue_cert("localhost").configure_cert(context)
-    plain = web.TCPSite(runner, "127.0.0.1", 0)
-    secure = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
-    await plain.start()
-    await secure.start()
-    ports: list[int] = [address[1] for address in runner.addresses]
-    server.url = f"http://localhost:{ports[0]}"
-    server.tls_url = f"https://localhost:{ports[1]}"
-    yield server
-    await runner.cleanup()
+    async with serving(server.handle, tls=False) as server.url, serving(server.handle) as server.tls_url:
+        yield server
 
 
 def prober(*, loopback_allowed: bool = True, trusts: bool = True, **settings: Any) -> HttpProbe:

@@ -32,6 +32,7 @@ from tests.support.azure_events import (
     simulator,
     written,
 )
+from tests.support.factories import stored_run
 from tests.support.http_calls import SUBSCRIPTION, Engine, clock_at
 
 __all__ = ["azure", "simulator"]
@@ -106,8 +107,7 @@ async def test_a_new_machine_is_assessed_once_within_the_policys_scope(storage: 
     await deliver(engine, written(machine=machine_id().upper().replace("/SUBSCRIPTIONS", "/subscriptions")))
 
     [run_id] = engine.instances
-    run = await storage.runs.get(run_id)
-    assert run is not None
+    run = await stored_run(storage, run_id)
     assert run.mode is Mode.ASSESS
     assert (run.trigger.kind, run.trigger.detail) == (TriggerKind.EVENT_GRID, "e-1")
     assert run.policy_snapshot is not None

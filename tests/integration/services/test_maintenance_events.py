@@ -27,7 +27,7 @@ from tests.support.azure_events import (
     simulator,
 )
 from tests.support.azure_events import put as put_policy
-from tests.support.factories import NOW
+from tests.support.factories import NOW, stored_run
 from tests.support.http_calls import Engine, call
 
 __all__ = ["azure", "simulator"]
@@ -48,8 +48,7 @@ async def test_one_run_whatever_the_order_of_events(storage: Storage, engine: En
         await deliver(engine, maintenance(kind, cloud=bool(number % 2)))
     [(run_id, (name, _))] = engine.instances.items()
     assert name == "run_maintenance"
-    run = await storage.runs.get(run_id)
-    assert run is not None
+    run = await stored_run(storage, run_id)
     assert (run.mode, run.state, run.trigger.detail) == (Mode.MAINTENANCE, RunState.QUEUED, ID)
     assert run.maintenance is not None
     assert run.maintenance.pre_event_at is not None
@@ -80,8 +79,7 @@ async def test_a_post_event_finds_the_run_of_a_policy_that_is_gone(storage: Stor
     await storage.runs.start(run_id, NOW)
     await storage.policies.delete("weekly", if_match=None)
     await deliver(engine, maintenance("Post"))
-    run = await storage.runs.get(run_id)
-    assert run is not None
+    run = await stored_run(storage, run_id)
     assert run.maintenance is not None
     assert run.maintenance.post_event_at is not None
     assert engine.events == [(run_id, Signal.POST_MAINTENANCE)]
@@ -176,8 +174,7 @@ async def test_times_of_azure_win_over_those_of_the_first_event(
     await put(storage)
     await deliver(engine, maintenance("Pre", **claimed))
     [run_id] = engine.instances
-    run = await storage.runs.get(run_id)
-    assert run is not None
+    run = await stored_run(storage, run_id)
     assert run.maintenance is not None
     known = run.maintenance
     assert (known.starts_at, known.ends_at) == (START, START + WINDOW)
@@ -233,8 +230,7 @@ async def test_a_start_that_the_calendar_does_not_have_is_that_of_resource_graph
     fired = (await azure.post("/_sim/maintenance/fire", json=by_hand)).json()
     await deliver(engine, maintenance("Pre", fired["id"], **claimed))
     [run_id] = engine.instances
-    run = await storage.runs.get(run_id)
-    assert run is not None
+    run = await stored_run(storage, run_id)
     assert run.maintenance is not None
     assert abs(run.maintenance.starts_at - datetime.fromisoformat(fired["startsAt"])) < timedelta(seconds=1)
 

@@ -16,13 +16,13 @@ from patchwave.domain.core.patches import PatchRecord
 from patchwave.domain.policy.policy import parse_policy
 from patchwave.domain.policy.scope import OsType
 from patchwave.domain.runs.retention import Retention, hourly_shard
-from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.runs.run import RunState
 from patchwave.services.refusal_log import REFUSED_CALLS
 from patchwave.services.retention import purge, retention_of
 from patchwave.settings import Settings
 from patchwave.storage import Storage
 from patchwave.storage.retention import RetentionRepository
-from tests.support.factories import intent, machine
+from tests.support.factories import intent, machine, run, stored_run
 from tests.support.http_calls import Answer, PurgedEngine, call
 
 NOW = datetime(2027, 12, 1, 12, tzinfo=UTC)
@@ -42,17 +42,7 @@ async def run_of(storage: Storage, age: timedelta, *, machines: int = 2, ended: 
     at = NOW - age
     run_id = RunId.of(at, "monthly", "0123abcd").text
     policy = parse_policy({"name": "monthly", "scope": {"locations": ["westeurope"]}})
-    await storage.runs.create(
-        Run(
-            id=run_id,
-            policy="monthly",
-            mode=Mode.PATCH,
-            state=RunState.QUEUED,
-            trigger=Trigger(kind=TriggerKind.TIMER),
-            created_at=at,
-            policy_snapshot=policy.to_wire(),
-        )
-    )
+    await storage.runs.create(run(at, id=run_id, policy_snapshot=policy.to_wire()))
     await storage.runs.start(run_id, at)
     await storage.audit.add(run_id, "run_started", actor="timer", at=at)
     rows = [machine(number) for number in range(machines)]
@@ -99,8 +89,7 @@ async def exported(run_id: str, received: object) -> Answer:
 
 
 async def exported_at(storage: Storage, run_id: str) -> datetime | None:
-    run = await storage.runs.get(run_id)
-    assert run is not None
+    run = await stored_run(storage, run_id)
     return run.exported_at
 
 

@@ -16,7 +16,7 @@ from patchwave.domain.runs.run import RunState
 from patchwave.domain.runs.watchdog import RecoveryAction
 from patchwave.services.watchdog import Watch, supervise_runs
 from patchwave.storage import Storage
-from tests.support.factories import NOW, run
+from tests.support.factories import NOW, run, stored_run
 
 HOUR = timedelta(hours=1)
 
@@ -202,6 +202,5 @@ async def test_a_run_without_its_orchestration_is_known_by_its_state(storage: St
     await begin(storage, [run_id])
     engine.own[run_id] = instance(run_id, "patch_run", OrchestrationStatus.SUSPENDED)
     assert await supervise_runs(watch(storage, engine)) == {run_id: []}
-    stored = await storage.runs.get(run_id)
-    assert stored is not None
+    stored = await stored_run(storage, run_id)
     assert stored.generation == 1

@@ -12,9 +12,8 @@ from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.machine.at_most_once import AtMostOnceRecord, GuardedCall
 from patchwave.domain.runs.intent import IntentState
 from patchwave.storage import PreconditionFailed, RecordTooLarge, Storage
-from tests.support.factories import NOW, intent, machine
+from tests.support.factories import NOW, RUN, intent, machine
 
-RUN = "20261110T190000Z-monthly"
 KEY = machine(1).key
 HOUR = timedelta(hours=1)
 SIGNED = (

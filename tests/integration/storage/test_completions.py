@@ -20,9 +20,8 @@ from patchwave.storage import Change, RecordMissing, Storage, completion_change,
 from patchwave.storage.completions import CompletionRepository
 from patchwave.storage.engine.rows import Conflict, Row
 from patchwave.storage.engine.store import Store
-from tests.support.factories import NOW, machine
+from tests.support.factories import NOW, RUN, machine, patches
 
-RUN = "20261110T190000Z-monthly"
 PHASE = "patch:0.0.1"
 PATCHED = Outcome(outcome=OutcomeKind.PATCHED, reason=Reason.OK, message="3 patches installed.")
 FAILED = Outcome(outcome=OutcomeKind.FAILED, reason=Reason.PATCHES_FAILED, message="1 patch failed.")
@@ -107,8 +106,6 @@ async def test_a_machine_that_is_not_in_the_run_has_no_completion(storage: Stora
 
 
 async def test_a_machine_with_more_patches_than_a_transaction_holds_completes_with_its_row(storage: Storage) -> None:
-    from tests.support.factories import patches
-
     await storage.machines.add(RUN, [machine(1)])
     for count in (98, 99, 100, 230):
         key = machine(1).key

@@ -15,9 +15,8 @@ from patchwave.storage import Storage
 from patchwave.storage.engine.client import TableRequests
 from patchwave.storage.engine.rows import Change, Row
 from patchwave.storage.engine.table import Table
-from tests.support.factories import NOW, machine, run
+from tests.support.factories import NOW, RUN, machine, run
 
-RUN = "20261110T190000Z-monthly"
 OTHER = "20261111T190000Z-weekly"
 KEY = machine(1).key
 HOUR = timedelta(hours=1)

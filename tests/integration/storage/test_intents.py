@@ -14,9 +14,8 @@ from patchwave.domain.runs.machine_record import Stage
 from patchwave.storage import RecordMissing, Storage
 from patchwave.storage.engine.client import TableRequests
 from patchwave.storage.engine.rows import Row
-from tests.support.factories import NOW, command, intent, machine
+from tests.support.factories import NOW, RUN, command, intent, machine
 
-RUN = "20261110T190000Z-monthly"
 KEY = machine(1).key
 SECOND = timedelta(seconds=1)
 HOUR = timedelta(hours=1)

@@ -17,9 +17,8 @@ from patchwave.storage import LiveRun, Storage
 from patchwave.storage.engine.client import TableRequests
 from patchwave.storage.engine.rows import Row
 from patchwave.storage.runs import RunRepository
-from tests.support.factories import NOW, machine, run
+from tests.support.factories import NOW, RUN, machine, run, stored_run
 
-RUN = "20261110T190000Z-monthly"
 DAY = timedelta(days=1)
 
 
@@ -136,8 +135,7 @@ async def test_a_small_run_is_counted_whenever_it_is_shown(storage: Storage) -> 
     second = await storage.runs.get_counted(RUN, NOW)
     assert second is not None
     assert second.counts_by_stage == {"waiting": 2, "installing": 1}
-    stored = await storage.runs.get(RUN)
-    assert stored is not None
+    stored = await stored_run(storage, RUN)
     assert stored.counted_at is None
 
 

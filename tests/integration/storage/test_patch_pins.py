@@ -12,9 +12,8 @@ from patchwave.domain.machine.patch_pinning import LinuxPin, Package, Pin, Windo
 from patchwave.domain.policy.scope import OsType
 from patchwave.storage import RecordTooLarge, Storage
 from patchwave.storage.engine.table import Table
-from tests.support.factories import NOW
+from tests.support.factories import NOW, RUN
 
-RUN = "20261110T190000Z-monthly"
 PIN = Pin(
     from_ring="canary",
     at=NOW,

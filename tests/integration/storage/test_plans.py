@@ -22,10 +22,9 @@ from patchwave.storage import InvalidCursor, Storage, StorageUnreachable
 from patchwave.storage.engine.rows import Change
 from patchwave.storage.engine.table import Table
 from patchwave.storage.plans import HEAD
-from tests.support.factories import NOW, machine
+from tests.support.factories import NOW, RUN, machine
 from tests.support.plans import in_order, key_of, make, planned_machine
 
-RUN = "20261110T190000Z-monthly"
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=20)
 SECONDS = st.floats(0, 1e7)
 

@@ -20,9 +20,8 @@ from patchwave.storage import RecordMissing, Storage
 from patchwave.storage.engine.rows import Change
 from patchwave.storage.engine.table import BULK_ROWS_A_SECOND
 from patchwave.storage.run_patches import merge_patches
-from tests.support.factories import NOW, intent, machine, patches
+from tests.support.factories import NOW, RUN, intent, machine, patches, run
 
-RUN = "20261110T190000Z-monthly"
 PATCHED = Outcome(outcome=OutcomeKind.PATCHED, reason=Reason.OK, message="3 patches installed.")
 FAILED = Outcome(outcome=OutcomeKind.FAILED, reason=Reason.PATCHES_FAILED, message="1 patch failed.")
 SUMMARY = AssessmentSummary(status="Succeeded", critical_and_security=2, other=1, reboot_pending=True)
@@ -80,8 +79,6 @@ async def test_a_large_fleet_is_written_in_throttled_batches(storage: Storage) -
 
 
 async def test_counting_shows_the_size_on_the_run_and_nothing_else_changes(storage: Storage) -> None:
-    from tests.support.factories import run
-
     stored, _ = await storage.runs.create(run())
     await storage.machines.add(RUN, [machine(1), machine(2)])
     assert await storage.runs.get(RUN) == stored

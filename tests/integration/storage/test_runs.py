@@ -12,7 +12,7 @@ from patchwave.domain.core.outcome import Outcome, Reason
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Mode, RunState
 from patchwave.storage import InvalidCursor, RecordMissing, RecordTooLarge, Storage
-from tests.support.factories import NOW, RUN, command, machine, run
+from tests.support.factories import NOW, RUN, command, machine, run, stored_run
 
 
 async def test_a_run_is_created_once_and_the_first_one_stays(storage: Storage) -> None:
@@ -127,8 +127,7 @@ async def test_a_cancel_survives_a_start_and_a_close_at_the_same_time(storage: S
         storage.runs.cancel(RUN, command()),
         storage.runs.set_machine_count(RUN, 1),
     )
-    stored = await storage.runs.get(RUN)
-    assert stored
+    stored = await stored_run(storage, RUN)
     assert stored.state is RunState.RUNNING
     assert stored.cancel_requested_at == NOW
     assert stored.machines == 1
@@ -150,8 +149,7 @@ async def test_a_large_policy_snapshot_is_kept_whole(storage: Storage) -> None:
     ids = [f"/subscriptions/{number:08d}/ünïcode-{'x' * 200}" for number in range(900)]
     snapshot = {"scope": {"machines": ids}, "note": "😀" * 20_000}
     await storage.runs.create(run(policy_snapshot=snapshot))
-    stored = await storage.runs.get(RUN)
-    assert stored
+    stored = await stored_run(storage, RUN)
     assert stored.policy_snapshot == snapshot
     assert (await storage.runs.list_page(1, None)).items[0].policy_snapshot is None
 

@@ -25,9 +25,9 @@ from patchwave.settings import Settings
 from patchwave.storage import RecordTooLarge, Storage, StorageError, StorageUnreachable
 from patchwave.storage.engine import store
 from patchwave.storage.engine.store import Store
-from tests.support.factories import NOW, command, intent, machine, run
+from tests.support.factories import NOW, RUN, command, intent, machine, run
+from tests.support.loopback_server import serving
 
-RUN = "20261110T190000Z-monthly"
 OTHER = "20261111T190000Z-weekly"
 MINUTE = timedelta(minutes=1)
 KEY = machine(1).key
@@ -86,16 +86,11 @@ async def line(azurite: str) -> AsyncIterator[Line]:
             }
             return web.Response(status=answer.status, headers=headers, body=body)
 
-    application = web.Application(client_max_size=16 * 1024**2)
-    application.router.add_route("*", "/{tail:.*}", handle)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    async with aiohttp.ClientSession(auto_decompress=False, skip_auto_headers=["Content-Type"]) as client:
-        await site.start()
-        found.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with (
+        aiohttp.ClientSession(auto_decompress=False, skip_auto_headers=["Content-Type"]) as client,
+        serving(handle, "127.0.0.1", tls=False) as found.url,
+    ):
         yield found
-        await runner.cleanup()
 
 
 @pytest.fixture
