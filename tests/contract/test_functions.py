@@ -18,18 +18,19 @@ from tests.support.function_index import HTTP, registered
 # A process of its own: the library keeps the functions of an app for the life of the process.
 _INDEX = """
 import asyncio, importlib, json, sys
-from pathlib import Path
+from types import SimpleNamespace
 from local.functions_host.worker import messages
 
 async def main():
     library = importlib.import_module("azure_functions_runtime")
-    app = sys.argv[1]
-    start = messages.StreamingMessage(worker_init_request=messages.WorkerInitRequest(function_app_directory=app))
-    await library.worker_init_request(messages.WorkerRequest(start, {"host": "127.0.0.1", "protos": messages}))
-    ask = messages.StreamingMessage(
-        functions_metadata_request=messages.FunctionsMetadataRequest(function_app_directory=app)
-    )
-    answer = await library.functions_metadata_request(messages.WorkerRequest(ask, {}))
+    properties = {"host": "127.0.0.1", "protos": messages}
+
+    async def call(entry_point, **fields):
+        request = SimpleNamespace(**{entry_point: SimpleNamespace(**fields)})
+        return await getattr(library, entry_point)(SimpleNamespace(request=request, properties=properties))
+
+    await call("worker_init_request", function_app_directory=sys.argv[1], capabilities={})
+    answer = await call("functions_metadata_request", function_app_directory=sys.argv[1])
     if answer.result.status != messages.StatusResult.Success:
         sys.exit(answer.result.exception.message)
     print(json.dumps({f.name: [json.loads(text) for text in f.raw_bindings] for f in answer.function_metadata_results}))
