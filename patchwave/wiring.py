@@ -5,24 +5,27 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from patchwave.azure.bulk_status import BulkStatus, open_bulk_status
+from patchwave.azure.bulk_status import BulkStatus
 from patchwave.azure.clients import PerLoop
-from patchwave.azure.locations import Locations, open_locations
-from patchwave.azure.maintenance import Maintenance, open_maintenance
-from patchwave.azure.patch_settings import PatchSettings, open_patch_settings
+from patchwave.azure.credentials import open_credential
+from patchwave.azure.locations import Locations
+from patchwave.azure.maintenance import Maintenance
+from patchwave.azure.patch_settings import PatchSettings
+from patchwave.azure.pipeline import ArmPipeline
 from patchwave.azure.rate_limiter import RateLimits, open_rate_limits
-from patchwave.azure.resource_graph import ResourceGraph, open_resource_graph
-from patchwave.azure.resource_health import ResourceHealth, open_resource_health
-from patchwave.azure.run_command import RunCommands, open_run_commands
-from patchwave.azure.snapshots import Snapshots, open_snapshots
-from patchwave.azure.virtual_machines import ResourceManager, open_resource_manager
-from patchwave.azure.vm_agents import AgentVersions, open_agent_versions
+from patchwave.azure.resource_graph import ResourceGraph
+from patchwave.azure.resource_health import ResourceHealth
+from patchwave.azure.run_command import RunCommands
+from patchwave.azure.snapshots import Snapshots
+from patchwave.azure.virtual_machines import ResourceManager
+from patchwave.azure.vm_agents import AgentVersions
 from patchwave.domain.azure.poll_schedule import PollSchedule
 from patchwave.domain.azure.rate_limit import Bucket, read_limits
 from patchwave.outbound.http_probe import HttpProbe
 from patchwave.outbound.notifications import ChannelSender
 from patchwave.settings import Settings, load_settings
-from patchwave.storage import Storage, open_storage
+from patchwave.storage import Storage
+from patchwave.storage.engine.store import Store
 
 
 class Services:
@@ -48,48 +51,48 @@ class Services:
 
     @cached_property
     def storage(self) -> Storage:
-        return open_storage(self.settings)
+        return Storage(Store.open(self.settings))
 
     @cached_property
     def resource_manager(self) -> ResourceManager:
-        return open_resource_manager(self.settings)
+        return ResourceManager(self.settings, open_credential(self.settings))
 
     @cached_property
     def resource_graph(self) -> ResourceGraph:
-        return open_resource_graph(self.settings)
+        return ResourceGraph(self.settings, self._pipeline())
 
     @cached_property
     def bulk_status(self) -> BulkStatus:
-        return open_bulk_status(self.settings)
+        return BulkStatus(self.resource_graph, self.settings.poll_seconds)
 
     @cached_property
     def resource_health(self) -> ResourceHealth:
-        return open_resource_health(self.settings)
+        return ResourceHealth(self.settings, self._pipeline())
 
     @cached_property
     def maintenance(self) -> Maintenance:
         """Update Manager's configurations, assignments and scheduled runs."""
-        return open_maintenance(self.settings)
+        return Maintenance(self.settings, open_credential(self.settings))
 
     @cached_property
     def patch_settings(self) -> PatchSettings:
-        return open_patch_settings(self.settings)
+        return PatchSettings(self.settings, open_credential(self.settings))
 
     @cached_property
     def run_commands(self) -> RunCommands:
-        return open_run_commands(self.settings)
+        return RunCommands(self.settings, open_credential(self.settings))
 
     @cached_property
     def snapshots(self) -> Snapshots:
-        return open_snapshots(self.settings)
+        return Snapshots(self.settings, open_credential(self.settings))
 
     @cached_property
     def agent_versions(self) -> AgentVersions:
-        return open_agent_versions(self.settings)
+        return AgentVersions(self.settings, self._pipeline())
 
     @cached_property
     def locations(self) -> Locations:
-        return open_locations(self.settings)
+        return Locations(self.settings, self._pipeline())
 
     @cached_property
     def rate_limits(self) -> RateLimits:
@@ -108,11 +111,19 @@ class Services:
     def channel_sender(self) -> ChannelSender:
         return ChannelSender()
 
+    def _pipeline(self) -> ArmPipeline:
+        return ArmPipeline(self.settings, open_credential(self.settings))
 
-_services = PerLoop(lambda _: Services())
+    async def close(self) -> None:
+        """Close the connections. The object must not be used any more."""
+        for each in list(vars(self).values()):
+            if (close := getattr(each, "close", None)) is not None:
+                await close()
+
+
+_services = PerLoop(Services)
 
 
 def current_services() -> Services:
-    """The services of the running event loop. A worker process has one loop and so one of each."""
-    # Without the process's settings: the health check reports that these are not valid.
-    return _services.get(Settings.model_construct())
+    """The services of the running event loop, which opened their connections. A worker process has one loop."""
+    return _services.get()

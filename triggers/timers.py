@@ -50,8 +50,7 @@ async def purge_expired_records(timer: func.TimerRequest, client: df.DurableFunc
 @bp.timer_trigger(schedule="0 10,25,40,55 * * * *", arg_name="timer", run_on_startup=False, use_monitor=True)
 async def delete_expired_snapshots(timer: func.TimerRequest) -> None:
     """Delete expired snapshots. A late or repeated call is harmless."""
-    services, at = current_services(), datetime.now(UTC)
-    deleted = await snapshot_cleanup.delete_expired_snapshots(services.storage, services.snapshots, at)
+    deleted = await snapshot_cleanup.delete_expired_snapshots(current_services(), datetime.now(UTC))
     if deleted:
         _LOG.info("%d expired snapshots were deleted.", len(deleted))
 

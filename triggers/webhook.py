@@ -21,8 +21,8 @@ from patchwave.domain.core.webhook_signature import FIRST_ROTATION, Call, Signat
 from patchwave.domain.runs.run import Mode, StartableMode, Trigger, TriggerKind
 from patchwave.services.start_run import MAX_KEY, check_key, claimed_run_id, find_written_policy, new_run_id, start_run
 from patchwave.services.strict_json import parse_json
-from patchwave.settings import Authorization, load_settings
-from patchwave.storage import Storage
+from patchwave.settings import Authorization, Settings
+from patchwave.wiring import Services
 
 _LOG = logging.getLogger("patchwave.webhook")
 
@@ -64,13 +64,13 @@ _UNSIGNED = "The function key or the signature is missing or not valid."
     | {422: "The delivery was used in another mode."},
 )
 async def run_webhook(
-    req: func.HttpRequest, client: df.DurableFunctionsClient, storage: Storage, headers: DeliveryHeaders
+    req: func.HttpRequest, client: df.DurableFunctionsClient, services: Services, headers: DeliveryHeaders
 ) -> func.HttpResponse:
     """Start a run of a stored policy: 202. The same delivery, or the same signed call, gives the first run."""
     body, name = read_body(req), route_of(req, "policy")
     given = headers.x_patchwave_delivery
     call = Call(name, given or "", body, req.method)
-    signature = _check_signature(headers.x_patchwave_signature, call, datetime.now(UTC))
+    signature = _check_signature(services.settings, headers.x_patchwave_signature, call, datetime.now(UTC))
     fields = _fields(body)
     mode = fields.get("mode", Mode.PATCH.value)
     if mode not in (Mode.PATCH.value, Mode.ASSESS.value):
@@ -81,6 +81,7 @@ async def run_webhook(
     delivery = given or named
     if delivery is not None:
         check_key(delivery)
+    storage = services.storage
     chosen = await find_written_policy(storage, name)
     policy = chosen.policy
     run_id = new_run_id(policy)
@@ -94,13 +95,12 @@ async def run_webhook(
     return accepted(run)
 
 
-def _check_signature(header: str, call: Call, now: datetime) -> str:
+def _check_signature(settings: Settings, header: str, call: Call, now: datetime) -> str:
     """Verify the signature if the settings require one; returns its idempotency key.
 
     Raises:
         ApiProblem: 401. The exact reason is only logged, so that attempts reveal nothing.
     """
-    settings = load_settings()
     master = settings.webhook_secret.get_secret_value()
     if not master and settings.authorization is Authorization.KEYS:
         return ""

@@ -204,7 +204,9 @@ def guarded(handler: Handler, role: Role | None, body: RequestBody | None = None
             problem = to_problem(error)
             if problem.status in TRACED:
                 caller = partial(signed_in, request.headers)
-                await note_refused(name, caller, problem.status, str(error), route_of(request, "policy"))
+                await note_refused(
+                    current_services(), name, caller, problem.status, str(error), route_of(request, "policy")
+                )
             return problem.to_response()
 
     # The host binds what the signature names, and checks what it returns.

@@ -21,7 +21,7 @@ from patchwave.domain.fleet.eligibility import Eligibility
 from patchwave.domain.fleet.machine import FleetMachine
 from patchwave.domain.fleet.supported_images import DOCUMENT_DATE, READ_ON
 from patchwave.services.fleet_reader import MAX_MACHINES, one_of_few, read_index, read_with_agents
-from patchwave.storage import Storage
+from patchwave.wiring import Services
 
 
 class FleetModes(Document):
@@ -83,10 +83,10 @@ class ModesQuery(EligibilityQuery):
 
 @route("GET", "fleet/modes", role=Role.READER, problems=FLEET_PROBLEMS)
 @one_of_few
-async def list_fleet_modes(req: HttpRequest, storage: Storage, query: ModesQuery) -> FleetModes:
+async def list_fleet_modes(req: HttpRequest, services: Services, query: ModesQuery) -> FleetModes:
     """Per machine the patch and assessment mode, what will patch it and when, and whether nothing will."""
     scope, wanted = query.to_scope(), query.patched_by
-    index, notes = await read_index(storage, scope)
+    index, notes = await read_index(services, scope)
 
     def report() -> FleetModes:
         machines = list(map(describe, index.coverages))
@@ -99,9 +99,9 @@ async def list_fleet_modes(req: HttpRequest, storage: Storage, query: ModesQuery
 
 @route("GET", "fleet/eligibility", role=Role.READER, problems=FLEET_PROBLEMS, uses_storage=False)
 @one_of_few
-async def list_fleet_eligibility(req: HttpRequest, query: EligibilityQuery) -> FleetEligibility:
+async def list_fleet_eligibility(req: HttpRequest, services: Services, query: EligibilityQuery) -> FleetEligibility:
     """The machines that Azure's guest patching does not take, and why not."""
-    fleet, notes = await read_with_agents(query.to_scope())
+    fleet, notes = await read_with_agents(services, query.to_scope())
     # In a thread: a large fleet would block other requests.
     return await asyncio.to_thread(_eligibility, fleet, query.limit, notes)
 

@@ -19,6 +19,7 @@ from patchwave.api.endpoint import LOCATION, PageSpec, RequestBody, ResponseSpec
 from patchwave.api.http import PageQuery, json_response, route_of
 from patchwave.api.problems import invalid_body, no_such
 from patchwave.api.requests import COMMAND, FLEET_PROBLEMS, MAX_REASON, AuditReason, command_of
+from patchwave.azure.pipeline import boundary_of
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.principal import Role
 from patchwave.domain.core.validation import Problem
@@ -37,12 +38,14 @@ from patchwave.domain.fleet.patch_mode_change import (
     missing_machine,
     plan_machine,
 )
+from patchwave.domain.policy.boundary import Boundary
 from patchwave.domain.policy.scope import Scope
 from patchwave.domain.workflow import contracts
 from patchwave.services.fleet_reader import one_of_few, read_fleet
-from patchwave.services.policy_guardrails import boundary, scope_problems
+from patchwave.services.policy_guardrails import scope_problems
 from patchwave.services.start_run import schedule_once
 from patchwave.storage import Storage
+from patchwave.wiring import Services
 
 DEFAULT_WAVE = 20
 DEFAULT_FAILURES = 10
@@ -94,16 +97,17 @@ _ACCEPTED = ResponseSpec(202, ModeChange, headers=(LOCATION,))
     problems=FLEET_PROBLEMS,
 )
 @one_of_few
-async def plan_mode_change(req: HttpRequest, storage: Storage, body: ChangeRequest) -> HttpResponse:
+async def plan_mode_change(req: HttpRequest, services: Services, body: ChangeRequest) -> HttpResponse:
     """Plan a change of patch modes: what becomes of each machine of the scope, without changing anything.
 
     Machines that are set so already, and those for which Azure would refuse it, have their end in the plan; the rest
     is what `start` changes.
     """
-    wanted = await asyncio.to_thread(_wanted, body)
-    found = await read_fleet(body.scope)
+    storage, boundary = services.storage, boundary_of(services.settings)
+    wanted = await asyncio.to_thread(_wanted, boundary, body)
+    found = await read_fleet(services.resource_graph, body.scope)
     at = datetime.now(UTC)
-    within = within_boundary(found, boundary())
+    within = within_boundary(found, boundary)
 
     def plan() -> list[MachineChange]:
         missing = missing_ids(body.scope, (machine.found.machine_id for machine in found))
@@ -199,13 +203,13 @@ async def stop_mode_change(req: HttpRequest, storage: Storage, body: AuditReason
     return _response(await _counted(storage, change), 202)
 
 
-def _wanted(request: ChangeRequest) -> WantedSettings:
+def _wanted(boundary: Boundary, request: ChangeRequest) -> WantedSettings:
     if not request.scope.has_selector:
         message = (
             "selects nothing; name at least one of subscriptions, resourceGroups, locations, osTypes, tags, machineIds"
         )
         raise invalid_body(Problem(path="scope", message=message))
-    if problems := scope_problems(request.scope):
+    if problems := scope_problems(boundary, request.scope):
         raise invalid_body(*problems)
     return WantedSettings.model_validate(request.model_dump(include=set(WantedSettings.model_fields)))
 

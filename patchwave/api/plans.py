@@ -25,5 +25,5 @@ from patchwave.wiring import Services
 @one_of_few
 async def plan_dry_run(req: HttpRequest, services: Services, body: PlanRequest) -> Plan:
     """The plan of a run of a stored or an inline policy, starting now (docs/explanation/rollout-planning.md)."""
-    policy = (await requested_policy(services.storage, body.policy, body.overrides)).policy
+    policy = (await requested_policy(services, body.policy, body.overrides)).policy
     return await plan_live_fleet(services, policy)

@@ -22,6 +22,7 @@ from patchwave.domain.policy.policy import Policy, parse_policy, policy_schema
 from patchwave.domain.runs.provenance import policy_digest, rules_in_short
 from patchwave.services.policy_guardrails import check_permitted
 from patchwave.storage import Storage, StoredPolicy
+from patchwave.wiring import Services
 
 _SCHEMA = "schema"
 """Not a policy name: ``/api/policies/schema`` is the JSON Schema of policies."""
@@ -89,7 +90,7 @@ async def get_policy_schema(req: HttpRequest) -> Json:
     body=RequestBody(NamedPolicy, {"monthly": _EXAMPLE}),
     problems={400: "The name or the policy is not valid; every error at once.", 412: _CHANGED},
 )
-async def put_policy(req: HttpRequest, storage: Storage, query: ReasonQuery, headers: WriteHeaders) -> HttpResponse:
+async def put_policy(req: HttpRequest, services: Services, query: ReasonQuery, headers: WriteHeaders) -> HttpResponse:
     """Create or replace a policy: 201 or 200. ``If-Match`` and ``If-None-Match: *`` guard the change."""
     name = _name_to_write(req)
     if is_adhoc_name(name):
@@ -97,9 +98,10 @@ async def put_policy(req: HttpRequest, storage: Storage, query: ReasonQuery, hea
         raise ApiProblem(400, "The name of the policy is not valid.", errors=[problem])
     document = read_json(req)
     # In a thread: it may have 256 KB.
-    policy = await asyncio.to_thread(lambda: check_permitted(parse_policy(document, name=name)))
+    policy = await asyncio.to_thread(lambda: check_permitted(services.settings, parse_policy(document, name=name)))
     at = datetime.now(UTC)
     command = command_of(req, query.actor, query.reason, at)
+    storage = services.storage
     stored = await storage.policies.put(
         name,
         policy.to_wire(),

@@ -41,6 +41,7 @@ from patchwave.domain.runs.waiting import waiting_for
 from patchwave.services.start_run import MAX_KEY, claimed_run_id, name_for_keys, new_run_id, requested_policy
 from patchwave.services.start_run import start_run as start
 from patchwave.storage import Storage
+from patchwave.wiring import Services
 
 POLL_SECONDS = 5
 """When a caller should poll the run again."""
@@ -110,7 +111,7 @@ _INLINE: Json = {
 async def start_run(
     req: HttpRequest,
     client: DurableFunctionsClient,
-    storage: Storage,
+    services: Services,
     query: ReasonQuery,
     headers: StartHeaders,
     body: StartRequest,
@@ -121,7 +122,7 @@ async def start_run(
     """
     command = command_of(req, query.actor, query.reason, datetime.now(UTC))
     chosen = await requested_policy(
-        storage,
+        services,
         body.policy,
         body.overrides,
         actor=command.actor,
@@ -129,7 +130,7 @@ async def start_run(
         may_author=may_author(req.headers),
         installs=body.mode is Mode.PATCH,
     )
-    run_id = new_run_id(chosen.policy)
+    run_id, storage = new_run_id(chosen.policy), services.storage
     key = headers.idempotency_key
     if key:
         # The platform's identity if present. Function keys do not identify callers, so the request's name counts.

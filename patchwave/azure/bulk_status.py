@@ -13,11 +13,9 @@ from collections import deque
 from time import monotonic
 from typing import NamedTuple
 
-from patchwave.azure.clients import PerLoop
-from patchwave.azure.resource_graph import ResourceGraph, open_resource_graph
+from patchwave.azure.resource_graph import ResourceGraph
 from patchwave.domain.core.folding import fold
 from patchwave.domain.fleet.discovery import literal
-from patchwave.settings import Settings
 
 SWEPT_ABOVE = 500
 """Operations in progress in one region above which they are queried in bulk."""
@@ -31,7 +29,7 @@ class _Region(NamedTuple):
 
 
 class BulkStatus:
-    """The newest results per region; one instance per process and event loop."""
+    """The newest results per region."""
 
     def __init__(self, graph: ResourceGraph, longest_age: float) -> None:
         self._graph = graph
@@ -113,11 +111,3 @@ def _available_query(location: str) -> str:
             "| order by id asc",
         ]
     )
-
-
-_bulk_status = PerLoop(lambda settings: BulkStatus(open_resource_graph(settings), settings.poll_seconds))
-
-
-def open_bulk_status(settings: Settings | None = None) -> BulkStatus:
-    """The bulk status of this process."""
-    return _bulk_status.get(settings)

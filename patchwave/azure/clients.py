@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
-from patchwave.settings import Settings, load_settings
+from patchwave.settings import Settings
 
 _kinds: WeakSet[PerLoop[Any]] = WeakSet()
 
@@ -15,17 +15,17 @@ _kinds: WeakSet[PerLoop[Any]] = WeakSet()
 class PerLoop[Client]:
     """Clients by event loop; ``make`` creates one, without a request."""
 
-    def __init__(self, make: Callable[[Settings], Client]) -> None:
+    def __init__(self, make: Callable[[Settings | None], Client]) -> None:
         _kinds.add(self)
         self._make = make
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Client] = WeakKeyDictionary()
 
     def get(self, settings: Settings | None = None) -> Client:
-        """The client of the running loop; only the first call uses ``settings``."""
+        """The client of the running loop; only the first call uses ``settings``, by default those of the process."""
         loop = asyncio.get_running_loop()
         found = self._by_loop.get(loop)
         if found is None:
-            found = self._by_loop[loop] = self._make(settings or load_settings())
+            found = self._by_loop[loop] = self._make(settings)
         return found
 
     def pop(self) -> Client | None:

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from patchwave.azure.clients import PerLoop
-from patchwave.settings import Settings
+from patchwave.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from azure.core.credentials_async import AsyncTokenCredential
@@ -32,9 +32,10 @@ def open_credential(settings: Settings | None = None) -> AsyncTokenCredential:
     return _clients.get(settings)
 
 
-def _build(settings: Settings) -> AsyncTokenCredential:
+def _build(settings: Settings | None) -> AsyncTokenCredential:
     from azure.identity.aio import DefaultAzureCredential, ManagedIdentityCredential
 
+    settings = settings or load_settings()
     if settings.identity_client_id:
         return ManagedIdentityCredential(client_id=settings.identity_client_id)
     if any(os.environ.get(name) for name in _OF_THE_PLATFORM):

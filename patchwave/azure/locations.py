@@ -15,8 +15,6 @@ from collections.abc import Collection, Iterator
 from typing import Any
 from urllib.parse import quote
 
-from patchwave.azure.clients import PerLoop
-from patchwave.azure.credentials import open_credential
 from patchwave.azure.pipeline import ArmPipeline
 from patchwave.domain.core.documents import object_or_none, objects_or_empty, parse_object
 from patchwave.domain.core.region_pairs import KNOWN_PAIRS, region_name
@@ -31,14 +29,18 @@ _LOG = logging.getLogger("patchwave.locations")
 
 
 class Locations:
-    """Locations of subscriptions; one instance per process and event loop."""
+    """Locations of subscriptions."""
 
     def __init__(self, settings: Settings, pipeline: ArmPipeline) -> None:
         self._url = f"{settings.manager_url}/subscriptions"
         self._pipeline = pipeline
 
     async def read(self, subscriptions: Collection[str]) -> Topology:
-        """Region pairs and physical zones of these subscriptions, one request each; see `read_topology`."""
+        """Region pairs and physical zones of these subscriptions (ids, in any case), one request each.
+
+        Never fails: an unreadable subscription has no zone mapping, and an unknown region has the pair that Microsoft
+        documents, if any.
+        """
         pairs = {region: {pair} for region, pair in KNOWN_PAIRS.items()}
         zones: dict[tuple[str, str, str], str] = {}
         asked = sorted({subscription.lower() for subscription in subscriptions})
@@ -74,23 +76,6 @@ class Locations:
             _LOG.warning("The locations of %s cannot be read: the answer is no JSON object", subscription)
             return []
         return [location for location in objects_or_empty(answer.get("value")) if _text(location.get("name"))]
-
-
-_clients = PerLoop(lambda settings: Locations(settings, ArmPipeline(settings, open_credential(settings))))
-
-
-async def read_topology(subscriptions: Collection[str]) -> Topology:
-    """Region pairs and zone mappings for a plan over these subscriptions (ids, in any case).
-
-    Never fails: an unreadable subscription has no zone mapping, and an unknown region has the pair that Microsoft
-    documents, if any.
-    """
-    return await _clients.get().read(subscriptions)
-
-
-def open_locations(settings: Settings | None = None) -> Locations:
-    """The client of this process and event loop."""
-    return _clients.get(settings)
 
 
 def _paired_with(location: dict[str, Any]) -> Iterator[str]:

@@ -13,8 +13,6 @@ from collections.abc import AsyncIterable, Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from patchwave.azure.clients import PerLoop
-from patchwave.azure.credentials import open_credential
 from patchwave.azure.pipeline import ArmPipeline, ArmResponse, lost, rate_limited, sdk_options
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.documents import (
@@ -45,7 +43,7 @@ type _Call = Callable[..., Awaitable[object]]
 
 
 class Maintenance:
-    """Schedules; one instance per process and event loop."""
+    """Schedules."""
 
     def __init__(
         self,
@@ -187,14 +185,6 @@ class Maintenance:
             client = MaintenanceManagementClient(self._credential, subscription_id, **options)
             self._clients[subscription_id] = client
         return client
-
-
-_clients = PerLoop(lambda settings: Maintenance(settings, open_credential(settings)))
-
-
-def open_maintenance(settings: Settings | None = None) -> Maintenance:
-    """The client of this process and event loop."""
-    return _clients.get(settings)
 
 
 async def _answer_of(call: _Call) -> ArmResponse:

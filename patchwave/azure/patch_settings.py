@@ -9,15 +9,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from patchwave.azure.clients import PerLoop
 from patchwave.azure.compute import ComputeClients, Submission
-from patchwave.azure.credentials import open_credential
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.fleet.patch_mode import WantedSettings
 from patchwave.domain.fleet.patch_mode_change import MachineState, read_state
 from patchwave.domain.policy.scope import OsType
-from patchwave.settings import Settings
 
 _API_VERSION = "2025-04-01"
 
@@ -37,11 +34,3 @@ class PatchSettings(ComputeClients):
         options: dict[str, Any] = {"polling": False, "api_version": _API_VERSION}
         call = partial(begin, machine.resource_group, machine.name, body, **options)
         return await self._write(machine.subscription_id, f"change {machine.folded}", call)
-
-
-_clients = PerLoop(lambda settings: PatchSettings(settings, open_credential(settings)))
-
-
-def open_patch_settings(settings: Settings | None = None) -> PatchSettings:
-    """The client of this process and event loop."""
-    return _clients.get(settings)

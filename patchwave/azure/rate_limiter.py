@@ -23,7 +23,7 @@ from patchwave.domain.azure.rate_limit import (
     read_levels,
     read_limits,
 )
-from patchwave.settings import Settings
+from patchwave.settings import Settings, load_settings
 
 _SUBSCRIPTION = re.compile(r"/subscriptions/([^/?]+)", re.IGNORECASE)
 _MAX_WAIT_POLLS = {Bucket.READS: 2 / 5, Bucket.WRITES: 4}
@@ -172,7 +172,7 @@ class RateLimits:
         return limiter
 
 
-_rate_limits = PerLoop(RateLimits)
+_rate_limits = PerLoop(lambda settings: RateLimits(settings or load_settings()))
 
 
 def open_rate_limits(settings: Settings | None = None) -> RateLimits:

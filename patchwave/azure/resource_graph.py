@@ -16,8 +16,6 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from patchwave.azure.clients import PerLoop
-from patchwave.azure.credentials import open_credential
 from patchwave.azure.pipeline import ArmPipeline, ArmResponse
 from patchwave.azure.rate_limiter import open_rate_limits
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify
@@ -53,7 +51,7 @@ class QueryRefused(Exception):
 
 
 class ResourceGraph:
-    """Queries with the app's identity; one instance per process and event loop."""
+    """Queries with the app's identity."""
 
     def __init__(self, settings: Settings, pipeline: ArmPipeline) -> None:
         self._settings = settings
@@ -109,14 +107,6 @@ class ResourceGraph:
         from azure.core.rest import HttpRequest
 
         return await self._pipeline.send(HttpRequest("POST", self._url, params={"api-version": API_VERSION}, json=body))
-
-
-_clients = PerLoop(lambda settings: ResourceGraph(settings, ArmPipeline(settings, open_credential(settings))))
-
-
-def open_resource_graph(settings: Settings | None = None) -> ResourceGraph:
-    """The client of this process and event loop."""
-    return _clients.get(settings)
 
 
 def _body(query: str, subscriptions: Sequence[str], skip_token: str) -> dict[str, Any]:

@@ -10,8 +10,6 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
-from patchwave.azure.clients import PerLoop
-from patchwave.azure.credentials import open_credential
 from patchwave.azure.pipeline import ArmPipeline
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.operation import UnsafeUrl, check_operation_url
@@ -29,7 +27,7 @@ _TIME_RANGES = {"1h": timedelta(hours=1), "1d": timedelta(days=1), "7d": timedel
 
 
 class ResourceHealth:
-    """One client for all subscriptions of the identity; one instance per process and event loop."""
+    """One client for all subscriptions of the identity."""
 
     def __init__(self, settings: Settings, pipeline: ArmPipeline) -> None:
         self._url = settings.manager_url
@@ -79,14 +77,6 @@ class ResourceHealth:
             return reply.to_failure()
         found = parse_object(reply.body)
         return _odd("an answer in no known form") if found is None else found
-
-
-_clients = PerLoop(lambda settings: ResourceHealth(settings, ArmPipeline(settings, open_credential(settings))))
-
-
-def open_resource_health(settings: Settings | None = None) -> ResourceHealth:
-    """The client of this process and event loop."""
-    return _clients.get(settings)
 
 
 def _odd(what: str) -> ArmFailure:

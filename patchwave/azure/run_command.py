@@ -10,15 +10,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from patchwave.azure.clients import PerLoop
 from patchwave.azure.compute import ComputeClients, Submission
-from patchwave.azure.credentials import open_credential
 from patchwave.azure.pipeline import ArmResponse
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.operation import PollReading, PollState, UnsafeUrl, check_operation_url, read_operation
 from patchwave.domain.core.documents import parse_object
 from patchwave.domain.core.ids import MachineId
-from patchwave.settings import Settings
 
 RUN_COMMAND_API_VERSION = "2025-04-01"
 
@@ -67,11 +64,3 @@ def _read_result(reply: ArmResponse) -> PollReading:
     return read_operation(reply.status, reply.body, retry_after=reply.retry_after).model_copy(
         update={"retry_after": reply.retry_after}
     )
-
-
-_clients = PerLoop(lambda settings: RunCommands(settings, open_credential(settings)))
-
-
-def open_run_commands(settings: Settings | None = None) -> RunCommands:
-    """The client of this process and event loop."""
-    return _clients.get(settings)

@@ -11,15 +11,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
-from patchwave.azure.clients import PerLoop
 from patchwave.azure.compute import ComputeClients, Submission
-from patchwave.azure.credentials import open_credential
-from patchwave.azure.resource_graph import open_resource_graph
+from patchwave.azure.resource_graph import ResourceGraph
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.documents import Json, object_or_none
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.machine.snapshot import EXPIRING_QUERY, OsDisk, SnapshotId, SnapshotView
-from patchwave.settings import Settings
 
 SNAPSHOT_API_VERSION = "2025-01-02"
 _MACHINE_API_VERSION = "2025-04-01"
@@ -67,23 +64,16 @@ class Snapshots(ComputeClients):
         call = partial(begin, snapshot.resource_group, snapshot.name, **_OPTIONS)
         return await self._write(snapshot.subscription_id, f"delete {snapshot.text}", call)
 
-    async def list_expiring(self, skip_token: str = "") -> SnapshotPage:
+    @staticmethod
+    async def list_expiring(graph: ResourceGraph, skip_token: str = "") -> SnapshotPage:
         """One page of the snapshots with our tags, in all readable subscriptions.
 
         Resource Graph lags minutes behind: read the snapshot itself before changing it.
         """
-        page = await open_resource_graph(self._settings).page(EXPIRING_QUERY, (), skip_token)
+        page = await graph.page(EXPIRING_QUERY, (), skip_token)
         snapshots: list[ListedSnapshot] = []
         for row in page.rows:
             tags = {key: str(value) for key, value in (object_or_none(row.get("tags")) or {}).items()}
             with suppress(ValueError):
                 snapshots.append(ListedSnapshot(SnapshotId.parse(str(row.get("id"))), tags))
         return SnapshotPage(snapshots, page.skip_token, page.failure)
-
-
-_clients = PerLoop(lambda settings: Snapshots(settings, open_credential(settings)))
-
-
-def open_snapshots(settings: Settings | None = None) -> Snapshots:
-    """The client of this process and event loop."""
-    return _clients.get(settings)

@@ -12,9 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
 
-from patchwave.azure.clients import PerLoop
 from patchwave.azure.compute import ComputeClients, Submission, submit
-from patchwave.azure.credentials import open_credential
 from patchwave.azure.rate_limiter import open_rate_limits
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.install_request import InstallParameters
@@ -146,17 +144,9 @@ class ResourceManager(ComputeClients):
         return reading.model_copy(update={"retry_after": reply.retry_after})
 
 
-_clients = PerLoop(lambda settings: ResourceManager(settings, open_credential(settings)))
-
-
-def open_resource_manager(settings: Settings | None = None) -> ResourceManager:
-    """The client of this process and event loop."""
-    return _clients.get(settings)
-
-
 def _request_id(intent: Intent) -> str:
     name = f"patchwave/{intent.run_id}/{intent.machine_key}/{intent.kind.value}/{intent.attempt}"
     return str(uuid5(NAMESPACE_URL, name))
 
 
-__all__ = ["PATCH_API_VERSION", "ResourceManager", "Submission", "open_resource_manager"]
+__all__ = ["PATCH_API_VERSION", "ResourceManager", "Submission"]

@@ -10,8 +10,6 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from patchwave.azure.clients import PerLoop
-from patchwave.azure.credentials import open_credential
 from patchwave.azure.pipeline import ArmPipeline
 from patchwave.domain.azure.errors import ErrorClass, classify
 from patchwave.domain.azure.operation import UnsafeUrl, check_operation_url
@@ -28,7 +26,7 @@ _TIMEOUT_SECONDS = 60.0
 
 
 class AgentVersions:
-    """Reads with the app's identity; one instance per process and event loop."""
+    """Reads with the app's identity."""
 
     def __init__(self, settings: Settings, pipeline: ArmPipeline) -> None:
         self._settings = settings
@@ -92,11 +90,3 @@ def _versions_of(page: Json) -> Iterable[tuple[str, str]]:
         version = str_or_empty((object_or_none(view.get("vmAgent")) or {}).get("vmAgentVersion"))
         if version:
             yield fold(str_or_empty(machine.get("id"))), version
-
-
-_clients = PerLoop(lambda settings: AgentVersions(settings, ArmPipeline(settings, open_credential(settings))))
-
-
-def open_agent_versions(settings: Settings | None = None) -> AgentVersions:
-    """The client of this process and event loop."""
-    return _clients.get(settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime
 
+from patchwave.azure.pipeline import boundary_of
 from patchwave.domain.core.documents import object_or_none
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.maintenance.event_sources import EventSources
@@ -15,7 +16,6 @@ from patchwave.services.errors import InvalidRequest
 from patchwave.services.event_lookup import NotKnownYet, find_scheduled_run, is_machine
 from patchwave.services.event_runs import start_requested
 from patchwave.services.maintenance_events import record_event
-from patchwave.services.policy_guardrails import boundary
 from patchwave.services.start_run import DurableClient, list_valid_policies
 from patchwave.services.strict_json import parse_json
 from patchwave.storage import Storage
@@ -35,7 +35,8 @@ async def handle_event(services: Services, client: DurableClient, text: str) -> 
     if event is None:
         _LOG.info("An event that no policy can ask for was passed over.")
         return
-    sources = EventSources.of(services.settings.listed_event_topics, boundary())
+    settings = services.settings
+    sources = EventSources.of(settings.listed_event_topics, boundary_of(settings))
     if reason := sources.reason_to_ignore(event):
         _pass_over(event, reason, level=logging.WARNING)
         return

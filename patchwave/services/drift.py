@@ -64,7 +64,7 @@ async def _gather(services: Services, now: datetime) -> DriftInputs:
     policies, notes = await read_policies(storage)
     own = await storage.history.last_assessments()
     fleet, configurations, assignments, assessments, excused, runs = await asyncio.gather(
-        read_fleet(Scope()),
+        read_fleet(graph, Scope()),
         read_rows(graph, all_configurations()),
         read_rows(graph, all_assignments()),
         read_rows(graph, newest_assessments()),

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from patchwave.azure.resource_graph import QueryRefused, ResourceGraph
+from patchwave.azure.pipeline import boundary_of
+from patchwave.azure.resource_graph import QueryRefused
 from patchwave.domain.azure.install_request import LinuxParameters, WindowsParameters
 from patchwave.domain.core.documents import object_or_none
 from patchwave.domain.core.outcome import OutcomeKind
@@ -23,7 +24,6 @@ from patchwave.domain.planning.plan import Plan
 from patchwave.domain.policy.policy import Policy
 from patchwave.domain.policy.scope import OsType, Scope
 from patchwave.services.errors import FleetTooLarge, FleetTooSlow, FleetUnreadable
-from patchwave.services.policy_guardrails import boundary
 from patchwave.storage import Storage, in_parallel
 from patchwave.wiring import Services
 
@@ -51,7 +51,7 @@ async def plan_live_fleet(services: Services, policy: Policy) -> Plan:
     storage = services.storage
     try:
         async with asyncio.timeout(MAX_SECONDS):
-            found = await _find(services.resource_graph, policy.scope)
+            found = await _find(services, policy.scope)
             pending, seconds, topology = await asyncio.gather(
                 _pending(storage, policy, found, datetime.now(UTC)),
                 storage.history.install_seconds(),
@@ -69,13 +69,14 @@ async def plan_live_fleet(services: Services, policy: Policy) -> Plan:
     return (await asyncio.to_thread(dry_run.plan_dry_run, machines, policy, topology)).plan
 
 
-async def _find(graph: ResourceGraph, scope: Scope) -> Sequence[DiscoveredMachine]:
+async def _find(services: Services, scope: Scope) -> Sequence[DiscoveredMachine]:
     """The machines of a scope."""
     found: dict[str, DiscoveredMachine] = {}
     try:
         queries = await asyncio.to_thread(build_queries, scope)
-        async for page in graph.pages(queries):
-            for machine in evaluate_boundary(select_machines(scope, page.rows), boundary()):
+        boundary = boundary_of(services.settings)
+        async for page in services.resource_graph.pages(queries):
+            for machine in evaluate_boundary(select_machines(scope, page.rows), boundary):
                 found.setdefault(machine.machine_id.folded, machine)
             if len(found) > MAX_MACHINES:
                 raise FleetTooLarge(

@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 from functools import wraps
 from weakref import WeakKeyDictionary
 
-from patchwave.azure.resource_graph import QueryRefused, ResourceGraph, Row, open_resource_graph
-from patchwave.azure.vm_agents import open_agent_versions
+from patchwave.azure.resource_graph import QueryRefused, ResourceGraph, Row
 from patchwave.domain.drift.fleet_index import FleetIndex
 from patchwave.domain.drift.inputs import DriftInputs, FleetPolicy
 from patchwave.domain.fleet.discovery import DiscoveryQuery, build_queries
@@ -26,6 +25,7 @@ from patchwave.domain.policy.scope import Scope
 from patchwave.domain.policy.stored_policies import parse_stored_policy
 from patchwave.services.errors import FleetTooLarge, FleetTooSlow, FleetUnreadable, TooManyReads
 from patchwave.storage import Storage
+from patchwave.wiring import Services
 
 MAX_MACHINES = 20_000
 """Machines in one response: about 20 MB of JSON."""
@@ -63,7 +63,7 @@ def one_of_few[**Arguments, Result](
     return handle
 
 
-async def read_fleet(scope: Scope) -> list[FleetMachine]:
+async def read_fleet(graph: ResourceGraph, scope: Scope) -> list[FleetMachine]:
     """The machines of a scope, each once, ordered by id.
 
     Raises:
@@ -76,7 +76,7 @@ async def read_fleet(scope: Scope) -> list[FleetMachine]:
         async with asyncio.timeout(MAX_SECONDS):
             # In a thread: a scope may have 2,000 machines, whose ids are all written into queries.
             queries = await asyncio.to_thread(build_queries, scope, SETTINGS_COLUMNS)
-            async for page in open_resource_graph().pages(queries):
+            async for page in graph.pages(queries):
                 for machine in select_fleet(scope, page.rows):
                     found.setdefault(machine.folded, machine)
                 if len(found) > MAX_MACHINES:
@@ -88,15 +88,15 @@ async def read_fleet(scope: Scope) -> list[FleetMachine]:
     return [found[folded] for folded in sorted(found)]
 
 
-async def read_with_agents(scope: Scope) -> tuple[list[FleetMachine], list[str]]:
+async def read_with_agents(services: Services, scope: Scope) -> tuple[list[FleetMachine], list[str]]:
     """`read_fleet` with agent versions, and notes on unreadable ones, which stay empty.
 
     Raises:
         ServiceError: as `read_fleet`.
     """
-    fleet = await read_fleet(scope)
+    fleet = await read_fleet(services.resource_graph, scope)
     subscriptions = {each.found.machine_id.subscription_id for each in fleet if not each.found.problem}
-    versions, notes = await open_agent_versions().read(sorted(subscriptions))
+    versions, notes = await services.agent_versions.read(sorted(subscriptions))
 
     def with_versions() -> list[FleetMachine]:
         return [replace(machine, agent_version=versions.get(machine.folded, "")) for machine in fleet]
@@ -148,7 +148,7 @@ async def read_policies(storage: Storage) -> tuple[list[FleetPolicy], list[str]]
     return policies, notes
 
 
-async def read_index(storage: Storage, scope: Scope) -> tuple[FleetIndex, list[str]]:
+async def read_index(services: Services, scope: Scope) -> tuple[FleetIndex, list[str]]:
     """The machines of a scope with agents, schedules and policies; and notes on unreadable data.
 
     Raises:
@@ -157,10 +157,10 @@ async def read_index(storage: Storage, scope: Scope) -> tuple[FleetIndex, list[s
     try:
         async with asyncio.timeout(_MAX_INDEX):
             (fleet, unread), configurations, assignments, (policies, notes) = await asyncio.gather(
-                read_with_agents(scope),
-                read_rows(open_resource_graph(), all_configurations()),
-                read_rows(open_resource_graph(), all_assignments()),
-                read_policies(storage),
+                read_with_agents(services, scope),
+                read_rows(services.resource_graph, all_configurations()),
+                read_rows(services.resource_graph, all_assignments()),
+                read_policies(services.storage),
             )
     except QueryRefused as refusal:
         raise FleetUnreadable(f"The schedules could not be listed. {refusal}") from refusal

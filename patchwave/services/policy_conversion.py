@@ -22,7 +22,7 @@ async def import_policies(services: Services, identity: ConfigurationId, name: s
     problems: list[Problem] = []
     for number, policy in enumerate(moved.policies):
         try:
-            check_permitted(policy)
+            check_permitted(services.settings, policy)
         except PolicyError as error:
             problems += [Problem(path=f"policies[{number}].{each.path}", message=each.message) for each in error.errors]
     return moved.model_copy(update={"problems": [*moved.problems, *problems]})

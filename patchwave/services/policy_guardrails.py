@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from patchwave.azure.pipeline import boundary_of
 from patchwave.domain.core.ids import ConfigurationId, MachineId
 from patchwave.domain.core.validation import Problem
 from patchwave.domain.machine.hooks import scripts_are_off
@@ -13,10 +14,10 @@ from patchwave.domain.policy.boundary import Boundary, needs_boundary, outside
 from patchwave.domain.policy.http_probe import host_of, may_be_listed
 from patchwave.domain.policy.policy import Policy, PolicyError
 from patchwave.domain.policy.scope import Scope
-from patchwave.settings import load_settings
+from patchwave.settings import Settings
 
 
-def check_permitted(policy: Policy) -> Policy:
+def check_permitted(settings: Settings, policy: Policy) -> Policy:
     """The policy, if the settings permit its scripts, probes, scope and snapshots.
 
     A policy that was stored under other settings stays: its machines are skipped, or their probe has no result, with
@@ -26,13 +27,13 @@ def check_permitted(policy: Policy) -> Policy:
         PolicyError: scripts are disabled, no machine's probe can match the permitted hosts, a subscription is outside
             the boundary, or the resource group of snapshots is not listed.
     """
-    settings = load_settings()
-    problems: list[Problem] = [*scope_problems(policy.scope), *_snapshot_problems(policy)]
+    boundary = boundary_of(settings)
+    problems: list[Problem] = [*scope_problems(boundary, policy.scope), *_snapshot_problems(boundary, policy)]
     around = policy.maintenance.configurations if policy.maintenance is not None else []
-    problems += _outside("maintenance.configurations", [ConfigurationId.parse(text).subscription_id for text in around])
+    named = [ConfigurationId.parse(text).subscription_id for text in around]
+    problems += _outside(boundary, "maintenance.configurations", named)
     if policy.hooks.has_scripts and not settings.scripts_enabled:
-        message = scripts_are_off(only_roles_miss=settings.scripts)
-        problems.append(Problem(path="hooks", message=message))
+        problems.append(Problem(path="hooks", message=scripts_are_off(only_roles_miss=settings.scripts)))
     probe = policy.health.probe
     if probe is not None and not may_be_listed(probe.url, settings.listed_probe_hosts):
         message = (
@@ -44,32 +45,28 @@ def check_permitted(policy: Policy) -> Policy:
     return policy
 
 
-def boundary() -> Boundary:
-    """The boundary of the app's changes."""
-    settings = load_settings()
-    return Boundary.of(settings.listed_subscriptions, settings.listed_snapshot_groups)
-
-
-def scope_problems(scope: Scope) -> list[Problem]:
+def scope_problems(boundary: Boundary, scope: Scope) -> list[Problem]:
     """Problems of a scope that lies outside the boundary. Discovered machines are checked one by one later."""
-    if boundary().is_needed_by(scope):
+    if boundary.is_needed_by(scope):
         return [Problem(path="scope", message=needs_boundary())]
     machines = [MachineId.parse(text).subscription_id for text in scope.machine_ids]
-    return [*_outside("scope.subscriptions", scope.subscriptions), *_outside("scope.machineIds", machines)]
-
-
-def _outside(path: str, subscriptions: Sequence[str]) -> list[Problem]:
-    within = boundary()
     return [
-        Problem(path=f"{path}[{number}]", message=outside(subscription))
-        for number, subscription in enumerate(subscriptions)
-        if not within.holds(subscription)
+        *_outside(boundary, "scope.subscriptions", scope.subscriptions),
+        *_outside(boundary, "scope.machineIds", machines),
     ]
 
 
-def _snapshot_problems(policy: Policy) -> list[Problem]:
+def _outside(boundary: Boundary, path: str, subscriptions: Sequence[str]) -> list[Problem]:
+    return [
+        Problem(path=f"{path}[{number}]", message=outside(subscription))
+        for number, subscription in enumerate(subscriptions)
+        if not boundary.holds(subscription)
+    ]
+
+
+def _snapshot_problems(boundary: Boundary, policy: Policy) -> list[Problem]:
     hook = policy.hooks.snapshot
-    if hook is None or hook.resource_group is None or boundary().takes_snapshots(hook.resource_group):
+    if hook is None or hook.resource_group is None or boundary.takes_snapshots(hook.resource_group):
         return []
     message = (
         f"The resource group {hook.resource_group} is not in PATCHWAVE_SNAPSHOT_GROUPS, an app setting: leave the group"

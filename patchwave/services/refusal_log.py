@@ -16,7 +16,8 @@ from weakref import WeakKeyDictionary
 
 from patchwave.domain.core.ids import is_policy_name
 from patchwave.domain.core.principal import Signed
-from patchwave.storage import Storage, open_storage
+from patchwave.storage import Storage
+from patchwave.wiring import Services
 
 REFUSED_CALLS = "refused~calls"
 """Partition of the audit log; no policy and no run can have such a name."""
@@ -40,7 +41,7 @@ _WRITTEN: WeakKeyDictionary[Storage, _Hour] = WeakKeyDictionary()
 
 
 async def note_refused(
-    function: str, identify: Callable[[], Signed | None], status: int, why: str, policy: str = ""
+    services: Services, function: str, identify: Callable[[], Signed | None], status: int, why: str, policy: str = ""
 ) -> None:
     """Audit a refused call. Never fails.
 
@@ -50,7 +51,7 @@ async def note_refused(
         caller = identify() or Signed(actor="unknown")
         _LOG.info("Refused (%d): %s of %s: %s", status, function, caller.actor_id or "unknown", why)
         async with asyncio.timeout(_TIMEOUT_SECONDS):
-            storage = open_storage()
+            storage = services.storage
             is_stored = is_policy_name(policy) and await storage.policies.get(policy) is not None
             await _write(storage, function, caller, status, why, policy if is_stored else "")
     except Exception:

@@ -7,11 +7,10 @@ import logging
 from collections.abc import AsyncGenerator
 from datetime import datetime, timedelta
 
-from patchwave.azure.snapshots import Snapshots
 from patchwave.domain.azure.errors import NO_ANSWER, ArmFailure
 from patchwave.domain.core.folding import fold
 from patchwave.domain.machine.snapshot import MACHINE_TAG, SnapshotId, expired_run
-from patchwave.storage import Storage
+from patchwave.wiring import Services
 
 MAX_SNAPSHOTS = 200
 """Snapshots per call, which must end in time; the next call continues."""
@@ -21,7 +20,7 @@ _LOG = logging.getLogger("patchwave.cleanup")
 
 
 async def delete_expired_snapshots(
-    storage: Storage, disks: Snapshots, now: datetime, *, most: int = MAX_SNAPSHOTS, budget: timedelta = _BUDGET
+    services: Services, now: datetime, *, most: int = MAX_SNAPSHOTS, budget: timedelta = _BUDGET
 ) -> list[SnapshotId]:
     """Delete expired snapshots that have our tags, and the name that follows from these.
 
@@ -32,7 +31,7 @@ async def delete_expired_snapshots(
     deleted: list[SnapshotId] = []
     locked: set[tuple[str, str]] = set()
     looks = 0
-    async for snapshot in _expired(disks, now):
+    async for snapshot in _expired(services, now):
         place = (snapshot.subscription_id, fold(snapshot.resource_group))
         if place in locked:
             continue
@@ -40,7 +39,7 @@ async def delete_expired_snapshots(
             break
         looks += 1
         try:
-            result = await _delete(storage, disks, snapshot, now)
+            result = await _delete(services, snapshot, now)
         except Exception:
             _LOG.exception("The snapshot %s could not be deleted", snapshot.name)
             continue
@@ -53,11 +52,11 @@ async def delete_expired_snapshots(
     return deleted
 
 
-async def _expired(disks: Snapshots, now: datetime) -> AsyncGenerator[SnapshotId]:
+async def _expired(services: Services, now: datetime) -> AsyncGenerator[SnapshotId]:
     """Snapshots that Resource Graph lists as ours and expired."""
     skip_token = ""
     while True:
-        page = await disks.list_expiring(skip_token)
+        page = await services.snapshots.list_expiring(services.resource_graph, skip_token)
         if page.failure is not None:
             _LOG.warning("The snapshots could not be listed: %s", page.failure.text)
             return
@@ -69,21 +68,21 @@ async def _expired(disks: Snapshots, now: datetime) -> AsyncGenerator[SnapshotId
             return
 
 
-async def _delete(storage: Storage, disks: Snapshots, snapshot: SnapshotId, now: datetime) -> bool | ArmFailure:
+async def _delete(services: Services, snapshot: SnapshotId, now: datetime) -> bool | ArmFailure:
     """Read the snapshot again, because the list lags and a user may have extended it, then delete it.
 
     Returns whether it was deleted, or the failure.
     """
-    view = await disks.read_snapshot(snapshot)
+    view = await services.snapshots.read_snapshot(snapshot)
     if isinstance(view, ArmFailure):
         return False if view.status == 404 else view
     tags = view.tags or {}
     run_id = expired_run(snapshot, tags, now)
     if run_id is None:
         return False
-    submission = await disks.delete_snapshot(snapshot)
+    submission = await services.snapshots.delete_snapshot(snapshot)
     if not submission.accepted:
         return submission.failure or NO_ANSWER
     detail = {"snapshot": snapshot.text, "machine": tags[MACHINE_TAG]}
-    await storage.audit.add(run_id, "snapshot_deleted", actor="cleanup", at=now, detail=detail)
+    await services.storage.audit.add(run_id, "snapshot_deleted", actor="cleanup", at=now, detail=detail)
     return True

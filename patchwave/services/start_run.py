@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import grpc
 
+from patchwave.azure.pipeline import boundary_of
 from patchwave.domain.calendar.schedule import Occurrence
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import ADHOC_POLICY, RunId, adhoc_name, is_policy_name
@@ -28,8 +29,10 @@ from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.contracts import Orchestration, Signal
 from patchwave.domain.workflow.run import RunInput
 from patchwave.services.errors import EngineUnavailable, InvalidRequest, KeyReused, NotFound, NotPermitted
-from patchwave.services.policy_guardrails import boundary, check_permitted
+from patchwave.services.policy_guardrails import check_permitted
+from patchwave.settings import Settings
 from patchwave.storage import Storage, StoredPolicy
+from patchwave.wiring import Services
 
 MAX_KEY = 255
 _LOG = logging.getLogger("patchwave.start")
@@ -209,7 +212,7 @@ def name_for_keys(policy: str | Json) -> str:
 
 
 async def requested_policy(
-    storage: Storage,
+    services: Services,
     policy: str | Json,
     overrides: Json | None,
     *,
@@ -228,26 +231,26 @@ async def requested_policy(
         NotPermitted: it needs the author role.
         PolicyError: the policy, or its merge with the overrides, is not valid.
     """
+    settings = services.settings
     if isinstance(policy, str):
-        chosen = await find_written_policy(storage, policy)
-        if boundary().is_needed_by(chosen.policy.scope):
+        chosen = await find_written_policy(services.storage, policy)
+        if boundary_of(settings).is_needed_by(chosen.policy.scope):
             raise PolicyError([Problem(path="scope", message=needs_boundary())])
     elif not may_author:
         raise NotPermitted("You may start stored policies only: give the name of one.")
     else:
         # In a thread, like all validation of requests: it may have 256 KB.
-        chosen = await asyncio.to_thread(_inline_policy, policy, actor, actor_id)
+        inline = await asyncio.to_thread(lambda: check_permitted(settings, parse_inline_policy(policy)))
+        chosen = written(inline, author=actor, author_id=actor_id)
     if overrides is None:
         return chosen
-    return await asyncio.to_thread(_overridden, chosen, overrides, may_author=may_author, installs=installs)
+    return await asyncio.to_thread(_overridden, settings, chosen, overrides, may_author=may_author, installs=installs)
 
 
-def _inline_policy(document: dict[str, Any], actor: str, actor_id: str) -> WrittenPolicy:
-    return written(check_permitted(parse_inline_policy(document)), author=actor, author_id=actor_id)
-
-
-def _overridden(chosen: WrittenPolicy, overrides: object, *, may_author: bool, installs: bool) -> WrittenPolicy:
-    changed = check_permitted(apply_overrides(chosen.policy.to_wire(), overrides))
+def _overridden(
+    settings: Settings, chosen: WrittenPolicy, overrides: object, *, may_author: bool, installs: bool
+) -> WrittenPolicy:
+    changed = check_permitted(settings, apply_overrides(chosen.policy.to_wire(), overrides))
     if not may_author and (reasons := widened(chosen.policy, changed, installs=installs)):
         problems = [Problem(path=f"overrides.{path}", message=why) for path, why in reasons.items()]
         raise NotPermitted("You may only narrow a stored policy: fewer machines, less, stricter.", errors=problems)

@@ -1,6 +1,6 @@
 """Repositories in Table storage: everything that outlives a run. ``docs/reference/storage.md`` has the key design.
 
->>> storage = open_storage()
+>>> storage = Storage(Store.open(settings))
 >>> run, created = await storage.runs.create(run)
 
 There is one repository per kind of record. Their methods raise ``StorageUnreachable`` when the storage cannot be used
@@ -10,8 +10,6 @@ return a ``Page`` raise ``InvalidCursor`` for a cursor of another list.
 
 from __future__ import annotations
 
-from patchwave.azure.clients import PerLoop
-from patchwave.settings import Settings
 from patchwave.storage.at_most_once import AtMostOnceRepository
 from patchwave.storage.audit_log import AuditRepository
 from patchwave.storage.completions import CompletionRepository, completion_change
@@ -99,15 +97,6 @@ class Storage:
         await self._store.close()
 
 
-# Connections belong to the event loop that opened them; a worker process has one loop and so one storage.
-_clients = PerLoop(lambda settings: Storage(Store.open(settings)))
-
-
-def open_storage(settings: Settings | None = None) -> Storage:
-    """The storage of this process and event loop; sends no request."""
-    return _clients.get(settings)
-
-
 __all__ = [
     "Change",
     "InvalidCursor",
@@ -126,5 +115,4 @@ __all__ = [
     "bucket_key",
     "completion_change",
     "in_parallel",
-    "open_storage",
 ]

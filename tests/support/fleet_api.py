@@ -11,7 +11,7 @@ import pytest
 
 from patchwave.azure.resource_graph import ResourceGraph
 from patchwave.azure.vm_agents import AgentVersions
-from patchwave.services import fleet_reader
+from patchwave.wiring import Services
 from tests.support.azure import Access
 from tests.support.maintenance_requests import API, body
 from tests.support.simulator import as_client, running
@@ -84,13 +84,10 @@ def schedule(http: httpx.Client, names: list[str]) -> None:
 
 
 @pytest.fixture
-async def azure(
-    access: Access, graph: ResourceGraph, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[httpx.AsyncClient]:
+async def azure(access: Access, graph: ResourceGraph, services: Services) -> AsyncIterator[httpx.AsyncClient]:
     """Azure as the triggers reach it; the simulator's own controls for the test."""
     versions = AgentVersions(access.settings, access.pipeline())
-    monkeypatch.setattr(fleet_reader, "open_resource_graph", lambda: graph)
-    monkeypatch.setattr(fleet_reader, "open_agent_versions", lambda: versions)
+    vars(services).update(resource_graph=graph, agent_versions=versions)
     async with httpx.AsyncClient(**as_client(access.document)) as http:
         yield http
         await http.delete("/_sim/faults")

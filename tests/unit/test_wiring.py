@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from functools import cached_property
 
 import azure.functions as func
 import pytest
@@ -18,10 +19,11 @@ SETTINGS = Settings(tables_endpoint="https://account.table.core.windows.net")
 
 async def test_each_service_is_created_once() -> None:
     services = Services(SETTINGS)
-    names = [name for name in vars(Services) if not name.startswith("_")]
+    names = [name for name, made in vars(Services).items() if isinstance(made, property | cached_property)]
     assert {"settings", "storage", "resource_manager", "resource_graph"} <= set(names)
     for name in names:
         assert getattr(services, name) is getattr(services, name)
+    await services.close()
     await close_clients()
 
 

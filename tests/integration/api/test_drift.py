@@ -13,7 +13,6 @@ from patchwave.api import drift
 from patchwave.azure.resource_graph import ResourceGraph
 from patchwave.domain.drift.findings import DriftReport, FindingKind
 from patchwave.domain.scheduling.overrides import Pause
-from patchwave.services import fleet_reader
 from patchwave.storage import Storage
 from patchwave.wiring import Services
 from tests.support.azure import Access
@@ -66,7 +65,6 @@ async def azure(
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Azure as the trigger reaches it; the simulator's own controls for the test."""
     vars(services).update(resource_graph=graph)
-    monkeypatch.setattr(fleet_reader, "open_resource_graph", lambda: graph)
     async with httpx.AsyncClient(**as_client(access.document)) as http:
         yield http
         await http.delete("/_sim/faults")

@@ -60,7 +60,7 @@ def exists(azure: Simulator, snapshot: SnapshotId) -> bool:
 
 async def clean(storage: Storage, **limits: Any) -> list[str]:
     """The names of what was deleted."""
-    return [each.name for each in await delete_expired_snapshots(storage, current_services().snapshots, NOW, **limits)]
+    return [each.name for each in await delete_expired_snapshots(current_services(), NOW, **limits)]
 
 
 async def test_expired_snapshots_are_deleted_and_audited(azure: Simulator, storage: Storage) -> None:
@@ -131,13 +131,13 @@ async def test_one_that_got_more_time_meanwhile_stays(
     """The list lags behind: what the snapshot itself says counts."""
     snapshot = take(azure, NOW - HOUR)
     disks = current_services().snapshots
-    listed = await disks.list_expiring()
+    listed = await disks.list_expiring(current_services().resource_graph)
     one = azure.http.get(snapshot.text, params=API).json()["properties"]["creationData"]["sourceResourceId"]
     machine = one.rsplit("/", 1)[1].removesuffix("_OsDisk")
     identity = MachineId.parse(f"{GROUP}/providers/Microsoft.Compute/virtualMachines/{machine}")
     put(azure, identity.text, snapshot, snapshot_tags(RUN_ID, identity.key, NOW + HOUR))
 
-    async def stale(_: str = "") -> Any:
+    async def stale(*_: object) -> Any:
         return listed
 
     monkeypatch.setattr(disks, "list_expiring", stale)

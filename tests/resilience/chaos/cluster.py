@@ -21,7 +21,7 @@ from google.protobuf import wrappers_pb2
 
 from local.functions_host.durable.engine import FINISHED, Engine
 from patchwave.azure.clients import PerLoop
-from patchwave.settings import Settings, load_settings
+from patchwave.settings import Settings
 from tests.resilience.chaos.fault_schedule import FaultSchedule
 from tests.resilience.chaos.virtual_time import LoopTimers, VirtualLoop
 from tests.support.function_index import registered
@@ -217,7 +217,7 @@ def _client_of_worker(clients: Any, settings: Settings | None = None) -> Any:
     """In the place of `PerLoop.get`: workers share a loop here, and must share nothing else."""
     kept = _current.get().clients
     if id(clients) not in kept:
-        kept[id(clients)] = clients._make(settings or load_settings())
+        kept[id(clients)] = clients._make(settings)
     return kept[id(clients)]
 
 

@@ -30,10 +30,10 @@ from patchwave.domain.runs.provenance import written
 from patchwave.domain.runs.run import Trigger, TriggerKind
 from patchwave.services.start_run import start_run
 from patchwave.settings import Settings, load_settings
-from patchwave.storage import open_storage
 from patchwave.storage.engine import table
 from patchwave.storage.engine.store import Store
 from patchwave.storage.run_machines import MACHINES as MACHINES_PREFIX
+from patchwave.wiring import current_services
 from tests.resilience.chaos.azure import BASE_URL, Azure, make_clock
 from tests.resilience.chaos.cluster import Cluster
 from tests.resilience.chaos.fault_schedule import FaultSchedule
@@ -170,7 +170,11 @@ async def _run(
         # A caller who is not answered starts it again; here it is started once.
         tables.fault_schedule = FaultSchedule(seed=fault_schedule.seed)
         await start_run(
-            open_storage(), cluster, written(policy, author="", author_id=""), run_id, Trigger(kind=TriggerKind.HTTP)
+            current_services().storage,
+            cluster,
+            written(policy, author="", author_id=""),
+            run_id,
+            Trigger(kind=TriggerKind.HTTP),
         )
         tables.fault_schedule = fault_schedule
         await _wait(lambda: cluster.has_ended(run_id.text), LONGEST)
@@ -278,7 +282,7 @@ def _installs(rows: dict[str, Json], azure: Azure) -> Iterator[str]:
 
 async def _copies(run_id: str, rows: dict[str, Json], loop: VirtualLoop) -> list[str]:
     """The lock and the history of each machine."""
-    storage = open_storage()
+    storage = current_services().storage
     free = (OutcomeKind.PATCHED, OutcomeKind.NOTHING_TO_INSTALL, OutcomeKind.REBOOT_REQUIRED)
     ended = [key for key, row in rows.items() if row.get("outcome") in free]
     problems = [f"{rows[key]['id']} is still locked" for key in await storage.leases.held(ended, run_id, loop.now())]

@@ -22,9 +22,9 @@ from patchwave.domain.runs.provenance import written
 from patchwave.domain.runs.run import Mode, Trigger, TriggerKind
 from patchwave.services.start_run import start_run
 from patchwave.settings import load_settings
-from patchwave.storage import open_storage
 from patchwave.storage.engine import table
 from patchwave.storage.engine.store import Store
+from patchwave.wiring import current_services
 from tests.resilience.chaos import schedule
 from tests.resilience.chaos.azure import Azure, make_clock
 from tests.resilience.chaos.cluster import Cluster
@@ -111,7 +111,7 @@ async def _run(
     run_id = RunId.of(EPOCH, policy.name, "00000001")
     async with Cluster(loop, fault_schedule, workers=1) as cluster:
         await start_run(
-            open_storage(),
+            current_services().storage,
             cluster,
             written(policy, author="", author_id=""),
             run_id,
@@ -128,7 +128,7 @@ async def _run(
             row=row,
             accepted=dict(machine.accepted),
             runs=any(each.get("end") is None or each["end"] > clock_now for each in azure.state.intervals("")),
-            is_locked=bool(await open_storage().leases.held([KEY], run_id.text, loop.now())),
+            is_locked=bool(await current_services().storage.leases.held([KEY], run_id.text, loop.now())),
             requests=[(str(each["operation"]), int(each["status"])) for each in _requests(azure)],
         )
 
