@@ -64,16 +64,16 @@ class Snapshots(ComputeClients):
         call = partial(begin, snapshot.resource_group, snapshot.name, **_OPTIONS)
         return await self._write(snapshot.subscription_id, f"delete {snapshot.text}", call)
 
-    @staticmethod
-    async def list_expiring(graph: ResourceGraph, skip_token: str = "") -> SnapshotPage:
-        """One page of the snapshots with our tags, in all readable subscriptions.
 
-        Resource Graph lags minutes behind: read the snapshot itself before changing it.
-        """
-        page = await graph.page(EXPIRING_QUERY, (), skip_token)
-        snapshots: list[ListedSnapshot] = []
-        for row in page.rows:
-            tags = {key: str(value) for key, value in (object_or_none(row.get("tags")) or {}).items()}
-            with suppress(ValueError):
-                snapshots.append(ListedSnapshot(SnapshotId.parse(str(row.get("id"))), tags))
-        return SnapshotPage(snapshots, page.skip_token, page.failure)
+async def list_expiring(graph: ResourceGraph, skip_token: str = "") -> SnapshotPage:
+    """One page of the snapshots with our tags, in all readable subscriptions.
+
+    Resource Graph lags minutes behind: read the snapshot itself before changing it.
+    """
+    page = await graph.page(EXPIRING_QUERY, (), skip_token)
+    snapshots: list[ListedSnapshot] = []
+    for row in page.rows:
+        tags = {key: str(value) for key, value in (object_or_none(row.get("tags")) or {}).items()}
+        with suppress(ValueError):
+            snapshots.append(ListedSnapshot(SnapshotId.parse(str(row.get("id"))), tags))
+    return SnapshotPage(snapshots, page.skip_token, page.failure)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncGenerator
 from datetime import datetime, timedelta
 
+from patchwave.azure.snapshots import list_expiring
 from patchwave.domain.azure.errors import NO_ANSWER, ArmFailure
 from patchwave.domain.core.folding import fold
 from patchwave.domain.machine.snapshot import MACHINE_TAG, SnapshotId, expired_run
@@ -56,7 +57,7 @@ async def _expired(services: Services, now: datetime) -> AsyncGenerator[Snapshot
     """Snapshots that Resource Graph lists as ours and expired."""
     skip_token = ""
     while True:
-        page = await services.snapshots.list_expiring(services.resource_graph, skip_token)
+        page = await list_expiring(services.resource_graph, skip_token)
         if page.failure is not None:
             _LOG.warning("The snapshots could not be listed: %s", page.failure.text)
             return

@@ -1,7 +1,7 @@
 """``patchwave fleet``: what machines are set to, what patches them, and changing that.
 
-``set-mode`` plans first, shows what it would do, and carries it out when it is told so: by ``--yes``, by an answer at a
-terminal, or later by ``mode-change start``.
+``set-mode`` plans first, shows what it would do, and carries it out after a confirmation: ``--yes``, an answer at a
+terminal, or a later ``mode-change start``.
 """
 
 from __future__ import annotations

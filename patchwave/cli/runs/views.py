@@ -87,14 +87,14 @@ def run_facts(run: Json) -> RenderableType:
 def rules_of(run: Json) -> dict[str, str]:
     """The author of a run's rules, and what an approver has to see of them; empty where unknown."""
     origin, snapshot = part(run, "policyOrigin"), part(run, "policySnapshot")
-    told: dict[str, str] = {}
+    facts: dict[str, str] = {}
     if origin:
         source = f"version {origin['version']}" if origin.get("version") else "from a request"
         changed = ", changed by the start" if origin.get("changedDigest") else ""
         digest = str(origin.get("changedDigest") or origin.get("digest", ""))[:_SHORT_DIGEST]
-        told["rules"] = f"{source} by {origin.get('author') or 'an unknown author'}{changed}, digest {digest}"
+        facts["rules"] = f"{source} by {origin.get('author') or 'an unknown author'}{changed}, digest {digest}"
     if snapshot:
-        told["scope"] = facts_in_words(part(snapshot, "scope"))
+        facts["scope"] = facts_in_words(part(snapshot, "scope"))
         hooks = part(snapshot, "hooks")
         scripts = {
             f"{when} on {system}": len(str(part(hooks, when)[system]))
@@ -102,8 +102,8 @@ def rules_of(run: Json) -> dict[str, str]:
             for system in ("linux", "windows")
             if part(hooks, when).get(system)
         }
-        told["scripts"] = ", ".join(f"{name} ({size} characters)" for name, size in scripts.items()) or "none"
-    return told
+        facts["scripts"] = ", ".join(f"{name} ({size} characters)" for name, size in scripts.items()) or "none"
+    return facts
 
 
 def progress_view(run: Json, attention: Sequence[Json], height: int | None = None) -> RenderableType:

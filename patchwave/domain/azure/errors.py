@@ -51,8 +51,8 @@ class ErrorDetail(NamedTuple):
 
     @property
     def text(self) -> str:
-        told = ": ".join(part for part in (self.code, self.message) if part)
-        return f"{told} [{self.target}]" if self.target else told
+        text = ": ".join(part for part in (self.code, self.message) if part)
+        return f"{text} [{self.target}]" if self.target else text
 
 
 class ArmFailure(Document):
@@ -139,17 +139,17 @@ class _Rule:
 
 
 def _locked_scopes(failure: ArmFailure) -> str:
-    _, _, told = failure.message.partition("locked:")
-    scopes = re.findall(r"'([^']+)'", told)
+    _, _, locks = failure.message.partition("locked:")
+    scopes = re.findall(r"'([^']+)'", locks)
     return f" on {', '.join(scopes)}" if scopes else ""
 
 
 def _policy_assignments(failure: ArmFailure) -> str:
-    told = [part.message for part in failure.details if part.code == _POLICY_VIOLATION]
-    if not told:
+    policies = [part.message for part in failure.details if part.code == _POLICY_VIOLATION]
+    if not policies:
         found = re.findall(r'"policyAssignment":\s*\{"name":\s*"([^"]*)"(?:,\s*"id":\s*"([^"]*)")?', failure.message)
-        told = [_named(name, assignment) for name, assignment in found]
-    return f" {', '.join(dict.fromkeys(told))}" if told else ""
+        policies = [_named(name, assignment) for name, assignment in found]
+    return f" {', '.join(dict.fromkeys(policies))}" if policies else ""
 
 
 def _named(name: str, assignment: str) -> str:
@@ -444,9 +444,9 @@ def _inner(fields: Mapping[str, object], levels: int) -> Iterator[ErrorDetail]:
     if within and levels:
         code = within.get("code") or within.get("exceptiontype") or within.get("internalerrorcode")
         message = within.get("message") or within.get("errordetail")
-        told = ErrorDetail(_shorten(code), _shorten(message), _shorten(within.get("target")))
-        if told.text:
-            yield told
+        detail = ErrorDetail(_shorten(code), _shorten(message), _shorten(within.get("target")))
+        if detail.text:
+            yield detail
         yield from _inner(within, levels - 1)
     for item in map(_fold, objects_or_empty(fields.get("details"))) if levels else ():
         yield from _inner(item, levels - 1)

@@ -365,7 +365,7 @@ class PatchSummary(ExternalDocument):
         """Whether this installation began later than the assessment, which so is outdated.
 
         A machine has one operation at a time, and all stamps are those of its own agent. It is not recorded whether
-        other operations touch ``lastModifiedTime``, so it counts only where nothing else is told.
+        other operations touch ``lastModifiedTime``, so it counts only where no other stamp is known.
         """
         began = self.start_time or self.last_modified_time
         return began is not None and assessment.at is not None and began > assessment.at

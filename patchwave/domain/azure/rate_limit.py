@@ -136,7 +136,7 @@ def read_limits(text: str = "") -> dict[Bucket, Limit]:
         figures[Bucket(found["name"])] = refill, burst
     limits = {bucket: Limit(refill / 60, burst) for bucket, (refill, burst) in figures.items()}
     reads = limits[Bucket.READS]
-    # What is asked again and again has no business with the burst, which is there for people and their tools.
+    # Polls do not use the burst, which is reserved for people and their tools.
     limits[Bucket.READS] = Limit(reads.refill, reads.burst, reads.refill * _STEADY_SHARE)
     queries = limits[Bucket.QUERIES]
     # Callers who look at the fleet stand behind runs. The bucket is small: several workers that burst would empty it

@@ -226,7 +226,7 @@ class Policy(Document):
         " None unless given.",
     )
     notifications: Notifications = Field(
-        default=Notifications(), title="Notifications", description="Who is told about the runs."
+        default=Notifications(), title="Notifications", description="The channels and events of its notifications."
     )
 
     def approval_of(self, ring: Ring) -> Approval | None:

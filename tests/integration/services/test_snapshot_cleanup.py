@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from patchwave.azure.snapshots import Snapshots
+from patchwave.azure.snapshots import Snapshots, list_expiring
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.machine.snapshot import SnapshotId, snapshot_of, snapshot_tags
+from patchwave.services import snapshot_cleanup
 from patchwave.services.snapshot_cleanup import delete_expired_snapshots
 from patchwave.storage import Storage
 from patchwave.wiring import current_services
@@ -130,8 +131,7 @@ async def test_one_that_got_more_time_meanwhile_stays(
 ) -> None:
     """The list lags behind: what the snapshot itself says counts."""
     snapshot = take(azure, NOW - HOUR)
-    disks = current_services().snapshots
-    listed = await disks.list_expiring(current_services().resource_graph)
+    listed = await list_expiring(current_services().resource_graph)
     one = azure.http.get(snapshot.text, params=API).json()["properties"]["creationData"]["sourceResourceId"]
     machine = one.rsplit("/", 1)[1].removesuffix("_OsDisk")
     identity = MachineId.parse(f"{GROUP}/providers/Microsoft.Compute/virtualMachines/{machine}")
@@ -140,7 +140,7 @@ async def test_one_that_got_more_time_meanwhile_stays(
     async def stale(*_: object) -> Any:
         return listed
 
-    monkeypatch.setattr(disks, "list_expiring", stale)
+    monkeypatch.setattr(snapshot_cleanup, "list_expiring", stale)
     assert await clean(storage) == []
     assert exists(azure, snapshot)
 
