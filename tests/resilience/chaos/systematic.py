@@ -80,6 +80,7 @@ class Rig:
         self._product = product
         self._folder = folder
         self._numbers = iter(range(_FLEET))
+        self._not_repeated = 0
 
     @classmethod
     def open(cls, folder: Path, *, workers: int = 2) -> Rig:
@@ -139,8 +140,10 @@ class Rig:
             spoilt = json.loads(order.spoilt(self._folder).read_text())
         counted = self._counted()
         again, in_flight = counted["repeated"] - before["repeated"], counted["lost"] - before["lost"]
-        if again > in_flight:
+        # What a worker had in hand at the end of the previous run may be executed again in this one.
+        if again > in_flight + self._not_repeated:
             found.problems.append(f"{again} activities were executed again, where the worker had {in_flight} in hand")
+        self._not_repeated = min(in_flight, max(in_flight + self._not_repeated - again, 0))
         return Attempt(
             number=number,
             way=way,
