@@ -13,7 +13,7 @@ from durabletask import task
 from orchestrators.hooks import after_install, before_install
 from orchestrators.operation import MachineResult, Requeue, assess
 from orchestrators.power import restore_power
-from orchestrators.preflight import MAX_BOOT_POLLS, MAX_POLLS, Preflight
+from orchestrators.preflight import MAX_BOOT_POLLS, MAX_POLLS, Preflight, explain_start
 from orchestrators.runtime import Context, Steps, call, implements, start, utc_now
 from orchestrators.waits import Waits
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
@@ -127,7 +127,7 @@ class _Machine:
             checked = yield from self._preflight.check(max_polls=MAX_BOOT_POLLS)
         # If it is still off after a refusal, it was not started, and a user who starts it from now on wants it to run.
         self._was_refused = not (started.accepted or started.is_open) and checked.preflight.readiness is Readiness.SKIP
-        return checked
+        return explain_start(checked, started)
 
     def _is_too_late(self) -> bool:
         return self._work.until is not None and utc_now(self._context) >= self._work.until

@@ -62,10 +62,10 @@ class Preflight:
             if self._is_too_late():
                 break
         # The machine is still stopped; Azure gave the reason.
-        return _explain((yield from self.check(max_polls=1)), started), started
+        return explain_start((yield from self.check(max_polls=1)), started), started
 
 
-def _explain(checked: PreflightResult, started: PowerResult) -> PreflightResult:
+def explain_start(checked: PreflightResult, started: PowerResult) -> PreflightResult:
     """The check of a machine that could not be started, with Azure's reason."""
     outcome = checked.preflight.outcome
     reason = None if outcome is None else not_started(outcome, started.failure)
