@@ -18,7 +18,7 @@ from patchwave.api.audit import audit_route
 from patchwave.api.endpoint import LOCATION, PageSpec, RequestBody, ResponseSpec, route
 from patchwave.api.http import PageQuery, json_response, route_of
 from patchwave.api.problems import invalid_body, no_such
-from patchwave.api.requests import COMMAND, FLEET_PROBLEMS, MAX_REASON, AuditReason, command_of
+from patchwave.api.requests import COMMAND, FLEET_PROBLEMS, MAX_REASON, CommandQuery, command_of, read_command
 from patchwave.azure.pipeline import boundary_of
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.principal import Role
@@ -172,10 +172,10 @@ async def list_mode_change_audit(storage: Storage, req: HttpRequest) -> str:
     problems=NO_CHANGE | {409: "It was stopped, or its plan is older than 24 hours."},
 )
 async def start_mode_change(
-    req: HttpRequest, client: DurableFunctionsClient, storage: Storage, body: AuditReason
+    req: HttpRequest, client: DurableFunctionsClient, storage: Storage, query: CommandQuery
 ) -> HttpResponse:
     """Carry out a plan. Repeating it changes nothing, and resumes a change whose worker was lost for good."""
-    command = command_of(req, body.actor, body.reason, datetime.now(UTC))
+    command = read_command(req, query, datetime.now(UTC))
     change = await storage.patch_mode_changes.start((await _find(storage, req)).id, command)
     if change.state is ChangeState.RUNNING:
         if change.started is not None and change.started.at == command.at:
@@ -194,9 +194,9 @@ async def start_mode_change(
     body=COMMAND,
     problems=NO_CHANGE | {409: "It has ended."},
 )
-async def stop_mode_change(req: HttpRequest, storage: Storage, body: AuditReason) -> HttpResponse:
+async def stop_mode_change(req: HttpRequest, storage: Storage, query: CommandQuery) -> HttpResponse:
     """Ask Azure for nothing more. What it has taken is followed to its end."""
-    command = command_of(req, body.actor, body.reason, datetime.now(UTC))
+    command = read_command(req, query, datetime.now(UTC))
     change = await storage.patch_mode_changes.stop((await _find(storage, req)).id, command)
     detail = {"reason": command.reason}
     await storage.audit.add(change.id, "mode_change_stopped", **command.who, at=command.at, detail=detail)

@@ -109,7 +109,7 @@ class CommandQuery(CallerQuery):
 def read_command(request: HttpRequest, query: CommandQuery, at: datetime) -> Command:
     """The command in the body or, without one, in the query.
 
-    The reason is required: users see it wherever nothing runs.
+    The reason is required: users see it wherever the command blocks work.
 
     Raises:
         ApiProblem: 400 when the reason is missing or too long, or the body is invalid.
@@ -162,7 +162,7 @@ FLEET_PROBLEMS = {
     503: "The storage cannot be reached, or reading the fleet takes too long.",
 }
 
-_Items = Annotated[list[str], comma_separated(4_096)]
+_Items = Annotated[list[str], comma_separated(8_192)]
 
 
 class ScopeQuery(Query):

@@ -126,6 +126,15 @@ async def test_a_plan_that_was_stopped_cannot_be_started(azure: httpx.AsyncClien
     assert engine.instances == {}
 
 
+async def test_a_change_is_stopped_by_a_command_in_the_query(azure: httpx.AsyncClient):
+    change = await plan("scenario-8")
+    stop = patch_mode_changes.stop_mode_change
+    refused = await call(stop, changeId=change["id"])
+    assert (refused.status, refused.problem["errors"][0]["path"]) == (400, "reason")
+    stopped = await call(stop, query={"reason": "tested", "actor": "ann"}, changeId=change["id"])
+    assert (stopped.status, stopped.json["state"]) == (202, "stopped")
+
+
 async def test_a_plan_holds_for_a_day(storage: Storage, engine: Engine):
     old = await stored(storage, timedelta(hours=25))
     refused = await order("start", {"id": old}, engine)
