@@ -1,4 +1,4 @@
-"""assess_machine and install_patches: submit an operation at most once (safety rules 1, 2, 7 and 8).
+"""assess_machine and install_patches: submit an operation at most once (safety rules 1, 2 and 6 to 9).
 
 The order keeps a machine safe: the intent is written before the POST, and Azure's response after it. An intent stays
 declared as long as the POST may have been accepted. Before another POST, the machine's patch status decides whether the
@@ -48,7 +48,7 @@ _PASSING = (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER, ErrorClass.BUSY)
 
 
 class _Resolved(NamedTuple):
-    """The POST before this one: certainly not accepted, if there was one."""
+    """The previous POST, if there was one: Azure certainly did not accept it."""
 
     intent: Intent | None
     previous_activity_id: str
@@ -59,7 +59,7 @@ class _Resolved(NamedTuple):
 
 
 class _Permission(NamedTuple):
-    """Nothing speaks against the POST."""
+    """The machine may get the POST."""
 
     os_type: OsType
     duration: timedelta
@@ -282,16 +282,16 @@ async def _conclude(context: MachineContext, intent: Intent, submission: Submiss
     failure = submission.failure or NO_ANSWER
     # A later POST may replace this response: the log keeps its reason.
     _LOG.info(
-        "Azure's answer is no acceptance: %s of machine %s, attempt %d: %s",
+        "Azure did not accept it: %s of machine %s, attempt %d: %s",
         intent.kind,
         intent.machine_key,
         intent.attempt,
         failure.text,
     )
-    if is_throttling(failure) and failure.retry_after:
+    if is_throttling(failure) and failure.retry_after and not submission.throttles_one_machine:
         await storage.throttling.throttle(_bucket(context), now() + timedelta(seconds=failure.retry_after))
     if submission.is_open:
-        return await _wait_for_the_machine(context, intent, failure)
+        return await _wait_for_the_machine(context, intent, failure, submission.throttles_one_machine)
     await storage.intents.save(intent.model_copy(update={"state": IntentState.REFUSED, "answer": failure}))
     verdict = classify(failure)
     if verdict.kind not in _PASSING:
@@ -301,7 +301,9 @@ async def _conclude(context: MachineContext, intent: Intent, submission: Submiss
     )
 
 
-async def _wait_for_the_machine(context: MachineContext, intent: Intent, failure: ArmFailure) -> StartResult:
+async def _wait_for_the_machine(
+    context: MachineContext, intent: Intent, failure: ArmFailure, throttles_one_machine: bool
+) -> StartResult:
     """An ambiguous response: the intent stays declared, and the next call reads the machine."""
     storage = context.storage
     answered = intent.model_copy(update={"answer": failure})
@@ -311,7 +313,7 @@ async def _wait_for_the_machine(context: MachineContext, intent: Intent, failure
         return StartResult(state=StartState.WAIT, **retry_after(context.settings, failure))
     is_throttled = failure.status == 429
     wait = wait_seconds(context.settings, failure.retry_after, polls=1 if is_throttled else 2)
-    if is_throttled and not failure.retry_after:
+    if is_throttled and not failure.retry_after and not throttles_one_machine:
         await storage.throttling.throttle(_bucket(context), now() + timedelta(seconds=wait))
     # Most likely it was refused. Only a read after the grace can tell.
     wait = max(wait, _grace(context.settings).total_seconds())

@@ -15,7 +15,7 @@ from patchwave.azure.pipeline import ArmPipeline, ArmResponse, sdk_options
 from patchwave.azure.rate_limiter import RateLimit, locally_throttled, open_rate_limits
 from patchwave.domain.azure.errors import ArmFailure, cannot_follow_acceptance, parse_retry_after, read_failure
 from patchwave.domain.azure.operation import PollReading, PollState, read_location
-from patchwave.domain.azure.rate_limit import LOCALLY_THROTTLED
+from patchwave.domain.azure.rate_limit import LOCALLY_THROTTLED, is_of_one_machine
 from patchwave.domain.core.documents import Json, parse_object
 from patchwave.settings import Settings
 
@@ -47,6 +47,8 @@ class Submission:
     reading: PollReading | None = None
     failure: ArmFailure | None = None
     is_uncertain: bool = False
+    throttles_one_machine: bool = False
+    """Whether a refusal is of a limit of the machine alone."""
 
     @property
     def is_open(self) -> bool:
@@ -167,7 +169,12 @@ def _read_submission(reply: AsyncHttpResponse) -> Submission:
         )
     retry_after = parse_retry_after(headers.get("Retry-After"), datetime.now(UTC))
     failure = read_failure(reply.status_code, body, retry_after=retry_after)
-    return Submission(accepted=False, failure=failure, is_uncertain=reply.status_code >= 500)
+    return Submission(
+        accepted=False,
+        failure=failure,
+        is_uncertain=reply.status_code >= 500,
+        throttles_one_machine=reply.status_code == 429 and is_of_one_machine(headers),
+    )
 
 
 def _end_within(body: str) -> PollReading | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -399,8 +400,7 @@ async def test_the_reason_of_an_answer_that_passes_stays_in_the_log(
         await start(services)
     [line] = caplog.messages
     assert (
-        line
-        == f"Azure's answer is no acceptance: install of machine {KEY}, attempt 1: HTTP 409 Conflict: see https://h/x?***"
+        line == f"Azure did not accept it: install of machine {KEY}, attempt 1: HTTP 409 Conflict: see https://h/x?***"
     )
 
 
@@ -421,6 +421,16 @@ async def test_throttling_stops_the_budget_and_nothing_else_does(
     await start(services)
     until = await prepared.throttling.until(BUCKET)
     assert until == (None if pause is None else NOW + timedelta(seconds=pause))
+
+
+@pytest.mark.parametrize("retry_after", [40, None])
+async def test_a_limit_of_one_machine_throttles_no_other(
+    services: Services, prepared: Storage, azure: Script, retry_after: float | None
+) -> None:
+    azure.posts = [replace(refused(429, retry_after=retry_after), throttles_one_machine=True)]
+    result = await start(services)
+    assert (result.state, result.counts_as_attempt) == (StartState.WAIT, False)
+    assert await prepared.throttling.until(BUCKET) is None
 
 
 @pytest.mark.parametrize("answer", [BUSY, refused(429)])

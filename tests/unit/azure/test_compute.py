@@ -55,6 +55,20 @@ def test_point_2_either_url_may_be_missing(present: dict[str, str]) -> None:
     assert submission.location_url == present.get("Location", "")
 
 
+@pytest.mark.parametrize(
+    ("remaining", "status", "expected"),
+    [
+        ("Microsoft.Compute/InstallPatchesVMResource;0,Microsoft.Compute/HighCostSubscription;90", 429, True),
+        ("Microsoft.Compute/InstallPatchesVMResource;3,Microsoft.Compute/HighCostSubscription;0", 429, False),
+        ("Microsoft.Compute/InstallPatchesVMResource;0", 409, False),
+        ("", 429, False),
+    ],
+)
+def test_a_refusal_says_whether_the_limit_is_of_one_machine(remaining: str, status: int, expected: bool) -> None:
+    submission = read(status, x_ms_ratelimit_remaining_resource=remaining)
+    assert submission.throttles_one_machine is expected
+
+
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 def test_point_32_an_outage_may_have_accepted_all_the_same(status: int) -> None:
     submission = read(status, "<html>Service Unavailable</html>", Retry_After="10")
