@@ -97,7 +97,7 @@ def seconds_of(settings: Settings, duration: timedelta) -> float:
 async def acquire_lease(context: MachineContext, *, force: bool = False) -> str | None:
     """Acquire or extend the machine's lease (safety rule 6). The id of the run that holds it when another one does.
 
-    A cached lease that lasts long enough is not written again, unless ``force`` is set at the begin of a step.
+    A cached lease that lasts long enough is not written again, unless ``force`` is set at the beginning of a step.
     """
     at = now()
     until = deadline(at, context.policy.install.maximum_duration)

@@ -207,7 +207,7 @@ class Rollout:
             window = yield from self._run.call(contracts.FIND_NEXT_WINDOW, self._run.ref)
             if window.opens_at is None or window.ends_at is None or self._windows >= MAX_WINDOWS:
                 raise EndOfRun(
-                    RunState.COMPLETED, "The policy has no further window for what is left.", window_closed()
+                    RunState.COMPLETED, "The policy has no further window for the remaining machines.", window_closed()
                 )
             if self._run.now >= window.opens_at:
                 break

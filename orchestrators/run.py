@@ -141,7 +141,7 @@ class _Run:
                     deadline = cutoff or run.now + MAX_DISCOVERY
                     yield from run.show(RunState.RUNNING, f"the list of machines. {page.failure}")
                 if run.now + pause > deadline:
-                    raise _failed(f"{page.failure} The time of the run does not last until Azure can be asked again.")
+                    raise _failed(f"{page.failure} Azure accepts no request before the run's time is over.")
                 yield from run.wait_until(run.now + pause)
                 continue
             if attempt:

@@ -42,7 +42,7 @@ class EndOfRun(Exception):
         self.outcome = outcome or Outcome(
             outcome=OutcomeKind.UNKNOWN,
             reason=Reason.INTERNAL,
-            message="The run ended without a word from this machine; look at it." + (f" {reason}" if reason else ""),
+            message="The run ended without a result for this machine; check it." + (f" {reason}" if reason else ""),
         )
 
 

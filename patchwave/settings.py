@@ -248,7 +248,7 @@ class Settings(BaseSettings):
         default=30,
         ge=0.05,
         le=600,
-        description="Seconds between two polls of an operation when Azure does not say.",
+        description="Poll interval in seconds: the shortest wait between two polls, and the unit of longer waits.",
     )
     clock_speed: float = Field(
         default=1,

@@ -37,9 +37,9 @@ _STATUS: Mapping[type[ServiceError], int] = {
 _LOG = logging.getLogger("patchwave.http")
 
 AZURE_PROBLEMS = {
-    409: "Azure refuses it as things are; its own text is in the answer.",
-    502: "Azure refuses, most often for want of a role; its own text is in the answer.",
-    503: "Azure or the storage cannot be reached now, or limits requests: come again after Retry-After.",
+    409: "Azure refuses it in the present state; the response has Azure's text.",
+    502: "Azure refuses, usually because a role is missing; the response has Azure's text.",
+    503: "Azure or the storage cannot be reached now, or limits requests: retry after Retry-After.",
 }
 BOUNDARY_PROBLEMS = {403: "The caller may not do this, or it is outside of the boundary: PATCHWAVE_SUBSCRIPTIONS."}
 

@@ -234,7 +234,7 @@ class TestNextGeneration:
         fleet.checkpoints = [Checkpoint(is_planned=True, windows=29)]
         ended = self.ended(fleet)
         assert ended.output["state"] == "completed"
-        assert fleet.closed[0]["reason"] == "The policy has no further window for what is left."
+        assert fleet.closed[0]["reason"] == "The policy has no further window for the remaining machines."
         assert fleet.calls_of(contracts.ENTER_WINDOW.name) == []
         assert fleet.installed == []
 

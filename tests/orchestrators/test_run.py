@@ -140,8 +140,7 @@ def test_throttling_lasts_as_long_as_the_window_or_a_day(hours: int | None) -> N
     )
     assert fleet.closed[0]["state"] == "failed"
     assert fleet.closed[0]["reason"] == (
-        "The machines could not be listed. Azure throttles."
-        " The time of the run does not last until Azure can be asked again."
+        "The machines could not be listed. Azure throttles. Azure accepts no request before the run's time is over."
     )
 
 
@@ -475,7 +474,10 @@ def test_a_policy_without_a_further_window_leaves_the_rest() -> None:
     fleet.opened = fleet.opened.model_copy(update={"options": MachineOptions(mode=Mode.PATCH, continues=True)})
     fleet.cutoffs = [Cutoff(at=datetime.now(UTC) + timedelta(minutes=6))]
     closed = run(fleet)
-    assert (closed["state"], closed["reason"]) == ("completed", "The policy has no further window for what is left.")
+    assert (closed["state"], closed["reason"]) == (
+        "completed",
+        "The policy has no further window for the remaining machines.",
+    )
     assert ("skipped", "window_closed") in fleet.outcomes.values()
 
 
@@ -575,7 +577,7 @@ def test_a_run_that_never_gets_its_permits_ends_with_its_window_and_names_the_ru
         bench.run("patch_run", INPUT, instance_id=RUN_ID, timeout=60)
         given = bench.calls_of(contracts.RELEASE_GROUPS.name)
     why = (
-        "The policy has no further window for what is left."
+        "The policy has no further window for the remaining machines."
         if continues
         else "The window closed while the run waited for the run other: both work on the availability set av."
     )

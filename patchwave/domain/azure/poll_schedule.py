@@ -1,8 +1,8 @@
-"""When to poll an operation: first near its expected end, then ever less often, and never many at once.
+"""When to poll an operation: first near its expected end, then less and less often, and never many at once.
 
-Azure does not tell when an operation ends, and every poll costs a read. An assessment takes two minutes, an
-installation anything up to hours, but on one machine about as long as the last time, and on its likes as long as on
-each other. Moments are seconds of one clock, given by the caller.
+Azure does not announce the end of an operation, and every poll costs a read. An assessment takes two minutes. An
+installation may take hours, but about as long as the last one on the same machine, and about as long on similar
+machines. Moments are seconds of one clock, given by the caller.
 """
 
 from collections import Counter, deque
@@ -19,9 +19,9 @@ _DEFAULT_POLLS = {OperationKind.ASSESS: 5, OperationKind.INSTALL: 12}
 _GROWTH = 0.3
 """Of the time that an operation has taken so far: the wait to the next poll."""
 _SPARE_LOOKS = 4
-"""With few in flight, reads are there to spare: no wait is so many times as long as all of them together need."""
+"""With few operations in progress, reads are to spare: no wait is longer than this multiple of one round of polls."""
 MAX_POLLS = 20
-"""The longest wait in poll intervals: so long an operation goes on unseen after its run was stopped."""
+"""The longest wait in poll intervals: after its run was stopped, an operation may run that long without a poll."""
 _LOOKS_SHARE = 0.5
 """Share of our reads for polls of operations. The rest is for reads of machines."""
 _GRAINS_PER_POLL = 10

@@ -6,7 +6,7 @@ all of them see. A limiter sends the faster the more there is above the *floor*,
 may always take at once:
 
 - above the floor a quarter of the refill, and what is above it within an eighteenth of the time that an empty bucket
-  takes to fill. Alone, a limiter so comes to rest just above the floor and sends exactly as fast as the bucket fills;
+  takes to fill. A limiter alone settles just above the floor and sends exactly as fast as the bucket fills;
   of the burst a quarter stays unspent, of the refill nothing is lost.
 - below the floor a quarter of the refill, so that no worker starves beside one that takes everything;
 - below a third of the floor less and less, down to nothing at an empty bucket.
@@ -97,15 +97,15 @@ class Limit:
 LOCALLY_THROTTLED = "LocallyThrottled"
 """Error code of a call that was not sent because its reservation was too far away; it does not count as an attempt."""
 _STEADY_SHARE = 0.6
-"""Of the reads' refill. A quarter is left to others; the rest below that are the clumps that two workers, and requests
-that overtake each other, make of an even pace. Less does not do: where two hundred machines a minute begin and as many
-end, each needs four and a quarter reads, fourteen a second."""
+"""Share of the reads' refill. A quarter is left to others, and the rest of the margin covers bursts: two workers and
+requests that overtake each other bunch an even rate. A smaller share is too slow: two hundred machines that start and
+end in a minute need four and a quarter reads each, fourteen a second."""
 _CALLERS_FLOOR = 0.5
 """Of the queries: left to runs, which ask a few at once and then nothing for minutes."""
 _CALLERS_TRICKLE = 0.05
 _CATCH_UP_SECONDS = 0.05
-"""How far behind its rate a process may be and make up for it at once. A busy process comes to its clock late; if the
-reservations that it missed were lost, it would send the less the busier it is."""
+"""How far behind its rate a process may be and catch up at once. A busy process reads its clock late; without this, the
+missed reservations would be lost, and the busier the process, the less it would send."""
 _DOCUMENTED = {
     Bucket.PATCH_OPERATIONS: (200.0, 600.0),
     Bucket.READS: (25.0 * 60, 250.0),
@@ -123,7 +123,7 @@ def read_limits(text: str = "") -> dict[Bucket, Limit]:
         text: ``bucket=refill a minute/burst``, separated by commas, as in ``patchOperations=400/1200``.
 
     Raises:
-        ValueError: the text has another form, or names a bucket that there is not.
+        ValueError: the text has another form, or names an unknown bucket.
     """
     figures = dict(_DOCUMENTED)
     for part in filter(str.strip, text.split(",")):

@@ -41,5 +41,5 @@ def _notes(index: FleetIndex) -> list[str]:
     ]
     systems = sum(machine.settings is None for machine in index.machines.values())
     if systems:
-        unread.append(f"{systems:,} machines are neither Windows nor Linux, as far as Azure tells: not judged.")
+        unread.append(f"{systems:,} machines are neither Windows nor Linux, according to Azure: they were not checked.")
     return sorted([*index.facts.notes, *unread])

@@ -51,10 +51,10 @@ class DriftReport(Document):
 
     at: UtcDatetime
     stale_days: int = Field(description="Assessments older than so many days count as stale.")
-    machines: int = Field(description="Machines that were looked at.")
-    configurations: int = Field(description="Maintenance configurations for guests that were looked at.")
+    machines: int = Field(description="Machines that were checked.")
+    configurations: int = Field(description="Maintenance configurations for guests that were checked.")
     findings_by_kind: dict[FindingKind, int] = Field(
-        description="How many of each kind were found, of the kinds and subjects that were asked for, listed or not."
+        description="Findings by kind, among the requested kinds and subjects, whether listed or not."
     )
     findings: list[Finding]
     notes: list[str] = Field(description="What could not be judged, and why.")

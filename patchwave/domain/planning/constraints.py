@@ -53,7 +53,7 @@ class ConcurrencyConstraints:
     ) -> None:
         """
         Args:
-            machines: all machines of the run; per cents are of these.
+            machines: all machines of the run; percentages refer to these.
             planned: those that have a permit in the plan. One unknown update domain among them makes their set go one
                 by one.
             policy: the limits.
@@ -117,7 +117,7 @@ class ConcurrencyConstraints:
         return permit
 
     def _availability_set(self, machine: PlannerMachine) -> list[Permit]:
-        """A share of the set, and the set's update domain; who goes one at a time is never beside another domain."""
+        """A share of the set and its update domain; machines that go alone never run beside another domain."""
         key, percent = _set_key(machine), self._policy.availability_sets.percent
         size, name = self._by_set[key], machine.availability_set.rstrip("/").rpartition("/")[2]
         share, domains = Permit(f"set:{key}", capacity(f"{percent}%", size)), f"domains:{key}"

@@ -267,7 +267,7 @@ def past_deadline() -> Outcome:
     return Outcome.of(
         OutcomeKind.TIMED_OUT,
         Reason.DEADLINE,
-        "The operation did not end in its time and the reserve for a reboot; look at the machine.",
+        "The operation did not end within its duration and the reserve for a reboot; look at the machine.",
     )
 
 
@@ -285,7 +285,7 @@ def lost(failure: ArmFailure | None) -> Outcome:
     return Outcome.of(
         OutcomeKind.UNKNOWN,
         Reason.OPERATION_LOST,
-        "Azure accepted the operation, but no longer tells how it went; look at the machine."
+        "Azure accepted the operation, but no longer reports its result; look at the machine."
         + (f" ({failure.text})" if failure else ""),
     )
 
@@ -319,7 +319,7 @@ def left_over(stage: Stage, outcome: Outcome) -> Outcome:
             return Outcome.of(
                 OutcomeKind.UNKNOWN,
                 Reason.INTERNAL,
-                "The run ended while it worked on this machine, without a word from it; look at it.",
+                "The run ended while this machine was in progress, and recorded no result; look at the machine.",
             )
         case _:
             return outcome
@@ -339,8 +339,7 @@ def _bad_result(what: str, status: PatchOperationStatus, error: ApiError | None,
         return Outcome.of(
             OutcomeKind.UNKNOWN,
             Reason.OPERATION_LOST,
-            f"The {what} ended with the status {status.value}, which tells nothing; look at the machine."
-            + _reported(error),
+            f"The {what} ended with the status {status.value} and no result; look at the machine." + _reported(error),
         )
     verdict = classify(failure)
     if failed and verdict.reason is Reason.OPERATION_FAILED:

@@ -1,8 +1,8 @@
-"""What is to be done about a run that may have lost its orchestration. Pure: the engine's word and the clock are given.
+"""What to do about a run that may have lost its orchestration; the engine's status and the time are arguments.
 
-Nothing is ever done to two generations of a run side by side: what is left of the old one is ended, and seen to be
-ended, before a new one begins. What Azure has accepted is in the intents, which belong to the run and not to an
-generation. See docs/adr/0019-recovery-and-versioning.md.
+Two generations of a run never work side by side: the orchestrations of the old one are ended, and their end is
+verified, before a new one begins. Operations that Azure accepted are in the intents, which belong to the run and not to
+a generation. See docs/adr/0019-recovery-and-versioning.md.
 """
 
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ GRACE_PERIOD = timedelta(minutes=30)
 STARTING = timedelta(minutes=10)
 """The request that created a run may still be about to start it."""
 MAX_GENERATIONS = 5
-"""A run that dies so often dies of something that another start does not mend."""
+"""A run that dies this often dies for a reason that another restart does not remove."""
 STUCK_AFTER = timedelta(hours=1)
-"""A machine whose orchestrations do nothing for so long has lost its timer, unless operations are looked at rarely."""
+"""A machine whose orchestrations do nothing for this long has lost its timer, unless polls are rare."""
 
 
 class EngineStatus(StrEnum):

@@ -21,7 +21,7 @@ _INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:.]{4,18}([Zz]|[+-][0
 
 
 class FreezeError(InvalidDocument):
-    """A document is no valid freeze."""
+    """A document is not a valid freeze."""
 
 
 def _check_zone(name: str) -> str:

@@ -85,13 +85,13 @@ class Verified(Attempt):
 
 
 class PowerRequest(MachineRef):
-    """Start or stop the machine. ``since``: when this change began, which tells its calls from those of an earlier."""
+    """Start or stop the machine. ``since``: when this change began, which tells its calls from earlier ones."""
 
     since: UtcDatetime
 
 
 class PowerResult(Attempt):
-    """How a change of power stands: a start that Azure took, a stop or restart that was carried out; else ``failure``.
+    """A power change: a start that Azure accepted, a stop or restart that was carried out; else ``failure``.
 
     Args:
         accepted: it is done.

@@ -437,7 +437,7 @@ LEFT = Outcome.skipped(Reason.NOT_APPROVED, "The ring was not approved.")
                 stage,
                 "unknown",
                 "internal",
-                "The run ended while it worked on this machine, without a word from it; look at it.",
+                "The run ended while this machine was in progress, and recorded no result; look at the machine.",
             )
             for stage in ("installing", "verifying", "restarting")
         ),
@@ -455,7 +455,7 @@ def test_what_a_run_leaves_over_is_judged_by_its_stage(stage: str, kind: str, re
             outcome_rules.past_deadline(),
             "timed_out",
             "deadline",
-            "The operation did not end in its time and the reserve for a reboot; look at the machine.",
+            "The operation did not end within its duration and the reserve for a reboot; look at the machine.",
         ),
         (
             outcome_rules.left_running(),
@@ -467,7 +467,7 @@ def test_what_a_run_leaves_over_is_judged_by_its_stage(stage: str, kind: str, re
             outcome_rules.lost(None),
             "unknown",
             "operation_lost",
-            "Azure accepted the operation, but no longer tells how it went; look at the machine.",
+            "Azure accepted the operation, but no longer reports its result; look at the machine.",
         ),
         (
             outcome_rules.window_closed(),
@@ -568,15 +568,14 @@ def test_ends_have_a_sentence_that_a_person_can_act_on(outcome: Outcome, kind: s
             None,
             "unknown",
             "operation_lost",
-            "The installation ended with the status Unknown, which tells nothing; look at the machine. Azure reports:"
-            " X; y",
+            "The installation ended with the status Unknown and no result; look at the machine. Azure reports: X; y",
         ),
         (
             {"status": "InProgress", "error": None},
             None,
             "unknown",
             "operation_lost",
-            "The installation ended with the status InProgress, which tells nothing; look at the machine.",
+            "The installation ended with the status InProgress and no result; look at the machine.",
         ),
         (
             {"installedPatchCount": 1, "failedPatchCount": 2, "error": {"code": "X", "message": "y"}},
@@ -619,7 +618,7 @@ def test_message_of_a_bad_assessment() -> None:
     assert "code 100" in bad.message
     silent = outcome_rules.evaluate_assessment(AssessResult.model_validate({"availablePatches": []}))
     assert silent
-    assert silent.message == ("The assessment ended with the status Unknown, which tells nothing; look at the machine.")
+    assert silent.message == ("The assessment ended with the status Unknown and no result; look at the machine.")
 
 
 def test_what_was_lost_names_the_last_failure() -> None:
