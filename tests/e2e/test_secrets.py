@@ -35,4 +35,4 @@ def test_a_run_with_everything_leaves_no_secret_anywhere(product: Product) -> No
     texts |= shown
     assert {name: found[0] for name, text in texts.items() if (found := SIGNED.search(text))} == {}
     assert any("?***" in text for text in shown.values())
-    assert re.search(r"no acceptance: install .*HTTP 409 .*\?\*\*\*", logged)
+    assert re.search(r"did not accept it: install .*HTTP 409 .*\?\*\*\*", logged)
