@@ -25,7 +25,7 @@ from patchwave.domain.maintenance.assignment import read_assignment
 from patchwave.domain.maintenance.configuration import read_configuration
 from patchwave.domain.maintenance.queries import all_assignments, all_configurations
 from patchwave.domain.policy.scope import Scope
-from patchwave.services.errors import FleetTooSlow, FleetUnreadable
+from patchwave.services.errors import FleetUnreadable, time_limit
 from patchwave.services.fleet_reader import read_each, read_fleet, read_policies, read_rows
 from patchwave.wiring import Services
 
@@ -47,13 +47,10 @@ async def detect_drift(
     """
     now = datetime.now(UTC)
     try:
-        async with asyncio.timeout(MAX_SECONDS):
+        async with time_limit("The fleet", MAX_SECONDS):
             facts = await _gather(services, now)
     except QueryRefused as refusal:
         raise FleetUnreadable(f"The fleet could not be read. {refusal}") from refusal
-    except TimeoutError:
-        text = f"The fleet could not be read in {MAX_SECONDS:.0f} seconds; repeat the request."
-        raise FleetTooSlow(text, retry_after=60) from None
     # In a thread: seconds of computation for a large fleet would block other requests.
     return await asyncio.to_thread(lambda: examine(facts, now, stale_days).only(kinds, subject, limit))
 

@@ -23,7 +23,7 @@ from patchwave.domain.planning.dry_run import FoundMachine
 from patchwave.domain.planning.plan import Plan
 from patchwave.domain.policy.policy import Policy
 from patchwave.domain.policy.scope import OsType, Scope
-from patchwave.services.errors import FleetTooLarge, FleetTooSlow, FleetUnreadable
+from patchwave.services.errors import NARROW, FleetTooLarge, FleetUnreadable, time_limit
 from patchwave.storage import Storage, in_parallel
 from patchwave.wiring import Services
 
@@ -49,17 +49,13 @@ async def plan_live_fleet(services: Services, policy: Policy) -> Plan:
         FleetTooSlow: the time limit is exceeded.
     """
     storage = services.storage
-    try:
-        async with asyncio.timeout(MAX_SECONDS):
-            found = await _find(services, policy.scope)
-            pending, seconds, topology = await asyncio.gather(
-                _pending(storage, policy, found, datetime.now(UTC)),
-                storage.history.install_seconds(),
-                services.locations.read({machine.subscription_id for machine in found if not machine.problem}),
-            )
-    except TimeoutError:
-        text = f"The fleet could not be read in {MAX_SECONDS:.0f} seconds; repeat the request, or narrow the scope."
-        raise FleetTooSlow(text, retry_after=60) from None
+    async with time_limit("The fleet", MAX_SECONDS, NARROW):
+        found = await _find(services, policy.scope)
+        pending, seconds, topology = await asyncio.gather(
+            _pending(storage, policy, found, datetime.now(UTC)),
+            storage.history.install_seconds(),
+            services.locations.read({machine.subscription_id for machine in found if not machine.problem}),
+        )
     machines = [
         FoundMachine(machine, pending=pending.get(key), seconds=seconds.get(key))
         for machine, key in ((machine, machine.machine_id.key) for machine in found)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.core.validation import Problem
@@ -71,6 +73,24 @@ class AzureRefused(ServiceError):
         super().__init__(f"Azure refuses the {what}. ({failure.text})")
         self.failure = failure
         self.what = what
+
+
+NARROW = "repeat the request, or narrow the scope"
+
+
+@asynccontextmanager
+async def time_limit(what: str, seconds: float, advice: str = "repeat the request") -> AsyncGenerator[None]:
+    """Bounds the reads of a request.
+
+    Raises:
+        FleetTooSlow: ``what`` could not be read in so many ``seconds``.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        text = f"{what} could not be read in {seconds:.0f} seconds; {advice}."
+        raise FleetTooSlow(text, retry_after=60) from None
 
 
 def result_of[Result](found: Result | ArmFailure, what: str) -> Result:

@@ -23,7 +23,7 @@ from patchwave.domain.maintenance.queries import all_assignments, all_configurat
 from patchwave.domain.policy.policy import PolicyError
 from patchwave.domain.policy.scope import Scope
 from patchwave.domain.policy.stored_policies import parse_stored_policy
-from patchwave.services.errors import FleetTooLarge, FleetTooSlow, FleetUnreadable, TooManyReads
+from patchwave.services.errors import NARROW, FleetTooLarge, FleetUnreadable, TooManyReads, time_limit
 from patchwave.storage import Storage
 from patchwave.wiring import Services
 
@@ -73,7 +73,7 @@ async def read_fleet(graph: ResourceGraph, scope: Scope) -> list[FleetMachine]:
     """
     found: dict[str, FleetMachine] = {}
     try:
-        async with asyncio.timeout(MAX_SECONDS):
+        async with time_limit("The fleet", MAX_SECONDS, NARROW):
             # In a thread: a scope may have 2,000 machines, whose ids are all written into queries.
             queries = await asyncio.to_thread(build_queries, scope, SETTINGS_COLUMNS)
             async for page in graph.pages(queries):
@@ -83,8 +83,6 @@ async def read_fleet(graph: ResourceGraph, scope: Scope) -> list[FleetMachine]:
                     raise FleetTooLarge(f"The scope has more than {MAX_MACHINES:,} machines: narrow it.")
     except QueryRefused as refusal:
         raise FleetUnreadable(f"The machines could not be listed. {refusal}") from refusal
-    except TimeoutError:
-        raise _too_slow(MAX_SECONDS) from None
     return [found[folded] for folded in sorted(found)]
 
 
@@ -155,7 +153,7 @@ async def read_index(services: Services, scope: Scope) -> tuple[FleetIndex, list
         ServiceError: as `read_fleet`.
     """
     try:
-        async with asyncio.timeout(_MAX_INDEX):
+        async with time_limit("The fleet", _MAX_INDEX, NARROW):
             (fleet, unread), configurations, assignments, (policies, notes) = await asyncio.gather(
                 read_with_agents(services, scope),
                 read_rows(services.resource_graph, all_configurations()),
@@ -164,8 +162,6 @@ async def read_index(services: Services, scope: Scope) -> tuple[FleetIndex, list
             )
     except QueryRefused as refusal:
         raise FleetUnreadable(f"The schedules could not be listed. {refusal}") from refusal
-    except TimeoutError:
-        raise _too_slow(_MAX_INDEX) from None
 
     def index() -> tuple[FleetIndex, list[str]]:
         schedules, odd_schedules = read_each(configurations, read_configuration, "maintenance configurations")
@@ -175,10 +171,3 @@ async def read_index(services: Services, scope: Scope) -> tuple[FleetIndex, list
 
     # In a thread: a large fleet would block other requests of this process.
     return await asyncio.to_thread(index)
-
-
-def _too_slow(seconds: float) -> FleetTooSlow:
-    return FleetTooSlow(
-        f"The fleet could not be read in {seconds:.0f} seconds; repeat the request, or narrow the scope.",
-        retry_after=60,
-    )

@@ -40,12 +40,12 @@ from patchwave.domain.maintenance.queries import (
 from patchwave.domain.policy.scope import Scope
 from patchwave.services.errors import (
     Conflict,
-    FleetTooSlow,
     FleetUnreadable,
     InvalidQuery,
     InvalidRequest,
     NotFound,
     result_of,
+    time_limit,
 )
 from patchwave.services.fleet_reader import read_rows
 from patchwave.services.maintenance_configurations import audit_subject_of, read_existing
@@ -316,10 +316,7 @@ def _assigned(
 @asynccontextmanager
 async def _in_time() -> AsyncGenerator[None]:
     try:
-        async with asyncio.timeout(MAX_SECONDS):
+        async with time_limit("The assignments", MAX_SECONDS):
             yield
-    except TimeoutError:
-        text = f"The assignments could not be read in {MAX_SECONDS:.0f} seconds; repeat the request."
-        raise FleetTooSlow(text, retry_after=60) from None
     except QueryRefused as error:
         raise FleetUnreadable(f"The assignments could not be looked up. {error}") from error
