@@ -16,7 +16,7 @@ from activities.context import (
     wait_seconds,
 )
 from activities.window import frozen, is_behind_window
-from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
+from patchwave.domain.azure.errors import ArmFailure, classify, is_throttling
 from patchwave.domain.azure.instance_view import MachineView, Power
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.azure.patch_results import PatchSummary
@@ -76,7 +76,7 @@ async def preflight_machine(services: Services, request: PreflightRequest) -> Pr
             requeued = context.policy.continues and context.run.mode is Mode.PATCH
             is_on = context.machine.powered_on_by_run
             return _not_ready(Readiness.SKIP, outcome, powered_on_by_run=is_on, requeued=requeued)
-        if verdict.kind in (ErrorClass.RETRY_LATER, ErrorClass.THROTTLED):
+        if verdict.kind.is_transient:
             return _not_ready(Readiness.WAIT, outcome, **retry_after(services.settings, view, polls=2))
         return _not_ready(Readiness.SKIP, outcome)
     if learned := _learned(context.machine, view):

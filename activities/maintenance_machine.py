@@ -7,7 +7,7 @@ from typing import Any
 
 from activities.context import load_machine, load_record, now, retry_after, wait_seconds
 from activities.maintenance_run import occurrence_of
-from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify
+from patchwave.domain.azure.errors import ArmFailure, classify
 from patchwave.domain.azure.instance_view import Power
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.machine.health import Moment
@@ -48,7 +48,7 @@ async def check_machine_power(services: Services, request: MachineRef) -> PowerC
     machine = await load_record(services.storage, request.run_id, request.machine_key)
     view = await services.resource_manager.read_machine(MachineId.parse(machine.id), keep_for=Moment.AFTER)
     if isinstance(view, ArmFailure):
-        is_passing = classify(view).kind in (ErrorClass.RETRY_LATER, ErrorClass.THROTTLED)
+        is_passing = classify(view).kind.is_transient
         return PowerCheck(
             state=PowerState.WAIT if is_passing else PowerState.OFF,
             powered_on_by_run=machine.powered_on_by_run,

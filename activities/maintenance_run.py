@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from activities.context import load_run, now, wait_seconds
 from activities.discover import add_found, trouble
 from activities.heartbeat import record_heartbeat
-from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify
+from patchwave.domain.azure.errors import ArmFailure, classify
 from patchwave.domain.core.documents import Json, format_instant, str_or_empty
 from patchwave.domain.core.outcome import Reason
 from patchwave.domain.fleet.discovery import build_queries, select_machines
@@ -218,7 +218,7 @@ async def cancel_occurrence(services: Services, request: RunRef) -> CancelResult
         await storage.audit.add(run_id, "occurrence_canceled", actor=PATCHWAVE, at=at, detail=detail)
         return CancelResult(canceled=True)
     wait = wait_seconds(services.settings, failure.retry_after)
-    is_passing = classify(failure).kind in (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER)
+    is_passing = classify(failure).kind.is_transient
     if is_passing and (occurrence.cancel_deadline - at).total_seconds() > wait:
         return CancelResult(wait_seconds=wait, failure=failure)
     await storage.runs.update_occurrence(

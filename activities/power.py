@@ -48,7 +48,6 @@ _MAX_RESTART = timedelta(minutes=30)
 """Windows may configure updates for a long time before it shuts down."""
 _UNSEEN_RESTART = timedelta(minutes=5)
 """How long to wait for a restart whose operation cannot be read, for example for lack of a permission."""
-_PASSING = (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER, ErrorClass.BUSY)
 
 
 async def start_machine(services: Services, request: PowerRequest) -> PowerResult:
@@ -246,7 +245,7 @@ async def _find_restart(context: MachineContext, guard: AtMostOnceRecord) -> Pow
     view = await context.services.resource_manager.read_machine(context.machine_id)
     at = now()
     if isinstance(view, ArmFailure):
-        may_pass = is_throttling(view) or (at < guard.deadline_at and classify(view).kind in _PASSING)
+        may_pass = is_throttling(view) or (at < guard.deadline_at and classify(view).kind.may_pass)
         return _refused(context.settings, view, is_open=True, may_pass=may_pass)
     has_changed = view.changed_at is not None and view.changed_at >= guard.created_at
     if has_changed or view.is_being_changed or not view.is_agent_ready:
@@ -331,6 +330,6 @@ def _refused(
     """
     failure = failure or NO_ANSWER
     retry = retry_after(settings, failure)
-    if not (is_open or classify(failure).kind in _PASSING if may_pass is None else may_pass):
+    if not (is_open or classify(failure).kind.may_pass if may_pass is None else may_pass):
         retry["wait_seconds"] = 0
     return PowerResult(accepted=False, failure=failure, is_open=is_open, **retry)

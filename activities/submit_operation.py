@@ -17,7 +17,7 @@ from activities.poll_operation import first_poll_delay, report_of
 from activities.window import frozen
 from patchwave.azure.rate_limiter import START_MAX_WAIT_POLLS
 from patchwave.azure.virtual_machines import Submission
-from patchwave.domain.azure.errors import NO_ANSWER, ArmFailure, ErrorClass, classify, is_throttling
+from patchwave.domain.azure.errors import NO_ANSWER, ArmFailure, classify, is_throttling
 from patchwave.domain.azure.install_request import InstallParameters, LinuxParameters, RebootSetting, WindowsParameters
 from patchwave.domain.azure.instance_view import MachineView
 from patchwave.domain.azure.operation import OperationKind, UnsafeUrl, check_operation_url, operation_id
@@ -44,7 +44,6 @@ _ASSESS_TIME = timedelta(hours=1)
 _GRACE_POLLS = 4
 """Poll intervals after which a machine that shows no trace of an operation did not receive it. The extension reports
 within seconds."""
-_PASSING = (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER, ErrorClass.BUSY)
 
 
 class _Resolved(NamedTuple):
@@ -196,7 +195,7 @@ async def _settle_post(
         previous = settled or previous
     # From here on the POST was certainly not accepted.
     answer = intent.answer or NO_ANSWER
-    if request.is_last or (intent.answer is not None and classify(answer).kind not in _PASSING):
+    if request.is_last or (intent.answer is not None and not classify(answer).kind.may_pass):
         await context.storage.intents.save(intent.model_copy(update={"state": IntentState.REFUSED}))
         return _ended(answer)
     return previous, intent.created_at if is_retry else None
@@ -294,7 +293,7 @@ async def _conclude(context: MachineContext, intent: Intent, submission: Submiss
         return await _wait_for_the_machine(context, intent, failure, submission.throttles_one_machine)
     await storage.intents.save(intent.model_copy(update={"state": IntentState.REFUSED, "answer": failure}))
     verdict = classify(failure)
-    if verdict.kind not in _PASSING:
+    if not verdict.kind.may_pass:
         return _ended(failure)
     return StartResult(
         state=StartState.WAIT, outcome=verdict.to_outcome(failure), **retry_after(context.settings, failure, polls=2)

@@ -12,7 +12,7 @@ from typing import Any
 from azure.functions import HttpResponse
 
 from patchwave.api.auth import Forbidden, Unauthenticated
-from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify
+from patchwave.domain.azure.errors import ArmFailure, classify
 from patchwave.domain.core.command import InvalidTransition, SelfApproval
 from patchwave.domain.core.outcome import Reason
 from patchwave.domain.core.validation import Problem, listed
@@ -138,7 +138,7 @@ def azure_problem(failure: ArmFailure, what: str) -> ApiProblem:
     if failure.status == 404:
         return no_such(what)
     verdict = classify(failure)
-    if verdict.kind in (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER):
+    if verdict.kind.is_transient:
         wait = math.ceil(failure.retry_after or 15)
         return ApiProblem(503, f"Azure cannot answer now. ({failure.text})", headers={"Retry-After": str(max(wait, 1))})
     if verdict.reason is Reason.OUTSIDE_BOUNDARY:

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from patchwave.azure.pipeline import ArmPipeline, ArmResponse
 from patchwave.azure.rate_limiter import open_rate_limits
-from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify
+from patchwave.domain.azure.errors import ArmFailure, classify
 from patchwave.domain.core.documents import object_or_none, parse_object
 from patchwave.domain.fleet.discovery import DiscoveryQuery
 from patchwave.settings import Settings
@@ -123,7 +123,7 @@ def _page(reply: ArmResponse) -> QueryPage:
     if reply.status == 200:
         return _read(reply.body, _quota_wait(reply.headers))
     failure = reply.to_failure()
-    if classify(failure).kind not in (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER):
+    if not classify(failure).kind.is_transient:
         return QueryPage(failure=failure)
     return QueryPage(wait_seconds=_wait_of(reply) or DEFAULT_WAIT_SECONDS, failure=failure)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from patchwave.azure.pipeline import ArmPipeline
-from patchwave.domain.azure.errors import ErrorClass, classify
+from patchwave.domain.azure.errors import classify
 from patchwave.domain.azure.operation import UnsafeUrl, check_operation_url
 from patchwave.domain.core.documents import Json, object_or_none, objects_or_empty, parse_object, str_or_empty
 from patchwave.domain.core.folding import fold
@@ -79,7 +79,7 @@ def _wait_of(reply: ArmResponse) -> float | None:
     """Seconds until the retry of the page; ``None`` when a retry is of no use."""
     if reply.status == 200:
         return None
-    is_passing = classify(reply.to_failure()).kind in (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER)
+    is_passing = classify(reply.to_failure()).kind.is_transient
     return max(reply.retry_after or 1.0, 0.1) if is_passing else None
 
 

@@ -25,7 +25,6 @@ from patchwave.wiring import Services
 MAX_SECONDS = 20.0
 """Event Grid waits for half a minute."""
 _MOMENT = timedelta(seconds=1)
-_PASSING = (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER)
 REMEMBERED_SECONDS = 300.0
 """How long a missing machine is not looked up again."""
 MAX_MISSES = 5
@@ -90,7 +89,7 @@ async def _is_there(manager: ResourceManager, machine: MachineId) -> bool:
     found = await manager.read_machine(machine)
     if not isinstance(found, ArmFailure):
         return True
-    if classify(found).kind in _PASSING:
+    if classify(found).kind.is_transient:
         raise NotKnownYet(found.text)
     return False
 
@@ -107,7 +106,7 @@ async def find_scheduled_run(services: Services, notice: OccurrenceNotice) -> Sc
     configuration = await services.maintenance.read(notice.id.configuration)
     if isinstance(configuration, ArmFailure):
         verdict = classify(configuration)
-        if verdict.kind in _PASSING:
+        if verdict.kind.is_transient:
             raise NotKnownYet(configuration.text)
         if verdict.kind is ErrorClass.GONE:
             return None

@@ -41,6 +41,16 @@ class ErrorClass(StrEnum):
     THROTTLED = "throttled"
     FAILED = "failed"
 
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same request may succeed later, whatever happens to the machine."""
+        return self in (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER)
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same request may succeed later, also when another operation keeps the machine busy."""
+        return self.is_transient or self is ErrorClass.BUSY
+
 
 class ErrorDetail(NamedTuple):
     """One part of an error: a code, a text, and what in the request it is about."""

@@ -39,7 +39,6 @@ MAX_THROTTLING = timedelta(days=1)
 MAX_WAVE = 100
 _PERMANENT = (Reason.OUTSIDE_BOUNDARY, Reason.SCOPE_LOCKED, Reason.DISALLOWED_BY_POLICY)
 """Refusals that stand until a person changes a lock, an assignment or a setting; other machines may do better."""
-_PASSING = (ErrorClass.THROTTLED, ErrorClass.RETRY_LATER, ErrorClass.BUSY)
 
 
 class ChangeState(StrEnum):
@@ -313,7 +312,7 @@ def decide(
 def after_failure(machine: MachineChange, failure: ArmFailure, now: datetime, *, is_open: bool = False) -> ChangeStep:
     """What to do after Azure refused to show a machine, or to take its change. ``is_open``: it may have been taken."""
     verdict = classify(failure)
-    if is_open or verdict.kind in _PASSING:
+    if is_open or verdict.kind.may_pass:
         waits = is_throttling(failure) and machine.throttled_seconds < MAX_THROTTLING.total_seconds()
         if waits or not is_overdue(machine, now):
             return ChangeStep()
