@@ -38,7 +38,7 @@ fuzz: setup ## Send the whole product ten thousand requests by its API's documen
 	@PATCHWAVE_FUZZ_EXAMPLES=$(or $(EXAMPLES),500) .venv/bin/python -m pytest -n 2 --dist worksteal tests/fuzz \
 		--hypothesis-seed=$(SEED) --seed=$(SEED) $(ARGS)
 
-mutants: setup ## Put small faults into the safety core, sampled by a seed, and see whether the tests notice them (10 minutes)
+mutants: setup ## Put small faults into the safety core, sampled by a seed, and see whether the tests notice them (10 minutes, and as many for the trace)
 	@.venv/bin/python -m tests.mutation.run $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: setup ## Measure the product up to 4,000 machines, and the usual ways beside it (14 minutes); fails when a bar is missed

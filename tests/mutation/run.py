@@ -113,16 +113,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
     parser.add_argument("--seed", type=int, default=20261130)
     parser.add_argument("--sample", type=int, default=25, help="mutants of each file; 0 for all of them")
-    parser.add_argument("--minutes", type=float, default=10, help="no further mutant is tried after that")
+    parser.add_argument("--minutes", type=float, default=10, help="after the trace; then no further mutant is tried")
     parser.add_argument("files", nargs="*", default=SAFETY_CORE, help="the safety core when none is named")
     options = parser.parse_args()
-    ends_at = time.monotonic() + 60 * options.minutes
     with tempfile.TemporaryDirectory() as folder, _storage(Path(folder)) as storage:
         os.environ["PATCHWAVE_TEST_STORAGE"] = storage.connection_string
         trace = _trace(options.files)
         _warm_up()
+        sample = _sample(options.files, options.seed, options.sample, trace)
         results: list[Result] = []
-        for result in _try_all(_sample(options.files, options.seed, options.sample, trace), ends_at):
+        for result in _try_all(sample, time.monotonic() + 60 * options.minutes):
             _print_survivor(result)
             results.append(result)
     return _report(options.files, results)
