@@ -50,7 +50,7 @@ bench-full: setup ## The same with 10,000 machines too (32 minutes)
 bench-plan: setup ## Measure the planner: its slope up to 100,000 machines and its makespans, as JSON; fails when a bar is missed
 	@.venv/bin/python -m benchmarks.plan
 
-lint: setup ## Check style, formatting, types, imports, requirements, words and generated pages
+lint: setup ## Check style, formatting, types, imports, requirements, words, generated pages and the tests that pages name
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/node node_modules/pyright/index.js --warnings
@@ -61,6 +61,7 @@ lint: setup ## Check style, formatting, types, imports, requirements, words and 
 	@.venv/bin/python scripts/rollout_docs.py --check
 	@.venv/bin/python scripts/cli_docs.py --check
 	@.venv/bin/python scripts/api_docs.py --check
+	@.venv/bin/python scripts/check_microsoft_documents.py
 	@.venv/bin/python -m benchmarks.report --check
 
 format: setup ## Format the code and mend what ruff can mend
