@@ -29,7 +29,7 @@ from patchwave.domain.policy.install import shortest_installation
 from patchwave.domain.policy.rollout import RebootMode
 from patchwave.domain.policy.scope import OsType
 from patchwave.domain.runs import outcome_rules as verdicts
-from patchwave.domain.runs.intent import Intent, IntentState, Origin, is_unanswered, origin
+from patchwave.domain.runs.intent import Intent, IntentState, Origin, is_unanswered, origin, shorten
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.scheduling.window import deadline, permitted_duration
 from patchwave.domain.workflow.operation import OperationReport, StartOperation, StartResult, StartState
@@ -156,7 +156,8 @@ async def _declare(
         deadline_at=deadline(sent_at, permission.duration),
         previous_activity_id=resolved.previous_activity_id,
         is_retry=resolved.earliest is not None,
-    )
+        parameters=shorten(permission.parameters.to_azure()) if permission.parameters is not None else None,
+    ).following(resolved.intent)
     intents = context.storage.intents
     if resolved.intent is None:
         _, is_ours_to_send = await intents.declare(declared)
@@ -256,7 +257,8 @@ async def _recheck_commands(context: MachineContext, declared: Intent) -> StartR
     run = await storage.runs.get(declared.run_id)
     blocked = start_blocker(run or context.run, context.machine.model_copy(update={"skip_command": skip}))
     if blocked is not None:
-        await storage.intents.save(declared.model_copy(update={"state": IntentState.REFUSED}))
+        withheld = {"state": IntentState.REFUSED, "is_withheld": True}
+        await storage.intents.save(declared.model_copy(update=withheld))
     return blocked
 
 

@@ -35,6 +35,7 @@ from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.core.patches import PatchRecord
 from patchwave.domain.core.principal import Role
 from patchwave.domain.planning.plan import Plan
+from patchwave.domain.runs.intent import OperationAttempt
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode, Run, Trigger, TriggerKind
 from patchwave.domain.runs.waiting import waiting_for
@@ -63,9 +64,10 @@ _MACHINES = PageSpec("MachinePage", "machines", ListedMachine, "Machines of a ru
 
 
 class MachineDetail(MachineInRun):
-    """A machine with every patch."""
+    """A machine with every patch, and the requests that were sent to Azure for it, by operation and number."""
 
     patches: list[PatchRecord]
+    attempts: list[OperationAttempt]
 
 
 class RunMachinesQuery(PageQuery):
@@ -174,11 +176,13 @@ async def list_run_machines(req: HttpRequest, storage: Storage, query: RunMachin
 
 @route("GET", "runs/{runId}/machines/{machineKey}", role=Role.READER, problems=NO_MACHINE)
 async def get_run_machine(req: HttpRequest, storage: Storage) -> MachineDetail:
-    """One machine of a run with every patch."""
+    """One machine of a run with every patch, and which attempts were made with which parameters."""
     run, machine = await find_machine(storage, req)
     patches = await storage.results.list_patches(run.id, machine.key)
+    intents = await storage.intents.list_of_machine(run.id, machine.key)
+    attempts = [attempt for intent in intents for attempt in intent.attempts]
     waits = (await _waits(storage, run))(machine)
-    return MachineDetail(**dict(machine), waiting_for=waits, patches=patches)
+    return MachineDetail(**dict(machine), waiting_for=waits, patches=patches, attempts=attempts)
 
 
 @route("GET", "runs/{runId}/plan", role=Role.READER, problems={404: "There is no such run, or it has no plan."})

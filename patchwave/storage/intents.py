@@ -6,6 +6,7 @@ from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.runs.intent import Intent
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.storage.engine.entity_codec import pack, unpack
+from patchwave.storage.engine.paging import try_read
 from patchwave.storage.engine.store import Repository
 from patchwave.storage.errors import RecordMissing
 from patchwave.storage.run_patches import MACHINES
@@ -35,6 +36,12 @@ class IntentRepository(Repository):
         """The intent of an operation on a machine, or ``None``."""
         row = await self._store.results.get_validated(run_id, _intent_key(machine_key, kind))
         return None if row is None else unpack(Intent, row.columns)
+
+    async def list_of_machine(self, run_id: str, machine_key: str) -> list[Intent]:
+        """The intents of a machine in a run: at most one of each kind, assess first. One scan."""
+        rows = self._store.results.scan(run_id, prefix=f"i~{machine_key}~")
+        found = [try_read(run_id, row, lambda row: unpack(Intent, row.columns)) async for row in rows]
+        return [intent for intent in found if intent is not None]
 
     def is_cached(self, run_id: str, machine_key: str, kind: OperationKind) -> bool:
         """Whether this process has the intent in its cache; sends no request."""

@@ -145,7 +145,7 @@ class Service:
                 for row in self.machines.get(run_id, []):
                     if row["key"] == key:
                         patches = [{"name": "openssl", "version": "3.0.2", "classifications": ["Security"]}]
-                        return JSONResponse({**row, "patches": patches})
+                        return JSONResponse({"patches": patches} | row)
             case "GET", ["policies"]:
                 return JSONResponse({"policies": [policy for policy, _ in self.policies.values()]})
             case method, ["policies", name]:

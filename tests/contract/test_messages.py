@@ -156,7 +156,7 @@ def built(kind: type[Document]) -> st.SearchStrategy[Document]:
     special: dict[str, st.SearchStrategy[Any]] = {
         name: st.none() | st.dictionaries(texts, plain, max_size=3)
         for name in kind.model_fields
-        if name == "policy_snapshot"
+        if name in ("policy_snapshot", "parameters")
     }
     given_fields = {
         name: special.get(name, st.from_type(cast("type[Any]", field.annotation)))

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from patchwave.cli.json_fields import Json, items, part
 from patchwave.cli.output import plain
-from patchwave.cli.rendering import Cell, Listing, command_line, facts_grid, new_table
+from patchwave.cli.rendering import Cell, Listing, command_line, facts_grid, facts_in_words, moment, new_table
 
 STAGES = {
     "waiting": "bright_black",
@@ -98,11 +98,16 @@ def machine_facts(machine: Json) -> RenderableType:
         "version": "version",
         "kb": "kbId",
         "classification": "classifications",
-        "state": "state",
+        "assessed": _assessed_state,
+        "installed": "installationState",
         "reboot": "rebootBehavior",
     }
-    grid = facts_grid(facts)
-    return Group(grid, Listing(items(machine, "patches"), columns)) if machine.get("patches") else grid
+    parts: list[RenderableType] = [facts_grid(facts)]
+    if attempts := items(machine, "attempts"):
+        parts.append(_attempts_table(attempts))
+    if machine.get("patches"):
+        parts.append(Listing(items(machine, "patches"), columns))
+    return Group(*parts) if len(parts) > 1 else parts[0]
 
 
 def attention_table(attention: Sequence[Json], total: int, *, one_line: bool = False) -> RenderableType:
@@ -155,6 +160,30 @@ def _message(machine: Json) -> str:
     """How it ended, or what it waits for."""
     waits = plain(machine.get("waitingFor", ""))
     return plain(machine.get("message", "")) or (f"waits for {waits}" if waits else "")
+
+
+def _assessed_state(patch: Json) -> object:
+    """What the assessment says of a patch; that it needs Ubuntu Pro stands in the state that Patchwave gives it."""
+    return "NeedsSubscription" if patch.get("state") == "NeedsSubscription" else patch.get("assessmentState")
+
+
+def _attempts_table(attempts: Sequence[Json]) -> RenderableType:
+    """One line for each request that was sent to Azure, or a few where it does not fit."""
+    columns: dict[str, Cell] = {
+        "attempt": lambda attempt: f"{attempt.get('operation')} {attempt.get('number')}",
+        "sent": lambda attempt: moment(attempt.get("sentAt")),
+        "Azure": "state",
+        "with": lambda attempt: facts_in_words(_parameters(attempt)),
+        "answer": "answer",
+    }
+    return Listing(attempts, columns, title=["attempt", "sent", "Azure"], prose=["with", "answer"], labelled=False)
+
+
+def _parameters(attempt: Json) -> Json:
+    """The body of the request, with the selection of its system beside the rest."""
+    body = part(attempt, "parameters")
+    selection = part(body, "windowsParameters") | part(body, "linuxParameters")
+    return {name: value for name, value in body.items() if not name.endswith("Parameters")} | selection
 
 
 def _place(machine: Json) -> str:

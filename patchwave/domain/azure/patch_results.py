@@ -241,6 +241,7 @@ class AvailablePatch(_Patch):
         record = self._record(NEEDS_SUBSCRIPTION if self.needs_subscription else self.assessment_state.value)
         return record.model_copy(
             update={
+                "assessment_state": self.assessment_state.value,
                 "reboot_behavior": self.reboot_behavior.value,
                 "published_at": self.published_date,
                 "activity_id": self.activity_id,
@@ -298,7 +299,8 @@ class InstalledPatch(_Patch):
     msrc_severity: Text = ""
 
     def to_record(self) -> PatchRecord:
-        return self._record(self.installation_state.value).model_copy(update={"severity": self.msrc_severity})
+        state = self.installation_state.value
+        return self._record(state).model_copy(update={"installation_state": state, "severity": self.msrc_severity})
 
 
 class InstallResult(ExternalDocument):

@@ -116,6 +116,11 @@ class PatchRecord(Document):
     kb_id: str = ""
     classifications: list[str] = Field(default_factory=list[str])
     state: str = ""
+    """The newest of the two below; ``NeedsSubscription`` for what only Ubuntu Pro delivers, until it was handled."""
+    assessment_state: str = ""
+    """``assessmentState`` of the assessment; empty where only the installation names the patch."""
+    installation_state: str = ""
+    """``installationState`` of the installation; empty until one has handled the patch."""
     reboot_behavior: str = ""
     published_at: UtcDatetime | None = None
     patch_id: str = ""

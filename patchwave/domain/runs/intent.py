@@ -2,11 +2,15 @@
 
 from datetime import timedelta
 from enum import StrEnum
+from typing import Any, Self
+
+from pydantic import Field
 
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.azure.patch_results import PatchSummary
-from patchwave.domain.core.documents import Document, UtcDatetime
+from patchwave.domain.core.documents import Document, Json, UtcDatetime, list_or_empty, object_or_none
+from patchwave.domain.core.redaction import RedactedText
 
 
 class IntentState(StrEnum):
@@ -18,6 +22,26 @@ class IntentState(StrEnum):
     DECLARED = "declared"
     ACCEPTED = "accepted"
     REFUSED = "refused"
+
+
+MAX_EARLIER = 5
+"""Earlier requests that an intent keeps, the newest: a machine that is throttled for hours has hundreds."""
+MAX_NAMES = 50
+"""Entries of a list in the parameters that an intent keeps. The lists of a pin have up to a thousand, for each
+machine; the pin itself is a row of the run."""
+MAX_NAME = 120
+
+
+class SentRequest(Document):
+    """A request before the newest one of an intent. ``number`` counts the requests from 1."""
+
+    number: int
+    state: IntentState
+    sent_at: UtcDatetime
+    parameters: dict[str, Any] | None = None
+    answer: ArmFailure | None = None
+    accepted_at: UtcDatetime | None = None
+    activity_id: str = ""
 
 
 class Intent(Document):
@@ -51,6 +75,84 @@ class Intent(Document):
     activity_id: str = ""
     adopted: bool = False
     failed_polls: int = 0
+    number: int = 1
+    """Of the newest request, counted from 1 over all attempts."""
+    parameters: dict[str, Any] | None = None
+    """The body of the newest request (`shorten`); ``None`` for an assessment, which has none."""
+    is_withheld: bool = False
+    """The newest request was not sent: a command came first."""
+    earlier: list[SentRequest] = Field(default_factory=list[SentRequest])
+    """The requests before the newest one, at most `MAX_EARLIER`, oldest first."""
+
+    def following(self, known: "Intent | None") -> Self:
+        """This intent, with the requests of the one that it replaces; Azure certainly did not accept its last one."""
+        if known is None:
+            return self
+        if known.is_withheld:
+            return self.model_copy(update={"number": known.number, "earlier": known.earlier})
+        last = SentRequest(
+            number=known.number,
+            state=IntentState.ACCEPTED if known.state is IntentState.ACCEPTED else IntentState.REFUSED,
+            sent_at=known.sent_at,
+            parameters=known.parameters,
+            answer=known.answer,
+            accepted_at=known.accepted_at,
+            activity_id=known.activity_id,
+        )
+        return self.model_copy(update={"number": known.number + 1, "earlier": [*known.earlier, last][-MAX_EARLIER:]})
+
+    @property
+    def attempts(self) -> list["OperationAttempt"]:
+        """The requests of this intent for people, oldest first."""
+        newest = [] if self.is_withheld else [_attempt(self.kind, self, adopted=self.adopted)]
+        return [_attempt(self.kind, request) for request in self.earlier] + newest
+
+
+class OperationAttempt(Document):
+    """A request that was sent to Azure for a machine in a run, or may have been, with its parameters.
+
+    ``state``: ``declared`` while it is not known whether Azure accepted it. ``answer`` is Azure's, where it is not an
+    acceptance. ``parameters`` is the body: nothing for an assessment, and long lists are shortened.
+    """
+
+    operation: OperationKind
+    number: int
+    state: IntentState
+    sent_at: UtcDatetime
+    parameters: dict[str, Any] | None = None
+    answer: RedactedText = ""
+    accepted_at: UtcDatetime | None = None
+    activity_id: str = ""
+    adopted: bool = False
+
+
+def _attempt(kind: OperationKind, request: "Intent | SentRequest", *, adopted: bool = False) -> OperationAttempt:
+    return OperationAttempt(
+        operation=kind,
+        number=request.number,
+        state=request.state,
+        sent_at=request.sent_at,
+        parameters=request.parameters,
+        answer=request.answer.text if request.answer is not None else "",
+        accepted_at=request.accepted_at,
+        activity_id=request.activity_id,
+        adopted=adopted,
+    )
+
+
+def shorten(body: Json) -> Json:
+    """The body of a request as an intent keeps it: long lists and texts are cut, with a visible marker."""
+    return {name: _short(value) for name, value in body.items()}
+
+
+def _short(value: object) -> object:
+    if isinstance(value, str):
+        return value if len(value) <= MAX_NAME else f"{value[: MAX_NAME - 1]}…"
+    if (inner := object_or_none(value)) is not None:
+        return shorten(inner)
+    listed = list_or_empty(value)
+    more = [f"… and {len(listed) - MAX_NAMES} more"] if len(listed) > MAX_NAMES else []
+    return [*map(_short, listed[:MAX_NAMES]), *more] if isinstance(value, list) else value
 
 
 CLOCK_SKEW = timedelta(minutes=5)

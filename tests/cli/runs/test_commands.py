@@ -339,6 +339,26 @@ class TestMachines:
             "installation reports BRAND_NEW",
         } <= lines
 
+    def test_one_machine_shows_each_attempt_with_its_parameters(self, patchwave: Patchwave, service: Service):
+        body = {"maximumDuration": "PT2H", "linuxParameters": {"classificationsToInclude": ["Critical", "Security"]}}
+        sent = {"operation": "install", "sentAt": "2026-11-21T00:01:02Z", "parameters": body}
+        attempts = [
+            sent | {"number": 1, "state": "refused", "answer": "HTTP 409 Conflict: busy"},
+            sent | {"number": 2, "state": "accepted", "answer": ""},
+        ]
+        states = {"state": "Failed", "assessmentState": "Available", "installationState": "Failed"}
+        service.runs[RUN] = [run_document(RUN)]
+        row = machine_document("web-1", "failed") | {"attempts": attempts, "patches": [{"name": "openssl"} | states]}
+        service.machines[RUN] = [row]
+        output = patchwave("run", "machines", RUN, "web-1").output
+        lines = [" ".join(line.split()) for line in output.splitlines()]
+        (first,) = (line for line in lines if line.startswith("install 1 2026-11-21 00:01:02Z refused"))
+        (second,) = (line for line in lines if line.startswith("install 2 2026-11-21 00:01:02Z accepted"))
+        for line in (first, second):
+            assert "maximumDuration PT2H, classificationsToInclude Critical, Security" in line
+        assert first.endswith("HTTP 409 Conflict: busy")
+        assert "openssl Available Failed" in lines
+
     def test_one_machine_by_key(self, patchwave: Patchwave, fleet: Service):
         key = fleet.machines[RUN][0]["key"]
         assert patchwave("run", "machines", RUN, key, "-o", "json").document["name"] == "web-1"

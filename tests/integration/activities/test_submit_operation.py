@@ -86,6 +86,7 @@ async def test_an_accepted_start_is_written_down_whole(
     result = await start(services, kind, previous_activity_id="before")
     assert (result.state, result.outcome, result.report) == (StartState.ACCEPTED, None, None)
     assert 0 < result.wait_seconds <= 600
+    ((machine, location, parameters, sent),) = azure.sent
     reserve = timedelta(minutes=55)
     assert await stored(prepared, kind) == intent(
         kind,
@@ -96,8 +97,8 @@ async def test_an_accepted_start_is_written_down_whole(
         async_url=ACCEPTED.async_url,
         location_url=ACCEPTED.location_url,
         activity_id=OPERATION,
+        parameters=None if parameters is None else parameters.to_azure(),
     )
-    ((machine, location, parameters, sent),) = azure.sent
     assert (machine, location, sent.state, sent.kind) == (ONE, "westeurope", IntentState.DECLARED, kind)
     if parameters is not None:
         assert parameters.maximum_duration == given
@@ -153,6 +154,10 @@ async def test_a_second_attempt_recognizes_the_operation_of_the_first(
     ).state is StartState.ACCEPTED
     found = await stored(prepared, OperationKind.ASSESS)
     assert (found.attempt, found.previous_activity_id, found.is_retry) == (2, OPERATION, False)
+    assert [(each.number, each.state, each.activity_id, each.parameters) for each in found.attempts] == [
+        (1, IntentState.ACCEPTED, OPERATION, None),
+        (2, IntentState.ACCEPTED, "", None),
+    ]
     assert found.created_at == found.sent_at == NOW + timedelta(seconds=300)
 
 
@@ -271,6 +276,13 @@ async def test_a_refused_token_is_retried_without_a_read(services: Services, pre
     found = await stored(prepared)
     assert (found.is_retry, found.created_at, found.answer) == (False, NOW + timedelta(seconds=60), None)
     assert azure.read == []
+    bodies = [parameters.to_azure() for _, _, parameters, _ in azure.sent if parameters is not None]
+    assert [(each.number, each.state, each.parameters) for each in found.attempts] == [
+        (1, IntentState.REFUSED, bodies[0]),
+        (2, IntentState.ACCEPTED, bodies[1]),
+    ]
+    assert bodies[0]["rebootSetting"] == "IfRequired"
+    assert found.attempts[0].answer == "HTTP 401 ExpiredAuthenticationToken: x"
 
 
 async def test_a_call_that_was_kept_back_is_refused_and_no_attempt(

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from patchwave.api import runs
+from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.core.command import Command
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.core.outcome import Outcome
 from patchwave.domain.core.patches import AssessmentSummary, PatchRecord
+from patchwave.domain.runs.intent import IntentState
 from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Run, RunState
 from patchwave.storage import Storage
@@ -333,8 +335,16 @@ async def test_a_machine_has_its_patches_and_no_operation_urls(storage: Storage)
     patches = [PatchRecord(name="openssl", version="3"), PatchRecord(name="KB1", kb_id="1")]
     await storage.results.record_assessment(run().id, machine(1).key, SUMMARY, patches, NOW)
     url = "https://management.azure.com/subscriptions/x/op?c=SIGNATURE"
-    await storage.intents.declare(intent(run().id, async_url=url, location_url=url))
+    body = {"maximumDuration": "PT2H", "rebootSetting": "Never"}
+    assessed: dict[str, Any] = {"kind": OperationKind.ASSESS, "state": IntentState.ACCEPTED, "activity_id": "op"}
+    await storage.intents.declare(intent(run().id, async_url=url, location_url=url, parameters=body))
+    await storage.intents.declare(intent(run().id, **assessed))
+    await storage.intents.declare(intent(run().id, 2))
     found = await call(runs.get_run_machine, runId=run().id, machineKey=machine(1).key)
+    assert [
+        (one["operation"], one["number"], one["state"], one["parameters"], one["activityId"])
+        for one in found.json["attempts"]
+    ] == [("assess", 1, "accepted", None, "op"), ("install", 1, "declared", body, "")]
     assert found.json["id"] == machine(1).id
     assert [patch["name"] for patch in found.json["patches"]] == ["openssl", "KB1"]
     everything = await call(runs.list_run_machines, runId=run().id)

@@ -196,6 +196,7 @@ async def test_what_the_guest_reports_is_kept_field_by_field(storage: Storage) -
         kb_id="5046616",
         classifications=["Security"],
         state="Available",
+        assessment_state="Available",
         reboot_behavior="NeverReboots",
         published_at=NOW,
         patch_id="curl_8.1_Ubuntu_22.04",
@@ -206,7 +207,13 @@ async def test_what_the_guest_reports_is_kept_field_by_field(storage: Storage) -
     assessed = AssessmentSummary(status="Succeeded", at=NOW, errors=[esm], activity_id="a")
     await storage.results.record_assessment(RUN, key, assessed, [found], NOW)
     assert await storage.results.list_patches(RUN, key) == [found]
-    handled = PatchRecord(name="curl", version="8.1", state="Installed", patch_id="curl_8.1_Ubuntu_22.04")
+    handled = PatchRecord(
+        name="curl",
+        version="8.1",
+        state="Failed",
+        installation_state="Failed",
+        patch_id="curl_8.1_Ubuntu_22.04",
+    )
     installed = InstallationSummary(status="Succeeded", installed=1, errors=[esm], started_at=NOW)
     await storage.results.record_installation(RUN, key, installed, [handled])
     kept = await storage.machines.get(RUN, key)
@@ -214,7 +221,9 @@ async def test_what_the_guest_reports_is_kept_field_by_field(storage: Storage) -
     assert kept.assessment == assessed
     assert assessed.reboot_pending is None
     assert kept.installation == installed
-    assert await storage.results.list_patches(RUN, key) == [found.model_copy(update={"state": "Installed"})]
+    # Both states stand side by side: it is still available, and its installation failed.
+    both = {"state": "Failed", "assessment_state": "Available", "installation_state": "Failed"}
+    assert await storage.results.list_patches(RUN, key) == [found.model_copy(update=both)]
     run = Run(
         id=RUN,
         policy="monthly",

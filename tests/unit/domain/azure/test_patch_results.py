@@ -398,6 +398,7 @@ def test_every_field_of_a_patch_is_kept() -> None:
         kb_id="5046616",
         classifications=["Security", "Other"],
         state="Available",
+        assessment_state="Available",
         reboot_behavior="CanRequestReboot",
         published_at=datetime(2024, 11, 12, 18, tzinfo=UTC),
         patch_id="p_1_Ubuntu_22.04",
@@ -415,6 +416,7 @@ def test_every_field_of_a_patch_is_kept() -> None:
         kb_id="5046616",
         classifications=["Security", "Other"],
         state="Failed",
+        installation_state="Failed",
         patch_id="p_1_Ubuntu_22.04",
         severity="Critical",
     )
