@@ -59,7 +59,7 @@ SAFETY_CORE = (
     "orchestrators/waits.py",
 )
 """What decides whether something is sent to a machine, and what is recorded of it."""
-TESTS = ("tests/unit", "tests/orchestrators", "tests/integration")
+TESTS = ("tests/unit", "tests/orchestrators", "tests/integration/activities", "tests/integration/storage")
 BAR = 0.9
 _MAX_TRIAL = 20.0
 """Seconds of tests for one mutant: the quickest that run its line, up to here."""
