@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         "python -m local.azure_simulator", description="Azure Resource Manager, simulated."
     )
     fleet = parser.add_mutually_exclusive_group(required=True)
-    fleet.add_argument("--fleet", type=Path, help="JSON of az vm list, a Resource Graph query, or an ARM list")
+    fleet.add_argument("--fleet", type=Path, help="JSON of an az list, a Resource Graph query, or an ARM list")
     fleet.add_argument("--machines", type=int, help="make up a fleet of so many machines")
     parser.add_argument("--seed", type=int, default=1, help="of everything that is made up (default 1)")
     parser.add_argument("--state", type=Path, required=True, help="folder for the certificates")
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     for note in fleet.notes:
         sys.stderr.write(f"simulator: fleet: {note}\n")
-    machines = fleet.machines
+    machines = [*fleet.machines, *fleet.arc_machines]
     gc.set_threshold(*_YOUNG_GARBAGE)
     azure = AzureState(
         machines,

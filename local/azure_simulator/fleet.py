@@ -1,8 +1,9 @@
 """Fleets: read from the output of Azure's tools, or generated from a seed.
 
-A file may be the JSON of ``az vm list`` (flattened or with ``-d``), of a Resource Graph query (rows, or the answer with
-``data``), or of an ARM list (``value`` with ``properties``), or ``{"machines": […]}``, which may carry ``zoneMappings``
-and ``regionPairs`` beside them. Each entry may carry ``simulation`` overrides.
+A file may be the JSON of ``az vm list`` (flattened or with ``-d``) or ``az connectedmachine list``, of a Resource Graph
+query (rows, or the answer with ``data``), or of an ARM list (``value`` with ``properties``), or ``{"machines": […]}``,
+which may carry ``zoneMappings`` and ``regionPairs`` beside them. Virtual machines and Arc machines may stand together:
+their ids tell them apart. Each entry may carry ``simulation`` overrides.
 """
 
 from __future__ import annotations
@@ -13,19 +14,22 @@ import re
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from pydantic import ValidationError
 
 from local.azure_simulator.arm.names import folded
 from local.azure_simulator.arm.regions import Geography
 from local.azure_simulator.clock import Clock
-from local.azure_simulator.compute.behavior import Simulation
+from local.azure_simulator.compute.behavior import PatchSimulation, Simulation
 from local.azure_simulator.compute.machine import Machine
+from local.azure_simulator.hybrid_compute.behavior import ArcSimulation, ConnectionStatus
+from local.azure_simulator.hybrid_compute.machine import ArcMachine
 from local.azure_simulator.server.json_readers import dig, list_or_empty, object_or_none
 
 _ID = re.compile(
-    r"/subscriptions/[0-9a-f-]{36}/resourceGroups/[^/]+/providers/Microsoft\.Compute/virtualMachines/[^/]+",
+    r"/subscriptions/[0-9a-f-]{36}/resourceGroups/[^/]+/providers"
+    r"/(?:Microsoft\.Compute/virtualMachines|(?P<arc>Microsoft\.HybridCompute/machines))/[^/]+",
     re.IGNORECASE,
 )
 _NOT_PROPERTIES = {
@@ -45,6 +49,7 @@ class Fleet:
     """The content of a fleet file. ``notes`` list omitted and merged machines with their positions."""
 
     machines: list[Machine] = field(default_factory=list[Machine])
+    arc_machines: list[ArcMachine] = field(default_factory=list[ArcMachine])
     geography: Geography = field(default_factory=Geography)
     notes: list[str] = field(default_factory=list[str])
 
@@ -75,7 +80,7 @@ def read_fleet(path: Path, clock: Clock, seed: int) -> Fleet:
         where = f"{name}[{index}]"
         machine_id = object_or_none(entry).get("id")
         if not isinstance(machine_id, str) or not _ID.fullmatch(machine_id):
-            fleet.notes.append(f"{where} is left out: {machine_id!r} is not the id of a virtual machine")
+            fleet.notes.append(f"{where} is left out: {machine_id!r} is not the id of a virtual or Arc machine")
             continue
         first, known = merged.get(folded(machine_id), (where, None))
         given = object_or_none(entry)
@@ -85,10 +90,13 @@ def read_fleet(path: Path, clock: Clock, seed: int) -> Fleet:
         merged[folded(machine_id)] = (first, given)
     for where, given in merged.values():
         try:
-            fleet.machines.append(_machine(given, clock, seed))
+            if _is_arc(given):
+                fleet.arc_machines.append(_arc_machine(given, clock, seed))
+            else:
+                fleet.machines.append(_machine(given, clock, seed))
         except FleetError as error:
             fleet.notes.append(f"{where} is left out: {error}")
-    if entries and not fleet.machines:
+    if entries and not fleet.machines and not fleet.arc_machines:
         shown = "; ".join(fleet.notes[:_MAX_SHOWN])
         raise FleetError(f"{path}: none of its {len(entries)} machines can be used: {shown}")
     return fleet
@@ -132,32 +140,73 @@ def _region(text: str) -> str:
     return text.replace(" ", "").lower()
 
 
-def _machine(given: dict[str, Any], clock: Clock, seed: int) -> Machine:
-    """A machine with a valid id.
+def _is_arc(given: dict[str, Any]) -> bool:
+    found = _ID.fullmatch(str(given["id"]))
+    return found is not None and found["arc"] is not None
 
-    Raises:
-        FleetError: an unknown or impossible override, or an unknown system.
-    """
+
+def _simulation[S: PatchSimulation](given: dict[str, Any], kind: type[S]) -> S:
     try:
-        simulation = Simulation.model_validate(given.get("simulation") or {})
+        return kind.model_validate(given.get("simulation") or {})
     except ValidationError as error:
         # Report the alternative of the union whose validation came furthest: it is the intended one.
         meant = max(error.errors(), key=lambda each: len(each["loc"]))
         path = ".".join(str(part) for part in meant["loc"] if "[" not in str(part))
         raise FleetError(f"simulation.{path}: {meant['msg']}") from error
+
+
+def _common(given: dict[str, Any]) -> tuple[str, str, dict[str, str]]:
+    """Id, region and tags of an entry."""
     if not given.get("location"):
         raise FleetError("it has no location")
+    tags = {str(key): str(value) for key, value in object_or_none(given.get("tags")).items()}
+    return str(given["id"]), _region(str(given["location"])), tags
+
+
+def _arc_machine(given: dict[str, Any], clock: Clock, seed: int) -> ArcMachine:
+    """An Arc machine with a valid id; errors as for ``_machine``."""
+    simulation = _simulation(given, ArcSimulation)
+    machine_id, location, tags = _common(given)
+    flat = {key: value for key, value in given.items() if key not in _NOT_PROPERTIES - {"osType"}}
+    shown = {**flat, **object_or_none(given.get("properties"))}
+    system = shown.get("osType") or shown.get("osName")
+    if system is None:
+        system = "Windows" if dig(shown, "osProfile", "windowsConfiguration") else "Linux"
+    status = str(shown.get("status") or "Connected")
+    if status not in get_args(ConnectionStatus):
+        raise FleetError(f"status must be one of {', '.join(get_args(ConnectionStatus))}, not {status!r}")
+    return ArcMachine(
+        machine_id=machine_id,
+        location=location,
+        os_type=_system(system),
+        simulation=simulation,
+        seed=seed,
+        clock=clock,
+        tags=tags,
+        given={**{key: given[key] for key in ("identity", "kind") if given.get(key)}, "properties": shown},
+        status=cast(ConnectionStatus, status),
+    )
+
+
+def _machine(given: dict[str, Any], clock: Clock, seed: int) -> Machine:
+    """A virtual machine with a valid id.
+
+    Raises:
+        FleetError: an unknown or impossible override, or an unknown system.
+    """
+    simulation = _simulation(given, Simulation)
+    machine_id, location, tags = _common(given)
     flat = {key: value for key, value in given.items() if key not in _NOT_PROPERTIES}
     shown = {**flat, **object_or_none(given.get("properties"))}
     return Machine(
-        machine_id=str(given["id"]),
-        location=_region(str(given["location"])),
+        machine_id=machine_id,
+        location=location,
         os_type=_os_type(given, shown),
         simulation=simulation,
         seed=seed,
         clock=clock,
         zones=[str(zone) for zone in list_or_empty(given.get("zones"))],
-        tags={str(key): str(value) for key, value in object_or_none(given.get("tags")).items()},
+        tags=tags,
         given={**{key: given[key] for key in ("identity", "plan") if given.get(key)}, "properties": shown},
         power=_power(given, shown),
     )
@@ -167,6 +216,10 @@ def _os_type(given: dict[str, Any], shown: dict[str, Any]) -> str:
     found = given.get("osType") or dig(shown, "storageProfile", "osDisk", "osType")
     if found is None:
         found = "Windows" if dig(shown, "osProfile", "windowsConfiguration") else "Linux"
+    return _system(found)
+
+
+def _system(found: object) -> str:
     if str(found).casefold() not in ("windows", "linux"):
         raise FleetError(f"osType must be Windows or Linux, not {found!r}")
     return str(found).capitalize()

@@ -14,6 +14,7 @@ from typing import Any
 
 from local.azure_simulator.compute.behavior import FiredAlert
 from local.azure_simulator.compute.machine import Machine
+from local.azure_simulator.hybrid_compute.machine import AnyMachine
 from local.azure_simulator.server import errors
 from local.azure_simulator.server.routing import ArmResponse, Call, Route, compact
 from local.azure_simulator.state import AzureState
@@ -52,7 +53,8 @@ def health_rows(azure: AzureState, subscriptions: set[str] | None) -> Iterator[d
             "tags": None,
         }
         for machine in azure.settled()
-        if subscriptions is None or machine.subscription_id.casefold() in subscriptions
+        if isinstance(machine, Machine)
+        and (subscriptions is None or machine.subscription_id.casefold() in subscriptions)
     )
 
 
@@ -104,7 +106,7 @@ class Health:
         ]
         return compact({"value": found})
 
-    def _alert(self, machine: Machine, alert: FiredAlert) -> dict[str, Any]:
+    def _alert(self, machine: AnyMachine, alert: FiredAlert) -> dict[str, Any]:
         digest = hashlib.sha256(f"{machine.folded}:{alert.rule}".encode()).digest()[:16]
         alert_id = str(uuid.UUID(bytes=digest, version=4))
         fired = self.azure.clock.started_at - timedelta(hours=alert.hours_ago)
@@ -118,7 +120,7 @@ class Health:
             "targetResource": machine.folded,
             "targetResourceName": machine.name.lower(),
             "targetResourceGroup": machine.resource_group.lower(),
-            "targetResourceType": "virtualmachines",
+            "targetResourceType": machine.TYPE.rpartition("/")[2].lower(),
             "alertRule": f"{group}/providers/microsoft.insights/metricalerts/{alert.rule}",
             "startDateTime": f"{fired:%Y-%m-%dT%H:%M:%S}Z",
             "lastModifiedDateTime": f"{fired:%Y-%m-%dT%H:%M:%S}Z",

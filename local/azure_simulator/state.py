@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from local.azure_simulator.arm.names import folded
 from local.azure_simulator.arm.regions import Geography
 from local.azure_simulator.clock import Clock
-from local.azure_simulator.compute.behavior import Simulation
 from local.azure_simulator.compute.machine import Machine
 from local.azure_simulator.compute.operations import Operations
+from local.azure_simulator.hybrid_compute.machine import AnyMachine, ArcMachine
 from local.azure_simulator.server import errors
 from local.azure_simulator.server.faults import Faults
 from local.azure_simulator.server.json_readers import dig
@@ -25,6 +25,11 @@ from local.azure_simulator.server.throttle import Throttle
 def machine_id(subscription_id: str, group: str, name: str) -> str:
     """The ARM id of a virtual machine."""
     return f"/subscriptions/{subscription_id}/resourceGroups/{group}/providers/Microsoft.Compute/virtualMachines/{name}"
+
+
+def arc_machine_id(subscription_id: str, group: str, name: str) -> str:
+    """The ARM id of an Arc machine."""
+    return f"/subscriptions/{subscription_id}/resourceGroups/{group}/providers/Microsoft.HybridCompute/machines/{name}"
 
 
 @dataclass(slots=True)
@@ -44,7 +49,7 @@ class AzureState:
 
     def __init__(
         self,
-        machines: list[Machine],
+        machines: Sequence[AnyMachine],
         clock: Clock,
         base_url: str,
         *,
@@ -69,15 +74,17 @@ class AzureState:
         self.throttle = Throttle(clock, self.metrics)
         self.faults = Faults(seed)
         self.request_log = RequestLog()
-        self.machines = {machine.folded: machine for machine in machines}
-        self.by_subscription: dict[str, list[Machine]] = {}
-        self.by_group: dict[tuple[str, str], list[Machine]] = {}
+        self.machines: dict[str, AnyMachine] = {machine.folded: machine for machine in machines}
+        """Virtual machines and Arc machines."""
+        self.by_subscription: dict[str, list[AnyMachine]] = {}
+        self.by_group: dict[tuple[str, str], list[AnyMachine]] = {}
         self.sets: dict[str, AvailabilitySet] = {}
         for machine in machines:
             subscription = machine.subscription_id.casefold()
             self.by_subscription.setdefault(subscription, []).append(machine)
             self.by_group.setdefault((subscription, folded(machine.resource_group)), []).append(machine)
-            self._join_set(machine)
+            if isinstance(machine, Machine):
+                self._join_set(machine)
 
     def _join_set(self, machine: Machine) -> None:
         set_id = str(dig(machine.given, "properties", "availabilitySet", "id") or "")
@@ -93,7 +100,7 @@ class AzureState:
         machine.fault_domain = len(found.members) % 3
         found.members.append(machine)
 
-    def subscription(self, subscription_id: str) -> list[Machine]:
+    def subscription(self, subscription_id: str) -> list[AnyMachine]:
         """The machines of a subscription.
 
         Raises:
@@ -104,7 +111,7 @@ class AzureState:
             raise errors.subscription_not_found(subscription_id)
         return found
 
-    def group(self, subscription_id: str, group: str) -> list[Machine]:
+    def group(self, subscription_id: str, group: str) -> list[AnyMachine]:
         """The machines of a resource group.
 
         Raises:
@@ -116,24 +123,33 @@ class AzureState:
             raise errors.group_not_found(group)
         return found
 
-    def scope(self, subscription_id: str, group: str) -> list[Machine]:
+    def scope(self, subscription_id: str, group: str) -> list[AnyMachine]:
         """The machines of a resource group, or without one of the subscription; errors as for these."""
         return self.group(subscription_id, group) if group else self.subscription(subscription_id)
 
     def machine(self, subscription_id: str, group: str, name: str) -> Machine:
-        """A machine, settled to now.
+        """A virtual machine, settled to now.
 
         Raises:
             ArmError: 404 for the subscription, the group or the machine.
         """
         self.group(subscription_id, group)
         found = self.machines.get(folded(machine_id(subscription_id, group, name)))
-        if found is None or found.simulation.is_gone:
-            raise errors.resource_not_found("Microsoft.Compute/virtualMachines", name, group)
+        if not isinstance(found, Machine) or found.simulation.is_gone:
+            raise errors.resource_not_found(Machine.TYPE, name, group)
         found.settle(self.clock.now())
         return found
 
-    def settled(self) -> Iterator[Machine]:
+    def arc_machine(self, subscription_id: str, group: str, name: str) -> ArcMachine:
+        """An Arc machine, settled to now; errors as for ``machine``."""
+        self.group(subscription_id, group)
+        found = self.machines.get(folded(arc_machine_id(subscription_id, group, name)))
+        if not isinstance(found, ArcMachine) or found.simulation.is_gone:
+            raise errors.resource_not_found(ArcMachine.TYPE, name, group)
+        found.settle(self.clock.now())
+        return found
+
+    def settled(self) -> Iterator[AnyMachine]:
         """All machines except deleted ones, settled one by one, because thousands take a while."""
         now = self.clock.now()
         for machine in list(self.machines.values()):
@@ -141,7 +157,7 @@ class AzureState:
                 machine.settle(now)
                 yield machine
 
-    def change(self, wanted: str, overrides: dict[str, Any]) -> Machine:
+    def change(self, wanted: str, overrides: dict[str, Any]) -> AnyMachine:
         """Merge overrides into a machine's own at run time.
 
         Raises:
@@ -150,20 +166,16 @@ class AzureState:
         """
         machine = self.machines[folded(wanted)]
         machine.settle(self.clock.now())
-        current = machine.simulation.model_dump(by_alias=True, exclude_unset=True)
-        changed = Simulation.model_validate(overrides).model_fields_set
-        machine.behave(Simulation.model_validate(current | overrides), changed)
+        machine.override(overrides)
         machine.graph_row = None
         return machine
 
-    def state(self, machine: Machine) -> dict[str, Any]:
+    def state(self, machine: AnyMachine) -> dict[str, Any]:
         """The simulator's own view of a machine, for tests and reports."""
         active = machine.active
         return {
             "id": machine.id,
-            "power": machine.power,
-            "hibernated": machine.is_hibernated,
-            "agent": machine.agent(self.clock.now()),
+            **machine.state(self.clock.now()),
             "rebootPending": machine.reboot_pending,
             "pendingPatches": len(machine.pending),
             "operation": None if active is None else {"id": active.id, "kind": active.kind},

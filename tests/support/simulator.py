@@ -25,12 +25,18 @@ API = {"api-version": "2025-04-01"}
 SPEED = 1200.0
 MACHINES = 400
 """Enough for the tests of one process, each of which takes machines of its own."""
+ARC_GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-arc"
+ARC_MACHINES = 100
 
 type Json = dict[str, Any]
 
 
 def machine_id(number: int) -> str:
     return f"{GROUP}/providers/Microsoft.Compute/virtualMachines/vm-{number:03d}"
+
+
+def arc_id(number: int) -> str:
+    return f"{ARC_GROUP}/providers/Microsoft.HybridCompute/machines/srv-{number:03d}"
 
 
 @dataclass
@@ -40,6 +46,7 @@ class Simulator:
     ready: Json
     http: httpx.Client
     _next: Iterator[int] = field(default_factory=lambda: iter(range(MACHINES)))
+    _next_arc: Iterator[int] = field(default_factory=lambda: iter(range(ARC_MACHINES)))
 
     def take(self, **simulation: object) -> str:
         """A machine that no other test uses; even numbers run Linux."""
@@ -47,6 +54,19 @@ class Simulator:
         reply = self.http.post("/_sim/machines", json={"id": one, "simulation": simulation})
         assert reply.status_code == 200, reply.text
         return one
+
+    def take_arc(self, **simulation: object) -> str:
+        """An Arc machine that no other test uses; even numbers run Linux."""
+        one = arc_id(next(self._next_arc))
+        reply = self.http.post("/_sim/machines", json={"id": one, "simulation": simulation})
+        assert reply.status_code == 200, reply.text
+        return one
+
+    def take_arc_system(self, os_type: str, **simulation: object) -> str:
+        """The same, with this operating system."""
+        one = self.take_arc(**simulation)
+        is_linux = int(one[-3:]) % 2 == 0
+        return one if is_linux == (os_type == "Linux") else self.take_arc(**simulation)
 
     def take_system(self, os_type: str, **simulation: object) -> str:
         """The same, with this operating system."""
@@ -74,6 +94,16 @@ class Simulator:
             assert time.monotonic() < deadline, body
             time.sleep(0.05)
 
+    def follow_arc(self, reply: httpx.Response) -> Json:
+        """Poll the Location of an Arc machine's 202 to its end; the result."""
+        deadline = time.monotonic() + 15
+        while reply.status_code == 202:
+            assert time.monotonic() < deadline, reply.headers
+            time.sleep(0.05)
+            reply = self.http.get(reply.headers["location"])
+        assert reply.status_code == 200, reply.text
+        return reply.json()
+
     def install(self, one: str, **parameters: Any) -> Json:
         """Install to the end; the result."""
         body = {"maximumDuration": "PT2H", "rebootSetting": "IfRequired"} | parameters
@@ -92,6 +122,17 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
             "storageProfile": {"osDisk": {"osType": "Windows" if number % 2 else "Linux"}},
         }
         for number in range(MACHINES)
+    ]
+    fleet += [
+        {
+            "id": arc_id(number),
+            "name": f"srv-{number:03d}",
+            "location": "westeurope",
+            "kind": "VMware",
+            "tags": {"number": str(number)},
+            "properties": {"osType": "windows" if number % 2 else "linux"},
+        }
+        for number in range(ARC_MACHINES)
     ]
     with running(folder, fleet, "--speed", str(SPEED)) as document, httpx.Client(**as_client(document)) as http:
         http.post("/_sim/limits", json={"enabled": False})

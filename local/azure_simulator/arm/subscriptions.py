@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from local.azure_simulator.arm.regions import REGIONS, location_document
-from local.azure_simulator.compute.machine import Machine
+from local.azure_simulator.hybrid_compute.machine import AnyMachine
 from local.azure_simulator.server.routing import ArmResponse, Call, Route, compact
 from local.azure_simulator.state import AzureState
 
@@ -129,7 +129,7 @@ class Subscriptions:
 
     def providers(self, call: Call) -> ArmResponse:
         self.azure.subscription(call.subscription)
-        names = ("AlertsManagement", "Compute", "Network", "ResourceGraph", "ResourceHealth")
+        names = ("AlertsManagement", "Compute", "HybridCompute", "Network", "ResourceGraph", "ResourceHealth")
         return compact({"value": [_provider(call, f"Microsoft.{name}") for name in names]})
 
     def provider(self, call: Call) -> ArmResponse:
@@ -141,7 +141,7 @@ class Subscriptions:
         return compact({"value": []})
 
 
-def _group(member: Machine) -> dict[str, Any]:
+def _group(member: AnyMachine) -> dict[str, Any]:
     return {
         "id": f"/subscriptions/{member.subscription_id}/resourceGroups/{member.resource_group}",
         "name": member.resource_group,

@@ -48,21 +48,14 @@ class OperationFailure(Strict):
     kind: Literal["assess", "install"] | None = None
 
 
-class Simulation(Strict):
-    """Overrides of one machine. Minutes are simulated minutes. An unknown key is an error."""
+class PatchSimulation(Strict):
+    """Overrides of any machine that is patched. Minutes are simulated minutes. An unknown key is an error."""
 
-    power: PowerState | None = None
-    agent: AgentState = "ready"
-    update_domain: int | None = Field(default=None, ge=0, le=19)
-    """The update domain in its availability set; none counts the members of the set in fives."""
     architecture: Literal["x64", "Arm64"] = "x64"
-    image_unsupported: bool = False
     agent_version: str | None = None
-    """Version that the guest agent reports; none gives a current one, or 2.2.45 for an old agent."""
+    """Version that the agent reports; none gives a current one, or an old one for an old agent."""
     busy: bool | float = False
     """Another operation holds the machine: true for good, a number for so many minutes."""
-    busy_with: Literal["extension", "install"] = "extension"
-    """Whether that other operation shows in the patch status as another client's installation."""
     pending_patches: int | list[PendingPatch] | None = None
     needs_ubuntu_pro: bool | int = False
     """Number of pending Security-ESM packages that cannot be installed (true: 12)."""
@@ -73,8 +66,6 @@ class Simulation(Strict):
     assess_minutes: float | None = Field(default=None, ge=0)
     install_minutes: float | None = Field(default=None, ge=0)
     reboot_minutes: float | None = Field(default=None, ge=0)
-    start_minutes: float = Field(default=0.7, ge=0)
-    start_fails: bool = False
     assess_fails: bool = False
     install_fails: bool | int = False
     """Number of selected patches that fail (true: 1)."""
@@ -82,14 +73,37 @@ class Simulation(Strict):
     window_too_short: bool = False
     never_ends: bool | Literal["assess", "install"] = False
     superseded: bool = False
-    summary_stuck: bool = False
-    """The available-patch summary in the instance view stays InProgress for good."""
     forbidden: bool = False
     forbidden_polls: bool = False
-    refuses_late: bool = False
-    """A machine that is not running accepts the call and fails the operation, where others answer 409."""
     rejects_kb: list[str] = Field(default_factory=list)
     operation_fails: OperationFailure | None = None
+    alerts: list[FiredAlert] = Field(default_factory=list[FiredAlert])
+    gone: bool = False
+    """Known to Resource Graph, but calls on the machine return 404, as just after a deletion."""
+    deleted: bool = False
+    """Deleted everywhere; its assignments stay."""
+
+    @property
+    def is_gone(self) -> bool:
+        return self.gone or self.deleted
+
+
+class Simulation(PatchSimulation):
+    """Overrides of one virtual machine."""
+
+    power: PowerState | None = None
+    agent: AgentState = "ready"
+    update_domain: int | None = Field(default=None, ge=0, le=19)
+    """The update domain in its availability set; none counts the members of the set in fives."""
+    image_unsupported: bool = False
+    busy_with: Literal["extension", "install"] = "extension"
+    """Whether that other operation shows in the patch status as another client's installation."""
+    start_minutes: float = Field(default=0.7, ge=0)
+    start_fails: bool = False
+    summary_stuck: bool = False
+    """The available-patch summary in the instance view stays InProgress for good."""
+    refuses_late: bool = False
+    """A machine that is not running accepts the call and fails the operation, where others answer 409."""
     update_fails: bool = False
     """A PATCH or PUT of the machine is accepted and fails."""
     snapshot_fails: bool = False
@@ -102,14 +116,5 @@ class Simulation(Strict):
     """State of the Application Health extension; none without the extension."""
     unhealthy_after_install: bool | float = False
     """An installation leaves the machine unhealthy: for good, or for so many minutes."""
-    alerts: list[FiredAlert] = Field(default_factory=list[FiredAlert])
     recreated: bool = False
     """Deleted and created again under its old name when this is set."""
-    gone: bool = False
-    """Known to Resource Graph, but calls on the machine return 404, as just after a deletion."""
-    deleted: bool = False
-    """Deleted everywhere; its assignments stay."""
-
-    @property
-    def is_gone(self) -> bool:
-        return self.gone or self.deleted

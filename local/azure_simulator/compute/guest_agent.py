@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from local.azure_simulator.clock import NEVER, Clock
-from local.azure_simulator.compute.behavior import Simulation
+from local.azure_simulator.compute.behavior import PatchSimulation
 from local.azure_simulator.compute.install_request import InstallRequest
 from local.azure_simulator.compute.patches import Patch, select
 from local.azure_simulator.server.json_readers import list_or_empty
@@ -53,12 +53,16 @@ class Guest:
 
     name: str
     os_type: str
+    agent: str
+    """``notReady``, or any other state, in which it takes the operation."""
     pending: list[Patch]
     reboot_pending: bool
-    simulation: Simulation
+    simulation: PatchSimulation
     source: random.Random
     failures: dict[str, int] = field(default_factory=dict[str, int])
     """Operations that have failed already by ``operationFails``, by kind."""
+    too_old: dict[str, str] | None = None
+    """The error of an agent that is too old to patch."""
 
 
 def refused_completion(code: str, message: str) -> Completion:
@@ -73,7 +77,7 @@ def blocked(guest: Guest, kind: str) -> Completion | None:
         return refused_completion(
             "VMGuestPatchInternalError", "An internal execution error occurred. Please retry later."
         )
-    if simulation.agent == "notReady":
+    if guest.agent == "notReady":
         return refused_completion(
             "VMAgentStatusCommunicationError",
             f"VM '{guest.name}' has not reported status for VM agent or extensions. Verify that the OS is up and "
@@ -99,7 +103,7 @@ def assess(guest: Guest) -> Completion:
     seconds = guest.source.uniform(110, 175) if minutes is None else minutes * 60
     pending = list(guest.pending)
     problems = _problems(guest)
-    status = "Failed" if guest.simulation.agent == "old" or guest.simulation.assess_fails else "Succeeded"
+    status = "Failed" if guest.too_old or guest.simulation.assess_fails else "Succeeded"
     if guest.simulation.assess_fails:
         problems.append(_detail("PACKAGE_MANAGER_FAILURE", "Unexpected return code (100) from package manager."))
     if guest.simulation.superseded:
@@ -132,7 +136,7 @@ def install(guest: Guest, request: InstallRequest) -> Completion:
         return ended
     simulation = guest.simulation
     problems = _problems(guest)
-    if simulation.agent == "old":
+    if guest.too_old:
         return _nothing(guest, "Failed", problems, 30)
     if guest.os_type != "Windows" and _invalid_combination(request.parameters):
         return _nothing(guest, "Failed", [_detail("ERROR", "Invalid classification combination.")], 30)
@@ -288,8 +292,8 @@ def _invalid_combination(parameters: dict[str, Any]) -> bool:
 
 def _problems(guest: Guest) -> list[dict[str, str]]:
     made: list[dict[str, str]] = []
-    if guest.simulation.agent == "old":
-        made.append(_detail("CL_AGENT_TOO_OLD", "Unsupported older Azure Linux Agent version"))
+    if guest.too_old:
+        made.append(guest.too_old)
     esm = sum(patch.is_esm for patch in guest.pending)
     if esm:
         text = f"{esm} patches requires Ubuntu Pro for Infrastructure with Extended Security Maintenance"

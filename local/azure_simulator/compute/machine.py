@@ -1,23 +1,17 @@
-"""One virtual machine: power, agent, pending patches, reboots, and at most one patch operation.
-
-Nothing ticks: a machine stores scheduled events, and ``settle`` applies those that are due. An idle fleet of thousands
-costs nothing.
-"""
+"""One virtual machine: power, agent, reboots, and the patch status of its instance view."""
 
 from __future__ import annotations
 
-import random
 import uuid
 from dataclasses import replace
 from typing import Any
 
-from local.azure_simulator.arm.names import folded
 from local.azure_simulator.clock import NEVER, Clock
 from local.azure_simulator.compute.behavior import Simulation
 from local.azure_simulator.compute.guest_agent import Completion, Guest, assess, install, refused_completion
 from local.azure_simulator.compute.install_request import InstallRequest
 from local.azure_simulator.compute.operations import Operation
-from local.azure_simulator.compute.patches import Patch, generate, spelt_out
+from local.azure_simulator.compute.patchable import PatchableMachine
 from local.azure_simulator.server import errors
 
 BOOT_SECONDS = 30.0
@@ -33,13 +27,16 @@ _PREEMPTED = {
     "code": "OperationPreempted",
     "message": "Operation execution has been preempted by a more recent operation.",
 }
+_TOO_OLD = {"code": "CL_AGENT_TOO_OLD", "message": "Unsupported older Azure Linux Agent version"}
 _INSTALL_COUNTS = (
     "notSelectedPatchCount", "excludedPatchCount", "pendingPatchCount", "installedPatchCount", "failedPatchCount",
 )  # fmt: skip
 
 
-class Machine:
+class Machine(PatchableMachine[Simulation]):
     """A virtual machine. ``given`` is its ARM document from the fleet file (properties and all)."""
+
+    TYPE = "Microsoft.Compute/virtualMachines"
 
     def __init__(
         self,
@@ -55,38 +52,28 @@ class Machine:
         given: dict[str, Any] | None = None,
         power: str = "running",
     ) -> None:
-        parts = machine_id.split("/")
-        self.id = machine_id
-        self.folded = folded(machine_id)
-        self.subscription_id, self.resource_group, self.name = parts[2], parts[4], parts[8]
-        self.location = location
-        self.os_type = os_type
+        super().__init__(
+            machine_id=machine_id,
+            location=location,
+            os_type=os_type,
+            simulation=simulation,
+            seed=seed,
+            clock=clock,
+            tags=tags,
+            given=given,
+        )
         self.zones = zones or []
-        self.tags = tags or {}
-        self.given = given or {}
-        self.clock = clock
         self.update_domain: int | None = None
         self.fault_domain: int | None = None
-        self.accepted = {"assess": 0, "install": 0}
-        self.active: Operation | None = None
         self.available_summary: dict[str, Any] | None = None
         self.install_summary: dict[str, Any] | None = None
-        self.graph_row: dict[str, Any] | None = None
-        """Cached for the Resource Graph tables: building thousands of rows for each query is slow."""
-        self._source = random.Random(f"{seed}:{self.folded}")
-        self._pending: list[Patch] | None = None
-        self._failures: dict[str, int] = {}
         self._transition: tuple[str, float, str] | None = None
         self._agent_ready_at = 0.0
         self.power = power
         self.is_hibernated = False
         """Deallocated with its memory on disk; a start or another deallocation ends that."""
-        self.reboot_pending = False
-        self.busy_until = 0.0
         self.recreated: float | None = None
         """When it was deleted and created again under its old name."""
-        self.updating_until = 0.0
-        """End of the current PATCH or PUT of the machine."""
         self.command_until = 0.0
         """End of the current run command; a guest runs one at a time."""
         self.changed_at = 0.0
@@ -95,46 +82,19 @@ class Machine:
         """End of the unhealthy state after an installation."""
         self.behave(simulation)
 
-    def behave(self, simulation: Simulation, changed: set[str] | None = None) -> None:
-        """Apply new overrides.
-
-        Args:
-            simulation: all overrides of the machine from now on.
-            changed: the changed fields; those of a state (power, busy, pending patches, a pending reboot) take effect
-                at once. None means all of them.
-        """
-        self.simulation = simulation
-        fresh = set(Simulation.model_fields) if changed is None else changed
+    def _behave(self, fresh: set[str]) -> None:
+        simulation = self.simulation
         if "power" in fresh and simulation.power is not None:
             self.is_hibernated = simulation.power == "hibernated"
             self.power = "deallocated" if self.is_hibernated else simulation.power
             self._transition = None
-        if "reboot_pending" in fresh:
-            self.reboot_pending = simulation.reboot_pending
-        if fresh & {"pending_patches", "needs_ubuntu_pro"}:
-            self._pending = None
         if "recreated" in fresh and simulation.recreated:
             self.recreated = self.clock.now()
-        if "busy" in fresh:
-            now, busy = self.clock.now(), simulation.busy
-            self.busy_until = NEVER if busy is True else now + float(busy) * 60
-            if busy and simulation.busy_with == "install":
-                activity_id = str(uuid.UUID(int=self._source.getrandbits(128), version=4))
-                self.install_summary = self._running_install_summary(activity_id, now)
+        if "busy" in fresh and simulation.busy and simulation.busy_with == "install":
+            activity_id = str(uuid.UUID(int=self._source.getrandbits(128), version=4))
+            self.install_summary = self._running_install_summary(activity_id, self.clock.now())
 
     # -- views ------------------------------------------------------------------------------------------------------
-
-    @property
-    def pending(self) -> list[Patch]:
-        """The pending patches; generated on first use."""
-        if self._pending is None:
-            wanted = self.simulation.pending_patches
-            pro = self.simulation.needs_ubuntu_pro
-            esm = 12 if pro is True else int(pro)
-            listed = spelt_out(wanted, self.os_type, self._source) if isinstance(wanted, list) else []
-            count = 0 if isinstance(wanted, list) else wanted
-            self._pending = listed + generate(self.os_type, count, esm, self._source, self.clock.started_at)
-        return self._pending
 
     def agent(self, now: float) -> str:
         """``ready``, ``notReady``, ``booting``, ``absent`` (the key is missing) as an instance view shows it."""
@@ -165,6 +125,10 @@ class Machine:
             return None
         return max(self.changed_at, *ends)
 
+    def state(self, now: float) -> dict[str, Any]:
+        """What ``/_sim/state`` shows of a virtual machine alone."""
+        return {"power": self.power, "hibernated": self.is_hibernated, "agent": self.agent(now)}
+
     def is_made_unhealthy(self, now: float) -> bool:
         """Whether an installation made it unhealthy."""
         return now < self.unhealthy_until
@@ -181,17 +145,12 @@ class Machine:
             if kind in ("start", "restart"):
                 self._agent_ready_at = at + BOOT_SECONDS
                 self.reboot_pending = False
-        if self.active is not None and self.active.is_over(now):
-            self._finish(self.active)
+        super().settle(now)
 
     def _finish(self, operation: Operation) -> None:
-        self.active = None
-        completion = operation.completion
-        if not completion.touches_guest:
+        super()._finish(operation)
+        if not operation.completion.touches_guest:
             return
-        self._pending = [left for patch in self.pending if (left := patch.without(completion.removed)) is not None]
-        if completion.reboot_pending is not None:
-            self.reboot_pending = completion.reboot_pending
         result = operation.result(self.clock)
         modified = self.clock.stamp(operation.ends)
         if operation.kind == "assess" and result is not None:
@@ -208,7 +167,7 @@ class Machine:
         """The extension assesses again after every installation."""
         if self.simulation.summary_stuck:
             return
-        made = assess(self._guest())
+        made = assess(self._view_of_agent())
         if made.result is not None:
             result = made.result(operation.id, self.clock.stamp(operation.ends), modified)
             self.available_summary = _available_summary(result, modified)
@@ -234,15 +193,17 @@ class Machine:
             raise errors.deallocated(verb, self.name) if self.power != "stopped" else errors.not_running()
         if self.simulation.agent == "missing":
             raise errors.extensions_disallowed()
-        if self.active is not None or now < max(self.busy_until, self.updating_until):
+        if self.is_busy(now):
             raise errors.busy(verb, self.name)
-        return assess(self._guest()) if request is None else install(self._guest(), request)
+        guest = self._view_of_agent()
+        return assess(guest) if request is None else install(guest, request)
+
+    def _view_of_agent(self) -> Guest:
+        return self._guest(self.simulation.agent, _TOO_OLD if self.simulation.agent == "old" else None)
 
     def begin(self, operation: Operation) -> None:
         """Start an accepted assessment or installation."""
-        if not operation.maintenance_run:
-            self.accepted[operation.kind] += 1
-        self.active = operation
+        super().begin(operation)
         if not operation.completion.touches_guest:
             return
         if operation.kind == "install":
@@ -263,17 +224,6 @@ class Machine:
         stamp = self.clock.stamp(started)
         shown = {"status": "InProgress", "installationActivityId": activity_id, "maintenanceWindowExceeded": False}
         return shown | dict.fromkeys(_INSTALL_COUNTS, 0) | {"startTime": stamp, "lastModifiedTime": stamp}
-
-    def _guest(self) -> Guest:
-        return Guest(
-            name=self.name,
-            os_type=self.os_type,
-            pending=self.pending,
-            reboot_pending=self.reboot_pending,
-            simulation=self.simulation,
-            source=self._source,
-            failures=self._failures,
-        )
 
     # -- power ------------------------------------------------------------------------------------------------------
 

@@ -1,14 +1,16 @@
 """Long-running operations and their signed URLs.
 
-Both URLs of an operation have a query: ``p`` before the api-version, ``monitor=true`` only in Location, then ``t``
-(ticks), ``c`` (a certificate), ``s`` (a signature) and ``h``, over 3,000 characters in all. It is only valid byte for
-byte.
+Both URLs of a Compute operation have a query: ``p`` before the api-version, ``monitor=true`` only in Location, then
+``t`` (ticks), ``c`` (a certificate), ``s`` (a signature) and ``h``, over 3,000 characters in all. It is only valid byte
+for byte. The one URL of an operation on an Arc machine has the same without ``p``; each poll gives it a new signature,
+and those given before stay valid (recorded with Az.ConnectedMachine, 2023-12 and 2024-11).
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import json
 import random
 import secrets
@@ -16,18 +18,20 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 from local.azure_simulator.clock import Clock
 from local.azure_simulator.compute.guest_agent import Completion, stamps
 from local.azure_simulator.server.errors import altered_operation_url, operation_not_found
 
 if TYPE_CHECKING:
-    from local.azure_simulator.compute.machine import Machine
+    from local.azure_simulator.hybrid_compute.machine import AnyMachine
 
 RECORD_HOURS = 24.0
 """Simulated hours for which a record outlives its operation; later polls return 404."""
 _TICKS_AT_UNIX_EPOCH = 621_355_968_000_000_000
 _CERTIFICATE_BYTES = 1_912
+_SIGNATURE_BYTES = 256
 
 
 def indented(document: dict[str, Any]) -> str:
@@ -46,6 +50,7 @@ class Operation:
     location: str
     started: float
     completion: Completion
+    api_version: str
     polling_query: str
     location_query: str
     lost: bool = False
@@ -102,11 +107,12 @@ class Operations:
         self._all: dict[str, Operation] = {}
         self._partition = str(uuid.UUID(int=source.getrandbits(128), version=4))
         self._certificate = "MIIHhz" + _base64url(source.randbytes(_CERTIFICATE_BYTES))
+        self._key = secrets.token_bytes(32)
 
     def begin(
         self,
         kind: str,
-        machine: Machine,
+        machine: AnyMachine,
         completion: Completion,
         api_version: str,
         *,
@@ -123,6 +129,7 @@ class Operations:
             location=machine.location,
             started=self._clock.now() if started is None else started,
             completion=completion,
+            api_version=api_version,
             polling_query=self._query(operation_id, api_version, monitor=False),
             location_query=self._query(operation_id, api_version, monitor=True),
             maintenance_run=maintenance_run,
@@ -138,6 +145,14 @@ class Operations:
         )
         return f"{path}?{operation.polling_query}", f"{path}?{operation.location_query}"
 
+    def result_url(self, operation: Operation) -> str:
+        """Location of an operation on an Arc machine, signed anew."""
+        query = self._result_query(operation, str(_ticks()))
+        return (
+            f"{self._base_url}/subscriptions/{operation.subscription_id}/providers/Microsoft.HybridCompute"
+            f"/locations/{operation.location}/updateCenterOperationResults/{operation.id}?{query}"
+        )
+
     def find(self, operation_id: str) -> Operation | None:
         return self._all.get(operation_id.casefold())
 
@@ -151,6 +166,22 @@ class Operations:
         Raises:
             ArmError: 404 for an unknown, expired or lost operation, 400 for an altered query.
         """
+        found = self._known(operation_id, subscription_id, location)
+        if query == found.polling_query:
+            return found, False
+        if query == found.location_query:
+            return found, True
+        raise altered_operation_url()
+
+    def polled_result(self, operation_id: str, subscription_id: str, location: str, query: str) -> Operation:
+        """The operation of an Arc machine's URL; errors as for ``polled``."""
+        found = self._known(operation_id, subscription_id, location)
+        ticks = dict(parse_qsl(query)).get("t", "")
+        if query != self._result_query(found, ticks):
+            raise altered_operation_url()
+        return found
+
+    def _known(self, operation_id: str, subscription_id: str, location: str) -> Operation:
         found = self.find(operation_id)
         if (
             found is None
@@ -160,18 +191,25 @@ class Operations:
             or self._clock.now() > found.ends + RECORD_HOURS * 3600
         ):
             raise operation_not_found(operation_id)
-        if query == found.polling_query:
-            return found, False
-        if query == found.location_query:
-            return found, True
-        raise altered_operation_url()
+        return found
 
     def _query(self, operation_id: str, api_version: str, *, monitor: bool) -> str:
-        ticks = _TICKS_AT_UNIX_EPOCH + int(datetime.now(UTC).timestamp() * 10_000_000) + (37 if monitor else 0)
-        signature = _base64url(secrets.token_bytes(256))
-        digest = _base64url(hashlib.sha256(f"{operation_id}{ticks}{monitor}".encode()).digest())
+        ticks = _ticks() + (37 if monitor else 0)
         head = f"p={self._partition}&{'monitor=true&' if monitor else ''}api-version={api_version}"
-        return f"{head}&t={ticks}&c={self._certificate}&s={signature}&h={digest}"
+        return f"{head}&{self._signature(operation_id, str(ticks))}"
+
+    def _result_query(self, operation: Operation, ticks: str) -> str:
+        return f"api-version={operation.api_version}&{self._signature(operation.id, ticks)}"
+
+    def _signature(self, operation_id: str, ticks: str) -> str:
+        """Recomputed rather than stored, since each poll of an Arc machine gets another one."""
+        digest = hmac.digest(self._key, f"{operation_id}{ticks}".encode(), "sha256")
+        signature = hashlib.shake_256(digest).digest(_SIGNATURE_BYTES)
+        return f"t={ticks}&c={self._certificate}&s={_base64url(signature)}&h={_base64url(digest)}"
+
+
+def _ticks() -> int:
+    return _TICKS_AT_UNIX_EPOCH + int(datetime.now(UTC).timestamp() * 10_000_000)
 
 
 def _base64url(data: bytes) -> str:

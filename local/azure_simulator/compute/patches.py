@@ -39,6 +39,18 @@ _LINUX_PACKAGES = [
     ("netplan.io", "0.107.1-3ubuntu0.22.04.{n}", "Other"),
     ("walinuxagent", "2.11.1.4-0ubuntu0.{n}", "Other"),
 ]
+_CLASSES = {
+    "critical": "critical",
+    "security": "security",
+    "security-esm": "security",
+    "updaterollup": "updateRollup",
+    "featurepack": "featurePack",
+    "servicepack": "servicePack",
+    "tools": "tools",
+    "definition": "definition",
+    "updates": "updates",
+    "other": "other",
+}
 _NEED_REBOOT = ("linux-image", "libc6", "systemd")
 _ESM_PACKAGES = ["imagemagick", "ffmpeg", "libavcodec58", "gimp", "libpostproc55", "pacemaker", "libzip4", "rubygems"]
 
@@ -229,6 +241,17 @@ def _esm(index: int, source: random.Random) -> Patch:
         classification="Security-ESM",
         minutes=source.uniform(0.1, 0.2),
     )
+
+
+def count_by_classification(result: dict[str, Any]) -> dict[str, int]:
+    """The available patches of an assessment's result, by Resource Graph's name of their classification."""
+    counts = dict.fromkeys(dict.fromkeys(_CLASSES.values()), 0)
+    for patch in list_or_empty(result.get("availablePatches")):
+        counts[_CLASSES.get(str(patch["classifications"][0]).casefold(), "other")] += 1
+    # A list that was cut counts less than there is; what is missing is of the two groups that the result counts.
+    known = counts["critical"] + counts["security"]
+    counts["security"] += max(0, result.get("criticalAndSecurityPatchCount", 0) - known)
+    return counts
 
 
 @dataclass(frozen=True, slots=True)

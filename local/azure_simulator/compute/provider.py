@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 from typing import Any
 
@@ -14,11 +12,11 @@ from local.azure_simulator.compute.machine import Machine
 from local.azure_simulator.compute.machine_update import update_machine
 from local.azure_simulator.compute.run_command import run_command
 from local.azure_simulator.server import errors
+from local.azure_simulator.server.paging import take_page
 from local.azure_simulator.server.routing import ArmResponse, Call, Route, compact, pretty
 from local.azure_simulator.server.throttle import Charge
 from local.azure_simulator.state import AvailabilitySet, AzureState
 
-PAGE = 250
 _ACTION = "Microsoft.Compute/virtualMachines"
 _GROUP = "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Compute"
 _MACHINE = _GROUP + "/virtualMachines/{machine}"
@@ -57,23 +55,17 @@ class Compute:
     # -- reads ------------------------------------------------------------------------------------------------------
 
     def list_machines(self, call: Call) -> ArmResponse:
-        machines = self.azure.scope(call.subscription, call.group)
-        charge = self._charge(call, machines[0].location, "HighCostGetSubscriptionMaximum")
-        machines = [machine for machine in machines if not machine.simulation.is_gone]
-        query, now = call.query, self._now
-        start = _offset(query.get("$skiptoken", ""))
-        at = now if query.get("statusOnly", "").casefold() == "true" or _is_expanded(call) else None
+        scope = self.azure.scope(call.subscription, call.group)
+        charge = self._charge(call, scope[0].location, "HighCostGetSubscriptionMaximum")
+        machines = [each for each in scope if isinstance(each, Machine) and not each.simulation.is_gone]
+        page, more = take_page(call, self.azure.base_url, machines)
+        now = self._now
+        at = now if call.query.get("statusOnly", "").casefold() == "true" or _is_expanded(call) else None
         shown: list[dict[str, Any]] = []
-        for machine in machines[start : start + PAGE]:
+        for machine in page:
             machine.settle(now)
             shown.append(machine_views.model(machine, instance_view_at=at, shout_group=True))
-        body: dict[str, Any] = {"value": shown}
-        if start + PAGE < len(machines):
-            token = base64.urlsafe_b64encode(str(start + PAGE).encode()).decode()
-            given = (item for item in query.items() if item[0].casefold() not in ("$skiptoken", "api-version"))
-            kept = "".join(f"&{key}={value}" for key, value in given)
-            path = f"{self.azure.base_url}{call.path}"
-            body["nextLink"] = f"{path}?api-version={call.api_version}{kept}&$skiptoken={token}"
+        body: dict[str, Any] = {"value": shown} | more
         return _with(pretty(body), charge)
 
     def get(self, call: Call) -> ArmResponse:
@@ -242,15 +234,6 @@ def _with(answer: ArmResponse, charge: Charge) -> ArmResponse:
 
 def _is_expanded(call: Call) -> bool:
     return "instanceview" in call.query.get("$expand", "").casefold()
-
-
-def _offset(token: str) -> int:
-    if not token:
-        return 0
-    try:
-        return int(base64.urlsafe_b64decode(token.encode()))
-    except (ValueError, binascii.Error) as error:
-        raise errors.invalid_parameter(f"The skip token '{token}' is not valid.", "$skiptoken") from error
 
 
 def _set_document(each: AvailabilitySet) -> dict[str, Any]:

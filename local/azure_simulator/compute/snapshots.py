@@ -151,6 +151,8 @@ class Snapshots:
         if self._sources is None:
             self._sources = {}
             for machine in self.azure.machines.values():
+                if not isinstance(machine, Machine):
+                    continue
                 disk = object_or_none(dig(machine_views.properties(machine), "storageProfile", "osDisk"))
                 if not disk.get("diffDiskSettings"):
                     self._sources[str(dig(disk, "managedDisk", "id")).casefold()] = machine

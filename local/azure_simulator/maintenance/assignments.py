@@ -14,14 +14,14 @@ from typing import Any
 
 from local.azure_simulator.arm.names import folded
 from local.azure_simulator.compute.machine import Machine
+from local.azure_simulator.hybrid_compute.machine import AnyMachine, ArcMachine
 from local.azure_simulator.maintenance.configurations import invalid
 from local.azure_simulator.server.json_readers import list_or_empty, object_or_none
 
 TYPE = "Microsoft.Maintenance/configurationAssignments"
 _FILTER_KEYS = ("tagSettings", "resourceTypes", "locations", "resourceGroups", "osTypes")
 """In wire order."""
-_VM_TYPE = "microsoft.compute/virtualmachines"
-_VM_PATH = "/providers/Microsoft.Compute/virtualMachines/"
+_PATHS = [f"/providers/{kind.TYPE}/" for kind in (Machine, ArcMachine)]
 
 
 @dataclass(slots=True, eq=False)
@@ -62,7 +62,7 @@ class Assignment:
     def is_dynamic(self) -> bool:
         return self.filter is not None
 
-    def holds(self, machine: Machine) -> bool:
+    def holds(self, machine: AnyMachine) -> bool:
         """Whether the assignment currently contains the machine."""
         if self.filter is None:
             return machine.folded == folded(self.scope)
@@ -71,7 +71,7 @@ class Assignment:
         if self.resource_group and folded(machine.resource_group) != folded(self.resource_group):
             return False
         wanted = {
-            "resourceTypes": _VM_TYPE,
+            "resourceTypes": machine.TYPE.casefold(),
             "resourceGroups": machine.resource_group.casefold(),
             "osTypes": machine.os_type.casefold(),
             "locations": machine.location.casefold(),
@@ -79,7 +79,7 @@ class Assignment:
         listed = {key: {str(each).casefold() for each in list_or_empty(self.filter.get(key))} for key in wanted}
         return all(not listed[key] or wanted[key] in listed[key] for key in wanted) and self._tags_hold(machine)
 
-    def _tags_hold(self, machine: Machine) -> bool:
+    def _tags_hold(self, machine: AnyMachine) -> bool:
         settings = object_or_none((self.filter or {}).get("tagSettings"))
         tags = {key.casefold(): value for key, value in machine.tags.items()}
         found = [
@@ -117,7 +117,10 @@ class Assignment:
 
 def _documented(scope: str) -> str:
     """The path of a machine with the type of machines in its documented case, the rest in lower case."""
-    return scope.lower().replace(_VM_PATH.lower(), _VM_PATH)
+    made = scope.lower()
+    for path in _PATHS:
+        made = made.replace(path.lower(), path)
+    return made
 
 
 def read_filter(given: object, *, in_group: bool) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from local.azure_simulator.clock import Clock
-from local.azure_simulator.compute.machine import Machine
 from local.azure_simulator.compute.operations import Operation
+from local.azure_simulator.hybrid_compute.machine import AnyMachine
 from local.azure_simulator.maintenance.configurations import Configuration
 from local.azure_simulator.server.json_readers import object_or_none
 
@@ -26,7 +26,7 @@ _GOOD = (SUCCEEDED, "CompletedWithWarnings")
 class MachineRun:
     """One machine of a run: an installation, or the reason for none."""
 
-    machine: Machine
+    machine: AnyMachine
     operation: Operation | None = None
     refused: str = ""
     """The status of a machine without an installation."""

@@ -23,6 +23,7 @@ from local.azure_simulator.server.routing import ArmResponse, Call, Route, compa
 _SUBSCRIPTION = "/subscriptions/{subscription}"
 _GROUP = _SUBSCRIPTION + "/resourceGroups/{group}"
 _MACHINE = _GROUP + "/providers/Microsoft.Compute/virtualMachines/{machine}"
+_ARC_MACHINE = _GROUP + "/providers/Microsoft.HybridCompute/machines/{machine}"
 _PROVIDER = "/providers/Microsoft.Maintenance"
 _APPLY_UPDATES = "Microsoft.Maintenance/applyUpdates"
 _VERBS = {"GET": "read", "DELETE": "delete", "PUT": "write", "PATCH": "write"}
@@ -49,7 +50,7 @@ class Maintenance:
                 Route("GET", scope + _PROVIDER + "/maintenanceConfigurations", "list", self.list_configurations),
                 Route("GET", scope + _PROVIDER + "/applyUpdates", "list", self.nothing),
             ]
-        for scope in (_SUBSCRIPTION, _GROUP, _MACHINE):
+        for scope in (_SUBSCRIPTION, _GROUP, _MACHINE, _ARC_MACHINE):
             assignment = scope + _PROVIDER + "/configurationAssignments/{assignment}"
             made += [
                 Route("GET", scope + _PROVIDER + "/configurationAssignments", "list", self.list_assignments),
@@ -245,7 +246,9 @@ class Maintenance:
         A resource group without machines is accepted, because none can be created here.
         """
         if "machine" in call.captured:
-            machine = self.azure.machine(call.subscription, call.group, call.captured["machine"])
+            is_arc = call.path.split("/")[6].casefold() == "microsoft.hybridcompute"
+            find = self.azure.arc_machine if is_arc else self.azure.machine
+            machine = find(call.subscription, call.group, call.captured["machine"])
             if machine.simulation.forbidden:
                 action = f"Microsoft.Maintenance/configurationAssignments/{_VERBS[call.method]}"
                 raise errors.forbidden(action, machine.id, self.azure.client_id)

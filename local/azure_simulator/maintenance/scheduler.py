@@ -17,6 +17,7 @@ from local.azure_simulator.clock import NEVER
 from local.azure_simulator.compute.install_request import InstallRequest, read_install_request
 from local.azure_simulator.compute.machine import Machine
 from local.azure_simulator.compute.machine_views import properties
+from local.azure_simulator.hybrid_compute.machine import AnyMachine
 from local.azure_simulator.maintenance.assignments import Assignment
 from local.azure_simulator.maintenance.configurations import Configuration, maintenance_error
 from local.azure_simulator.maintenance.occurrences import (
@@ -73,7 +74,7 @@ class Schedules:
             self.former.append(found)
         return found is not None
 
-    def machines_of(self, configuration: Configuration) -> list[Machine]:
+    def machines_of(self, configuration: Configuration) -> list[AnyMachine]:
         """The currently assigned machines, each once, in fleet order."""
         mine = [each for each in self.assignments.values() if each.configuration == configuration.folded]
         if not mine:
@@ -218,18 +219,11 @@ class Schedules:
         if self.publish is not None:
             self.publish("Post", occurrence)
 
-    def _patch(self, occurrence: Occurrence, machine: Machine, moment: float) -> MachineRun:
+    def _patch(self, occurrence: Occurrence, machine: AnyMachine, moment: float) -> MachineRun:
         made = MachineRun(machine)
         machine.settle(moment)
-        made.message = _prerequisite(machine)
-        if made.message:
-            made.refused = FAILED
-            return made
-        if machine.power != "running" or machine.simulation.agent in ("missing", "notReady"):
-            made.refused, made.message = UNRESPONSIVE, "The machine was shut down or unresponsive."
-            return made
-        if machine.recreated is not None and machine.recreated > self._assigned_at(occurrence, machine):
-            made.refused, made.message = UNRESPONSIVE, "The machine was created again after it had been assigned."
+        made.refused, made.message = self._obstacle(occurrence, machine, moment)
+        if made.refused:
             return made
         try:
             request = _request(occurrence, machine)
@@ -242,6 +236,23 @@ class Schedules:
         )
         machine.begin(made.operation)
         return made
+
+    def _obstacle(self, occurrence: Occurrence, machine: AnyMachine, moment: float) -> tuple[str, str]:
+        """Status and message of a machine that the run cannot patch; empty for one that it can.
+
+        Schedules need no patch mode of Arc machines; that one without contact counts as unresponsive is assumed.
+        """
+        if not isinstance(machine, Machine):
+            is_responsive = machine.status(moment) == "Connected"
+            return ("", "") if is_responsive else (UNRESPONSIVE, "The machine was disconnected.")
+        missing = _prerequisite(machine)
+        if missing:
+            return FAILED, missing
+        if machine.power != "running" or machine.simulation.agent in ("missing", "notReady"):
+            return UNRESPONSIVE, "The machine was shut down or unresponsive."
+        if machine.recreated is not None and machine.recreated > self._assigned_at(occurrence, machine):
+            return UNRESPONSIVE, "The machine was created again after it had been assigned."
+        return "", ""
 
     def _assigned_at(self, occurrence: Occurrence, machine: Machine) -> float:
         mine = [
@@ -283,7 +294,7 @@ def _prerequisite(machine: Machine) -> str:
     return ""
 
 
-def _request(occurrence: Occurrence, machine: Machine) -> InstallRequest:
+def _request(occurrence: Occurrence, machine: AnyMachine) -> InstallRequest:
     """The installation request of a schedule; its reboot settings have other names.
 
     Raises:
@@ -293,8 +304,9 @@ def _request(occurrence: Occurrence, machine: Machine) -> InstallRequest:
     patches = object_or_none(configuration.properties.get("installPatches"))
     reboot = str(patches.get("rebootSetting", "IfRequired"))
     words = {"NeverReboot": "Never", "RebootIfRequired": "IfRequired", "AlwaysReboot": "Always"}
-    # Documented: the machine's own setting wins over the schedule.
-    own = dig(_patch_settings(machine), "automaticByPlatformSettings", "rebootSetting")
+    # Documented: the setting of a virtual machine wins over the schedule.
+    settings = _patch_settings(machine) if isinstance(machine, Machine) else {}
+    own = dig(settings, "automaticByPlatformSettings", "rebootSetting")
     reboot = reboot if own in (None, "Unknown") else str(own)
     halves: dict[str, Any] = {
         name: {key: value for key, value in object_or_none(patches.get(name)).items() if value is not None}

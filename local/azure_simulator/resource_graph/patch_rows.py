@@ -2,8 +2,9 @@
 
 Both lag by a minute of simulated time, unless set otherwise. Names differ from Resource Manager's
 (``availablePatchCountByClassification``, ``errorDetails``). There is one assessment row per machine, its latest result,
-so a running one shows nothing new. Each result has rows of its patches beside it. Source: "Access Azure Update
-Manager operations data using Azure Resource Graph" (2024), with its retention.
+so a running one shows nothing new. Each result has rows of its patches beside it. The properties of an Arc machine's
+rows are those of its results (assumed). Source: "Access Azure Update Manager operations data using Azure Resource
+Graph" (2024), with its retention.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from local.azure_simulator.compute.machine import Machine
 from local.azure_simulator.compute.operations import Operation
+from local.azure_simulator.compute.patches import count_by_classification
+from local.azure_simulator.hybrid_compute import views
+from local.azure_simulator.hybrid_compute.machine import AnyMachine, ArcMachine
 from local.azure_simulator.server.json_readers import list_or_empty
 from local.azure_simulator.state import AzureState
 
@@ -22,20 +25,7 @@ TABLES = ("patchassessmentresources", "patchinstallationresources")
 ASSESSMENT_DAYS, INSTALLATION_DAYS = 7, 30
 """Retention of results, in simulated days."""
 _DAY_SECONDS = 86_400.0
-_TYPE = "microsoft.compute/virtualmachines/"
 _COUNTS = ("notSelected", "installed", "excluded", "pending", "failed")
-_CLASSES = {
-    "critical": "critical",
-    "security": "security",
-    "security-esm": "security",
-    "updaterollup": "updateRollup",
-    "featurepack": "featurePack",
-    "servicepack": "servicePack",
-    "tools": "tools",
-    "definition": "definition",
-    "updates": "updates",
-    "other": "other",
-}
 _ASKS_FOR_RESULTS_ALONE = re.compile(r"where\s+type\s*(?:=~|==)\s*(['\"])[^'\"]*results\1", re.IGNORECASE)
 _STARTS = r"id\s+startswith\s+'([^'\\]*)'"
 _ASKS_FOR_STARTS = re.compile(rf"where\s+{_STARTS}(?:\s+or\s+{_STARTS})*\s*(?:\||$)", re.IGNORECASE)
@@ -99,24 +89,24 @@ def _installation(azure: AzureState, operation: Operation, then: float) -> Row:
         "rebootStatus": "NotNeeded" if result is None else result["rebootStatus"],
         "maintenanceRunId": operation.maintenance_run or None,
         **counts,
+        **_arc_result(azure, operation, then),
     }
     return _row(azure, operation, "patchInstallationResults", operation.id, properties)
 
 
 def _assessment(azure: AzureState, operation: Operation, then: float) -> Row:
     result = operation.result(azure.clock) or {}
-    counts = dict.fromkeys(dict.fromkeys(_CLASSES.values()), 0)
-    listed: list[dict[str, Any]] = list_or_empty(result.get("availablePatches"))
-    for patch in listed:
-        counts[_CLASSES.get(str(patch["classifications"][0]).casefold(), "other")] += 1
-    # A list that was cut counts less than there is; what is missing is of the two groups that the result counts.
-    known = counts["critical"] + counts["security"]
-    counts["security"] += max(0, result.get("criticalAndSecurityPatchCount", 0) - known)
     properties = _common(azure, operation, then) | {
         "rebootPending": result.get("rebootPending", False),
-        "availablePatchCountByClassification": counts,
+        "availablePatchCountByClassification": count_by_classification(result),
+        **_arc_result(azure, operation, then),
     }
     return _row(azure, operation, "patchAssessmentResults", "latest", properties)
+
+
+def _arc_result(azure: AzureState, operation: Operation, then: float) -> Row:
+    machine = _machine(azure, operation)
+    return views.result(machine, operation) if isinstance(machine, ArcMachine) and operation.is_over(then) else {}
 
 
 def _patches(azure: AzureState, operation: Operation, above: Row, then: float) -> list[Row]:
@@ -154,7 +144,7 @@ def _row(azure: AzureState, operation: Operation, kind: str, name: str, properti
     return {
         "id": f"{machine.id}/{kind}/{name}",
         "name": name,
-        "type": _TYPE + kind.lower(),
+        "type": f"{machine.TYPE}/{kind}".lower(),
         "tenantId": azure.tenant_id,
         "location": machine.location,
         "resourceGroup": machine.resource_group.lower(),
@@ -164,5 +154,5 @@ def _row(azure: AzureState, operation: Operation, kind: str, name: str, properti
     }
 
 
-def _machine(azure: AzureState, operation: Operation) -> Machine:
+def _machine(azure: AzureState, operation: Operation) -> AnyMachine:
     return azure.machines[operation.machine]

@@ -16,9 +16,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 from local.azure_simulator.compute import machine_views
+from local.azure_simulator.compute.machine import Machine
 from local.azure_simulator.compute.snapshots import Snapshots
 from local.azure_simulator.health import TABLE as HEALTH_TABLE
 from local.azure_simulator.health import health_rows
+from local.azure_simulator.hybrid_compute import views as arc_views
 from local.azure_simulator.maintenance.scheduler import Schedules
 from local.azure_simulator.resource_graph.kql import QueryError, Row
 from local.azure_simulator.resource_graph.maintenance_rows import TABLE as MAINTENANCE_TABLE
@@ -134,7 +136,10 @@ class ResourceGraph:
     def _resources(self, subscriptions: set[str] | None) -> Iterator[Row]:
         for machine in self.azure.settled():
             if subscriptions is None or machine.subscription_id.casefold() in subscriptions:
-                yield machine_views.graph_row(machine, self.azure.tenant_id)
+                if isinstance(machine, Machine):
+                    yield machine_views.graph_row(machine, self.azure.tenant_id)
+                else:
+                    yield arc_views.graph_row(machine, self.azure.tenant_id, self.azure.clock.now())
         yield from self.snapshots.graph_rows(subscriptions)
         yield from configuration_rows(self.schedules, subscriptions)
 

@@ -21,6 +21,7 @@ from local.azure_simulator.compute.operations import indented
 from local.azure_simulator.compute.provider import Compute
 from local.azure_simulator.compute.snapshots import Snapshots
 from local.azure_simulator.health import Health
+from local.azure_simulator.hybrid_compute.provider import HybridCompute
 from local.azure_simulator.maintenance.admin import MaintenanceAdmin
 from local.azure_simulator.maintenance.event_grid import EventGrid
 from local.azure_simulator.maintenance.provider import Maintenance
@@ -33,7 +34,7 @@ from local.azure_simulator.server.faults import Effect
 from local.azure_simulator.server.identity import Identity
 from local.azure_simulator.server.request_log import Entry
 from local.azure_simulator.server.routing import ArmResponse, Call, Route, Router
-from local.azure_simulator.state import AzureState, machine_id
+from local.azure_simulator.state import AzureState
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 _COMMON = {
@@ -65,7 +66,8 @@ class SimulatorApp:
         self.events = events or EventGrid(Schedules(azure))
         snapshots, schedules, health = Snapshots(azure), self.events.schedules, Health(azure)
         graph = ResourceGraph(azure, snapshots, schedules)
-        handlers = [Compute(azure), snapshots, Subscriptions(azure), graph, health, Maintenance(schedules)]
+        machines = [Compute(azure), HybridCompute(azure), snapshots]
+        handlers = [*machines, Subscriptions(azure), graph, health, Maintenance(schedules)]
         self.routes = [route for each in handlers for route in each.routes()]
         self.router = Router(self.routes)
 
@@ -157,7 +159,7 @@ class SimulatorApp:
             return None if found is None else self.azure.machines[found.machine].id
         if "machine" not in call.captured:
             return None
-        return machine_id(call.subscription, call.group, call.captured["machine"])
+        return "/".join(call.path.split("/")[:9])
 
     def _spoil(self, effect: Effect, call: Call, answer: ArmResponse | None) -> ArmResponse | None:
         """Apply an effect to the real response; none means that the connection is reset."""

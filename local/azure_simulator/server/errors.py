@@ -117,6 +117,15 @@ def busy(operation: str, name: str) -> ArmError:
     return not_allowed(f"Operation '{operation}' is not allowed on VM '{name}' since another operation is in progress.")
 
 
+def extension_busy(extension: str) -> ArmError:
+    """The conflict of two operations on an Arc machine; published for extensions."""
+    message = (
+        f"An extension of type {extension} is still processing. Only one instance of an extension may be in progress "
+        "at a time for the same resource. Please retry after sometime."
+    )
+    return refusal(409, "HCRP409", message)
+
+
 def not_running() -> ArmError:
     return not_allowed("The operation requires the VM to be running (or set to run).")
 

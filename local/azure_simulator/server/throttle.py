@@ -42,6 +42,8 @@ _MANAGER = [
     Policy("subscription-global-reads", 25 * 60 * 15, 3_750),
     Policy("subscription-global-writes", 10 * 60 * 15, 3_000),
 ]
+_HYBRID_COMPUTE = [Policy("subscription-resource-requests", 1_000, 1_000)]
+"""Per subscription and region. The burst is recorded as what a first request leaves; the refill is an assumption."""
 _GRAPH = [Policy("graph-queries", 15 * 12, 15)]
 
 
@@ -69,7 +71,7 @@ class Throttle:
     metrics: Metrics
     enabled: bool = True
     policies: dict[str, Policy] = field(
-        default_factory=lambda: {policy.name: policy for policy in [*_COMPUTE, *_MANAGER, *_GRAPH]}
+        default_factory=lambda: {policy.name: policy for policy in [*_COMPUTE, *_MANAGER, *_HYBRID_COMPUTE, *_GRAPH]}
     )
     _buckets: dict[tuple[str, str], _Bucket] = field(default_factory=dict[tuple[str, str], _Bucket])
 

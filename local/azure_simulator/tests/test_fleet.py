@@ -13,7 +13,7 @@ from local.azure_simulator.arm.regions import REGIONS, location_document
 from local.azure_simulator.clock import Clock
 from local.azure_simulator.fleet import FleetError, generate_fleet, read_fleet
 from local.azure_simulator.state import AzureState
-from tests.support.simulator import SUBSCRIPTION, machine_id
+from tests.support.simulator import SUBSCRIPTION, arc_id, machine_id
 
 FLAT = {"id": machine_id(1), "name": "vm-001", "location": "westeurope", "tags": {"env": "prod"}}
 SYSTEM = {"storageProfile": {"osDisk": {"osType": "Linux"}}}
@@ -78,6 +78,62 @@ def test_a_machine_that_is_listed_twice_is_merged(tmp_path: Path) -> None:
     assert (machine.id, machine.location, machine.zones) == (machine_id(1), "westeurope", ["2"])
     assert machine.tags == {"env": "prod", "app": "shop"}
     assert fleet.notes[0].startswith("[1] is [0] again")
+
+
+ARC = {"id": arc_id(1), "name": "srv-001", "location": "West Europe"}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        ARC | {"osType": "windows", "status": "Disconnected", "kind": "AWS", "osProfile": {"computerName": "SRV"}},
+        ARC | {"properties": {"osType": "windows", "status": "Disconnected"}, "kind": "AWS"},
+        ARC | {"properties": {"osName": "Windows", "status": "Disconnected"}, "kind": "AWS", "osType": None},
+        ARC | {"osProfile": {"windowsConfiguration": {"patchSettings": {}}}, "status": "Disconnected", "kind": "AWS"},
+    ],
+    ids=["az connectedmachine list", "Resource Graph", "by its name", "by its settings"],
+)
+def test_arc_machines_of_the_file(tmp_path: Path, entry: dict[str, Any]) -> None:
+    fleet = read_fleet(write(tmp_path / "fleet.json", [FLAT | SYSTEM, entry]), Clock(60), 1)
+    assert [machine.id for machine in fleet.machines] == [machine_id(1)]
+    (machine,) = fleet.arc_machines
+    assert (machine.id, machine.location, machine.os_type) == (arc_id(1), "westeurope", "Windows")
+    assert machine.given["kind"] == "AWS"
+    assert machine.status(machine.clock.now()) == "Disconnected"
+    assert fleet.notes == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"simulation": {"power": "stopped"}}, "simulation.power: "),
+        ({"simulation": {"status": "Off"}}, "simulation.status: "),
+        ({"status": "Off"}, "status must be one of Connected, Disconnected, Expired, Error, not 'Off'"),
+        ({"osType": "Plan9"}, "osType must be Windows or Linux"),
+        ({"location": None}, "it has no location"),
+    ],
+)
+def test_a_broken_arc_machine_is_left_out_and_reported(tmp_path: Path, fields: Any, complaint: str) -> None:
+    fleet = read_fleet(write(tmp_path / "fleet.json", [FLAT | SYSTEM, ARC | fields]), Clock(60), 1)
+    assert fleet.arc_machines == []
+    (note,) = fleet.notes
+    assert note.startswith("[1] is left out: ")
+    assert complaint in note
+
+
+def test_a_fleet_of_arc_machines_alone(tmp_path: Path) -> None:
+    fleet = read_fleet(write(tmp_path / "fleet.json", {"value": [ARC]}), Clock(60), 1)
+    azure = AzureState([*fleet.machines, *fleet.arc_machines], Clock(60), "https://localhost")
+    assert azure.state(fleet.arc_machines[0]) | {"pendingPatches": 0} == {
+        "id": arc_id(1),
+        "status": "Connected",
+        "hasContact": True,
+        "rebootPending": False,
+        "pendingPatches": 0,
+        "operation": None,
+        "accepted": {"assess": 0, "install": 0},
+        "simulation": {},
+    }
 
 
 def test_update_domains_of_the_file(tmp_path: Path) -> None:

@@ -228,3 +228,24 @@ def test_a_machine_that_forbids_calls_forbids_assignments(simulator: Simulator) 
 def ask(simulator: Simulator, query: str) -> list[Json]:
     path, api = "/providers/Microsoft.ResourceGraph/resources", {"api-version": "2021-03-01"}
     return simulator.http.post(path, params=api, json={"query": query}).json()["data"]
+
+
+def test_an_assignment_of_an_arc_machine(simulator: Simulator) -> None:
+    one, configuration = simulator.take_arc(), made(simulator, "ForArc")
+    path = f"{one}{PROVIDER}/configurationAssignments/Nightly"
+    document = {"location": "westeurope", "properties": {"maintenanceConfigurationId": configuration}}
+    assert put(simulator, path, document).json()["id"] == path.replace(one, one.lower())
+    read = simulator.http.get(path, params=API).json()
+    assert "/providers/Microsoft.HybridCompute/machines/" in read["id"]
+    assert read["properties"]["resourceId"] == one.lower()
+    listed = simulator.http.get(path.rpartition("/")[0], params=API).json()["value"]
+    assert [each["name"] for each in listed] == ["Nightly"]
+    as_vm = path.replace("Microsoft.HybridCompute/machines", "Microsoft.Compute/virtualMachines")
+    assert put(simulator, as_vm, document).status_code == 404
+    assert simulator.http.delete(path, params=API).status_code == 200
+
+
+def test_an_assignment_of_an_arc_machine_needs_rights(simulator: Simulator) -> None:
+    one, configuration = simulator.take_arc(forbidden=True), made(simulator, "ForbiddenArc")
+    document = {"location": "westeurope", "properties": {"maintenanceConfigurationId": configuration}}
+    assert put(simulator, f"{one}{PROVIDER}/configurationAssignments/Nightly", document).status_code == 403

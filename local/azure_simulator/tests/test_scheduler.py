@@ -11,6 +11,8 @@ import pytest
 from local.azure_simulator.clock import Clock
 from local.azure_simulator.compute.behavior import Simulation
 from local.azure_simulator.compute.machine import Machine
+from local.azure_simulator.hybrid_compute.behavior import ArcSimulation
+from local.azure_simulator.hybrid_compute.machine import AnyMachine, ArcMachine
 from local.azure_simulator.maintenance.assignments import Assignment
 from local.azure_simulator.maintenance.configurations import Configuration, read_properties
 from local.azure_simulator.maintenance.occurrences import Occurrence
@@ -20,7 +22,7 @@ from local.azure_simulator.resource_graph.maintenance_rows import maintenance_ro
 from local.azure_simulator.resource_graph.patch_rows import TABLES, patch_rows
 from local.azure_simulator.server.errors import ArmError
 from local.azure_simulator.server.routing import ArmResponse, Call
-from local.azure_simulator.state import AzureState
+from local.azure_simulator.state import AzureState, arc_machine_id
 
 SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
 GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg"
@@ -53,8 +55,19 @@ class Bench:
         self.schedules = Schedules(self.azure)
         self.published: list[tuple[str, str]] = []
 
-    def _machine(self, name: str, clock: Clock, simulation: dict[str, Any]) -> Machine:
+    def _machine(self, name: str, clock: Clock, simulation: dict[str, Any]) -> AnyMachine:
+        """An Arc machine when its name says so, else a virtual machine."""
         simulation = {"pendingPatches": 2, "installMinutes": 10, "rebootRequired": False} | simulation
+        if name.startswith("arc"):
+            return ArcMachine(
+                machine_id=arc_machine_id(SUBSCRIPTION, "rg", name),
+                location="westeurope",
+                os_type="Linux",
+                simulation=ArcSimulation.model_validate(simulation),
+                seed=1,
+                clock=clock,
+                tags={"role": name},
+            )
         settings = simulation.pop("settings", READY | {"automaticByPlatformSettings": BYPASS})
         return Machine(
             machine_id=f"{GROUP}/providers/Microsoft.Compute/virtualMachines/{name}",
@@ -371,3 +384,57 @@ def test_a_query_for_the_patches_of_some_results_gets_them_all_and_makes_no_othe
     assert [row["id"] for row in patch_rows(bench.azure, TABLES[1], None, alone)] == results
     other = f"{TABLES[1]} | where id startswith 'a' and name == 'b'"
     assert len(list(patch_rows(bench.azure, TABLES[1], None, other))) == len(everything)
+
+
+def test_a_schedule_patches_arc_machines_without_a_patch_mode() -> None:
+    bench = Bench(one={}, arc={})
+    bench.assign_all(bench.schedule())
+    bench.at(60)
+    bench.at(80)
+    assert bench.statuses() == {"one": "Succeeded", "arc": "Succeeded"}
+    [arc] = [machine for machine in bench.azure.settled() if machine.name == "arc"]
+    assert arc.pending == []
+    ids = [row["properties"]["resourceId"] for row in bench.rows("microsoft.maintenance/applyupdates")]
+    assert arc.folded in ids
+    [row] = [
+        row
+        for row in patch_rows(bench.azure, TABLES[1], None)
+        if row["type"] == "microsoft.hybridcompute/machines/patchinstallationresults"
+    ]
+    assert (row["properties"]["startedBy"], row["properties"]["installedPatchCount"]) == ("Platform", 2)
+    assert row["properties"]["maintenanceRunId"] == bench.only.id
+
+
+@pytest.mark.parametrize(
+    ("machine", "status"),
+    [
+        ({"status": "Disconnected"}, "ShutdownOrUnresponsive"),
+        ({"status": "Expired"}, "ShutdownOrUnresponsive"),
+        ({"disconnectsAfterMinutes": 5}, "Failed"),
+        ({"disconnectsAfterMinutes": 5, "reconnectsAfterMinutes": 30}, "Succeeded"),
+        ({"busy": True}, "Failed"),
+        ({"agent": "old"}, "Failed"),
+    ],
+)
+def test_each_arc_machine_ends_as_its_contact_allows(machine: dict[str, Any], status: str) -> None:
+    bench = Bench(arc=machine)
+    bench.assign_all(bench.schedule())
+    bench.at(60)
+    bench.at(60 + 121)
+    assert bench.statuses() == {"arc": status}
+
+
+@pytest.mark.parametrize(
+    ("types", "found"),
+    [
+        ([], {"one", "arc"}),
+        (["Microsoft.Compute/virtualMachines", "Microsoft.HybridCompute/machines"], {"one", "arc"}),
+        (["microsoft.hybridcompute/machines"], {"arc"}),
+        (["microsoft.compute/virtualmachines"], {"one"}),
+    ],
+)
+def test_a_dynamic_scope_names_the_types_of_its_machines(types: list[str], found: set[str]) -> None:
+    bench = Bench(one={}, arc={})
+    bench.assign(bench.schedule(), f"/subscriptions/{SUBSCRIPTION}", {"resourceTypes": types})
+    bench.at(30)
+    assert set(bench.statuses()) == found

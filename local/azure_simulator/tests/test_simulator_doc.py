@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from local import ROOT
 from local.azure_simulator import __main__ as command
 from local.azure_simulator.clock import Clock
-from local.azure_simulator.compute.behavior import AgentState, PendingPatch, PowerState, Simulation
+from local.azure_simulator.compute.behavior import AgentState, PatchSimulation, PendingPatch, PowerState, Simulation
+from local.azure_simulator.hybrid_compute.behavior import ArcSimulation, ConnectionStatus
 from local.azure_simulator.maintenance.event_grid import Delivery
 from local.azure_simulator.server.app import SimulatorApp
 from local.azure_simulator.server.faults import Effect, Faults, Match, Operation, Rule
@@ -61,8 +62,18 @@ def test_matches_and_effects_are_those_of_the_simulator() -> None:
     assert named | {"after", "effect", "match"} == aliases(Match) | aliases(Effect) | aliases(Rule)
 
 
+def test_keys_of_arc_machines_are_those_of_the_simulator() -> None:
+    table = between("An Arc machine has", "## Patch settings")
+    named = {word for line in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for word in quoted(line)}
+    assert named == aliases(ArcSimulation) - aliases(PatchSimulation)
+    [left_out] = re.findall(r"all keys above but (.*?);", table, re.DOTALL)
+    assert quoted(left_out) == aliases(Simulation) - aliases(PatchSimulation) - {"agent"}
+    [status] = re.findall(r"^\| `status` \| (.*) \|$", table, re.MULTILINE)
+    assert quoted(status) == set(get_args(ConnectionStatus))
+
+
 def test_keys_of_simulation_are_those_of_the_simulator() -> None:
-    table = between("Each machine may carry `simulation`", "## Patch settings")
+    table = between("Each machine may carry `simulation`", "An Arc machine has")
     named = {word for line in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for word in quoted(line)} - {"true"}
     assert named == aliases(Simulation)
     [power] = re.findall(r"^\| `power` \| (.*) \|$", table, re.MULTILINE)
