@@ -85,6 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
         retry_after=options.retry_after,
         geography=fleet.geography,
         graph_lag=options.graph_lag,
+        scale_sets=fleet.scale_sets,
     )
     events = EventGrid(Schedules(azure))
     identity = Identity(azure, lifetime=options.token_seconds)

@@ -2,8 +2,8 @@
 
 A file may be the JSON of ``az vm list`` (flattened or with ``-d``) or ``az connectedmachine list``, of a Resource Graph
 query (rows, or the answer with ``data``), or of an ARM list (``value`` with ``properties``), or ``{"machines": […]}``,
-which may carry ``zoneMappings`` and ``regionPairs`` beside them. Virtual machines and Arc machines may stand together:
-their ids tell them apart. Each entry may carry ``simulation`` overrides.
+which may carry ``zoneMappings``, ``regionPairs`` and ``scaleSets`` beside them. Virtual machines, Arc machines and
+scale sets may stand together: their ids tell them apart. Each machine may carry ``simulation`` overrides.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from local.azure_simulator.arm.regions import Geography
 from local.azure_simulator.clock import Clock
 from local.azure_simulator.compute.behavior import PatchSimulation, Simulation
 from local.azure_simulator.compute.machine import Machine
+from local.azure_simulator.compute.scale_sets import SET_ID, ScaleSet, read_scale_set
 from local.azure_simulator.hybrid_compute.behavior import ArcSimulation, ConnectionStatus
 from local.azure_simulator.hybrid_compute.machine import ArcMachine
 from local.azure_simulator.server.json_readers import dig, list_or_empty, object_or_none
@@ -49,6 +50,7 @@ class Fleet:
     """The content of a fleet file. ``notes`` list omitted and merged machines with their positions."""
 
     machines: list[Machine] = field(default_factory=list[Machine])
+    scale_sets: list[ScaleSet] = field(default_factory=list[ScaleSet])
     arc_machines: list[ArcMachine] = field(default_factory=list[ArcMachine])
     geography: Geography = field(default_factory=Geography)
     notes: list[str] = field(default_factory=list[str])
@@ -72,6 +74,8 @@ def read_fleet(path: Path, clock: Clock, seed: int) -> Fleet:
         name = next((key for key in ("machines", "value", "data") if isinstance(wrapped.get(key), list)), "")
         listed = wrapped.get(name)
         fleet.geography = _geography(wrapped, fleet.notes)
+        for index, entry in enumerate(list_or_empty(wrapped.get("scaleSets"))):
+            _add_scale_set(fleet, f"scaleSets[{index}]", object_or_none(entry))
     if not isinstance(listed, list):
         raise FleetError(f"{path}: expected a list of machines, or an object with 'machines', 'value' or 'data'")
     entries = cast(list[object], listed)
@@ -79,6 +83,9 @@ def read_fleet(path: Path, clock: Clock, seed: int) -> Fleet:
     for index, entry in enumerate(entries):
         where = f"{name}[{index}]"
         machine_id = object_or_none(entry).get("id")
+        if isinstance(machine_id, str) and SET_ID.fullmatch(machine_id):
+            _add_scale_set(fleet, where, object_or_none(entry))
+            continue
         if not isinstance(machine_id, str) or not _ID.fullmatch(machine_id):
             fleet.notes.append(f"{where} is left out: {machine_id!r} is not the id of a virtual or Arc machine")
             continue
@@ -96,10 +103,20 @@ def read_fleet(path: Path, clock: Clock, seed: int) -> Fleet:
                 fleet.machines.append(_machine(given, clock, seed))
         except FleetError as error:
             fleet.notes.append(f"{where} is left out: {error}")
-    if entries and not fleet.machines and not fleet.arc_machines:
+    if entries and not (fleet.machines or fleet.arc_machines or fleet.scale_sets):
         shown = "; ".join(fleet.notes[:_MAX_SHOWN])
         raise FleetError(f"{path}: none of its {len(entries)} machines can be used: {shown}")
     return fleet
+
+
+def _add_scale_set(fleet: Fleet, where: str, given: dict[str, Any]) -> None:
+    found = read_scale_set(given)
+    if isinstance(found, str):
+        fleet.notes.append(f"{where} is left out: {found}")
+    elif any(other.key == found.key for other in fleet.scale_sets):
+        fleet.notes.append(f"{where} is left out: {found.id} is listed already")
+    else:
+        fleet.scale_sets.append(found)
 
 
 def _merge(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:

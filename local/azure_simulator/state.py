@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from local.azure_simulator.arm.regions import Geography
 from local.azure_simulator.clock import Clock
 from local.azure_simulator.compute.machine import Machine
 from local.azure_simulator.compute.operations import Operations
+from local.azure_simulator.compute.scale_sets import ScaleSet, ScaleSets
 from local.azure_simulator.hybrid_compute.machine import AnyMachine, ArcMachine
 from local.azure_simulator.server import errors
 from local.azure_simulator.server.faults import Faults
@@ -57,6 +58,7 @@ class AzureState:
         retry_after: int | None = None,
         geography: Geography | None = None,
         graph_lag: float = 60,
+        scale_sets: Iterable[ScaleSet] = (),
     ) -> None:
         source = random.Random(f"world:{seed}")
         self.clock = clock
@@ -79,12 +81,14 @@ class AzureState:
         self.by_subscription: dict[str, list[AnyMachine]] = {}
         self.by_group: dict[tuple[str, str], list[AnyMachine]] = {}
         self.sets: dict[str, AvailabilitySet] = {}
+        self.scale_sets = ScaleSets(scale_sets)
         for machine in machines:
             subscription = machine.subscription_id.casefold()
             self.by_subscription.setdefault(subscription, []).append(machine)
             self.by_group.setdefault((subscription, folded(machine.resource_group)), []).append(machine)
             if isinstance(machine, Machine):
                 self._join_set(machine)
+                self.scale_sets.join(machine)
 
     def _join_set(self, machine: Machine) -> None:
         set_id = str(dig(machine.given, "properties", "availabilitySet", "id") or "")

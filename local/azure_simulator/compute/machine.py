@@ -65,6 +65,8 @@ class Machine(PatchableMachine[Simulation]):
         self.zones = zones or []
         self.update_domain: int | None = None
         self.fault_domain: int | None = None
+        self.scale_set_monitors_health = False
+        """Whether its scale set brings the Application Health extension."""
         self.available_summary: dict[str, Any] | None = None
         self.install_summary: dict[str, Any] | None = None
         self._transition: tuple[str, float, str] | None = None
@@ -90,6 +92,9 @@ class Machine(PatchableMachine[Simulation]):
             self._transition = None
         if "recreated" in fresh and simulation.recreated:
             self.recreated = self.clock.now()
+        if "deleted" in fresh and simulation.deleted:
+            # As by autoscale, which takes a member away whatever it does (inferred: the operation ends preempted).
+            self._preempt(self.clock.now())
         if "busy" in fresh and simulation.busy and simulation.busy_with == "install":
             activity_id = str(uuid.UUID(int=self._source.getrandbits(128), version=4))
             self.install_summary = self._running_install_summary(activity_id, self.clock.now())
@@ -113,6 +118,12 @@ class Machine(PatchableMachine[Simulation]):
             return False
         start, end = self.active.completion.reboot
         return start <= now - self.active.started < end
+
+    @property
+    def app_health(self) -> str | None:
+        """What the Application Health extension reports; none without the extension."""
+        known = self.simulation.app_health
+        return "healthy" if known is None and self.scale_set_monitors_health else known
 
     @property
     def is_changing_power(self) -> bool:

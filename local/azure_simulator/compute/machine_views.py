@@ -107,6 +107,8 @@ def properties(machine: Machine) -> dict[str, Any]:
     if set_id:
         path, _, name = str(set_id).rpartition("/")
         made["availabilitySet"] = {"id": f"{path}/{name.upper()}"}
+    if scale_set_id := dig(made.pop("virtualMachineScaleSet", None), "id"):
+        made["virtualMachineScaleSet"] = {"id": scale_set_id}
     return made
 
 
@@ -149,7 +151,9 @@ def instance_view(machine: Machine, now: float) -> dict[str, Any]:
     """The instance view, without the keys that Azure omits."""
     made: dict[str, Any] = {}
     if machine.update_domain is not None:
-        made |= {"platformUpdateDomain": machine.update_domain, "platformFaultDomain": machine.fault_domain}
+        made["platformUpdateDomain"] = machine.update_domain
+    if machine.fault_domain is not None:
+        made["platformFaultDomain"] = machine.fault_domain
     agent = machine.agent(now)
     stamp = machine.clock.stamp(now)
     if agent != "absent":
@@ -161,7 +165,7 @@ def instance_view(machine: Machine, now: float) -> dict[str, Any]:
                 "osVersion": "10.0.20348.2527" if windows else "22.04",
             }
         made["vmAgent"] = _agent(machine, agent, stamp)
-        if machine.simulation.app_health is not None:
+        if machine.app_health is not None:
             made["vmHealth"] = {"status": _app_health(machine, now)}
     given = dig(machine.given, "properties", "storageProfile", "osDisk", "name")
     is_made = _status("ProvisioningState/succeeded", "Provisioning succeeded", machine.clock.stamp(0))
@@ -191,7 +195,7 @@ def _provisioning(machine: Machine, now: float) -> dict[str, Any]:
 
 
 def _app_health(machine: Machine, now: float) -> dict[str, Any]:
-    word = "unhealthy" if machine.is_made_unhealthy(now) else str(machine.simulation.app_health)
+    word = "unhealthy" if machine.is_made_unhealthy(now) else str(machine.app_health)
     unwell = "The VM is reporting itself as unhealthy or is unreachable"
     display = {"healthy": "The VM is reporting itself as healthy", "unhealthy": unwell}.get(word, word.capitalize())
     made = _status(f"HealthState/{word}", display, machine.clock.stamp(now))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from local.azure_simulator.compute import machine_views
+from local.azure_simulator.compute import machine_views, scale_sets
 from local.azure_simulator.compute.guest_agent import Completion
 from local.azure_simulator.compute.install_request import read_install_request
 from local.azure_simulator.compute.machine import Machine
@@ -44,6 +44,9 @@ class Compute:
             Route("GET", subscription + "/availabilitySets", "list", self.list_sets),
             Route("GET", _GROUP + "/availabilitySets", "list", self.list_sets),
             Route("GET", _GROUP + "/availabilitySets/{set}", "read", self.get_set),
+            Route("GET", subscription + "/virtualMachineScaleSets", "list", self.list_scale_sets),
+            Route("GET", _GROUP + "/virtualMachineScaleSets", "list", self.list_scale_sets),
+            Route("GET", _GROUP + "/virtualMachineScaleSets/{set}", "read", self.get_scale_set),
         ]
         kinds = ("start", "powerOff", "deallocate", "restart")
         return made + [Route("POST", f"{_MACHINE}/{kind}", "power", self.change_power) for kind in kinds]
@@ -195,6 +198,23 @@ class Compute:
             raise errors.resource_not_found("Microsoft.Compute/availabilitySets", call.captured["set"], call.group)
         charge = self._charge(call, found.location, "LowCostGetSubscriptionMaximum")
         return _with(pretty(_set_document(found)), charge)
+
+    # -- scale sets -------------------------------------------------------------------------------------------------
+
+    def list_scale_sets(self, call: Call) -> ArmResponse:
+        found = [each for each in self.azure.scale_sets if call.covers(each.subscription_id, each.resource_group)]
+        if not found:
+            self.azure.scope(call.subscription, call.group)
+        charge = self._charge(call, found[0].location if found else "", "HighCostGetSubscriptionMaximum")
+        return _with(pretty({"value": [each.document() for each in found]}), charge)
+
+    def get_scale_set(self, call: Call) -> ArmResponse:
+        found = self.azure.scale_sets.find(call.path)
+        if found is None:
+            self.azure.group(call.subscription, call.group)
+            raise errors.resource_not_found(scale_sets.TYPE, call.captured["set"], call.group)
+        charge = self._charge(call, found.location, "LowCostGetSubscriptionMaximum")
+        return _with(pretty(found.document()), charge)
 
     # -- helpers ----------------------------------------------------------------------------------------------------
 

@@ -140,6 +140,9 @@ class ResourceGraph:
                     yield machine_views.graph_row(machine, self.azure.tenant_id)
                 else:
                     yield arc_views.graph_row(machine, self.azure.tenant_id, self.azure.clock.now())
+        for each in self.azure.scale_sets:
+            if subscriptions is None or each.subscription_id.casefold() in subscriptions:
+                yield each.graph_row(self.azure.tenant_id)
         yield from self.snapshots.graph_rows(subscriptions)
         yield from configuration_rows(self.schedules, subscriptions)
 
