@@ -8,7 +8,7 @@ from pydantic import Field
 
 from local.azure_simulator.compute.behavior import PatchSimulation
 
-ConnectionStatus = Literal["Connected", "Disconnected", "Expired", "Error"]
+ConnectionStatus = Literal["Connected", "Disconnected", "Expired", "Error", "AwaitingConnection"]
 
 
 class ArcSimulation(PatchSimulation):

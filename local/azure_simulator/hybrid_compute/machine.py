@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from local.azure_simulator.clock import NEVER, Clock
-from local.azure_simulator.compute.guest_agent import Completion, assess, install
+from local.azure_simulator.compute.guest_agent import Completion, Guest, assess, install
 from local.azure_simulator.compute.install_request import InstallRequest
 from local.azure_simulator.compute.machine import Machine
 from local.azure_simulator.compute.operations import Operation
@@ -71,12 +71,12 @@ class ArcMachine(PatchableMachine[ArcSimulation]):
         )
         self.has_extension = False
         """Whether the update extension is installed, which the first operation does."""
-        self.last_assessment: Operation | None = None
-        """The latest one that has ended."""
+        self.assessments: list[Operation] = []
+        """Those that have ended, oldest first, with the one that follows an installation."""
         self._lost_at = NEVER
         self._back_at = NEVER
         self._beyond: ConnectionStatus | None = None
-        """A status that is not about contact: Expired, or Error."""
+        """A status that no heartbeat changes: Expired, Error, or AwaitingConnection."""
         self._change_status(status, clock.now())
         self.behave(simulation)
 
@@ -102,7 +102,7 @@ class ArcMachine(PatchableMachine[ArcSimulation]):
         return self._back_at if self._back_at <= now else 0.0
 
     def _change_status(self, status: ConnectionStatus, now: float) -> None:
-        self._beyond = status if status in ("Expired", "Error") else None
+        self._beyond = None if status in ("Connected", "Disconnected") else status
         if status == "Connected":
             if self._lost_at <= now < self._back_at:
                 self._back_at = now
@@ -147,7 +147,7 @@ class ArcMachine(PatchableMachine[ArcSimulation]):
             raise errors.refusal(409, "HCRP409", f"The machine '{self.name}' has expired and must be connected again.")
         if self.is_busy(now):
             raise errors.extension_busy(EXTENSIONS[self.os_type])
-        guest = self._guest(self.simulation.agent, _TOO_OLD if self.simulation.agent == "old" else None)
+        guest = self._view_of_agent()
         report = assess(guest) if request is None else install(guest, request)
         if report.status != "Succeeded":
             report = Completion(report.seconds, result=_failure(kind, report.error or {}))
@@ -158,17 +158,32 @@ class ArcMachine(PatchableMachine[ArcSimulation]):
             return report
         return self._reported_late(kind, report, max(report.seconds, back - now), is_delivered=True)
 
+    def _view_of_agent(self) -> Guest:
+        return self._guest(self.simulation.agent, _TOO_OLD if self.simulation.agent == "old" else None)
+
     def begin(self, operation: Operation) -> None:
         """Start an accepted assessment or installation."""
         super().begin(operation)
         if self.has_contact(operation.started):
             self.has_extension = True
-            self._lost_at, self._back_at = self._outage(operation.kind, operation.started)
+            lost, back = self._outage(operation.kind, operation.started)
+            if lost != NEVER:
+                self._lost_at, self._back_at = lost, back
 
     def _finish(self, operation: Operation) -> None:
         super()._finish(operation)
         if operation.kind == "assess":
-            self.last_assessment = operation
+            self.assessments.append(operation)
+        elif not isinstance(operation.completion, Unreported):
+            self._assess_after_install(operation)
+
+    def _assess_after_install(self, operation: Operation) -> None:
+        """The extension assesses again after an installation, under the same activity id (recorded)."""
+        made = assess(self._view_of_agent())
+        if made.result is not None:
+            completion = replace(operation.completion, result=made.result)
+            followed = replace(operation, kind="assess", completion=completion, graph_row=None, _result=None)
+            self.assessments.append(followed)
 
     def _reported_late(self, kind: str, report: Completion, seconds: float, *, is_delivered: bool) -> Completion:
         if seconds <= self.simulation.operation_timeout_minutes * 60:

@@ -72,12 +72,11 @@ class HybridCompute:
 
     def latest_assessment(self, call: Call) -> ArmResponse:
         machine = self._machine(call, "patchAssessmentResults/read")
-        operation = machine.last_assessment
-        if operation is None:
+        if not machine.assessments:
             raise errors.resource_not_found(f"{machine.TYPE}/patchAssessmentResults", "latest", machine.resource_group)
         kind = "patchAssessmentResults"
         made = {"id": f"{machine.id}/{kind}/latest", "name": "latest", "type": f"{machine.TYPE}/{kind}"}
-        return compact(made | {"properties": views.result(machine, operation)})
+        return compact(made | {"properties": views.result(machine, machine.assessments[-1])})
 
     # -- writes -----------------------------------------------------------------------------------------------------
 

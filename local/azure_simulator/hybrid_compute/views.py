@@ -15,8 +15,18 @@ from local.azure_simulator.compute.machine_views import merged
 from local.azure_simulator.compute.operations import Operation
 from local.azure_simulator.compute.patches import count_by_classification
 from local.azure_simulator.hybrid_compute.machine import EXTENSIONS, ArcMachine
-from local.azure_simulator.server.json_readers import object_or_none
+from local.azure_simulator.server.json_readers import dig, object_or_none
 
+_SERVICES = {
+    "red hat": "YUM",
+    "rhel": "YUM",
+    "centos": "YUM",
+    "oracle": "YUM",
+    "rocky": "YUM",
+    "alma": "YUM",
+    "suse": "Zypper",
+}
+"""By a word of the ``osSku`` of a Linux machine; others use APT."""
 PUBLISHER = "Microsoft.SoftwareUpdateManagement"
 _CLASSES = {
     "Windows": (
@@ -178,17 +188,33 @@ def graph_row(machine: ArcMachine, tenant_id: str, now: float) -> dict[str, Any]
     return row
 
 
+def patch_service(machine: ArcMachine) -> str:
+    """What patches the machine, in the provider's words (its WSUS is ``WU_WSUS``, which no machine here uses)."""
+    if machine.os_type == "Windows":
+        return "WU"
+    system = str(dig(machine.given, "properties", "osSku") or "").casefold()
+    return next((service for word, service in _SERVICES.items() if word in system), "APT")
+
+
+def extension_rows(machine: ArcMachine, tenant_id: str) -> list[dict[str, Any]]:
+    """The rows of its extensions in the table ``resources``."""
+    place = {"resourceGroup": machine.resource_group.lower(), "subscriptionId": machine.subscription_id}
+    return [
+        extension | {"type": f"{machine.TYPE}/extensions".lower(), "tenantId": tenant_id, "kind": ""} | place
+        for extension in extensions(machine)
+    ]
+
+
 def result(machine: ArcMachine, operation: Operation) -> dict[str, Any]:
     """The result of a completed assessment or installation, without its list of patches."""
     clock = machine.clock
     inner = operation.result(clock) or {}
-    windows = machine.os_type == "Windows"
     made: dict[str, Any] = {
         "startDateTime": zulu(clock.stamp(operation.started)),
         "lastModifiedDateTime": zulu(clock.stamp(operation.ends)),
         "startedBy": "Platform" if operation.maintenance_run else "User",
     }
-    service = {"patchServiceUsed": "WU" if windows else "APT", "status": inner["status"]}
+    service = {"patchServiceUsed": patch_service(machine), "status": inner["status"]}
     if operation.kind == "assess":
         counts = count_by_classification(inner)
         made |= {"rebootPending": inner["rebootPending"]} | service

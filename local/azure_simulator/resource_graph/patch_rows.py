@@ -43,7 +43,7 @@ def patch_rows(azure: AzureState, table: str, subscriptions: set[str] | None, qu
     kind, days = ("assess", ASSESSMENT_DAYS) if table == TABLES[0] else ("install", INSTALLATION_DAYS)
     wanted: Iterable[Operation] = (
         operation
-        for operation in azure.operations.all()
+        for operation in (_assessments(azure) if kind == "assess" else azure.operations.all())
         if operation.kind == kind
         and operation.started <= then
         and operation.completion.touches_guest
@@ -61,6 +61,16 @@ def patch_rows(azure: AzureState, table: str, subscriptions: set[str] | None, qu
         wanted_here = starts is None or any(above.startswith(each) or each.startswith(above) for each in starts)
         if with_patches and wanted_here:
             yield from _patches(azure, operation, row, then)
+
+
+def _assessments(azure: AzureState) -> Iterator[Operation]:
+    """All of virtual machines, and those of Arc machines that have ended, with the ones after installations."""
+    yield from (each for each in azure.operations.all() if not isinstance(_machine(azure, each), ArcMachine))
+    now = azure.clock.now()
+    for machine in azure.machines.values():
+        if isinstance(machine, ArcMachine):
+            machine.settle(now)
+            yield from machine.assessments
 
 
 def _asked_starts(query: str) -> list[str] | None:

@@ -140,6 +140,7 @@ class ResourceGraph:
                     yield machine_views.graph_row(machine, self.azure.tenant_id)
                 else:
                     yield arc_views.graph_row(machine, self.azure.tenant_id, self.azure.clock.now())
+                    yield from arc_views.extension_rows(machine, self.azure.tenant_id)
         for each in self.azure.scale_sets:
             if subscriptions is None or each.subscription_id.casefold() in subscriptions:
                 yield each.graph_row(self.azure.tenant_id)

@@ -28,7 +28,7 @@ PATCHES = [{"name": "curl", "version": "8.1", "minutes": 1}]
 class Bench:
     """One Linux machine, on a clock that is moved by hand. Its operations take ten minutes."""
 
-    def __init__(self, **simulation: Any) -> None:
+    def __init__(self, sku: str = "", **simulation: Any) -> None:
         self.now = 0.0
         clock = Clock(1, started_at=STARTED, monotonic=lambda: self.now)
         usual = {"pendingPatches": PATCHES, "assessMinutes": 10, "installMinutes": 10, "rebootRequired": False}
@@ -39,6 +39,7 @@ class Bench:
             simulation=ArcSimulation.model_validate(usual | simulation),
             seed=1,
             clock=clock,
+            given={"properties": {"osSku": sku}},
         )
         self.azure = AzureState([machine], clock, "https://x", graph_lag=0)
         self._router = Router(HybridCompute(self.azure).routes())
@@ -222,6 +223,9 @@ def test_the_last_change_of_the_status() -> None:
         bench.now = minute * MINUTE
         properties = json.loads(bench.call("GET", ONE).body or "")["properties"]
         assert properties["lastStatusChange"].startswith(f"2026-11-21T{changed}:00")
+    bench.assess()
+    properties = json.loads(bench.call("GET", ONE).body or "")["properties"]
+    assert properties["lastStatusChange"].startswith("2026-11-21T13:05:00")
 
 
 def test_requests_have_a_bucket_of_their_own_per_region() -> None:
@@ -235,3 +239,37 @@ def test_requests_have_a_bucket_of_their_own_per_region() -> None:
     assert refused.value.body["error"]["code"] == "SubscriptionRequestsThrottled"
     bench.now += 1
     assert bench.call("GET", url).status == 202
+
+
+@pytest.mark.parametrize(
+    ("sku", "service"),
+    [
+        ("Ubuntu 22.04.4 LTS", "APT"),
+        ("Red Hat Enterprise Linux 9.4", "YUM"),
+        ("SUSE Linux Enterprise Server 15 SP5", "Zypper"),
+        ("", "APT"),
+    ],
+)
+def test_the_service_that_patches_a_linux_machine(sku: str, service: str) -> None:
+    bench = Bench(sku)
+    url = bench.assess()
+    bench.now = 11 * MINUTE
+    result = bench.result(url)
+    assert result is not None
+    assert result["patchServiceUsed"] == service
+
+
+def test_a_result_that_was_not_reported_is_followed_by_no_assessment() -> None:
+    bench = Bench(disconnectsAfterMinutes=5)
+    bench.install()
+    bench.now = 7 * HOUR
+    assert list(patch_rows(bench.azure, "patchassessmentresources", None)) == []
+
+
+@pytest.mark.parametrize("status", ["Error", "AwaitingConnection"])
+def test_a_status_that_is_not_about_contact(status: str) -> None:
+    bench = Bench(status=status)
+    url = bench.assess()
+    assert bench.status() == status
+    bench.now = 5 * HOUR
+    assert bench.result(url) is None

@@ -108,7 +108,7 @@ def test_arc_machines_of_the_file(tmp_path: Path, entry: dict[str, Any]) -> None
     [
         ({"simulation": {"power": "stopped"}}, "simulation.power: "),
         ({"simulation": {"status": "Off"}}, "simulation.status: "),
-        ({"status": "Off"}, "status must be one of Connected, Disconnected, Expired, Error, not 'Off'"),
+        ({"status": "Off"}, "status must be one of Connected, Disconnected, Expired, Error, AwaitingConnection, not "),
         ({"osType": "Plan9"}, "osType must be Windows or Linux"),
         ({"location": None}, "it has no location"),
     ],

@@ -213,6 +213,9 @@ def test_a_machine_document(simulator: Simulator) -> None:
     assert extension["name"] == "WindowsOsUpdateExtension"
     assert extension["properties"]["publisher"] == "Microsoft.SoftwareUpdateManagement"
     assert simulator.http.get(f"{one}/extensions", params=API).json() == {"value": [extension]}
+    [row] = ask(simulator, f"resources | where type =~ '{extension['type']}' and id startswith '{one}/'")
+    assert row["id"] == extension["id"]
+    assert row["properties"]["provisioningState"] == "Succeeded"
 
 
 def test_lists_have_the_machines_without_their_extensions(simulator: Simulator) -> None:
@@ -303,6 +306,40 @@ def test_the_latest_assessment_of_a_machine(simulator: Simulator) -> None:
     result = simulator.follow_arc(assess(simulator, one))
     shown = simulator.http.get(path, params=API).json()
     assert (shown["id"], shown["properties"]) == (path, result)
+
+
+def test_an_installation_is_followed_by_an_assessment(simulator: Simulator) -> None:
+    one = simulator.take_arc_system("Windows", pendingPatches=TWO_WINDOWS, installMinutes=2, rebootRequired=True)
+    installed = simulator.follow_arc(install(simulator, one, rebootSetting="Never"))
+    latest = simulator.http.get(f"{one}/patchAssessmentResults/latest", params=API).json()["properties"]
+    assert latest["assessmentActivityId"] == installed["installationActivityId"]
+    assert latest["rebootPending"] is True
+    assert latest["availablePatchCountByClassification"]["security"] == 0
+    [row, patch] = ask_until(simulator, f"patchassessmentresources | where id startswith '{one}/' | order by id asc", 2)
+    assert {key: row["properties"][key] for key in latest} == latest
+    assert patch["properties"]["patchName"] == "Tool"
+
+
+def test_alerts_of_a_machine(simulator: Simulator) -> None:
+    one = simulator.take_arc(alerts=[{"rule": "disk"}])
+    path = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.AlertsManagement/alerts"
+    [alert] = simulator.http.get(path, params=API | {"targetResource": one}).json()["value"]
+    assert alert["properties"]["essentials"]["targetResourceType"] == "machines"
+    assert alert["properties"]["essentials"]["targetResource"] == one.lower()
+
+
+def test_the_newest_installation_of_each_machine(simulator: Simulator) -> None:
+    one = simulator.take_arc(pendingPatches=4, installMinutes=1, rebootRequired=False)
+    results = [simulator.follow_arc(install(simulator, one)) for _ in range(2)]
+    query = (
+        f"patchinstallationresources | where id startswith '{one}/' and type endswith '/patchinstallationresults' "
+        "| extend machine = tostring(split(tolower(id), '/patchinstallationresults/')[0]), "
+        "at = todatetime(properties.startDateTime) | summarize arg_max(at, id, properties) by machine "
+        f"| where properties.installationActivityId == '{results[1]['installationActivityId']}'"
+    )
+    [row] = ask_until(simulator, query, 1)
+    assert row["machine"] == one.lower()
+    assert row["properties"]["installedPatchCount"] == 0
 
 
 def test_the_row_of_a_machine(simulator: Simulator) -> None:
