@@ -19,7 +19,15 @@ from patchwave.api.runs import ListedRun, accepted
 from patchwave.domain.core.documents import ExternalDocument, object_or_none
 from patchwave.domain.core.webhook_signature import FIRST_ROTATION, Call, SignatureRefused, policy_secret, verify
 from patchwave.domain.runs.run import Mode, StartableMode, Trigger, TriggerKind
-from patchwave.services.start_run import MAX_KEY, check_key, claimed_run_id, find_written_policy, new_run_id, start_run
+from patchwave.services.start_run import (
+    MAX_KEY,
+    check_key,
+    claimed_run_id,
+    find_written_policy,
+    new_run_id,
+    requested_mode,
+    start_run,
+)
 from patchwave.services.strict_json import parse_json
 from patchwave.settings import Authorization, Settings
 from patchwave.wiring import Services
@@ -30,7 +38,7 @@ _LOG = logging.getLogger("patchwave.webhook")
 class Delivery(ExternalDocument):
     """What may be said with a call; other keys are passed over."""
 
-    mode: StartableMode = Mode.PATCH
+    mode: StartableMode | None = Field(default=None, description="What the policy says, unless given.")
     delivery_id: str | None = Field(default=None, min_length=1, max_length=MAX_KEY)
 
 
@@ -72,8 +80,8 @@ async def run_webhook(
     call = Call(name, given or "", body, req.method)
     signature = _check_signature(services.settings, headers.x_patchwave_signature, call, datetime.now(UTC))
     fields = _fields(body)
-    mode = fields.get("mode", Mode.PATCH.value)
-    if mode not in (Mode.PATCH.value, Mode.ASSESS.value):
+    named_mode = fields.get("mode")
+    if named_mode not in (None, Mode.PATCH.value, Mode.ASSESS.value):
         raise ApiProblem(400, "mode must be patch or assess.")
     named = fields.get("deliveryId")
     if named is not None and not isinstance(named, str):
@@ -84,14 +92,15 @@ async def run_webhook(
     storage = services.storage
     chosen = await find_written_policy(storage, name)
     policy = chosen.policy
+    mode = requested_mode(policy, None if named_mode is None else Mode(str(named_mode)))
     run_id = new_run_id(policy)
     # A repeated signature is the same delivery, with or without a delivery id.
     key = delivery or signature
     if key:
-        request = {"policy": policy.name, "mode": mode}
+        request = {"policy": policy.name, "mode": mode.value}
         run_id = await claimed_run_id(storage, "delivery", key, run_id, request, scope=(policy.name,), noun="delivery")
     trigger = Trigger(kind=TriggerKind.WEBHOOK, **caller_of(req).who, detail=delivery or "")
-    run = await start_run(storage, client, chosen, run_id, trigger, mode=Mode(mode), repeatable=bool(key))
+    run = await start_run(storage, client, chosen, run_id, trigger, mode=mode, repeatable=bool(key))
     return accepted(run)
 
 

@@ -5,6 +5,7 @@ Every command has an actor and a reason, is idempotent, and is audited under the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from azure.durable_functions import DurableFunctionsClient
@@ -16,13 +17,14 @@ from patchwave.api.http import CountQuery, name_of, route_of
 from patchwave.api.problems import ApiProblem
 from patchwave.api.requests import COMMAND, CommandQuery, read_command
 from patchwave.api.runs import ListedRun, accepted
-from patchwave.domain.calendar.schedule import Occurrence, due_occurrence
+from patchwave.domain.calendar.schedule import Occurrence, Schedule, due_occurrence
 from patchwave.domain.core.command import Command
 from patchwave.domain.core.documents import Document
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.core.principal import Role
-from patchwave.domain.policy.policy import Policy
+from patchwave.domain.policy.policy import Policy, PolicyMode
 from patchwave.domain.runs.run import Trigger, TriggerKind
+from patchwave.domain.scheduling.assessments import assessment_run_id, list_assessments
 from patchwave.domain.scheduling.freeze import active_freeze
 from patchwave.domain.scheduling.overrides import Pause, ScheduleOverrides, Skip
 from patchwave.domain.scheduling.upcoming import PlannedOccurrence, list_upcoming, occurrence_to_skip, pending_skip
@@ -67,14 +69,29 @@ async def list_occurrences(req: HttpRequest, storage: Storage, query: CountQuery
 async def upcoming_occurrences(
     storage: Storage, policy: Policy, controls: ScheduleOverrides, count: int, now: datetime
 ) -> list[PlannedOccurrence]:
-    """The next occurrences. The first may be one with an open window and no run yet: the timer may still start it, for
-    example after the policy was stored or resumed during the window.
+    """The next occurrences of both schedules of a policy.
+
+    The first may be one with an open window and no run yet: the timer may still start it, for example after the policy
+    was stored or resumed during the window.
     """
-    after = now
-    due = due_occurrence(policy.schedule, now) if policy.schedule else None
-    if due is not None and await storage.runs.get(RunId.of(due.at_utc, policy.name).text) is None:
-        after = due.at_utc - timedelta(seconds=1)
-    return list_upcoming(policy, controls, await storage.freezes.list_all(), after, count, now=now)
+    freezes = await storage.freezes.list_all()
+    after = await _listed_after(storage, policy, policy.schedule, RunId.of, now)
+    own = list_upcoming(policy, controls, freezes, after, count, now=now)
+    after = await _listed_after(storage, policy, policy.assess, assessment_run_id, now)
+    return sorted([*own, *list_assessments(policy, controls, freezes, after, count)], key=lambda each: each.at)[:count]
+
+
+async def _listed_after(
+    storage: Storage,
+    policy: Policy,
+    schedule: Schedule | None,
+    run_id_of: Callable[[datetime, str], RunId],
+    now: datetime,
+) -> datetime:
+    due = due_occurrence(schedule, now) if schedule else None
+    if due is not None and await storage.runs.get(run_id_of(due.at_utc, policy.name).text) is None:
+        return due.at_utc - timedelta(seconds=1)
+    return now
 
 
 @route("POST", "policies/{name}/pause", role=Role.OPERATOR, body=COMMAND, problems=NO_POLICY)
@@ -140,7 +157,8 @@ async def run_policy_now(
 ) -> HttpResponse:
     """Run the policy now, in a window as long as the schedule's: 202. While that run lasts, the command means it.
 
-    A pause and a skip are about the schedule and do not stand in the way; a freeze does: 409.
+    A pause and a skip are about the schedule and do not stand in the way; a freeze does, unless the policy only
+    assesses: 409.
     """
     command = read_command(req, query, datetime.now(UTC))
     chosen = await find_written_policy(storage, route_of(req, "name"))
@@ -162,7 +180,7 @@ async def _requested_run(storage: Storage, policy: Policy, command: Command) -> 
     if known and await _is_in_progress(storage, known, command.at):
         return RunId.parse(known)
     freeze = active_freeze(await storage.freezes.list_all(), policy.name, {}, command.at)
-    if freeze is not None:
+    if freeze is not None and policy.mode is PolicyMode.PATCH:
         raise ApiProblem(409, f"The policy is {freeze.sentence}")
     controls = await storage.overrides.request_run(
         policy.name, new_run_id(policy).text, instead_of=known, **command.who, reason=command.reason, at=command.at

@@ -19,7 +19,7 @@ from patchwave.domain.core.ids import ConfigurationId, MachineId
 from patchwave.domain.core.validation import explain
 from patchwave.domain.policy.policy import Policy
 from patchwave.domain.policy.scope import Scope
-from patchwave.domain.runs.run import Mode, StartableMode
+from patchwave.domain.runs.run import StartableMode
 from patchwave.services.fleet_reader import MAX_MACHINES, MAX_READS
 
 MAX_REASON = 500
@@ -146,7 +146,7 @@ class PlanRequest(Document):
 class StartRequest(PlanRequest):
     """What starts a run."""
 
-    mode: StartableMode = Mode.PATCH
+    mode: StartableMode | None = Field(default=None, description="What the policy says, unless given.")
 
     def as_sent(self) -> Json:
         """The body without unset members."""

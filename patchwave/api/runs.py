@@ -39,7 +39,14 @@ from patchwave.domain.runs.intent import OperationAttempt
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode, Run, Trigger, TriggerKind
 from patchwave.domain.runs.waiting import waiting_for
-from patchwave.services.start_run import MAX_KEY, claimed_run_id, name_for_keys, new_run_id, requested_policy
+from patchwave.services.start_run import (
+    MAX_KEY,
+    claimed_run_id,
+    name_for_keys,
+    new_run_id,
+    requested_mode,
+    requested_policy,
+)
 from patchwave.services.start_run import start_run as start
 from patchwave.storage import Storage
 from patchwave.wiring import Services
@@ -130,8 +137,9 @@ async def start_run(
         actor=command.actor,
         actor_id=command.actor_id,
         may_author=may_author(req.headers),
-        installs=body.mode is Mode.PATCH,
+        installs=body.mode is not Mode.ASSESS,
     )
+    mode = requested_mode(chosen.policy, body.mode)
     run_id, storage = new_run_id(chosen.policy), services.storage
     key = headers.idempotency_key
     if key:
@@ -140,7 +148,7 @@ async def start_run(
         scope = (*caller, name_for_keys(body.policy))
         run_id = await claimed_run_id(storage, "idempotency-key", key, run_id, body.as_sent(), scope=scope)
     trigger = Trigger(kind=TriggerKind.HTTP, **command.who, detail=command.reason)
-    return accepted(await start(storage, client, chosen, run_id, trigger, mode=body.mode, repeatable=bool(key)))
+    return accepted(await start(storage, client, chosen, run_id, trigger, mode=mode, repeatable=bool(key)))
 
 
 @route("GET", "runs", _RUNS.response, role=Role.READER)

@@ -10,7 +10,9 @@ from patchwave.domain.calendar.schedule import Occurrence, closed_between, due_o
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.policy.policy import PolicyError
 from patchwave.domain.policy.stored_policies import parse_stored_policy
-from patchwave.domain.runs.run import Run, RunState, Trigger, TriggerKind
+from patchwave.domain.runs.provenance import WrittenPolicy
+from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.scheduling.assessments import assessment_run_id, decide_assessment
 from patchwave.domain.scheduling.freeze import Freeze
 from patchwave.domain.scheduling.overrides import ScheduleOverrides
 from patchwave.domain.scheduling.upcoming import ScheduleDecision, ScheduleVerdict, decide
@@ -21,6 +23,8 @@ from patchwave.storage import Storage, StoredPolicy
 
 _LOG = logging.getLogger("patchwave.schedule")
 _MAX_SILENCE = timedelta(days=31)
+_OF_ASSESSMENTS = {"schedule": "assess"}
+"""In audit entries of the schedule of assessments; those of the policy's own schedule name none."""
 
 
 async def start_what_is_due(
@@ -55,16 +59,20 @@ async def note_missed_occurrences(storage: Storage, since: datetime, now: dateti
 
 async def _note_missed(storage: Storage, stored: StoredPolicy, since: datetime, now: datetime) -> None:
     policy = parse_stored_policy(stored.document, name=stored.name)
-    if policy.schedule is None or not policy.enabled:
+    if not policy.enabled:
         return
     begin = max(since, stored.updated_at, now - _MAX_SILENCE)
-    for occurrence in closed_between(policy.schedule, begin, now):
-        if await storage.runs.get(RunId.of(occurrence.at_utc, policy.name).text) is None:
-            why = f"the timer did not run between {since:%Y-%m-%d %H:%M} and {now:%Y-%m-%d %H:%M} UTC"
-            detail = {"decision": "missed", "reason": why}
-            await storage.audit.add(
-                policy.name, "occurrence_not_started", actor="timer", at=occurrence.at_utc, detail=detail
-            )
+    why = f"the timer did not run between {since:%Y-%m-%d %H:%M} and {now:%Y-%m-%d %H:%M} UTC"
+    for schedule, run_id_of, more in (
+        (policy.schedule, RunId.of, {}),
+        (policy.assess, assessment_run_id, _OF_ASSESSMENTS),
+    ):
+        for occurrence in closed_between(schedule, begin, now) if schedule is not None else ():
+            if await storage.runs.get(run_id_of(occurrence.at_utc, policy.name).text) is None:
+                detail = {"decision": "missed", "reason": why} | more
+                await storage.audit.add(
+                    policy.name, "occurrence_not_started", actor="timer", at=occurrence.at_utc, detail=detail
+                )
 
 
 async def start_due_policies(storage: Storage, client: DurableClient, now: datetime) -> list[Run]:
@@ -75,14 +83,14 @@ async def start_due_policies(storage: Storage, client: DurableClient, now: datet
     freezes = await storage.freezes.list_all()
     for stored in await storage.policies.list_all():
         try:
-            run = await _start_if_due(storage, client, stored, freezes, now)
+            chosen = read_stored(stored)
+            for start in (_start_if_due, _start_assessment_if_due):
+                run = await start(storage, client, chosen, freezes, now)
+                runs += [run] if run is not None else []
         except Exception as error:
             # A policy that fails, for any reason, must not affect the others.
             _LOG.exception("The policy %s could not be started.", stored.name)
             await _note_failure(storage, stored.name, error, now)
-            continue
-        if run is not None:
-            runs.append(run)
     return runs
 
 
@@ -98,9 +106,8 @@ async def _note_failure(storage: Storage, policy: str, error: Exception, now: da
 
 
 async def _start_if_due(
-    storage: Storage, client: DurableClient, stored: StoredPolicy, freezes: Sequence[Freeze], now: datetime
+    storage: Storage, client: DurableClient, chosen: WrittenPolicy, freezes: Sequence[Freeze], now: datetime
 ) -> Run | None:
-    chosen = read_stored(stored)
     policy = chosen.policy
     if policy.schedule is None:
         return None
@@ -116,8 +123,27 @@ async def _start_if_due(
         if await storage.runs.get(run_id.text) is None:
             await _note_reason(storage, policy.name, occurrence, verdict)
         return None
-    trigger = Trigger(kind=TriggerKind.TIMER, actor="timer", detail=f"version {stored.version}")
+    trigger = Trigger(kind=TriggerKind.TIMER, actor="timer", detail=f"version {chosen.origin.version}")
     return await start_run(storage, client, chosen, run_id, trigger, occurrence=occurrence)
+
+
+async def _start_assessment_if_due(
+    storage: Storage, client: DurableClient, chosen: WrittenPolicy, freezes: Sequence[Freeze], now: datetime
+) -> Run | None:
+    """Start the run of the schedule of assessments, beside that of the policy's own schedule."""
+    policy = chosen.policy
+    occurrence = due_occurrence(policy.assess, now) if policy.assess is not None else None
+    if occurrence is None:
+        return None
+    run_id = assessment_run_id(occurrence.at_utc, policy.name)
+    verdict = decide_assessment(policy, await storage.overrides.get(policy.name), freezes, occurrence)
+    if not verdict.will_run:
+        if await storage.runs.get(run_id.text) is None:
+            await _note_reason(storage, policy.name, occurrence, verdict, **_OF_ASSESSMENTS)
+        return None
+    detail = f"assessment schedule, version {chosen.origin.version}"
+    trigger = Trigger(kind=TriggerKind.TIMER, actor="timer", detail=detail)
+    return await start_run(storage, client, chosen, run_id, trigger, mode=Mode.ASSESS, occurrence=occurrence)
 
 
 async def _wake(storage: Storage, client: DurableClient, controls: ScheduleOverrides, occurrence: Occurrence) -> None:
@@ -143,7 +169,9 @@ async def _current_controls(
     return await storage.overrides.end_window_reservation(policy, reservation.run_id, ended_at)
 
 
-async def _note_reason(storage: Storage, policy: str, occurrence: Occurrence, verdict: ScheduleVerdict) -> None:
+async def _note_reason(
+    storage: Storage, policy: str, occurrence: Occurrence, verdict: ScheduleVerdict, **more: str
+) -> None:
     """One audit entry per reason and occurrence, with the occurrence's time, so that repetitions are equal."""
-    detail = {"decision": verdict.decision.value, "reason": verdict.reason}
+    detail = {"decision": verdict.decision.value, "reason": verdict.reason} | more
     await storage.audit.add(policy, "occurrence_not_started", actor="timer", at=occurrence.at_utc, detail=detail)

@@ -21,7 +21,7 @@ from patchwave.domain.core.validation import Problem
 from patchwave.domain.maintenance.occurrence import MaintenanceOccurrence
 from patchwave.domain.policy.boundary import needs_boundary
 from patchwave.domain.policy.narrowing import widened
-from patchwave.domain.policy.policy import Policy, PolicyError, apply_overrides, parse_inline_policy
+from patchwave.domain.policy.policy import Policy, PolicyError, PolicyMode, apply_overrides, parse_inline_policy
 from patchwave.domain.policy.stored_policies import parse_stored_policy
 from patchwave.domain.runs.provenance import WrittenPolicy, rules_in_short, written
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger
@@ -57,12 +57,14 @@ async def start_run(
     run_id: RunId,
     trigger: Trigger,
     *,
-    mode: Mode = Mode.PATCH,
+    mode: Mode | None = None,
     occurrence: Occurrence | None = None,
     maintenance: MaintenanceOccurrence | None = None,
     repeatable: bool = True,
 ) -> Run:
     """Create the run and schedule its orchestration; returns the stored run, perhaps an earlier one of the same id.
+
+    ``mode`` is the policy's unless given.
 
     If the process dies between row and scheduling, the next start of the same id schedules the run. ``repeatable``:
     such a start may come. Otherwise a run that the engine does not accept is closed as failed, because nothing else
@@ -76,7 +78,7 @@ async def start_run(
     wanted = Run(
         id=run_id.text,
         policy=policy.name,
-        mode=mode,
+        mode=mode or Mode(policy.mode.value),
         state=RunState.QUEUED,
         trigger=trigger,
         created_at=at,
@@ -148,6 +150,17 @@ async def tell_waiting_run(client: DurableClient, run_id: str) -> None:
         await client.raise_orchestration_event(run_id, Signal.CONTROL)
     except Exception:
         _LOG.warning("Run %s could not be signalled to find its window.", run_id, exc_info=True)
+
+
+def requested_mode(policy: Policy, mode: Mode | None) -> Mode:
+    """What a requested run does: what the policy says, unless the request asks for less.
+
+    Raises:
+        PolicyError: it asks to patch by a policy that only assesses.
+    """
+    if mode is Mode.PATCH and policy.mode is PolicyMode.ASSESS:
+        raise PolicyError([Problem(path="mode", message="is patch, and the policy only assesses (its mode is assess)")])
+    return mode or Mode(policy.mode.value)
 
 
 def new_run_id(policy: Policy) -> RunId:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -67,6 +68,7 @@ def validate(file: FileOption, output: OutputOption = OutputFormat.TABLE) -> Non
     of probes, and whether scripts are allowed.
     """
     from patchwave.domain.planning.canary import certain_notes
+    from patchwave.domain.policy.approval_delay import delay_notes
     from patchwave.domain.policy.policy import PolicyError, parse_policy
 
     try:
@@ -75,7 +77,7 @@ def validate(file: FileOption, output: OutputOption = OutputFormat.TABLE) -> Non
         details = tuple(Detail(problem.path, problem.message) for problem in error.errors)
         raise RefusedError(f"{file} is no valid policy", details) from error
     errors = open_console(errors=True)
-    for note in certain_notes(policy):
+    for note in [*certain_notes(policy), *delay_notes(policy, datetime.now(UTC))]:
         errors.print(plain(f"note: {note}"), soft_wrap=True)
     show(output, policy.to_wire(), lambda _: f"{file}: policy {policy.name} is valid")
 

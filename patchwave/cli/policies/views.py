@@ -34,6 +34,7 @@ def occurrences_view(calendar: Json) -> RenderableType:
     columns: dict[str, Cell] = {
         "opens": lambda each: _local(each.get("localTime")),
         "closes (UTC)": lambda each: _short(each.get("windowEnd")),
+        "mode": "mode",
         "decision": _decision,
         "run": lambda each: Text(plain(each.get("runId", "")) if each.get("willRun") else "", style="bright_black"),
         "why": "reason",
@@ -80,9 +81,14 @@ def _decision(occurrence: Json) -> Text:
 
 
 def _schedule(policy: Json) -> str:
-    schedule = part(policy, "schedule")
-    if not schedule:
-        return "on request"
+    own, assess = part(policy, "schedule"), part(policy, "assess")
+    verb = "assesses " if policy.get("mode") == "assess" else ""
+    said = [verb + _times(own)] if own else []
+    said += [f"assesses {_times(assess)}"] if assess else []
+    return "; ".join(said) or "on request"
+
+
+def _times(schedule: Json) -> str:
     at = f"{schedule.get('recurrence', '')} at {schedule.get('time', '')} {schedule.get('timeZone', '')}"
     return f"{at}, window {schedule.get('window', '')}"
 

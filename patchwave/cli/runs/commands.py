@@ -115,7 +115,9 @@ def start(
         Path | None,
         typer.Option("--file", "-f", help="Policy file (YAML or JSON; - is standard input), for this run only."),
     ] = None,
-    mode: Annotated[Mode, typer.Option(help="assess looks only; patch installs.")] = Mode.PATCH,
+    mode: Annotated[
+        Mode | None, typer.Option(help="assess looks only; patch installs. The policy's mode unless given.")
+    ] = None,
     overrides: OverridesOption = None,
     reason: ReasonOption = "",
     idempotency_key: Annotated[str, typer.Option(help="A second start with this key gives the first run.")] = "",
@@ -128,7 +130,7 @@ def start(
 
     if bool(policy) == (file is not None):
         raise RefusedError("Name a policy, or give a policy file with -f: one of them")
-    request: Json = {"policy": policy, "mode": mode.value}
+    request: Json = {"policy": policy} | ({"mode": mode.value} if mode is not None else {})
     if file is not None:
         request["policy"] = read_policy(file, read_input(file))
     if overrides:

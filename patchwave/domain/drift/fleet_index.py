@@ -17,6 +17,7 @@ from patchwave.domain.maintenance.assignment import Assignment
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
 from patchwave.domain.planning.dry_run import FoundMachine
 from patchwave.domain.planning.rings import choose_rings
+from patchwave.domain.policy.policy import PolicyMode
 from patchwave.domain.policy.rollout import order_rings
 from patchwave.domain.policy.scope import Scope
 
@@ -200,6 +201,8 @@ def _why_not(policy: FleetPolicy, now: datetime) -> str:
     name, schedule = policy.policy.name, policy.policy.schedule
     if not policy.policy.enabled:
         return f"The policy {name}, which covers it, is disabled."
+    if policy.policy.mode is PolicyMode.ASSESS:
+        return f"The policy {name}, which covers it, only assesses."
     if schedule is None:
         return f"The policy {name}, which covers it, has no schedule."
     if policy.resting:

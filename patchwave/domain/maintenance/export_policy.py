@@ -29,7 +29,7 @@ from patchwave.domain.maintenance.schedule_mapping import window_of
 from patchwave.domain.maintenance.scope_mapping import assignments_of
 from patchwave.domain.maintenance.validation import check_configuration
 from patchwave.domain.policy.install import Install
-from patchwave.domain.policy.policy import Policy
+from patchwave.domain.policy.policy import Policy, PolicyMode
 from patchwave.domain.policy.scope import OsType
 
 CARE: Mapping[str, str] = {
@@ -52,6 +52,7 @@ CARE: Mapping[str, str] = {
     "hooks.before": "runs a script in each machine; a schedule has events, and no step of its own",
     "hooks.after": "runs a script in each machine; a schedule has events, and no step of its own",
     "health": "checks machines in a way of its own; a schedule checks none",
+    "assess": "assesses on a schedule of its own; a schedule of Update Manager does not, see assessmentMode",
     "events": "assesses on events of Azure; a schedule does not",
     "maintenance": "is pre and post maintenance of scheduled runs; the policy goes on doing that",
     "notifications": "tells people about its runs; a schedule notifies no channel",
@@ -96,6 +97,8 @@ def configuration_of(
         moved.lost(path, f"cannot be given up; these can: {', '.join(CARE)}")
     if not policy.enabled:
         moved.lost("enabled", "is false; a schedule has no switch, and would begin to patch: enable the policy first")
+    if policy.mode is PolicyMode.ASSESS:
+        moved.lost("mode", "is assess; a schedule installs, and has no mode that only looks")
     _care(policy, given_up, moved)
     for problem in _unknown_to_schedules(policy.install):
         moved.lost(problem.path, problem.message)

@@ -26,7 +26,7 @@ from patchwave.domain.planning.rings import RingAssignment, choose_rings
 from patchwave.domain.planning.timeline import Slice
 from patchwave.domain.planning.topology import PlannerMachine, Topology
 from patchwave.domain.policy.gates import wave_barrier_enabled
-from patchwave.domain.policy.policy import Policy
+from patchwave.domain.policy.policy import Policy, PolicyMode
 from patchwave.domain.policy.rollout import PhaseOrder, RebootMode, Ring, order_rings
 
 DEFAULT_SECONDS: Mapping[str, float] = {"windows": 2400.0, "linux": 1200.0}
@@ -146,6 +146,8 @@ def _exclusion(
 def _notes(policy: Policy, seconds: float, unused_tags: Iterable[str]) -> list[str]:
     """What is true of the whole plan, which takes so many seconds; ``unused_tags`` may well be misspelt."""
     notes = [f"No machine has the tag {tag}, so its limit has no effect." for tag in unused_tags]
+    if policy.mode is PolicyMode.ASSESS:
+        notes.append("The policy only assesses (mode: assess): its runs follow no plan, and install nothing.")
     if policy.reboot_mode is RebootMode.SEPARATE:
         notes.append("The times are those of the installations; each ring restarts afterwards, by the same rules.")
     schedule = policy.schedule

@@ -18,7 +18,7 @@ from patchwave.domain.core.folding import fold
 from patchwave.domain.policy.gates import Approval, ErrorBudget, OnExceeded
 from patchwave.domain.policy.health import AlertVeto, Health
 from patchwave.domain.policy.install import Install
-from patchwave.domain.policy.policy import Events, Policy, WithoutPin
+from patchwave.domain.policy.policy import Events, Policy, PolicyMode, WithoutPin
 from patchwave.domain.policy.rollout import AvailabilitySets, Bake, Limits, Ring, TagLimit, order_rings
 from patchwave.domain.policy.scope import Exclusions, Scope, TagFilter
 
@@ -218,6 +218,7 @@ RULES: Mapping[type[BaseModel], Mapping[str, Rule | type[BaseModel]]] = {
         "name": _never,
         "description": _never,
         "enabled": _turned_off,
+        "mode": _in_order(PolicyMode.PATCH, PolicyMode.ASSESS),
         "scope": Scope,
         "install": Install,
         "max_concurrent": _smaller_share,
@@ -241,6 +242,7 @@ RULES: Mapping[type[BaseModel], Mapping[str, Rule | type[BaseModel]]] = {
         "hooks": _never,
         "health": Health,
         "schedule": Schedule,
+        "assess": Schedule,
         "events": Events,
         "maintenance": _never,
         "notifications": _never,

@@ -85,6 +85,13 @@ class WithoutPin(StrEnum):
     INSTALL = "install"
 
 
+class PolicyMode(StrEnum):
+    """What the runs of a policy do."""
+
+    PATCH = "patch"
+    ASSESS = "assess"
+
+
 class Events(Document):
     """Which events of Azure start an assessment of the machines in scope."""
 
@@ -119,6 +126,12 @@ class Policy(Document):
         default=True,
         title="Enabled",
         description="Whether schedule and events start runs. A disabled policy can still be started by hand.",
+    )
+    mode: PolicyMode = Field(
+        default=PolicyMode.PATCH,
+        title="Mode",
+        description="What its runs do. patch: they assess, then install. assess: they look for patches and install"
+        " nothing; a request to patch is refused, and what only matters to an installation has no effect.",
     )
     scope: Annotated[Scope, AfterValidator(_check_scope)] = Field(
         title="Scope", description="Which machines; at least one selector."
@@ -217,6 +230,13 @@ class Policy(Document):
     schedule: Schedule | None = Field(
         default=None, title="Schedule", description="When the policy runs by itself; never unless given."
     )
+    assess: Schedule | None = Field(
+        default=None,
+        title="Assessment schedule",
+        description="When the policy assesses by itself, beside its schedule; never unless given. Linux packages are"
+        " first seen then, from when install.approvalDelayDays counts. The window says how late a run may start; it"
+        " then takes every machine.",
+    )
     events: Events = Field(default=Events(), title="Events", description="Which events of Azure start an assessment.")
     maintenance: MaintenanceHooks | None = Field(
         default=None,
@@ -242,7 +262,8 @@ class Policy(Document):
 
     @property
     def continues(self) -> bool:
-        return self.schedule is not None and self.schedule.continue_in_next_window
+        is_patch = self.mode is PolicyMode.PATCH
+        return is_patch and self.schedule is not None and self.schedule.continue_in_next_window
 
 
 def parse_policy(document: object, *, name: str = "", is_narrowed: bool = False) -> Policy:
@@ -352,7 +373,10 @@ def _unsatisfiable(policy: Policy, scope: Scope | None) -> list[Problem]:
         problems.append(Problem(path="pinRings", message="pins later rings to the first one: give at least two rings"))
     if policy.without_pin is not WithoutPin.SKIP and not policy.pin_rings:
         problems.append(Problem(path="withoutPin", message="counts with pinRings only: set pinRings, or leave it out"))
-    if policy.schedule is None:
+    if policy.assess is not None and policy.assess.continue_in_next_window:
+        message = "counts for installations only: an assessment takes every machine, however long it lasts"
+        problems.append(Problem(path="assess.continueInNextWindow", message=message))
+    if policy.schedule is None or policy.mode is PolicyMode.ASSESS:
         return problems
     systems = policy.scope.os_types or tuple(OsType)
     message = too_short(policy.schedule.window, policy.install, systems)

@@ -12,7 +12,7 @@ from itertools import islice
 from patchwave.domain.calendar.schedule import MAX_WINDOW, Occurrence, find_zone, upcoming
 from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.core.ids import RunId
-from patchwave.domain.policy.policy import Policy
+from patchwave.domain.policy.policy import Policy, PolicyMode
 from patchwave.domain.policy.scope import OsType
 from patchwave.domain.scheduling.freeze import DamagedFreeze, Freeze, active_freeze
 from patchwave.domain.scheduling.overrides import ScheduleOverrides, Skip
@@ -32,6 +32,8 @@ class ScheduleDecision(StrEnum):
     PAUSED = "paused"
     SKIPPED = "skipped"
     FROZEN = "frozen"
+    COVERED = "covered"
+    """An assessment that a run in an open window of the policy makes anyway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class WindowWait:
 class PlannedOccurrence(Document):
     """A coming occurrence: when, as people there read the clock, under which run id, and why it will not run."""
 
+    mode: PolicyMode
     at: UtcDatetime
     local_time: str
     window_end: UtcDatetime
@@ -77,6 +80,7 @@ def decide(
     """What becomes of one occurrence.
 
     A freeze holds it when it lasts at the opening of the window; ``now`` adds the moment of a start that comes late.
+    Nothing but pause and skip holds one that only assesses: it changes nothing on a machine.
     """
     opening = occurrence.at_utc
     if not policy.enabled:
@@ -85,6 +89,8 @@ def decide(
         return ScheduleVerdict(ScheduleDecision.PAUSED, f"paused by {controls.pause.actor}: {controls.pause.reason}")
     if skip := controls.skip_of(opening):
         return ScheduleVerdict(ScheduleDecision.SKIPPED, f"skipped by {skip.actor}: {skip.reason}")
+    if policy.mode is PolicyMode.ASSESS:
+        return ScheduleVerdict(ScheduleDecision.RUN)
     for moment in (opening, now):
         if moment is not None and (freeze := active_freeze(freezes, policy.name, {}, moment)):
             return ScheduleVerdict(ScheduleDecision.FROZEN, freeze.sentence)
@@ -102,9 +108,9 @@ def list_upcoming(
     *,
     now: datetime | None = None,
 ) -> list[PlannedOccurrence]:
-    """The next ``count`` occurrences after a moment, those that will not run included; fewer when the schedule ends.
+    """The next ``count`` occurrences of the policy's own schedule after a moment, those that will not run included.
 
-    Those that have begun by ``now`` would start late, as `decide` takes it.
+    Fewer when the schedule ends. Those that have begun by ``now`` would start late, as `decide` takes it.
     """
     if policy.schedule is None:
         return []
@@ -121,6 +127,7 @@ def list_upcoming(
             controls = controls.carried(run_id, occurrence.window_end_utc)
         planned.append(
             PlannedOccurrence(
+                mode=policy.mode,
                 at=occurrence.at_utc,
                 local_time=occurrence.at_utc.astimezone(zone).isoformat(timespec="seconds"),
                 window_end=occurrence.window_end_utc,
@@ -138,9 +145,13 @@ def next_run_window(
 ) -> Occurrence | None:
     """The window in which a run goes on, which may be open at ``now``; ``None`` when none is in sight.
 
+    A policy that only assesses by now has none: what goes on installs.
+
     A pause and a freeze that cannot be read only tell of now: the run waits for the next window, and asks again when
     that opens.
     """
+    if policy.mode is PolicyMode.ASSESS:
+        return None
     systems = policy.scope.os_types or tuple(OsType)
     lasting = controls.model_copy(update={"pause": None, "window_reservations": []})
     readable = [freeze for freeze in freezes if not isinstance(freeze, DamagedFreeze)]
@@ -161,7 +172,8 @@ def pending_skip(policy: Policy, controls: ScheduleOverrides, now: datetime) -> 
 
 def occurrence_to_skip(policy: Policy, freezes: Sequence[Freeze], now: datetime) -> Occurrence | None:
     """The next occurrence that no freeze keeps from running anyway."""
-    readable = [freeze for freeze in freezes if not isinstance(freeze, DamagedFreeze)]
+    holding = freezes if policy.mode is PolicyMode.PATCH else ()
+    readable = [freeze for freeze in holding if not isinstance(freeze, DamagedFreeze)]
     return next(
         (each for each in _ahead(policy, now) if not active_freeze(readable, policy.name, {}, each.at_utc)), None
     )

@@ -153,6 +153,16 @@ class TestValidate:
         assert "note: Ring canary holds 1 machine, and the scope is for Windows and Linux" in result.errors
         assert patchwave("policy", "validate", "-f", str(path), "-o", "json").document["pinRings"] is True
 
+    def test_a_delay_that_cannot_work_on_linux_is_a_warning(self, patchwave: Patchwave, tmp_path: Path):
+        path = tmp_path / "delay.yaml"
+        path.write_text("name: delay\nscope: {osTypes: [Linux]}\ninstall: {approvalDelayDays: 7}\n")
+        result = patchwave("policy", "validate", "-f", str(path))
+        assert (result.code, "policy delay is valid" in result.output) == (0, True)
+        assert "note: install.approvalDelayDays: on Linux the 7 days count from" in result.errors
+        nightly = '{recurrence: "RRULE:FREQ=DAILY", time: "04:00", timeZone: UTC, window: PT2H}'
+        path.write_text(path.read_text() + f"assess: {nightly}\n")
+        assert patchwave("policy", "validate", "-f", str(path)).errors == ""
+
     def test_the_form_of_microsofts_text_is_shown_as_it_is_read(self, patchwave: Patchwave, tmp_path: Path):
         path = tmp_path / "mask.yaml"
         path.write_text(

@@ -61,6 +61,12 @@ class TestSchedule:
         [asked] = service.asked("GET", "/api/policies/monthly/occurrences")
         assert asked["query"] == {"count": "2"}
 
+    def test_the_mode_of_each_occurrence_is_shown(self, patchwave: Patchwave, service: Service):
+        occurrences = [occurrence(11, "run") | {"mode": "assess"}, occurrence(12, "run") | {"mode": "patch"}]
+        service.answers = [JSONResponse(self.CALENDAR | {"occurrences": occurrences})]
+        lines = patchwave("schedule", "show", "monthly").output.splitlines()
+        assert [line.split()[6] for line in lines if "20:00 +01:00" in line] == ["assess", "patch"]
+
     def test_as_json(self, patchwave: Patchwave, service: Service):
         service.answers = [JSONResponse(self.CALENDAR)]
         assert patchwave("schedule", "show", "monthly", "-o", "json").document == self.CALENDAR

@@ -19,7 +19,7 @@ class TestStart:
         assert result.code == 0
         assert RUN in result.output
         (request,) = service.asked("POST", "/api/runs")
-        assert request["body"] == {"policy": "monthly", "mode": "patch"}
+        assert request["body"] == {"policy": "monthly"}
         assert "x-functions-key" not in request["headers"]
         assert "idempotency-key" not in request["headers"]
 
@@ -46,7 +46,7 @@ class TestStart:
         assert patchwave("run", "start", "monthly", "--reason", "zero-day", "--actor", "ana").code == 0
         (request,) = service.asked("POST", "/api/runs")
         assert request["query"] == {"reason": "zero-day", "actor": "ana"}
-        assert request["body"] == {"policy": "monthly", "mode": "patch"}
+        assert request["body"] == {"policy": "monthly"}
 
     def test_sends_a_policy_file_inline(self, patchwave: Patchwave, service: Service, tmp_path: Path):
         file = tmp_path / "adhoc.yaml"

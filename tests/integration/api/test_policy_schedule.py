@@ -11,6 +11,7 @@ import pytest
 from patchwave.api import policy_schedule
 from patchwave.domain.runs.run import RunState, TriggerKind
 from patchwave.domain.scheduling.freeze import parse_freeze
+from patchwave.domain.scheduling.overrides import ScheduleOverrides
 from patchwave.services.scheduler import start_due_policies
 from patchwave.services.start_run import find_policy
 from patchwave.storage import Storage
@@ -111,6 +112,26 @@ class TestOccurrences:
     async def test_a_policy_that_only_runs_on_request(self, storage: Storage) -> None:
         await put(storage, schedule=None)
         assert await upcoming() == []
+
+    async def test_both_schedules_of_a_policy_in_order(self, storage: Storage) -> None:
+        assess = SCHEDULE | {"startDate": "2099-01-01", "recurrence": "RRULE:FREQ=DAILY", "time": "20:00"}
+        await put(storage, assess=assess)
+        assert [(each["at"][5:16], each["mode"], each["decision"]) for each in await upcoming(4)] == [
+            ("01-01T01:30", "patch", "run"),
+            ("01-01T19:00", "assess", "run"),
+            ("01-02T01:30", "patch", "run"),
+            ("01-02T19:00", "assess", "run"),
+        ]
+        policy = await find_policy(storage, NAME)
+        now = datetime(2099, 1, 1, 20, tzinfo=UTC)
+
+        async def listed() -> list[str]:
+            planned = await policy_schedule.upcoming_occurrences(storage, policy, ScheduleOverrides(), 2, now)
+            return [f"{each.at:%d %H:%M} {each.mode}" for each in planned]
+
+        assert await listed() == ["01 19:00 assess", "02 01:30 patch"]
+        await start_due_policies(storage, Engine(), now)
+        assert await listed() == ["02 01:30 patch", "02 19:00 assess"]
 
     @pytest.mark.parametrize("count", ["0", "101", "-1", "x", "1.5", "٣", "9" * 5_000])
     async def test_a_count_that_is_none(self, storage: Storage, nightly: str, count: str) -> None:

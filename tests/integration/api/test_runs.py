@@ -376,3 +376,15 @@ async def test_a_run_that_cannot_be_read_is_named_beside_the_others(storage: Sto
     await storage._store.runs.merge("runs", key, {"state": "perhaps"})
     listed = (await call(runs.list_runs)).json
     assert ([each["id"] for each in listed["runs"]], listed["unreadable"]) == ([kept.id], [key])
+
+
+async def test_a_policy_that_only_assesses_is_never_patched_by_request(storage: Storage, engine: Engine) -> None:
+    policy = POLICY | {"mode": "assess"}
+    by_itself = await start(engine, {"policy": policy})
+    assert (by_itself.status, by_itself.json["mode"]) == (202, "assess")
+    refused = await start(engine, {"policy": policy, "mode": "patch"})
+    assert (refused.status, refused.paths) == (400, ["mode"])
+    overridden = await start(engine, {"policy": policy, "overrides": {"mode": "patch"}})
+    assert (overridden.status, overridden.json["mode"]) == (202, "patch")
+    narrowed = await start(engine, {"policy": POLICY, "overrides": {"mode": "assess"}})
+    assert (narrowed.status, narrowed.json["mode"]) == (202, "assess")

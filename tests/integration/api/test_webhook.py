@@ -261,3 +261,12 @@ async def test_white_space_around_the_secret_of_the_app_changes_no_signature(
 
 async def test_without_a_secret_a_signature_is_not_read(storage: Storage, engine: Engine, monthly: str) -> None:
     assert (await send(engine, signature="nonsense")).status == 202
+
+
+async def test_a_call_without_a_mode_does_what_the_policy_says(storage: Storage, engine: Engine, monthly: str) -> None:
+    assert (await send(engine, b"{}", delivery="d-1")).json["mode"] == "patch"
+    document = {"name": monthly, "mode": "assess", "scope": {"locations": ["westeurope"]}}
+    await storage.policies.put(monthly, document, if_match=None, if_none_match=False, at=NOW)
+    assert (await send(engine, b"{}", delivery="d-2")).json["mode"] == "assess"
+    refused = await send(engine, b'{"mode": "patch"}', delivery="d-3")
+    assert (refused.status, refused.paths) == (400, ["mode"])

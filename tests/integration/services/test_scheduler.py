@@ -341,3 +341,63 @@ async def test_the_function_itself(storage: Storage, engine: Engine, past_due: b
     await user_function(start_scheduled_runs)(timer=timer, client=engine)
     [run_id] = engine.instances
     assert run_id.endswith("T000000Z-daily")
+
+
+NIGHTLY = {"recurrence": "RRULE:FREQ=DAILY", "time": "04:00", "timeZone": "UTC", "window": "PT2H"}
+NIGHT = datetime(2026, 11, 9, 4, tzinfo=UTC)
+
+
+class TestAssessments:
+    """A policy that only assesses, and the schedule of assessments beside that of a policy that patches."""
+
+    @pytest.mark.parametrize("late", [timedelta(0), 2 * HOUR - MINUTE])
+    async def test_they_start_beside_the_policys_own_schedule(
+        self, storage: Storage, engine: Engine, late: timedelta
+    ) -> None:
+        await put(storage, "monthly", assess=NIGHTLY)
+        [run] = await start_due_policies(storage, engine, NIGHT + late)
+        again = await start_due_policies(storage, engine, NIGHT + late)
+        assert [each.id for each in again] == [run.id]
+        assert len(engine.instances) == 1
+        assert (run.mode, run.occurrence, run.window_end) == (Mode.ASSESS, NIGHT, NIGHT + 2 * HOUR)
+        assert (run.trigger.kind, run.trigger.detail) == (TriggerKind.TIMER, "assessment schedule, version 1")
+        assert await start_due_policies(storage, engine, NIGHT + 2 * HOUR) == []
+
+    async def test_both_schedules_at_the_same_moment_are_two_runs_unless_the_first_covers_the_second(
+        self, storage: Storage, engine: Engine
+    ) -> None:
+        await put(storage, "monthly", assess=SCHEDULE)
+        [patch] = await start_due_policies(storage, engine, OPENS)
+        assert (patch.id, patch.mode) == ("20261110T190000Z-monthly", Mode.PATCH)
+        said = "the run of the window that opens at 2026-11-10 19:00 UTC assesses the machines"
+        assert await reasons(storage) == [("covered", said)]
+        [line] = (await storage.audit.list_page("monthly", 10, None)).items
+        assert line["detail"]["schedule"] == "assess"
+        await storage.overrides.skip("monthly", Skip(occurrence=OPENS, actor="ann", reason="x", at=STORED_AT))
+        [assess] = await start_due_policies(storage, engine, OPENS + 5 * MINUTE)
+        assert assess.mode is Mode.ASSESS
+        assert assess.id != patch.id
+
+    async def test_a_freeze_holds_patches_and_no_assessment(self, storage: Storage, engine: Engine) -> None:
+        await put(storage, "a-patch")
+        await put(storage, "assess", mode="assess")
+        await put(storage, "beside", assess=SCHEDULE)
+        await freeze(storage, OPENS - HOUR, OPENS + HOUR)
+        runs = await start_due_policies(storage, engine, OPENS)
+        assert [(run.policy, run.mode.value) for run in runs] == [("assess", "assess"), ("beside", "assess")]
+        assert runs[0].id == "20261110T190000Z-assess"
+
+    async def test_a_pause_holds_both(self, storage: Storage, engine: Engine) -> None:
+        await put(storage, "monthly", assess=NIGHTLY)
+        await storage.overrides.pause("monthly", Pause(actor="ann", reason="audit", at=STORED_AT))
+        for tick in range(2):
+            assert await start_due_policies(storage, engine, NIGHT + tick * 5 * MINUTE) == []
+        assert await reasons(storage) == [("paused", "paused by ann: audit")]
+
+    async def test_missed_ones_are_noted(self, storage: Storage, engine: Engine) -> None:
+        await put(storage, "monthly", assess=NIGHTLY)
+        since = STORED_AT.replace(hour=0, minute=0) + timedelta(days=1)
+        await note_missed_occurrences(storage, since, since + timedelta(days=2))
+        lines = (await storage.audit.list_page("monthly", 10, None)).items
+        nights = [line["detail"] for line in lines if line["detail"].get("schedule") == "assess"]
+        assert [detail["decision"] for detail in nights] == ["missed", "missed"]

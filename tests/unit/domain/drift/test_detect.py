@@ -146,6 +146,7 @@ def test_a_policy_that_is_there_for_the_runs_of_schedules_does_not_rest() -> Non
     [
         (policy(enabled=False), "is disabled"),
         (policy(recurrence=""), "has no schedule"),
+        (policy(mode="assess"), "only assesses"),
         (policy(resting="is paused by ann"), "is paused by ann"),
         (policy(recurrence="2026-01-01"), "has ended"),
     ],

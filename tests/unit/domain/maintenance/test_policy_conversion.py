@@ -455,6 +455,7 @@ CAREFUL: dict[str, dict[str, Any]] = {
     "hooks.before": {"hooks": {"before": {"linux": "true"}}},
     "hooks.after": {"hooks": {"after": {"linux": "true"}}},
     "health": {"health": {"settle": "PT5M"}},
+    "assess": {"assess": SCHEDULE},
     "events": {"events": {"newMachine": True}},
     "maintenance": {"maintenance": {"configurations": [str(IDENTITY)]}},
     "notifications": {"notifications": {"channels": ["ops"]}},
@@ -475,7 +476,7 @@ def test_care_is_refused_or_given_up_by_name(path: str) -> None:
 
 
 def test_every_key_of_a_policy_is_decided() -> None:
-    decided = {path.partition(".")[0] for path in CARE} | {"name", "description", "enabled", "scope"}
+    decided = {path.partition(".")[0] for path in CARE} | {"name", "description", "enabled", "mode", "scope"}
     assert {field.alias or name for name, field in Policy.model_fields.items()} <= decided
 
 
@@ -483,6 +484,7 @@ def test_every_key_of_a_policy_is_decided() -> None:
     ("document", "path", "sentence"),
     [
         ({"enabled": False}, "enabled", "has no switch"),
+        ({"mode": "assess"}, "mode", "has no mode that only looks"),
         ({"schedule": None}, "schedule", "never runs by itself"),
         ({"schedule": SCHEDULE | {"window": "PT4H"}}, "schedule.window", "PT1H30M to PT3H55M"),
         ({"schedule": SCHEDULE | {"recurrence": "first Friday + 20 days"}}, "schedule.recurrence", "at most 6 days"),

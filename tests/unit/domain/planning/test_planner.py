@@ -170,6 +170,9 @@ def test_a_limit_of_a_missing_tag_is_noted() -> None:
     ]
     notes = make_plan(machines, make_policy(mutuallyExclusiveTag="clutser"), PAIRS).plan.notes
     assert notes == ["No machine has the tag clutser, so its limit has no effect."]
+    assert make_plan(machines, make_policy(mode="assess"), PAIRS).plan.notes == [
+        "The policy only assesses (mode: assess): its runs follow no plan, and install nothing."
+    ]
     assert make_plan([], make_policy(mutuallyExclusiveTag="clutser"), PAIRS).plan.notes[1:] == []
 
 

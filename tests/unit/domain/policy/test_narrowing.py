@@ -51,6 +51,7 @@ NARROWER: dict[str, dict[str, Any]] = {
     "a smaller budget": {"errorBudget": {"run": "5%", "lane": 1, "onExceeded": "end"}},
     "more alerts that count": {"health": {"alerts": {"severities": ["Sev0", "Sev1"], "rules": []}}},
     "less time to settle": {"health": {"settle": "PT5M"}},
+    "an assessment": {"mode": "assess"},
     "slower": {"ramp": True, "bake": {"rings": "PT2H", "waves": "PT5M"}},
 }
 SMALLER_SCOPES: dict[str, dict[str, Any]] = {

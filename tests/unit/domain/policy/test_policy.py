@@ -65,6 +65,13 @@ def test_the_example_is_valid_and_has_its_documented_meaning() -> None:
     jsonschema.Draft202012Validator(policy_schema()).validate(monthly())
 
 
+def test_the_example_of_assessments_only_looks() -> None:
+    policy = parse_policy(yaml.safe_load((ROOT / "examples" / "policies" / "assess.yaml").read_text("utf-8")))
+    assert (policy.mode, policy.assess) == ("assess", None)
+    assert policy.schedule is not None
+    assert parse_policy(monthly()).assess is not None
+
+
 def test_a_policy_survives_the_wire_and_reading_its_own_output() -> None:
     policy = parse_policy(monthly())
     wire = json.loads(json.dumps(policy.to_wire()))
@@ -245,6 +252,22 @@ def test_a_window_shorter_than_one_installation_is_refused(change: dict[str, obj
     found = errors_of(document)
     assert set(found) == {"schedule.window"}
     assert f"needs {needs};" in found["schedule.window"]
+
+
+def test_a_policy_that_only_assesses_needs_no_window_for_an_installation() -> None:
+    schedule = {"recurrence": "last Friday", "time": "22:00", "timeZone": "UTC", "window": "PT30M"}
+    short = monthly() | {"schedule": schedule | {"continueInNextWindow": True}}
+    assert list(errors_of(short)) == ["schedule.window"]
+    policy = parse_policy(short | {"mode": "assess"})
+    assert (policy.mode, policy.continues) == ("assess", False)
+
+
+def test_an_assess_schedule_does_not_continue_in_the_next_window() -> None:
+    schedule = {"recurrence": "last Friday", "time": "22:00", "timeZone": "UTC", "window": "PT30M"}
+    assert parse_policy(monthly() | {"assess": schedule}).assess is not None
+    errors = errors_of(monthly() | {"assess": schedule | {"continueInNextWindow": True}, "pinRings": True})
+    assert errors["assess.continueInNextWindow"].startswith("counts for installations only")
+    assert "pinRings" in errors
 
 
 def test_a_rule_that_counts_needs_a_first_date_even_beside_other_errors() -> None:
