@@ -16,7 +16,7 @@ from activities.context import (
     wait_seconds,
 )
 from activities.window import frozen, is_behind_window
-from patchwave.domain.azure.errors import ArmFailure, classify, is_throttling
+from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
 from patchwave.domain.azure.instance_view import MachineView, Power
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.azure.patch_results import PatchSummary
@@ -127,7 +127,8 @@ async def verify_machine(services: Services, request: VerifyRequest) -> Verified
     machine = await load_record(services.storage, request.run_id, request.machine_key)
     view = await services.resource_manager.read_machine(MachineId.parse(machine.id), keep_for=Moment.AFTER)
     if isinstance(view, ArmFailure):
-        return Verified(is_ready=False, **retry_after(services.settings, view))
+        is_gone = classify(view).kind is ErrorClass.GONE
+        return Verified(is_ready=False, is_gone=is_gone, **retry_after(services.settings, view))
     return Verified(
         is_ready=view.power is Power.RUNNING and view.is_agent_ready,
         reboot_pending=_newer_word(view.last_assessment, request.installed_at),

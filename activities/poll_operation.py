@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from typing import TypeGuard
 
 from activities.context import now, wait_seconds
 from activities.patch_pinning import note_packages, note_selection
 from patchwave.azure.bulk_status import SWEPT_ABOVE
-from patchwave.domain.azure.errors import ArmFailure, is_throttling
+from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
+from patchwave.domain.azure.instance_view import MachineView
 from patchwave.domain.azure.operation import OperationKind, PollReading, PollState
 from patchwave.domain.azure.patch_results import AssessResult, InstallResult, PatchOperationStatus
 from patchwave.domain.azure.poll_schedule import PollSchedule, TrackedOperation
@@ -59,10 +61,11 @@ async def report_of(services: Services, machine: MachineId, intent: Intent, read
         case PollState.SUCCEEDED:
             return await _keep(services.storage, intent, reading.result)
         case PollState.FAILED:
+            view = await services.resource_manager.read_machine(machine)
+            # A deletion, as by autoscale of a member of a scale set, ends the operations of the machine.
+            failure = view if _is_gone(view) else reading.failure
             wait, adopted = wait_seconds(services.settings), intent.adopted
-            return OperationReport(
-                state=OperationState.FAILED, failure=reading.failure, wait_seconds=wait, adopted=adopted
-            )
+            return OperationReport(state=OperationState.FAILED, failure=failure, wait_seconds=wait, adopted=adopted)
         case PollState.UNCLEAR:
             return await _unclear(services, intent, reading.failure, reading.retry_after)
         case PollState.LOST | PollState.SUCCEEDED_WITHOUT_RESULT:
@@ -92,6 +95,9 @@ async def _ask_machine(
 ) -> OperationReport:
     """Read the counts from the machine's patch status, because the operation's own record is gone or not readable."""
     view = await services.resource_manager.read_machine(machine)
+    if _is_gone(view) and intent.failed_polls:
+        # Two polls in a row have found neither the operation nor the machine.
+        return OperationReport(state=OperationState.FAILED, failure=view, adopted=intent.adopted)
     if isinstance(view, ArmFailure):
         return await _unclear(services, intent, view, view.retry_after)
     summary = view.last_assessment if intent.kind is OperationKind.ASSESS else view.last_installation
@@ -101,6 +107,11 @@ async def _ask_machine(
         return _running(services, intent, None)
     result = summary.to_assess_result() if intent.kind is OperationKind.ASSESS else summary.to_install_result()
     return await _keep(services.storage, intent, result.model_dump(mode="json", by_alias=True))
+
+
+def _is_gone(view: MachineView | ArmFailure) -> TypeGuard[ArmFailure]:
+    """Whether the machine no longer exists."""
+    return isinstance(view, ArmFailure) and classify(view).kind is ErrorClass.GONE
 
 
 async def _unclear(

@@ -140,6 +140,8 @@ class _Machine:
         if checked.preflight.outcome is not None:
             if checked.preflight.outcome.reason in _RUN_IS_STOPPED:
                 return (yield from self._requeue(Stage.INSTALLED))
+            if checked.preflight.outcome.reason is Reason.NOT_FOUND:
+                return (yield from self._record(MachineResult(outcome_rules.gone(installed), installation)))
             outcome = outcome_rules.not_restarted(installed, checked.preflight.outcome.message)
             return (yield from self._record(MachineResult(outcome, installation)))
         asked_at = utc_now(self._context)
@@ -151,6 +153,8 @@ class _Machine:
             outcome = outcome_rules.restart_failed(installed, why)
             return (yield from self._record(MachineResult(outcome, installation, keep_lease=failure.is_open)))
         seen = yield from self._watch(asked_at, MAX_BOOT_POLLS)
+        if seen.is_gone:
+            return (yield from self._record(MachineResult(outcome_rules.gone(installed), installation)))
         end = MachineResult(outcome_rules.evaluate_restart(seen.is_ready, seen.reboot_pending, installed), installation)
         return (yield from self._record((yield from self._check_health_after(end))))
 
@@ -184,7 +188,8 @@ class _Machine:
         if veto is not None:
             return MachineResult(veto) if isinstance(veto, Outcome) else veto
         end = yield from self._install(checked, assessment)
-        if isinstance(end, Requeue):
+        if isinstance(end, Requeue) or end.outcome.reason is Reason.NOT_FOUND:
+            # Neither is there anything to do afterwards on a machine that is gone.
             return end
         if self._options.hooks and not end.keep_lease:
             # After any result: the post script may undo what the pre script did.
@@ -200,6 +205,9 @@ class _Machine:
             return unfinished(OperationKind.INSTALL, report)
         # An installation is done when the machine is back and no reboot is pending.
         seen = yield from self._watch(result.start_date_time, MAX_POLLS)
+        if seen.is_gone:
+            installed = result.installed_patch_count
+            return MachineResult(outcome_rules.gone(installed), result.summarize(adopted=report.adopted))
         outcome = outcome_rules.evaluate_installation(
             result, reboot_pending=seen.reboot_pending, needs_subscription=assessment.behind_subscription
         )
@@ -215,7 +223,11 @@ class _Machine:
     def _watch(self, since: datetime | None, max_polls: int) -> Steps[Verified]:
         """Poll until the machine runs and its agent reports. Its reboot status counts when newer than ``since``."""
         request = VerifyRequest(run_id=self._work.run_id, machine_key=self._work.machine_key, installed_at=since)
-        return (yield from self._waits.poll(contracts.VERIFY_MACHINE, request, max_polls, lambda seen: seen.is_ready))
+        return (
+            yield from self._waits.poll(
+                contracts.VERIFY_MACHINE, request, max_polls, lambda seen: seen.is_ready or seen.is_gone
+            )
+        )
 
     def _check_health(self, moment: Moment) -> Steps[Outcome | None]:
         """Poll until the health signals have settled; the outcome when the machine is unhealthy."""

@@ -24,7 +24,7 @@ from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.runs.run import Mode, Step
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.contracts import Signal
-from patchwave.domain.workflow.machine import MachineEnded, MachineWork, PowerResult, PreflightResult
+from patchwave.domain.workflow.machine import MachineEnded, MachineWork, PowerResult, PreflightResult, Verified
 from patchwave.domain.workflow.operation import OperationReport, OperationState, StartResult, StartState
 from patchwave.domain.workflow.run import MachineOptions
 from tests.support import scripted_fleet
@@ -268,6 +268,34 @@ def test_a_rebooting_machine_is_waited_for() -> None:
     assert len(bench.calls_of(contracts.VERIFY_MACHINE.name)) == 3
     assert fleet.outcomes[KEY] == ("patched", "ok")
     assert fleet.recorded[KEY][0]["installation"]["installed"] == 3
+
+
+GONE = Verified(is_ready=False, is_gone=True, wait_seconds=30)
+
+
+def test_a_machine_that_is_deleted_after_its_installation_is_gone_and_no_failure() -> None:
+    """Nothing more is asked of it: neither its health nor a script."""
+    fleet = Fleet([KEY], {KEY: Script(verifications=[scripted_fleet.BOOTING, GONE], health=[scripted_fleet.UNWELL])})
+    bench = run(fleet)
+    assert len(bench.calls_of(contracts.VERIFY_MACHINE.name)) == 2
+    assert fleet.outcomes[KEY] == ("skipped", "not_found")
+    assert "it was deleted after 3 patches were installed" in fleet.recorded[KEY][0]["outcome"]["message"]
+    assert fleet.recorded[KEY][0]["installation"]["installed"] == 3
+    assert completion(fleet).failed is False
+
+
+def test_an_installation_whose_machine_is_deleted_is_gone() -> None:
+    failure = ArmFailure(status=404, code="ResourceNotFound", message="The Resource was not found.")
+    report = OperationReport(state=OperationState.FAILED, failure=failure)
+    assert outcome_of(Script(install_polls=[scripted_fleet.RUNNING, report])) == ("skipped", "not_found")
+    assert outcome_of(Script(assess_polls=[report], preflights=[scripted_fleet.READY])) == ("skipped", "not_found")
+
+
+def test_a_machine_that_is_deleted_around_its_restart_is_gone() -> None:
+    missing = Outcome.skipped(Reason.NOT_FOUND, "The machine no longer exists.")
+    never = PreflightResult(preflight=Preflight(readiness=Readiness.SKIP, outcome=missing))
+    assert restarted(Script(preflights=[never])).outcomes[KEY] == ("skipped", "not_found")
+    assert restarted(Script(verifications=[GONE])).outcomes[KEY] == ("skipped", "not_found")
 
 
 def test_a_pending_reboot_is_in_the_outcome() -> None:

@@ -263,6 +263,13 @@ def failed(failure: ArmFailure) -> Outcome:
     return outcome.model_copy(update={"outcome": OutcomeKind.FAILED})
 
 
+def gone(installed: int) -> Outcome:
+    """The outcome of a machine that was deleted after its patches were installed, as autoscale does with members."""
+    return Outcome.skipped(
+        Reason.NOT_FOUND, f"The machine no longer exists: it was deleted after {_were_installed(installed)}."
+    )
+
+
 def past_deadline() -> Outcome:
     return Outcome.of(
         OutcomeKind.TIMED_OUT,
@@ -355,6 +362,10 @@ def _patches(count: int) -> str:
 
 def _are(count: int) -> str:
     return "1 is" if count == 1 else f"{count} are"
+
+
+def _were_installed(count: int) -> str:
+    return f"{_patches(count)} {'was' if count == 1 else 'were'} installed"
 
 
 def _are_installed(count: int) -> str:

@@ -78,9 +78,13 @@ class VerifyRequest(MachineRef):
 
 
 class Verified(Attempt):
-    """``reboot_pending`` is ``None`` until the machine reports something newer than the installation."""
+    """``reboot_pending`` is ``None`` until the machine reports something newer than the installation.
+
+    ``is_gone``: it no longer exists.
+    """
 
     is_ready: bool
+    is_gone: bool = False
     reboot_pending: bool | None = None
 
 

@@ -13,6 +13,7 @@ from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.instance_view import MachineView
 from patchwave.domain.azure.operation import OperationKind, PollReading, PollState
 from patchwave.domain.azure.poll_schedule import PollSchedule
+from patchwave.domain.runs import outcome_rules
 from patchwave.domain.runs.intent import Intent, IntentState
 from patchwave.domain.workflow.operation import OperationRef, OperationReport, OperationState
 from patchwave.storage import RecordMissing, Storage
@@ -130,10 +131,35 @@ async def test_an_assessment_that_did_not_work_has_its_outcome(
 async def test_a_failed_operation_has_its_error(services: Services, prepared: Storage, azure: Script) -> None:
     await follow(prepared, adopted=True)
     failure = ArmFailure(status=200, code="VMExtensionProvisioningError", message="x")
-    azure.polls = [PollReading(state=PollState.FAILED, failure=failure)]
+    azure.polls, azure.reads = [PollReading(state=PollState.FAILED, failure=failure)], [view()]
     assert await poll(services) == OperationReport(
         state=OperationState.FAILED, failure=failure, wait_seconds=30, adopted=True
     )
+
+
+GONE = ArmFailure(status=404, code="ResourceNotFound", message="The Resource was not found.")
+
+
+async def test_an_operation_that_a_deletion_ended_is_of_a_machine_that_is_gone(
+    services: Services, prepared: Storage, azure: Script
+) -> None:
+    await follow(prepared)
+    preempted = ArmFailure(status=200, code="OperationPreempted", message="preempted by a more recent operation")
+    azure.polls, azure.reads = [PollReading(state=PollState.FAILED, failure=preempted)], [GONE]
+    report = await poll(services)
+    assert (report.state, report.failure) == (OperationState.FAILED, GONE)
+    outcome = outcome_rules.failed(GONE)
+    assert (outcome.outcome, outcome.reason) == ("skipped", "not_found")
+
+
+async def test_a_machine_that_two_polls_do_not_find_is_gone(
+    services: Services, prepared: Storage, azure: Script
+) -> None:
+    await follow(prepared)
+    azure.polls, azure.reads = [LOST, LOST], [GONE, GONE]
+    first, second = await poll(services), await poll(services)
+    assert (first.state, first.failure) == (OperationState.RUNNING, None)
+    assert (second.state, second.failure) == (OperationState.FAILED, GONE)
 
 
 # --- no usable answer

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from activities import machine as activity
+from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.instance_view import MachineView
 from patchwave.domain.azure.operation import read_operation
 from patchwave.domain.azure.patch_results import InstallResult
@@ -40,6 +41,19 @@ async def seen(services: Services, storage: Storage, summary: Json | None) -> Ve
     await storage.machines.add(RUN, [machine(1)])
     request = VerifyRequest(run_id=RUN, machine_key=machine(1).key, installed_at=INSTALLED_AT)
     return await activity.verify_machine(services, request)
+
+
+@pytest.mark.parametrize(("status", "is_gone"), [(404, True), (403, False), (503, False)])
+async def test_a_deleted_machine_is_gone(services: Services, storage: Storage, status: int, is_gone: bool) -> None:
+    class Azure:
+        async def read_machine(self, machine_id: MachineId, *, keep_for: Moment | None = None) -> ArmFailure:
+            return ArmFailure(status=status)
+
+    vars(services).update(resource_manager=Azure())
+    await storage.machines.add(RUN, [machine(1)])
+    request = VerifyRequest(run_id=RUN, machine_key=machine(1).key, installed_at=INSTALLED_AT)
+    verified = await activity.verify_machine(services, request)
+    assert (verified.is_ready, verified.is_gone) == (False, is_gone)
 
 
 @pytest.mark.parametrize(
