@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from activities.context import load_run, now, record_outcomes, wait_seconds
@@ -15,8 +15,11 @@ from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Outcome, Reason
 from patchwave.domain.fleet.discovery import DiscoveredMachine, build_queries, evaluate_boundary, select_machines
 from patchwave.domain.policy.boundary import needs_boundary
+from patchwave.domain.policy.policy import Policy
 from patchwave.domain.policy.scope import Scope
 from patchwave.domain.runs.machine_record import MachineRecord
+from patchwave.domain.runs.run import Run
+from patchwave.domain.runs.window_results import left_out, max_failed_windows
 from patchwave.domain.workflow.run import DiscoveryPage, MachinesPageRequest
 from patchwave.settings import Settings
 from patchwave.storage import Storage
@@ -48,7 +51,7 @@ async def discover_machines(services: Services, request: MachinesPageRequest) ->
     The last page also adds rows for ids that the policy names and Resource Graph does not list: skipped, not found.
     """
     storage = services.storage
-    _, policy = await load_run(storage, request.run_id)
+    run, policy = await load_run(storage, request.run_id)
     if boundary_of(services.settings).is_needed_by(policy.scope):
         return DiscoveryPage(failure=f"The scope {needs_boundary()}.")
     queries = build_queries(policy.scope)
@@ -62,24 +65,57 @@ async def discover_machines(services: Services, request: MachinesPageRequest) ->
                 **trouble(services.settings, page, request.attempt, "The machines could not be listed.")
             )
         found = select_machines(policy.scope, page.rows)
-        await add_found(services.settings, storage, request.run_id, found)
+        await add_found(services.settings, storage, request.run_id, found, window=_window(run, policy))
         wait = page.wait_seconds
         position = position.behind(page.skip_token, len(found))
     if position.query < len(queries):
         await storage.runs.set_machine_count(request.run_id, position.found)
         return DiscoveryPage(machines=position.found, cursor=json.dumps(position), wait_seconds=wait)
     await _add_missing(storage, request.run_id, policy.scope)
+    if run.counted_occurrence is not None:
+        await _apply_last_windows(storage, request.run_id, policy)
     machines = await storage.runs.count_machines(request.run_id)
     return DiscoveryPage(machines=machines, selectors=policy.scope.describe())
 
 
-async def add_found(settings: Settings, storage: Storage, run_id: str, found: Sequence[DiscoveredMachine]) -> None:
-    """Add rows for discovered machines; invalid ones, and those outside the boundary, are skipped at once."""
+async def add_found(
+    settings: Settings,
+    storage: Storage,
+    run_id: str,
+    found: Sequence[DiscoveredMachine],
+    *,
+    window: Mapping[str, object] | None = None,
+) -> None:
+    """Add rows for discovered machines; invalid ones, and those outside the boundary, are skipped at once.
+
+    ``window``: the fields about the window that the run belongs to.
+    """
     judged = evaluate_boundary(found, boundary_of(settings))
-    await storage.machines.add(run_id, [record_of(machine) for machine in judged])
+    rows = [record_of(machine).model_copy(update=dict(window or {})) for machine in judged]
+    await storage.machines.add(run_id, rows)
     problems = [each for each in judged if each.problem]
     outcomes = [(each.machine_id.key, Outcome.skipped(each.problem_reason, each.problem)) for each in problems]
     await record_outcomes(storage, run_id, outcomes)
+
+
+def _window(run: Run, policy: Policy) -> Json:
+    """The fields of a machine's row about the window that the run belongs to, if there is one."""
+    if run.counted_occurrence is None:
+        return {}
+    most = max_failed_windows(retries=policy.retry_in_next_window)
+    return {"occurrence": run.counted_occurrence, "max_failed_windows": most}
+
+
+async def _apply_last_windows(storage: Storage, run_id: str, policy: Policy) -> None:
+    """Store how machines ended in their last window, and leave out those that need a person.
+
+    One scan for the fleet, before anything is started; machines that were patched since cost nothing more.
+    """
+    unfinished = await storage.history.list_unfinished()
+    keys = await storage.machines.set_last_windows(run_id, unfinished)
+    most = max_failed_windows(retries=policy.retry_in_next_window)
+    stuck = [(key, left_out(unfinished[key])) for key in keys if unfinished[key].is_left_out(most)]
+    await record_outcomes(storage, run_id, stuck)
 
 
 async def _add_missing(storage: Storage, run_id: str, scope: Scope) -> None:

@@ -33,6 +33,7 @@ from patchwave.domain.policy.policy import Policy
 from patchwave.domain.runs.commands import PATCHWAVE
 from patchwave.domain.runs.provenance import SHORT_DIGEST, spoken_scripts
 from patchwave.domain.runs.run import Run
+from patchwave.domain.runs.window_results import name_stuck
 from patchwave.outbound.notifications import compose
 from patchwave.settings import ChannelsError, parse_channels
 from patchwave.storage import RecordMissing, Storage
@@ -163,6 +164,7 @@ def _approval(facts: ApprovalNeeded, run: Run, policy: Policy) -> ApprovalNeeded
 async def _ended(storage: Storage, run: Run) -> RunEnded:
     counts = {kind: run.counts_by_outcome.get(kind.value, 0) for kind in NEEDS_PERSON}
     began, ended = run.started_at or run.created_at, run.ended_at
+    stuck = await storage.history.names_needing_person(run.id) if run.counted_occurrence is not None else []
     return RunEnded(
         state=run.state.value,
         reason=run.reason,
@@ -171,6 +173,7 @@ async def _ended(storage: Storage, run: Run) -> RunEnded:
         duration_seconds=round((ended - began) / timedelta(seconds=1), 3) if ended else 0,
         needs_person=sum(counts.values()),
         notes=await _notes(storage, run.id, [kind for kind, count in counts.items() if count]),
+        stuck=name_stuck(stuck),
     )
 
 

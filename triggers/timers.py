@@ -9,7 +9,7 @@ import azure.durable_functions as df
 import azure.functions as func
 
 from patchwave.domain.core.documents import object_or_none
-from patchwave.services import retention, scheduler, snapshot_cleanup, watchdog
+from patchwave.services import catch_up, retention, scheduler, snapshot_cleanup, watchdog
 from patchwave.wiring import current_services
 
 _LOG = logging.getLogger("patchwave.timers")
@@ -20,13 +20,14 @@ bp = df.Blueprint()
 @bp.timer_trigger(schedule="0 */5 * * * *", arg_name="timer", run_on_startup=False, use_monitor=True)
 @bp.durable_client_input(client_name="client")
 async def start_scheduled_runs(timer: func.TimerRequest, client: df.DurableFunctionsClient) -> None:
-    """Start due policies. Window and run id make a late or repeated call harmless."""
+    """Start due policies, then machines that are back in an open window. A late or repeated call is harmless."""
     missed_since = None
     if timer.past_due:
         _LOG.warning("The timer is late; only occurrences whose window is still open are started.")
         missed_since = _last_run(timer)
-    storage = current_services().storage
-    await scheduler.start_what_is_due(storage, client, datetime.now(UTC), missed_since=missed_since)
+    services, now = current_services(), datetime.now(UTC)
+    await scheduler.start_what_is_due(services.storage, client, now, missed_since=missed_since)
+    await catch_up.start_catch_ups(services, client, now)
 
 
 @bp.timer_trigger(schedule="30 */5 * * * *", arg_name="timer", run_on_startup=False, use_monitor=True)

@@ -18,6 +18,7 @@ from patchwave.api import (
     policy_schedule,
     run_commands,
     runs,
+    stuck_machines,
 )
 from patchwave.api.endpoint import bp
 
@@ -26,4 +27,4 @@ __all__ = ["bp"]
 # Importing a resource registers its routes.
 _resources = {audit, drift, evidence, fleet, freezes, health, openapi, patch_mode_changes, plans, policies, runs}
 _resources |= {maintenance_assignments, maintenance_configurations, maintenance_runs}
-_resources |= {policy_conversion, policy_schedule, run_commands}
+_resources |= {policy_conversion, policy_schedule, run_commands, stuck_machines}

@@ -12,6 +12,7 @@ from patchwave.domain.maintenance.event_sources import EventSources
 from patchwave.domain.maintenance.events import AzureEvent, EventKind, read_event
 from patchwave.domain.policy.policy import Policy
 from patchwave.domain.scheduling.event_requests import EventRequest, may_ask, request_key
+from patchwave.services.catch_up import catch_up_started_machine
 from patchwave.services.errors import InvalidRequest
 from patchwave.services.event_lookup import NotKnownYet, find_scheduled_run, is_machine
 from patchwave.services.event_runs import start_requested
@@ -53,6 +54,11 @@ async def handle_event(services: Services, client: DurableClient, text: str) -> 
 async def _start_known(services: Services, client: DurableClient, event: AzureEvent) -> None:
     """Look up the event's resource in Azure, then start the runs of policies."""
     notice = event.occurrence
+    if event.kind is EventKind.RESOURCE_ACTION and event.machine is not None:
+        runs = await catch_up_started_machine(services, client, event.machine, datetime.now(UTC))
+        if not runs:
+            _pass_over(event, "no window waits for the machine")
+        return
     if notice is None:
         await _start_for_event(services, client, event)
         return
@@ -121,6 +127,8 @@ def _wants(policy: Policy, event: AzureEvent) -> bool:
             return policy.enabled and policy.events.after_maintenance
         case EventKind.RESOURCE_WRITTEN:
             return event.machine is not None and may_ask(policy, event.machine)
+        case EventKind.RESOURCE_ACTION:
+            return False
 
 
 async def _may_be_news(storage: Storage, event: AzureEvent, policy: Policy) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from patchwave.storage.at_most_once import AtMostOnceRepository
 from patchwave.storage.audit_log import AuditRepository
+from patchwave.storage.catch_ups import CatchUpRepository
 from patchwave.storage.completions import CompletionRepository, completion_change
 from patchwave.storage.engine.batching import batching
 from patchwave.storage.engine.paging import Page
@@ -73,6 +74,7 @@ class Storage:
         self.completions = CompletionRepository(store)
 
         self.history = MachineHistoryRepository(store)
+        self.catch_ups = CatchUpRepository(store)
         self.leases = LeaseRepository(store, self.history)
         self.intents = IntentRepository(store)
         self.at_most_once = AtMostOnceRepository(store)

@@ -11,6 +11,7 @@ from datetime import datetime
 from patchwave.domain.core.outcome import Outcome, OutcomeKind
 from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary, PatchRecord
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
+from patchwave.domain.runs.window_results import explain
 from patchwave.storage.engine.entity_codec import Columns, pack, unpack
 from patchwave.storage.engine.paging import try_read
 from patchwave.storage.engine.parallel import in_parallel
@@ -107,7 +108,8 @@ class MachineResultRepository(Repository):
                 if completion is not None:
                     await apply_if_unchanged(self._store.results, run_id, [completion(_outcome_of(row))])
                 break
-            columns = pack({**_ended(outcome, at), "installation": installation}) | _lease_column(is_kept=not release)
+            explained = _explained(run_id, row, outcome, installation)
+            columns = pack({**_ended(explained, at), "installation": installation}) | _lease_column(is_kept=not release)
             merged: Sequence[PatchRecord] = ()
             if patches:
                 merged = merge_patches(await self._patches(run_id, row), patches)
@@ -203,6 +205,16 @@ class MachineResultRepository(Repository):
             if await self._store.results.merge(run_id, key, columns, row.etag):
                 return True
         return False
+
+
+def _explained(run_id: str, row: Row, outcome: Outcome, installation: InstallationSummary | None) -> Outcome:
+    """The outcome with what has changed since the machine's last window, if the run belongs to one."""
+    machine = try_read(run_id, row, _machine)
+    window = machine.window(run_id) if machine is not None else None
+    if machine is None or window is None:
+        # A run by hand, or a damaged row.
+        return outcome
+    return explain(machine.last_window, outcome, installation or machine.installation, window)
 
 
 def _lease_column(*, is_kept: bool) -> Columns:

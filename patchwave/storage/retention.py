@@ -16,7 +16,7 @@ from patchwave.storage.engine.rows import Change, Row
 from patchwave.storage.engine.store import Repository
 from patchwave.storage.engine.table import Table
 from patchwave.storage.idempotency import KINDS
-from patchwave.storage.machine_history import ALL_RUNS, FLEET, HISTORY, LAST_MILLISECOND, LEASE
+from patchwave.storage.machine_history import ALL_RUNS, CATCH_UP, FLEET, HISTORY, LAST_MILLISECOND, LEASE
 from patchwave.storage.patch_mode_changes import CHANGES
 from patchwave.storage.patch_pins import seen_partition
 from patchwave.storage.runs import LISTED
@@ -79,7 +79,7 @@ class RetentionRepository(Repository):
         oldest_kept = LAST_MILLISECOND - int(cutoff.timestamp() * 1000)
         histories = self._slice(machines, ALL_RUNS, f"{HISTORY}{slice_number:02x}", [])
         gone = [row async for row in histories if int(row.key.split("~")[2]) > oldest_kept]
-        for prefix, column in ((FLEET, "at"), (LEASE, "until")):
+        for prefix, column in ((FLEET, "at"), (LEASE, "until"), (CATCH_UP, "at")):
             rows = self._slice(machines, ALL_RUNS, f"{prefix}{slice_number:02x}", [column])
             gone += [row async for row in rows if str(row.columns.get(column, before)) < before]
         return await _remove(machines, ALL_RUNS, gone)

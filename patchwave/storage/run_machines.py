@@ -15,6 +15,7 @@ from patchwave.domain.core.command import Command
 from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.runs import commands
 from patchwave.domain.runs.machine_record import MachineRecord, Stage
+from patchwave.domain.runs.window_results import WindowResult
 from patchwave.storage.engine.entity_codec import Columns, get_json, pack, put_mapping, unpack, wire_names
 from patchwave.storage.engine.paging import Page, read_page, try_read
 from patchwave.storage.engine.parallel import in_parallel
@@ -52,6 +53,15 @@ class MachineRepository(Repository):
         """
         rows = {MACHINES + machine.key: _columns(machine) for machine in machines}
         await self._store.results.insert_all(run_id, rows)
+
+    async def set_last_windows(self, run_id: str, results: Mapping[str, WindowResult]) -> list[str]:
+        """Store the last window of each machine that the run has, by key; returns the keys of those without outcome."""
+        rows = scan_keys(self._store.results, run_id, list(results), ["outcome"])
+        found = [row async for row in rows if is_open(row)]
+        keys = [row.key.removeprefix(MACHINES) for row in found]
+        changes = [Change("merge", MACHINES + key, pack({"lastWindow": results[key]})) for key in keys]
+        await self._store.results.merge_all(run_id, changes)
+        return keys
 
     async def get(self, run_id: str, machine_key: str) -> MachineRecord | None:
         """A machine of the run, or ``None``."""

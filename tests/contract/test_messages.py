@@ -29,7 +29,7 @@ from patchwave.domain.notifications import events
 from patchwave.domain.planning import placement_codec
 from patchwave.domain.planning.placement_codec import PlacedMachine
 from patchwave.domain.policy.gates import ErrorBudget, OnExceeded
-from patchwave.domain.runs import error_budget, intent, machine_record, run
+from patchwave.domain.runs import error_budget, intent, machine_record, run, window_results
 from patchwave.domain.runs.run import Mode, Step
 from patchwave.domain.workflow import machine, maintenance_run, operation, phase
 from patchwave.domain.workflow import run as run_messages
@@ -95,6 +95,7 @@ DOCUMENTS = [
             run,
             machine_record,
             intent,
+            window_results,
             error_budget,
             patches,
             outcome,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -17,7 +17,8 @@ from patchwave.api.endpoint import RouteSpec
 from patchwave.api.http import MAX_BODY
 from patchwave.api.openapi import API_VERSION, PREFIX, openapi, path_of, routes
 from patchwave.domain.core.command import Command
-from patchwave.domain.core.outcome import Outcome
+from patchwave.domain.core.ids import RunId
+from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.fleet.patch_mode import WantedSettings
 from patchwave.domain.fleet.patch_mode_change import ChangeState, ModeChange
 from patchwave.domain.policy.scope import Scope
@@ -172,6 +173,8 @@ async def test_the_examples_work(storage: Storage, engine: Engine, monthly: str,
     engine.instances[run.id] = ("patch_run", None)
     if "changeId" in route.path:
         await storage.patch_mode_changes.create(a_change(), [])
+    if name == "reset_machine":
+        await fail_in_a_window(storage)
     if name.startswith(("skip_next", "unskip", "export")):
         example = ROUTES["put_policy"].body
         assert example
@@ -180,6 +183,15 @@ async def test_the_examples_work(storage: Storage, engine: Engine, monthly: str,
     good = {answer.status for answer in route.responses}
     for body in route.body.examples.values():
         assert await status_of(route, engine, body, parts_of(route)) in good
+
+
+async def fail_in_a_window(storage: Storage) -> None:
+    """Let the machine need a person."""
+    at = NOW + timedelta(days=1)
+    run_id = RunId.of(at, "monthly").text
+    failed = Outcome.of(OutcomeKind.FAILED, Reason.PATCHES_FAILED, "1 patch failed.")
+    await storage.machines.add(run_id, [machine(1, occurrence=at, max_failed_windows=1)])
+    await storage.results.record_outcome(run_id, machine(1).key, failed, at=at, installation=None, patches=[])
 
 
 def stored() -> dict[str, list[dict[str, Any]]]:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from local.functions_host.http.sign_in import NAME
-from tests.support.product import Json, Product
+from tests.support.product import Json, Product, wait_until
 
 WHY = {"reason": "tested", "actor": "ann"}
 DATES = {
@@ -89,3 +89,45 @@ def test_nothing_of_a_frozen_policy_is_run_now(product: Product) -> None:
     order(product, "DELETE", "freezes/all", 204, params=WHY)
     run = order(product, "POST", f"policies/{name}/run-now", 202, json=WHY)
     assert product.wait(run["id"])["countsByOutcome"] == {"patched": 1}
+
+
+def test_a_machine_that_was_off_is_caught_up_in_its_window(product: Product) -> None:
+    """The scheduled run finds it deallocated; the tick after its start takes it, in a run of its own."""
+    name = "calendar-catch-up"
+    (on,) = product.take()
+    (off,) = product.take(power="deallocated")
+    began = (datetime.now(UTC) - timedelta(minutes=2)).replace(second=0, microsecond=0)
+    schedule = {"recurrence": "RRULE:FREQ=DAILY", "time": f"{began:%H:%M}", "timeZone": "UTC", "window": "PT4H"}
+    order(product, "PUT", f"policies/{name}", 201, json={"scope": {"machineIds": [on, off]}, "schedule": schedule})
+    tick(product)
+    run_id = f"{began:%Y%m%dT%H%M%SZ}-{name}"
+    wait_until(lambda: product.api.get(f"/api/runs/{run_id}").status_code == 200)
+    assert product.wait(run_id)["countsByOutcome"] == {"patched": 1, "skipped": 1}
+    skipped = product.machines(run_id)[off.lower()]
+    assert (skipped["reason"], skipped["occurrence"][:16]) == ("not_running", f"{began:%Y-%m-%dT%H:%M}")
+    tick(product)
+    product.simulate(off, power="running")
+
+    def caught_up() -> Json | None:
+        tick(product)
+        runs = product.api.get("/api/runs").json()["runs"]
+        return next((run for run in runs if run["trigger"]["retryOf"] == run_id), None)
+
+    run = product.wait(wait_until(caught_up, pause=0.5)["id"])
+    assert run["windowEnd"] == product.run(run_id)["windowEnd"]
+    assert run["countsByOutcome"] == {"patched": 1}
+    machine = product.machines(run["id"])[off.lower()]
+    assert machine["message"].endswith("Earlier in this window it was not running; now it runs.")
+    assert (product.accepted(off)["install"], product.accepted(on)["install"]) == (1, 1)
+    tick(product)
+    order(product, "DELETE", f"policies/{name}", 204, params=WHY)
+    assert [each["id"] for each in runs_of(product, name)] == sorted([run["id"], run_id], reverse=True)
+
+
+def tick(product: Product) -> None:
+    """Let the timer of the schedules run once."""
+    assert product.api.post("/admin/functions/start_scheduled_runs", json={"input": ""}).status_code == 202
+
+
+def runs_of(product: Product, policy: str) -> list[Json]:
+    return [run for run in product.api.get("/api/runs").json()["runs"] if run["policy"] == policy]

@@ -14,12 +14,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from patchwave.cli.errors import ExitCode
-from patchwave.cli.fleet.views import change_view, changes_table, eligibility_view, modes_view
-from patchwave.cli.json_fields import Json, counts
+from patchwave.cli.errors import ExitCode, NotFoundError, RefusedError
+from patchwave.cli.fleet.views import (
+    change_view,
+    changes_table,
+    eligibility_view,
+    modes_view,
+    reset_view,
+    stuck_view,
+)
+from patchwave.cli.json_fields import Json, by_name, counts
 from patchwave.cli.options import NO_REASON, ActorOption, LimitOption, ReasonOption, tag_values
 from patchwave.cli.rendering import audit_table
 from patchwave.cli.service import Service, command
+from patchwave.domain.core.folding import fold
+from patchwave.domain.core.ids import is_machine_key
 
 if TYPE_CHECKING:
     from patchwave.cli.client import ApiClient
@@ -29,6 +38,7 @@ changes = typer.Typer(name="mode-change", no_args_is_help=True, help="Follow and
 fleet.add_typer(changes)
 
 _PATH = ("fleet", "mode-changes")
+_STUCK = ("fleet", "needs-person")
 _POLL_SECONDS = 2.0
 _NEEDS_PERSON = ("refused", "failed", "unknown")
 
@@ -158,6 +168,40 @@ def show_change(
     change = service.client.get(*_PATH, name)
     machines = list(_machines(service.client, name, end, limit))
     service.show({**change, "machineChanges": machines}, lambda _: change_view(change, machines))
+
+
+@command(fleet, "needs-person")
+def list_stuck(service: Service, limit: LimitOption = None) -> None:
+    """List the machines that failed in too many windows in a row: later windows may leave them out."""
+    machines = sorted(service.client.pages(*_STUCK, key="machines", limit=limit), key=by_name)
+    service.show({"machines": machines}, stuck_view)
+
+
+@command(fleet, "reset")
+def reset_stuck(
+    service: Service,
+    machine: Annotated[str, typer.Argument(metavar="MACHINE", help="Name, ARM id or key of the machine.")],
+    actor: ActorOption,
+    reason: ReasonOption = NO_REASON,
+) -> None:
+    """Forget the windows in which a machine failed, so that the next one takes it again."""
+    key = _stuck_key(service.client, machine)
+    body = {"reason": reason, "actor": actor}
+    service.show(service.client.post(*_STUCK, key, "reset", json=body), reset_view)
+
+
+def _stuck_key(client: ApiClient, machine: str) -> str:
+    """The key of a machine that needs a person, named by key, by ARM id or by its name alone."""
+    if is_machine_key(machine):
+        return machine
+    by = "id" if machine.startswith("/") else "name"
+    found = [row for row in client.pages(*_STUCK, key="machines") if fold(str(row.get(by, ""))) == fold(machine)]
+    if not found:
+        raise NotFoundError(f"No machine {machine} needs a person")
+    if len(found) > 1:
+        listed = ", ".join(str(row["id"]) for row in found)
+        raise RefusedError(f"{len(found)} machines are named {machine}; give the id of one: {listed}")
+    return str(found[0]["key"])
 
 
 @command(changes, "start")

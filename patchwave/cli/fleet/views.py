@@ -101,6 +101,30 @@ def changes_table(changes: Iterable[Json]) -> RenderableType:
     return Listing(changes, columns, right=["machines"])
 
 
+def stuck_view(found: Json) -> RenderableType:
+    """One line for each machine that needs a person, or a few where it does not fit."""
+    columns: dict[str, Cell] = {
+        "machine": "name",
+        "group": "resourceGroup",
+        "windows": lambda machine: part(machine, "lastWindow").get("failedWindows"),
+        "since": lambda machine: moment(part(machine, "lastWindow").get("since")),
+        "reason": lambda machine: part(machine, "lastWindow").get("reason"),
+        "left out": "isLeftOut",
+        "error": lambda machine: part(machine, "lastWindow").get("error"),
+        "newest outcome": lambda machine: f"{_word(machine.get('outcome'))}: {machine.get('message', '')}",
+    }
+    machines = items(found, "machines")
+    if not machines:
+        return Text("No machine needs a person after its last windows.")
+    return Listing(machines, columns, right=["windows"], prose=["error", "newest outcome"])
+
+
+def reset_view(known: Json) -> RenderableType:
+    """What was known of a machine that was reset."""
+    facts = {"forgotten": number_of(known.get("failedWindows", 0), "failed window"), "last": known.get("reason")}
+    return facts_grid(facts | {"in run": known.get("runId")})
+
+
 def _agent(machine: Json) -> object:
     return machine.get("agentVersion") or "?"
 

@@ -77,6 +77,9 @@ def machine_facts(machine: Json) -> RenderableType:
         facts["skip"] = command_line("", part(machine, "skipCommand"))
     if machine.get("wave"):
         facts["place"] = _place(machine)
+    if last := part(machine, "lastWindow"):
+        facts["last window"] = f"{moment(last.get('occurrence'))} {last.get('outcome')}: {last.get('reason')}"
+        facts["failed windows"] = last.get("failedWindows") or None
     for label in ("assessment", "installation"):
         found = part(machine, label)
         facts[label] = {key: value for key, value in found.items() if value not in (0, False) and key != "errors"}

@@ -67,6 +67,7 @@ class Reason(StrEnum):
     OPERATION_CONFLICT = "operation_conflict"
     LOCKED_BY_RUN = "locked_by_run"
     HOLD_TAG = "hold_tag"
+    NEEDS_PERSON = "needs_person"
     SUPERSEDED = "superseded"
     THROTTLED = "throttled"
     UNREACHABLE = "unreachable"

@@ -16,6 +16,8 @@ class EventKind(StrEnum):
     BEFORE_MAINTENANCE = "Microsoft.Maintenance.PreMaintenanceEvent"
     AFTER_MAINTENANCE = "Microsoft.Maintenance.PostMaintenanceEvent"
     RESOURCE_WRITTEN = "Microsoft.Resources.ResourceWriteSuccess"
+    RESOURCE_ACTION = "Microsoft.Resources.ResourceActionSuccess"
+    """Of a VM: it was started. Power actions are no writes [inferred]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +50,27 @@ def read_event(document: Json) -> AzureEvent | None:
     if kind is None or not isinstance(event_id, str) or not event_id:
         return None
     topic = str_or_empty(fields.get("topic")) or str_or_empty(fields.get("source"))
-    if kind is not EventKind.RESOURCE_WRITTEN:
+    operation = _OPERATIONS.get(kind)
+    if operation is None:
         data = object_or_none(fields.get("data")) or {}
         return AzureEvent(kind, event_id, occurrence=OccurrenceNotice.read(event_id, data), topic=topic)
-    machine = _machine(fields)
+    machine = _machine(fields, operation)
     return None if machine is None else AzureEvent(kind, event_id, machine, topic=topic)
 
 
-def _machine(fields: Json) -> MachineId | None:
-    """The VM that was written: its id is the subject, and the operation must be the write of a VM itself."""
+_OPERATIONS = {
+    EventKind.RESOURCE_WRITTEN: f"{_VM_TYPE}/write",
+    EventKind.RESOURCE_ACTION: f"{_VM_TYPE}/start/action",
+}
+
+
+def _machine(fields: Json, expected: str) -> MachineId | None:
+    """The VM of the operation: its id is the subject, and the operation must be of a VM itself.
+
+    A write may leave its operation out; of actions only the name tells a start from a stop.
+    """
     data = lower_keys(object_or_none(fields.get("data")) or {})
     operation = str(data.get("operationname") or "").casefold()
-    if operation and operation != f"{_VM_TYPE}/write":
+    if operation != expected and (operation or not expected.endswith("/write")):
         return None
     return MachineId.find(str(fields.get("subject") or "")) or MachineId.find(str(data.get("resourceuri") or ""))

@@ -53,6 +53,7 @@ CARE: Mapping[str, str] = {
     "hooks.after": "runs a script in each machine; a schedule has events, and no step of its own",
     "health": "checks machines in a way of its own; a schedule checks none",
     "assess": "assesses on a schedule of its own; a schedule of Update Manager does not, see assessmentMode",
+    "retryInNextWindow": "leaves a machine that failed to a person; a schedule takes it in each of its runs",
     "events": "assesses on events of Azure; a schedule does not",
     "maintenance": "is pre and post maintenance of scheduled runs; the policy goes on doing that",
     "notifications": "tells people about its runs; a schedule notifies no channel",

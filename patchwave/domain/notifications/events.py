@@ -129,6 +129,8 @@ class RunEnded(Document):
     needs_person: int = 0
     """How many machines need a person; ``notes`` names the first of them."""
     notes: list[MachineNote] = Field(default_factory=list[MachineNote], max_length=MAX_NOTES)
+    stuck: Fact = ""
+    """The machines that failed in too many windows in a row, by name."""
 
 
 type Facts = RunStarted | ApprovalNeeded | ErrorBudgetNotice | WindowAwaited | RunAwaited | RunEnded

@@ -143,6 +143,7 @@ class Announcement:
             "Machines": str(facts.machines),
             "Outcomes": ", ".join(f"{kind} {count}" for kind, count in facts.counts_by_outcome.items()),
             "Duration": spoken_duration(facts.duration_seconds),
+            "Stuck": f"{facts.stuck}: failed in too many windows in a row" if facts.stuck else "",
         }
         tone = Tone.GOOD if is_good else Tone.ATTENTION
         return self._message(title, told, self._command("machines"), tone, notes)

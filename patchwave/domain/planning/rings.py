@@ -1,7 +1,7 @@
 """Which ring each machine belongs to: the first one, in the order of the rings, that selects it."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from patchwave.domain.core.folding import fold
@@ -27,8 +27,13 @@ def keep_in_ring(rings: Sequence[Ring], name: str, machine_id: str) -> list[Ring
     A ring in per cent would take the only machine in scope, past the approval of its own ring. A machine whose ring is
     not known is taken by no such ring.
     """
+    return keep_in_rings(rings, {name: [machine_id]})
+
+
+def keep_in_rings(rings: Sequence[Ring], members: Mapping[str, Sequence[str]]) -> list[Ring]:
+    """The rings for a run of a few machines, which stay in theirs: ARM ids by the name of the ring."""
     return [
-        ring.model_copy(update={"percent": None, "machine_ids": [machine_id if ring.name == name else _NO_MACHINE]})
+        ring.model_copy(update={"percent": None, "machine_ids": list(members.get(ring.name) or [_NO_MACHINE])})
         if ring.percent is not None
         else ring
         for ring in rings

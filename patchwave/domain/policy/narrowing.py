@@ -243,6 +243,7 @@ RULES: Mapping[type[BaseModel], Mapping[str, Rule | type[BaseModel]]] = {
         "health": Health,
         "schedule": Schedule,
         "assess": Schedule,
+        "retry_in_next_window": _turned_off,
         "events": Events,
         "maintenance": _never,
         "notifications": _never,

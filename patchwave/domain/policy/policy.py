@@ -237,6 +237,13 @@ class Policy(Document):
         " first seen then, from when install.approvalDelayDays counts. The window says how late a run may start; it"
         " then takes every machine.",
     )
+    retry_in_next_window: StrictBool = Field(
+        default=True,
+        title="Retry in the next window",
+        description="Try machines again without a person: those whose patches failed or are pending in the next window,"
+        " in at most 3 windows in a row; those that were off or not ready inside the window, when they come back. With"
+        " false a machine that has failed waits for a person.",
+    )
     events: Events = Field(default=Events(), title="Events", description="Which events of Azure start an assessment.")
     maintenance: MaintenanceHooks | None = Field(
         default=None,

@@ -8,6 +8,7 @@ from patchwave.domain.core.command import Command
 from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.core.patches import AssessmentSummary, InstallationSummary
+from patchwave.domain.runs.window_results import Window, WindowResult
 
 
 class Stage(StrEnum):
@@ -108,6 +109,18 @@ class MachineRecord(Document):
     """Azure's status of Update Manager's scheduled run on the machine."""
     update_manager_error: str = ""
     """What it gives as the reason."""
+    occurrence: UtcDatetime | None = None
+    """The occurrence of the policy whose window the run belongs to; nothing for runs that were started by hand."""
+    max_failed_windows: int = 0
+    """In how many windows in a row its policy lets it fail, where the run belongs to one."""
+    last_window: WindowResult | None = None
+    """Its last window in which it failed or was not ready; nothing when it has been patched since."""
     queued_at: UtcDatetime | None = None
     started_at: UtcDatetime | None = None
     ended_at: UtcDatetime | None = None
+
+    def window(self, run_id: str) -> Window | None:
+        """The window that the run belongs to; ``None`` for a run by hand."""
+        if self.occurrence is None:
+            return None
+        return Window(run_id, self.occurrence, self.max_failed_windows)

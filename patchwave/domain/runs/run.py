@@ -1,5 +1,6 @@
 """The document of a run, and what its controls say."""
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -95,7 +96,7 @@ class Trigger(Document):
     """Whether the platform names who started it."""
     detail: str = ""
     retry_of: str = ""
-    """The run whose machine this run takes once more; empty for any other run."""
+    """The run whose machines this run takes once more, as a retry or a catch-up; empty for any other run."""
     earlier_ids: list[str] = Field(default_factory=list[str])
     """Of a retry: object ids of those who started the runs before it, empty where a run's starter is not known."""
 
@@ -176,6 +177,12 @@ class Run(Document):
     """When all of its evidence was last downloaded, after it had ended."""
     maintenance: MaintenanceOccurrence | None = None
     """The scheduled run of a maintenance run."""
+
+    @property
+    def counted_occurrence(self) -> datetime | None:
+        """The occurrence in whose window it is counted how machines end; ``None`` of a run that a person started."""
+        is_automatic = self.trigger.kind in (TriggerKind.TIMER, TriggerKind.EVENT_GRID)
+        return self.occurrence if self.mode is Mode.PATCH and is_automatic else None
 
 
 class Step(StrEnum):

@@ -6,7 +6,7 @@ import base64
 import binascii
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from patchwave.storage.engine.rows import Row
@@ -72,7 +72,7 @@ async def read_page[T](
     limit: int,
     cursor: str | None,
     select: list[str] | None = None,
-    where: dict[str, str] | None = None,
+    where: Mapping[str, str | bool] | None = None,
     keep: bool = False,
 ) -> Page[T]:
     """At most ``limit`` rows of a partition, of those with a prefix, after the cursor, in key order.

@@ -106,7 +106,7 @@ class Table:
         end: str = "",
         after: str = "",
         select: Iterable[str] | None = None,
-        where: Mapping[str, str] | None = None,
+        where: Mapping[str, str | bool] | None = None,
         page_size: int = SCAN_PAGE,
         keep: bool = False,
     ) -> AsyncGenerator[Row]:
@@ -115,7 +115,8 @@ class Table:
         ``where`` compares columns for equality on the server. Values travel as parameters, which prevents injection.
         ``keep`` caches the rows for ``get_cached_for_update`` and ``get_validated``.
         """
-        terms, values = ["PartitionKey eq @partition"], {"partition": partition}
+        terms: list[str] = ["PartitionKey eq @partition"]
+        values: Columns = {"partition": partition}
         for term, name, value in (
             ("RowKey ge @first", "first", prefix or first),
             ("RowKey gt @after", "after", after),

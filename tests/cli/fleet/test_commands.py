@@ -224,3 +224,63 @@ class TestModeChange:
         line = {"at": "2026-11-21T14:00:00.000Z", "action": "mode_change_planned", "actor": "ann", "detail": None}
         service.answers = [JSONResponse({"audit": [line], "cursor": None})]
         assert "mode_change_planned" in patchwave("fleet", "mode-change", "audit", CHANGE).output
+
+
+def stuck(number: int, group: str = "rg-web") -> dict[str, Any]:
+    name = f"web-{number}"
+    return {
+        "id": f"/subscriptions/s/resourceGroups/{group}/providers/Microsoft.Compute/virtualMachines/{name}",
+        "key": f"{number:024x}",
+        "name": name,
+        "resourceGroup": group,
+        "runId": CHANGE,
+        "outcome": "skipped",
+        "reason": "needs_person",
+        "message": "It failed in 3 windows in a row.",
+        "lastWindow": {
+            "failedWindows": 3,
+            "since": "2026-09-08T18:00:00.000Z",
+            "reason": "patches_failed",
+            "error": "E1: no space",
+        },
+        "isLeftOut": True,
+    }
+
+
+def test_machines_that_need_a_person(patchwave: Patchwave, service: Service):
+    service.answers = [JSONResponse({"machines": [stuck(2), stuck(1)], "cursor": None})]
+    output = " ".join(patchwave("fleet", "needs-person").output.split())
+    assert output.index("web-1") < output.index("web-2")
+    for part in ("2026-09-08 18:00:00Z", "patches_failed", "E1: no space", "It failed in 3 windows in a row."):
+        assert part in output
+
+
+def test_no_machine_needs_a_person(patchwave: Patchwave, service: Service):
+    service.answers = [JSONResponse({"machines": [], "cursor": None})]
+    assert "No machine needs a person" in patchwave("fleet", "needs-person").output
+
+
+@pytest.mark.parametrize("named", ["web-1", "WEB-1", stuck(1)["id"], stuck(1)["key"]])
+def test_a_machine_is_reset_by_name_id_or_key(patchwave: Patchwave, service: Service, named: str):
+    listed = JSONResponse({"machines": [stuck(1), stuck(2)], "cursor": None})
+    known = JSONResponse({"failedWindows": 3, "reason": "patches_failed", "runId": CHANGE})
+    service.answers = [known] if named == stuck(1)["key"] else [listed, known]
+    result = patchwave("fleet", "reset", named, "--reason", "The disk was full.", "--actor", "ana")
+    assert result.code == 0
+    assert "3 failed windows" in result.output
+    [asked] = service.asked("POST", f"/api/fleet/needs-person/{stuck(1)['key']}/reset")
+    assert asked["body"] == {"reason": "The disk was full.", "actor": "ana"}
+
+
+@pytest.mark.parametrize(
+    ("machines", "said"),
+    [([stuck(2)], "No machine web-1 needs a person"), ([stuck(1), stuck(1, "rg-other")], "2 machines are named web-1")],
+)
+def test_a_name_that_does_not_say_which_machine(
+    patchwave: Patchwave, service: Service, machines: list[dict[str, Any]], said: str
+):
+    service.answers = [JSONResponse({"machines": machines, "cursor": None})]
+    result = patchwave("fleet", "reset", "web-1")
+    assert result.code != 0
+    assert said in result.errors
+    assert service.asked("POST", f"/api/fleet/needs-person/{stuck(1)['key']}/reset") == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,12 +10,16 @@ import pytest
 from activities.discover import discover_machines, pause_after
 from patchwave.azure.resource_graph import QueryPage
 from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.policy.policy import parse_policy
+from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
+from patchwave.domain.runs.window_results import WindowResult
 from patchwave.domain.workflow.run import DiscoveryPage, MachinesPageRequest
 from patchwave.settings import Settings, load_settings
 from patchwave.storage import Storage
+from patchwave.storage.machine_history import MachineHistoryRepository
 from patchwave.storage.runs import RunRepository
 from patchwave.wiring import Services
 from tests.support.factories import NOW, SUBSCRIPTION
@@ -206,3 +211,97 @@ async def test_a_stored_scope_of_nothing_but_systems_finds_nothing_without_a_bou
     monkeypatch.setenv("PATCHWAVE_SUBSCRIPTIONS", SUBSCRIPTION)
     load_settings.cache_clear()
     assert (await discover_page(services)).machines == 1
+
+
+# --- how machines ended in the windows before
+
+
+def failed_in(windows: int, *, installed: int = 0) -> WindowResult:
+    at = NOW - timedelta(days=28)
+    return WindowResult(
+        run_id="20261013T190000Z-monthly",
+        occurrence=at,
+        outcome=OutcomeKind.FAILED,
+        reason="patches_failed",
+        installed=installed,
+        failed_windows=windows,
+        last_failed=at,
+    )
+
+
+async def begin_in_window(
+    services: Services, storage: Storage, monkeypatch: pytest.MonkeyPatch, *, run: dict[str, Any], **policy: Any
+) -> dict[str, MachineRecord]:
+    """Discover four machines in a run of a window; three failed before. Their rows by name."""
+    before = {
+        MachineId.parse(vm_id(2)).key: failed_in(2),
+        MachineId.parse(vm_id(3)).key: failed_in(3),
+        MachineId.parse(vm_id(4)).key: failed_in(5, installed=1),
+    }
+
+    async def unfinished(self: MachineHistoryRepository) -> dict[str, WindowResult]:
+        return before
+
+    monkeypatch.setattr(MachineHistoryRepository, "list_unfinished", unfinished)
+    vars(services).update(resource_graph=Graph({"": QueryPage([row(number) for number in range(1, 5)])}))
+    document = parse_policy({"name": "monthly", "scope": {"subscriptions": [SUBSCRIPTION]}} | policy)
+    fields: dict[str, Any] = {
+        "mode": Mode.PATCH,
+        "trigger": Trigger(kind=TriggerKind.TIMER),
+        "occurrence": NOW,
+        "window_end": NOW + timedelta(hours=4),
+    }
+    made = Run(
+        id=RUN,
+        policy="monthly",
+        state=RunState.QUEUED,
+        created_at=NOW,
+        policy_snapshot=document.to_wire(),
+        **fields | run,
+    )
+    await storage.runs.create(made)
+    for _ in range(2):
+        # The activity may be executed again.
+        assert (await discover_page(services)).machines == 4
+    return {each.name: each async for each in storage.machines.scan(RUN)}
+
+
+async def test_a_machine_that_failed_too_often_is_left_out_of_its_window(
+    services: Services, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = await begin_in_window(services, storage, monkeypatch, run={})
+    assert {name: (each.outcome, each.reason) for name, each in rows.items()} == {
+        "vm-1": (None, ""),
+        "vm-2": (None, ""),
+        "vm-3": (OutcomeKind.SKIPPED, "needs_person"),
+        "vm-4": (None, ""),
+    }
+    assert {each.occurrence for each in rows.values()} == {NOW}
+    assert {each.max_failed_windows for each in rows.values()} == {3}
+    counts = {name: each.last_window.failed_windows if each.last_window else None for name, each in rows.items()}
+    assert counts == {"vm-1": None, "vm-2": 2, "vm-3": 3, "vm-4": 5}
+
+
+async def test_without_retries_one_failure_is_enough(
+    services: Services, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = await begin_in_window(services, storage, monkeypatch, run={}, retryInNextWindow=False)
+    assert {name for name, each in rows.items() if each.outcome is OutcomeKind.SKIPPED} == {"vm-2", "vm-3"}
+    assert {each.max_failed_windows for each in rows.values()} == {1}
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        {"trigger": Trigger(kind=TriggerKind.HTTP)},
+        {"trigger": Trigger(kind=TriggerKind.WEBHOOK)},
+        {"mode": Mode.ASSESS},
+        {"occurrence": None},
+    ],
+)
+async def test_a_run_by_hand_and_an_assessment_take_every_machine(
+    services: Services, storage: Storage, monkeypatch: pytest.MonkeyPatch, run: dict[str, Any]
+) -> None:
+    rows = await begin_in_window(services, storage, monkeypatch, run=run)
+    seen = {(each.outcome, each.occurrence, each.max_failed_windows, each.last_window) for each in rows.values()}
+    assert seen == {(None, None, 0, None)}

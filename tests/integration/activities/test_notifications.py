@@ -235,6 +235,23 @@ async def test_an_end_has_counts_and_the_worst_machines(
     }
 
 
+async def test_an_end_names_the_machines_that_failed_in_too_many_windows(
+    services: Services, storage: Storage, receiver: Receiver, channels: None
+) -> None:
+    await make_run(storage, occurrence=AT, trigger=Trigger(kind=TriggerKind.TIMER))
+    await storage.runs.start(RUN_ID, AT)
+    stuck, once = (
+        machine(number).model_copy(update={"occurrence": AT, "max_failed_windows": most})
+        for number, most in ((1, 1), (2, 3))
+    )
+    await storage.machines.add(RUN_ID, [stuck, once])
+    failed = Outcome(outcome=OutcomeKind.FAILED, reason=Reason.PATCHES_FAILED, message="1 patch failed.")
+    for each in (stuck, once):
+        await storage.results.record_outcome(RUN_ID, each.key, failed, at=AT, installation=None, patches=[])
+    await storage.runs.close(RUN_ID, RunState.COMPLETED, "", AT + timedelta(minutes=72))
+    assert (await told(services, receiver, RunEnded()))["stuck"] == "vm-1"
+
+
 async def test_a_wait_for_the_next_window_has_the_number_of_remaining_machines(
     services: Services, storage: Storage, receiver: Receiver, channels: None
 ) -> None:

@@ -44,6 +44,32 @@ def test_the_write_of_a_machine() -> None:
         assert found.topic == "/subscriptions/11111111-1111-1111-1111-111111111111"
 
 
+def test_the_start_of_a_machine() -> None:
+    action = {"operationName": "Microsoft.Compute/virtualMachines/start/action", "resourceUri": MACHINE}
+    event = written(eventType="Microsoft.Resources.ResourceActionSuccess", data=action)
+    for each in (event, pascal(event)):
+        found = read_event(each)
+        assert found is not None
+        assert found.kind is EventKind.RESOURCE_ACTION
+        assert found.machine is not None
+        assert found.machine.folded == MACHINE.lower()
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        "Microsoft.Compute/virtualMachines/deallocate/action",
+        "Microsoft.Compute/virtualMachines/restart/action",
+        "Microsoft.Compute/virtualMachines/write",
+        "",
+        None,
+    ],
+)
+def test_of_actions_only_a_start_counts(operation: str | None) -> None:
+    event = written(eventType="Microsoft.Resources.ResourceActionSuccess", data={"operationName": operation})
+    assert read_event(event) is None
+
+
 def test_cloud_events() -> None:
     event = written(type="microsoft.resources.resourcewritesuccess", specversion="1.0", source="/subscriptions/x")
     del event["eventType"], event["topic"]

@@ -456,6 +456,7 @@ CAREFUL: dict[str, dict[str, Any]] = {
     "hooks.after": {"hooks": {"after": {"linux": "true"}}},
     "health": {"health": {"settle": "PT5M"}},
     "assess": {"assess": SCHEDULE},
+    "retryInNextWindow": {"retryInNextWindow": False},
     "events": {"events": {"newMachine": True}},
     "maintenance": {"maintenance": {"configurations": [str(IDENTITY)]}},
     "notifications": {"notifications": {"channels": ["ops"]}},
