@@ -13,7 +13,14 @@ from patchwave.domain.azure.errors import ArmFailure, classify, is_throttling
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Outcome, Reason
-from patchwave.domain.fleet.discovery import DiscoveredMachine, build_queries, evaluate_boundary, select_machines
+from patchwave.domain.fleet.discovery import (
+    NO_MEMBERS,
+    DiscoveredMachine,
+    build_queries,
+    evaluate_boundary,
+    missing_scale_sets,
+    select_machines,
+)
 from patchwave.domain.policy.boundary import needs_boundary
 from patchwave.domain.policy.policy import Policy
 from patchwave.domain.policy.scope import Scope
@@ -48,7 +55,8 @@ class _Position(NamedTuple):
 async def discover_machines(services: Services, request: MachinesPageRequest) -> DiscoveryPage:
     """Read one page and add its machines.
 
-    The last page also adds rows for ids that the policy names and Resource Graph does not list: skipped, not found.
+    The last page also adds rows for ids and scale sets that the policy names and Resource Graph does not list: skipped,
+    not found. A second execution adds a set's row once more, which is then there already.
     """
     storage = services.storage
     run, policy = await load_run(storage, request.run_id)
@@ -72,6 +80,7 @@ async def discover_machines(services: Services, request: MachinesPageRequest) ->
         await storage.runs.set_machine_count(request.run_id, position.found)
         return DiscoveryPage(machines=position.found, cursor=json.dumps(position), wait_seconds=wait)
     await _add_missing(storage, request.run_id, policy.scope)
+    await _add_missing_sets(storage, request.run_id, policy.scope)
     if run.counted_occurrence is not None:
         await _apply_last_windows(storage, request.run_id, policy)
     machines = await storage.runs.count_machines(request.run_id)
@@ -133,6 +142,23 @@ async def _add_missing(storage: Storage, run_id: str, scope: Scope) -> None:
     await record_outcomes(storage, run_id, [(machine.key, outcome) for machine in missing])
 
 
+async def _add_missing_sets(storage: Storage, run_id: str, scope: Scope) -> None:
+    """Add rows for the scale sets that the policy names and that have no machine in the run."""
+    if not scope.scale_sets:
+        return
+    members_of = [machine.scale_set async for machine in storage.machines.scan(run_id)]
+    missing = [_scale_set(text) for text in missing_scale_sets(scope, members_of)]
+    await storage.machines.add(run_id, [_missing_record(scale_set) for scale_set in missing])
+    outcome = Outcome.skipped(Reason.NOT_FOUND, NO_MEMBERS)
+    await record_outcomes(storage, run_id, [(scale_set.key, outcome) for scale_set in missing])
+
+
+def _scale_set(text: str) -> MachineId:
+    """The parts of a scale set's id, for its row."""
+    parts = text.split("/")
+    return MachineId(text, parts[2].lower(), parts[4], parts[8])
+
+
 def record_of(machine: DiscoveredMachine) -> MachineRecord:
     """The row of a discovered machine."""
     identity = machine.machine_id
@@ -148,6 +174,8 @@ def record_of(machine: DiscoveredMachine) -> MachineRecord:
         tags=machine.tags,
         power_state=machine.power_state,
         availability_set=machine.availability_set_id,
+        scale_set=machine.scale_set_id,
+        fault_domain=machine.fault_domain,
         image=machine.image,
         queued_at=now(),
     )

@@ -20,8 +20,9 @@ from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_t
 from patchwave.domain.azure.instance_view import MachineView, Power
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.azure.patch_results import PatchSummary
+from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import MachineId
-from patchwave.domain.core.outcome import Outcome
+from patchwave.domain.core.outcome import Outcome, Reason
 from patchwave.domain.core.patches import AssessmentSummary
 from patchwave.domain.machine.health import Moment
 from patchwave.domain.machine.preflight import Preflight, Readiness, evaluate
@@ -79,6 +80,8 @@ async def preflight_machine(services: Services, request: PreflightRequest) -> Pr
         if verdict.kind.is_transient:
             return _not_ready(Readiness.WAIT, outcome, **retry_after(services.settings, view, polls=2))
         return _not_ready(Readiness.SKIP, outcome)
+    if (joined := _other_scale_set(context.machine, view)) is not None:
+        return _not_ready(Readiness.SKIP, joined, powered_on_by_run=context.machine.powered_on_by_run)
     if learned := _learned(context.machine, view):
         await services.storage.machines.update(request.run_id, request.machine_key, context.machine.stage, **learned)
     assessment, assess_attempt = await _assessed(context, view.last_installation)
@@ -177,7 +180,21 @@ def _activity(summary: PatchSummary | None) -> str:
 def _learned(known: MachineRecord, view: MachineView) -> dict[str, Any]:
     """Facts from the instance view that Resource Graph lacks or shows late."""
     said = {"os_type": view.os_type, "update_domain": view.update_domain}
-    return {name: value for name, value in said.items() if value and not getattr(known, name)}
+    if known.scale_set:
+        said |= {"fault_domain": view.fault_domain}
+    learned = {name: value for name, value in said.items() if value and not getattr(known, name)}
+    if view.scale_set_id and fold(view.scale_set_id) != fold(known.scale_set):
+        learned |= {"scale_set": view.scale_set_id, "fault_domain": view.fault_domain}
+    return learned
+
+
+def _other_scale_set(planned: MachineRecord, view: MachineView) -> Outcome | None:
+    """The outcome of a machine that has joined a scale set since the plan: nothing keeps it apart from its members."""
+    is_planned, now_in = bool(planned.wave), view.scale_set_id
+    if not is_planned or not now_in or fold(now_in) == fold(planned.scale_set):
+        return None
+    message = f"The machine has joined the scale set {now_in} since the plan was made; the next run plans it with that."
+    return Outcome.skipped(Reason.SCALE_SET_CHANGED, message)
 
 
 def _newer_word(assessment: PatchSummary | None, installed_at: datetime | None) -> bool | None:

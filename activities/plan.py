@@ -6,10 +6,12 @@ The decision is that of `patchwave.domain.planning.planner`.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from activities.context import load_run, now, record_outcomes, seconds_of
+from patchwave.domain.fleet.scale_sets import ScaleSet, read_scale_set, scale_set_queries
 from patchwave.domain.planning.admission import Permit
 from patchwave.domain.planning.canary import with_approvals
 from patchwave.domain.planning.placement_codec import PlacedMachine
@@ -24,6 +26,8 @@ from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.workflow.run import PhaseSummary, PlanSummary, RingSummary, RunRef
 from patchwave.settings import Settings
 from patchwave.wiring import Services
+
+_LOG = logging.getLogger("patchwave.plan")
 
 
 async def plan_run(services: Services, request: RunRef) -> PlanSummary:
@@ -44,6 +48,7 @@ async def _plan(services: Services, run_id: str) -> PlanSummary:
     machines = [machine async for machine in storage.machines.scan(run_id)]
     seconds = await storage.history.install_seconds()
     topology = await services.locations.read({machine.subscription_id for machine in machines})
+    topology = topology.with_scale_sets(await _scale_sets(services, machines))
     ended = {machine.key: (machine.reason, machine.message) for machine in machines if machine.outcome is not None}
     in_scope = [_as_planned(machine, seconds, policy) for machine in machines]
     policy = with_approvals(policy, in_scope, ended)
@@ -56,6 +61,17 @@ async def _plan(services: Services, run_id: str) -> PlanSummary:
     placed = [_placed(one) for one in result.placements]
     groups = _groups(result, topology)
     return await storage.plans.save(run_id, result.plan, placed, planned, seconds, groups)
+
+
+async def _scale_sets(services: Services, machines: Iterable[MachineRecord]) -> list[ScaleSet]:
+    """What Resource Graph tells of the scale sets; of those that cannot be read nothing is known, which is safe."""
+    found: list[ScaleSet | None] = []
+    for query in scale_set_queries(machine.scale_set for machine in machines if machine.scale_set):
+        page = await services.resource_graph.page(query.text, query.subscriptions)
+        if page.failure is not None:
+            _LOG.warning("Scale sets could not be read for the plan. %s", page.failure.text)
+        found += map(read_scale_set, page.rows)
+    return [each for each in found if each is not None]
 
 
 def _as_planned(machine: MachineRecord, seconds: Mapping[str, float], policy: Policy) -> PlannerMachine:
@@ -72,6 +88,8 @@ def _as_planned(machine: MachineRecord, seconds: Mapping[str, float], policy: Po
         zones=tuple(machine.zones),
         availability_set=machine.availability_set,
         update_domain=machine.update_domain,
+        scale_set=machine.scale_set,
+        fault_domain=machine.fault_domain,
         os_type=machine.os_type,
         image=machine.image,
         tags=machine.tags,

@@ -177,6 +177,7 @@ class ScopeQuery(Query):
     locations: _Items = Field(default=[], alias="location", description="Regions.")
     os_types: _Items = Field(default=[], alias="osType", description="Windows or Linux.")
     machine_ids: _Items = Field(default=[], alias="machine", description="ARM ids of machines.")
+    scale_sets: _Items = Field(default=[], alias="scaleSet", description="ARM ids of scale sets: their members.")
 
     def to_scope(self) -> Scope:
         """The scope; without parameters, everything that the identity can read.

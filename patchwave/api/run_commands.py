@@ -226,7 +226,7 @@ async def retry_machine(
         raise ApiProblem(409, f"The machine is {machine.stage.value} in this run; it can be retried once it has ended.")
     if run.mode is Mode.MAINTENANCE:
         raise ApiProblem(409, "Update Manager patched it, in a scheduled run; start a run of the policy instead.")
-    if machine.reason == Reason.UNREADABLE_ID:
+    if machine.reason in (Reason.UNREADABLE_ID, Reason.UNIFORM_SCALE_SET):
         raise ApiProblem(409, f"Nothing can be done with the machine. {machine.message}")
     if not may_author(req.headers):
         await _check_rules_are_stored(storage, run)

@@ -21,6 +21,7 @@ from patchwave.domain.drift.inputs import (
     with_exclusions,
     with_own,
 )
+from patchwave.domain.fleet.scale_sets import all_scale_sets, read_scale_set
 from patchwave.domain.maintenance.assignment import read_assignment
 from patchwave.domain.maintenance.configuration import read_configuration
 from patchwave.domain.maintenance.queries import all_assignments, all_configurations
@@ -60,18 +61,20 @@ async def _gather(services: Services, now: datetime) -> DriftInputs:
     storage, graph = services.storage, services.resource_graph
     policies, notes = await read_policies(storage)
     own = await storage.history.last_assessments()
-    fleet, configurations, assignments, assessments, excused, runs = await asyncio.gather(
+    fleet, configurations, assignments, assessments, excused, runs, sets = await asyncio.gather(
         read_fleet(graph, Scope()),
         read_rows(graph, all_configurations()),
         read_rows(graph, all_assignments()),
         read_rows(graph, newest_assessments()),
         read_rows(graph, excluded_patches(now)),
         read_rows(graph, first_and_last_runs()),
+        read_rows(graph, all_scale_sets()),
     )
 
     def facts() -> DriftInputs:
         schedules, odd_schedules = read_each(configurations, read_configuration, "maintenance configurations")
         assigned, odd_assignments = read_each(assignments, read_assignment, "assignments")
+        scale_sets, odd_sets = read_each(sets, read_scale_set, "scale sets")
         return DriftInputs(
             machines=fleet,
             configurations=schedules,
@@ -79,7 +82,8 @@ async def _gather(services: Services, now: datetime) -> DriftInputs:
             assessments=with_own(with_exclusions(read_assessments(assessments), excused), fleet, own),
             runs=read_runs(runs),
             policies=policies,
-            notes=[*notes, *odd_schedules, *odd_assignments],
+            scale_sets=scale_sets,
+            notes=[*notes, *odd_schedules, *odd_assignments, *odd_sets],
         )
 
     # In a thread: a large fleet would block other requests.

@@ -17,6 +17,7 @@ from patchwave.domain.core.documents import object_or_none
 from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.core.patches import AssessmentSummary
 from patchwave.domain.fleet.discovery import DiscoveredMachine, build_queries, evaluate_boundary, select_machines
+from patchwave.domain.fleet.scale_sets import ScaleSet, read_scale_set, scale_set_queries
 from patchwave.domain.machine.patch_selection import rule_of, select, wanted_on
 from patchwave.domain.planning import dry_run
 from patchwave.domain.planning.dry_run import FoundMachine
@@ -51,18 +52,30 @@ async def plan_live_fleet(services: Services, policy: Policy) -> Plan:
     storage = services.storage
     async with time_limit("The fleet", MAX_SECONDS, NARROW):
         found = await _find(services, policy.scope)
-        pending, seconds, topology = await asyncio.gather(
+        pending, seconds, topology, scale_sets = await asyncio.gather(
             _pending(storage, policy, found, datetime.now(UTC)),
             storage.history.install_seconds(),
             services.locations.read({machine.subscription_id for machine in found if not machine.problem}),
+            _scale_sets(services, found),
         )
     machines = [
         FoundMachine(machine, pending=pending.get(key), seconds=seconds.get(key))
         for machine, key in ((machine, machine.machine_id.key) for machine in found)
     ]
 
+    topology = topology.with_scale_sets(scale_sets)
     # In a thread: seconds of computation for a large fleet would block other requests.
     return (await asyncio.to_thread(dry_run.plan_dry_run, machines, policy, topology)).plan
+
+
+async def _scale_sets(services: Services, found: Sequence[DiscoveredMachine]) -> list[ScaleSet]:
+    """What Resource Graph tells of the scale sets that the machines are members of."""
+    queries = scale_set_queries(machine.scale_set_id for machine in found if not machine.problem)
+    try:
+        rows = [row async for page in services.resource_graph.pages(queries) for row in page.rows]
+    except QueryRefused as refusal:
+        raise FleetUnreadable(f"The scale sets could not be listed. {refusal}") from refusal
+    return [each for each in map(read_scale_set, rows) if each is not None]
 
 
 async def _find(services: Services, scope: Scope) -> Sequence[DiscoveredMachine]:

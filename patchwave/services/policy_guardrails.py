@@ -53,6 +53,7 @@ def scope_problems(boundary: Boundary, scope: Scope) -> list[Problem]:
     return [
         *_outside(boundary, "scope.subscriptions", scope.subscriptions),
         *_outside(boundary, "scope.machineIds", machines),
+        *_outside(boundary, "scope.scaleSets", [text.split("/")[2] for text in scope.scale_sets]),
     ]
 
 

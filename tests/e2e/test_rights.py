@@ -56,6 +56,7 @@ def actions_of(request: Json) -> set[str]:
 
 _TABLES = {
     "microsoft.compute/virtualmachines": {"Microsoft.Compute/virtualMachines/read"},
+    "microsoft.compute/virtualmachinescalesets": {"Microsoft.Compute/virtualMachineScaleSets/read"},
     "microsoft.compute/virtualmachines/patchinstallationresults": {
         "Microsoft.Compute/virtualMachines/patchInstallationResults/read"
     },

@@ -41,6 +41,11 @@ def set_id(name: str, subscription: str = SUBSCRIPTIONS[0]) -> str:
     return f"/subscriptions/{subscription}/resourceGroups/rg/providers/Microsoft.Compute/availabilitySets/{name}"
 
 
+def scale_set_id(name: str, subscription: str = SUBSCRIPTIONS[0]) -> str:
+    """The ARM id of a scale set."""
+    return f"/subscriptions/{subscription}/resourceGroups/rg/providers/Microsoft.Compute/virtualMachineScaleSets/{name}"
+
+
 def make_policy(**fields: Any) -> Policy:
     """A policy with these fields beside what every policy needs."""
     return parse_policy({"name": "test", "scope": {"osTypes": ["Linux", "Windows"]}} | fields)
@@ -60,6 +65,7 @@ def _draw_machine(random: Random, number: int, regions: Sequence[str]) -> Planne
     subscription = pick(SUBSCRIPTIONS)
     # One set is large enough for shares, and one has machines whose update domain is not known.
     in_set = pick(["", "", "av-web", "AV-WEB", "av-sql"])
+    in_scale_set = "" if in_set else pick(["", "vmss-web", "VMSS-Web", "vmss-old"])
     return make_machine(
         number,
         subscription,
@@ -67,6 +73,8 @@ def _draw_machine(random: Random, number: int, regions: Sequence[str]) -> Planne
         zones=() if in_set and pick([True, False]) else pick([(), ("1",), ("2",), ("3",), ("1", "2")]),
         availability_set=set_id(in_set) if in_set else "",
         update_domain=pick(["0", "1", "2", "" if in_set == "av-sql" else "3"]) if in_set else "",
+        scale_set=scale_set_id(in_scale_set) if in_scale_set else "",
+        fault_domain=pick(["0", "1", "" if in_scale_set == "vmss-old" else "10"]) if in_scale_set else "",
         os_type=pick(["Linux", "Windows", ""]),
         image=pick(["ubuntu", "rhel"]),
         tags={
@@ -102,6 +110,7 @@ def policies(draw: st.DrawFn) -> Policy:
         "rings": draw(st.sampled_from(_RINGS)),
         "separateZones": draw(st.sampled_from([True, True, False])),
         "availabilitySets": {"percent": draw(st.sampled_from([5, 10, 20]))},
+        "scaleSets": {"percent": draw(st.sampled_from([5, 10, 20]))},
         "ramp": draw(st.booleans()),
         "startStopped": draw(st.booleans()),
     }

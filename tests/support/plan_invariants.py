@@ -87,6 +87,12 @@ class _Judge:
                     yield f"an unknown update domain of {_set(newcomer)} beside {other.key}"
                 elif domains[0] != domains[1]:
                     yield f"two update domains of {_set(newcomer)}: {domains}, beside {other.key}"
+            if newcomer.scale_set and newcomer.scale_set.lower() == other.scale_set.lower():
+                faults = _fault(newcomer), _fault(other)
+                if "" in (newcomer.fault_domain, other.fault_domain):
+                    yield f"an unknown fault domain of {newcomer.scale_set.lower()} beside {other.key}"
+                elif faults[0] != faults[1]:
+                    yield f"two fault domains of {newcomer.scale_set.lower()}: {faults}, beside {other.key}"
             exclusive = self._policy.mutually_exclusive_tag
             if exclusive and _tag(newcomer, exclusive) and _tag(newcomer, exclusive) == _tag(other, exclusive):
                 yield f"{exclusive}={_tag(newcomer, exclusive)} twice, beside {other.key}"
@@ -135,6 +141,12 @@ class _Judge:
             size = sum(_set(machine) == _set(newcomer) for machine in self._machines)
             share = 1 if size < 10 else max(1, size * min(20, policy.availability_sets.percent) // 100)
             yield f"the set {_set(newcomer)}", share, sum(_set(machine) == _set(newcomer) for machine in together)
+
+        scale_set = newcomer.scale_set.lower()
+        if scale_set:
+            size = sum(machine.scale_set.lower() == scale_set for machine in self._machines)
+            share = 1 if size < 10 else max(1, size * min(20, policy.scale_sets.percent) // 100)
+            yield f"the set {scale_set}", share, sum(machine.scale_set.lower() == scale_set for machine in together)
 
     # --- in which order
 
@@ -214,6 +226,11 @@ def _most(limit: int | str, machines: int) -> int:
 
 def _region(machine: PlannerMachine) -> str:
     return machine.location.replace(" ", "").lower()
+
+
+def _fault(machine: PlannerMachine) -> tuple[frozenset[str], str]:
+    """A fault domain is one of its zone: each zone numbers its own."""
+    return frozenset(machine.zones), machine.fault_domain
 
 
 def _set(machine: PlannerMachine) -> str:

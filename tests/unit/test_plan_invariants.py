@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from patchwave.domain.planning.topology import PlannerMachine, Topology
-from tests.support.fleet_strategies import SUBSCRIPTIONS, machine_id, make_machine, make_policy, set_id
+from tests.support.fleet_strategies import SUBSCRIPTIONS, machine_id, make_machine, make_policy, scale_set_id, set_id
 from tests.support.plan_invariants import broken_rules
 
 PAIRS = Topology.of([("westus3", "eastus")])
 SQL = set_id("av-sql")
+WEB = scale_set_id("vmss-web")
 
 type Times = list[tuple[int, float, float]]
 """Number of the machine, start, end."""
@@ -46,6 +47,18 @@ def both(**fields: Any) -> list[PlannerMachine]:
         ),
         (both(availability_set=[SQL, SQL], update_domain=["", "1"]), {}, "an unknown update domain"),
         (both(availability_set=[SQL, SQL], update_domain=["1", "1"]), {}, "2 at a time in the set"),
+        (
+            both(scale_set=[WEB, WEB.upper()], fault_domain=["0", "1"]),
+            {},
+            f"two fault domains of {WEB.lower()}",
+        ),
+        (both(scale_set=[WEB, WEB], fault_domain=["", "1"]), {}, "an unknown fault domain"),
+        (both(scale_set=[WEB, WEB], fault_domain=["1", "1"]), {}, "2 at a time in the set"),
+        (
+            both(scale_set=[WEB, WEB], fault_domain=["1", "1"], zones=[("1",), ("2",)]),
+            {"separateZones": False},
+            f"two fault domains of {WEB.lower()}",
+        ),
         (both(tags=[{"Cluster": "c1"}, {"cluster": "C1"}]), {"mutuallyExclusiveTag": "cluster"}, "cluster=c1 twice"),
         (both(), {"maxConcurrent": 1}, "2 at a time in the run, where 1 are allowed"),
         (both(), {"maxConcurrent": "50%"}, "2 at a time in the run, where 1 are allowed"),
@@ -114,6 +127,13 @@ def test_a_large_set_may_have_a_fifth_of_one_domain() -> None:
     assert judge(machines, [(0, 0, 10), (2, 0, 10)]) == []
     assert judge(machines, [(0, 0, 10), (2, 0, 10), (4, 0, 10)])
     assert judge(machines, [(0, 0, 10), (2, 0, 10)], availabilitySets={"percent": 10})
+
+
+def test_a_large_scale_set_may_have_a_fifth_of_one_fault_domain() -> None:
+    machines = [make_machine(number, scale_set=WEB, fault_domain=str(number % 2)) for number in range(10)]
+    assert judge(machines, [(0, 0, 10), (2, 0, 10)]) == []
+    assert judge(machines, [(0, 0, 10), (2, 0, 10), (4, 0, 10)])
+    assert judge(machines, [(0, 0, 10), (2, 0, 10)], scaleSets={"percent": 10})
 
 
 def test_a_ramp_doubles_when_a_step_has_ended() -> None:

@@ -54,6 +54,9 @@ class Selection:
     location: Annotated[list[str] | None, typer.Option("--location", help="Only of these regions; repeatable.")] = None
     system: Annotated[list[str] | None, typer.Option("--os", help="Windows or Linux.")] = None
     machine: Annotated[list[str] | None, typer.Option("--machine", help="ARM id of a machine; repeatable.")] = None
+    scale_set: Annotated[
+        list[str] | None, typer.Option("--scale-set", help="ARM id of a scale set, for its members; repeatable.")
+    ] = None
 
     def query(self, limit: int | None) -> dict[str, str]:
         """The selection, and how many machines at most, as a query."""
@@ -63,6 +66,7 @@ class Selection:
             "location": self.location,
             "osType": self.system,
             "machine": self.machine,
+            "scaleSet": self.scale_set,
         }
         return {name: ",".join(values or []) for name, values in asked.items()} | {"limit": str(limit or "")}
 
@@ -74,6 +78,7 @@ class Selection:
             "locations": self.location or [],
             "osTypes": self.system or [],
             "machineIds": self.machine or [],
+            "scaleSets": self.scale_set or [],
         }
         return scope | ({"tags": {"values": tag_values(tag)}} if tag else {})
 

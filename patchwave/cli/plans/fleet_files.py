@@ -2,7 +2,8 @@
 
 The same forms that the simulator takes: the JSON of ``az vm list`` (with or without ``-d``), of a Resource Graph query
 (rows, or the answer with ``data``), of an ARM list (``value``), or ``{"machines": […]}``, which may carry
-``zoneMappings`` and ``regionPairs`` beside them. An entry may have ``simulation`` overrides.
+``zoneMappings``, ``regionPairs`` and ``scaleSets`` beside them. An entry may have ``simulation`` overrides. Scale sets
+may stand among the machines: a Flexible one is its members, a Uniform one is left out of the plan by name.
 
 People's exports are never quite clean, so a machine that cannot be read is left out and reported by its position,
 a machine that is listed twice is merged, and unknown fields are read over.
@@ -11,7 +12,7 @@ a machine that is listed twice is merged, and unknown fields are read over.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -20,8 +21,10 @@ from patchwave.cli.errors import Detail, RefusedError
 from patchwave.cli.json_fields import Json
 from patchwave.domain.core.documents import list_or_empty, object_or_none, str_or_empty
 from patchwave.domain.core.folding import fold
+from patchwave.domain.core.ids import is_scale_set_id
 from patchwave.domain.core.region_pairs import KNOWN_PAIRS, region_name
 from patchwave.domain.fleet.discovery import read_row
+from patchwave.domain.fleet.scale_sets import ScaleSet, read_scale_set
 from patchwave.domain.planning.dry_run import FoundMachine
 from patchwave.domain.planning.topology import Topology
 
@@ -48,12 +51,14 @@ class Fleet:
     """Physical zone by subscription, region and logical zone."""
     pairs: dict[str, str] = field(default_factory=dict[str, str])
     """The region that each of these regions is paired with."""
+    scale_sets: list[ScaleSet] = field(default_factory=list[ScaleSet])
+    """The Flexible ones of the file."""
     notes: list[str] = field(default_factory=list[str])
 
     @property
     def topology(self) -> Topology:
         """The pairs that Microsoft documents, but for those of the file, and the zones that it maps."""
-        return Topology.of((KNOWN_PAIRS | self.pairs).items(), self.zones)
+        return Topology.of((KNOWN_PAIRS | self.pairs).items(), self.zones, self.scale_sets)
 
 
 def read_fleet(path: Path, standard_input: bytes | None = None) -> Fleet:
@@ -78,10 +83,12 @@ def read_fleet(path: Path, standard_input: bytes | None = None) -> Fleet:
 def _read(document: object, path: str) -> Fleet:
     fleet = Fleet()
     name, listed = "", document
+    sets: list[object] = []
     if isinstance(document, dict):
         wrapped = cast("Json", document)
         name = next((key for key in _LISTS if isinstance(wrapped.get(key), list)), "")
         listed = wrapped.get(name)
+        sets = list_or_empty(wrapped.get("scaleSets"))
         _refuse_cut(wrapped, len(list_or_empty(listed)), path)
         _read_topology(wrapped, fleet)
     if not isinstance(listed, list):
@@ -89,10 +96,11 @@ def _read(document: object, path: str) -> Fleet:
             f"{path} holds no fleet: expected a list of machines, or an object with machines, value or data"
         )
     entries = cast("list[object]", listed)
+    places = [(f"{name}[{index}]", entry) for index, entry in enumerate(entries)]
+    places += [(f"scaleSets[{index}]", entry) for index, entry in enumerate(sets)]
     merged: dict[str, tuple[str, Json]] = {}
     problems: list[Detail] = []
-    for index, entry in enumerate(entries):
-        where = f"{name}[{index}]"
+    for where, entry in places:
         try:
             row = _row(entry)
         except _BrokenMachine as broken:
@@ -108,7 +116,11 @@ def _read(document: object, path: str) -> Fleet:
         details = problems[:_MAX_SHOWN] + ([Detail("", f"and {more} more")] if more > 0 else [])
         raise RefusedError(f"{path} holds no machine that can be read", tuple(details))
     fleet.notes += [f"{problem.path} is left out: {problem.message}" for problem in problems]
+    flexible = {fold(row["scaleSetId"]) for _, row in merged.values() if row["scaleSetId"]}
     for where, row in merged.values():
+        if _is_flexible_set(row, flexible):
+            fleet.scale_sets += filter(None, [read_scale_set(row)])
+            continue
         try:
             fleet.machines.append(_machine(row))
         except _BrokenMachine as broken:
@@ -169,8 +181,11 @@ def _row(entry: object) -> Json:
     simulation = _object(given.get("simulation"))
     os_profile = _object(shown.get("osProfile"))
     configured = "Windows" if os_profile.get("windowsConfiguration") else ""
-    disk = _object(_object(shown.get("storageProfile")).get("osDisk"))
+    model = _object(shown.get("virtualMachineProfile"))
+    profile = _object(shown.get("storageProfile")) or _object(model.get("storageProfile"))
+    disk = _object(profile.get("osDisk"))
     domains = [simulation.get("updateDomain"), *(part.get("platformUpdateDomain") for part in _views(shown))]
+    faults = [shown.get("faultDomain"), *(part.get("platformFaultDomain") for part in (shown, *_views(shown)))]
     row: Json = {
         "id": given.get("id"),
         "name": given.get("name"),
@@ -181,14 +196,28 @@ def _row(entry: object) -> Json:
         "osType": str_or_empty(shown.get("osType")) or str_or_empty(disk.get("osType")) or configured,
         "powerState": _power(shown, simulation),
         "imageReference": shown.get("imageReference") or _object(shown.get("storageProfile")).get("imageReference"),
-        "availabilitySetId": _availability_set(shown),
+        "availabilitySetId": _set(shown, "availabilitySet"),
+        "scaleSetId": _set(shown, "virtualMachineScaleSet") or str_or_empty(shown.get("scaleSetId")),
+        "faultDomain": next((each for each in faults if each not in (None, "", -1)), None),
+        "faultDomains": shown.get("platformFaultDomainCount"),
+        "model": "virtualMachineProfile" in shown,
+        "extensions": _object(model.get("extensionProfile")).get("extensions"),
+        "orchestrationMode": str_or_empty(shown.get("orchestrationMode")),
+        "instances": shown.get("instances", _object(given.get("sku")).get("capacity")),
         "updateDomain": next((domain for domain in domains if domain is not None), None),
         "pending": _pending(shown, simulation),
         "minutes": _minutes(simulation),
     }
-    if read_row(row).problem:
+    if read_row(row).problem and not is_scale_set_id(str_or_empty(given.get("id"))):
         raise _BrokenMachine(f"{given.get('id')!r} is not the id of a virtual machine")
     return row
+
+
+def _is_flexible_set(row: Json, named: Set[str]) -> bool:
+    """Whether it is a Flexible scale set, which is its members; Azure takes one that names no mode for Uniform."""
+    if not is_scale_set_id(str(row["id"])):
+        return False
+    return str(row["orchestrationMode"]).lower() == "flexible" or fold(str(row["id"])) in named
 
 
 def _merge(first: Json, second: Json) -> Json:
@@ -208,6 +237,8 @@ def _machine(row: Json) -> FoundMachine:
     machine = read_row(row | {"osType": row["osType"].capitalize() or "Linux"})
     if not machine.location:
         raise _BrokenMachine("it has no location")
+    if machine.is_uniform_set:
+        return FoundMachine(machine)
     if machine.os_type not in ("Windows", "Linux"):
         raise _BrokenMachine(f"osType must be Windows or Linux, not {row['osType']!r}")
     update_domain, pending, minutes = row["updateDomain"], row["pending"], row["minutes"]
@@ -231,9 +262,10 @@ def _zones(value: object) -> list[object]:
     return [value] if isinstance(value, str) and value else list_or_empty(value)
 
 
-def _availability_set(shown: Json) -> str:
-    named = shown.get("availabilitySet")
-    return str_or_empty(shown.get("availabilitySetId")) or str_or_empty(named) or str_or_empty(_object(named).get("id"))
+def _set(shown: Json, name: str) -> str:
+    """The ARM id of a set that the machine is in, such as ``availabilitySet``; empty without one."""
+    named = shown.get(name)
+    return str_or_empty(shown.get(f"{name}Id")) or str_or_empty(named) or str_or_empty(_object(named).get("id"))
 
 
 def _power(shown: Json, simulation: Json) -> str:

@@ -44,6 +44,11 @@ def _number_or_empty(value: object) -> str:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
 
 
+def _domain_or_empty(value: object) -> str:
+    """A fault domain; -1 is Azure's word for none."""
+    return "" if value == -1 else _number_or_empty(value)
+
+
 def _in_view(*path: str) -> AliasPath:
     return AliasPath("properties", "instanceView", *path)
 
@@ -62,6 +67,12 @@ class MachineView(ExternalDocument):
         default="", validation_alias=_in_view("platformUpdateDomain")
     )
     """Empty outside of availability sets."""
+    scale_set_id: Text = Field(default="", validation_alias=AliasPath("properties", "virtualMachineScaleSet", "id"))
+    """The Flexible scale set that it is a member of; a machine can join one at run time."""
+    fault_domain: Annotated[str, BeforeValidator(_domain_or_empty)] = Field(
+        default="", validation_alias=_in_view("platformFaultDomain")
+    )
+    """Its fault domain; with maximum spreading Azure shows one and the same for all members of a set."""
     last_assessment: Summary = Field(default=None, validation_alias=_in_view("patchStatus", "availablePatchSummary"))
     last_installation: Summary = Field(
         default=None, validation_alias=_in_view("patchStatus", "lastPatchInstallationSummary")

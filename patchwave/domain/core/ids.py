@@ -34,6 +34,12 @@ _MACHINE_ID = re.compile(
     rf"/providers/Microsoft\.Compute/virtualMachines/(?P<name>{MACHINE_NAME})",
     re.IGNORECASE,
 )
+_SCALE_SET_ID = re.compile(
+    rf"/subscriptions/(?P<subscription>{GUID})"
+    rf"/resourceGroups/(?P<group>{RESOURCE_GROUP_NAME})"
+    rf"/providers/Microsoft\.Compute/virtualMachineScaleSets/(?P<name>{MACHINE_NAME})",
+    re.IGNORECASE,
+)
 _RUN_ID = re.compile(RUN_ID_PATTERN)
 _LAST_SECOND = 9_999_999_999
 
@@ -67,6 +73,27 @@ def check_policy_name(text: str) -> str:
     if not is_policy_name(text):
         raise ValueError(
             "must be 1 to 32 lower-case letters, digits and hyphens, and begin and end with a letter or digit"
+        )
+    return text
+
+
+def is_scale_set_id(text: str) -> bool:
+    """Whether it is the ARM id of a virtual machine scale set."""
+    found = _SCALE_SET_ID.fullmatch(text)
+    fixed = "" if found is None else text[: found.start("group")] + text[found.end("group") : found.start("name")]
+    return found is not None and ".." not in text and fixed.isascii()
+
+
+def check_scale_set_id(text: str) -> str:
+    """The text, when it is the ARM id of a virtual machine scale set.
+
+    Raises:
+        ValueError: it is no such id.
+    """
+    if not is_scale_set_id(text):
+        raise ValueError(
+            "not a scale set id; expected /subscriptions/{guid}/resourceGroups/{group}"
+            "/providers/Microsoft.Compute/virtualMachineScaleSets/{name}"
         )
     return text
 

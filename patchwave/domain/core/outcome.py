@@ -55,6 +55,8 @@ class Reason(StrEnum):
     DEADLINE = "deadline"
     NOT_FOUND = "not_found"
     UNREADABLE_ID = "unreadable_id"
+    UNIFORM_SCALE_SET = "uniform_scale_set"
+    SCALE_SET_CHANGED = "scale_set_changed"
     NOT_RUNNING = "not_running"
     HIBERNATED = "hibernated"
     POWER_NOT_RESTORED = "power_not_restored"

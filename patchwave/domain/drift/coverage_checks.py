@@ -1,7 +1,9 @@
 """Machines without a patch source or with several, and machines on which a schedule fails."""
 
+from collections import Counter
 from collections.abc import Iterator
 
+from patchwave.domain.core.folding import fold
 from patchwave.domain.drift import remediation
 from patchwave.domain.drift.findings import Finding, FindingKind
 from patchwave.domain.drift.fleet_index import FleetIndex, PatchCoverage
@@ -13,6 +15,20 @@ def check_patchers(index: FleetIndex) -> Iterator[Finding]:
     for standing in index.coverages:
         if finding := _check(index, standing):
             yield finding
+
+
+def check_scale_sets(index: FleetIndex) -> Iterator[Finding]:
+    """Flexible scale sets with members in the fleet, and nothing that tells Azure whether these work."""
+    members = Counter(fold(machine.found.scale_set_id) for machine in index.machines.values())
+    for each in index.facts.scale_sets:
+        count = members[fold(each.id)]
+        if count and each.monitors_health is False:
+            evidence = (
+                f"Its model has no Application Health extension, which Azure requires for guest patching of Flexible"
+                f" scale sets; nothing tells whether its members ({count:,}) work after their patches."
+            )
+            fix = remediation.monitor_health(each)
+            yield Finding(kind=FindingKind.UNMONITORED_SCALE_SET, subject=each.id, evidence=evidence, fix=fix)
 
 
 def _check(index: FleetIndex, standing: PatchCoverage) -> Finding | None:

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from patchwave.domain.drift.compliance_checks import check_assessments, check_results
-from patchwave.domain.drift.coverage_checks import check_patchers
+from patchwave.domain.drift.coverage_checks import check_patchers, check_scale_sets
 from patchwave.domain.drift.findings import DriftReport, count_by_kind, sort_findings
 from patchwave.domain.drift.fleet_index import FleetIndex
 from patchwave.domain.drift.inputs import DriftInputs
@@ -20,7 +20,13 @@ def examine(facts: DriftInputs, now: datetime, stale_days: int) -> DriftReport:
     """
     index = FleetIndex(facts, now)
     findings = sort_findings(
-        [*check_patchers(index), *check_schedules(index), *check_assessments(index, stale_days), *check_results(index)]
+        [
+            *check_patchers(index),
+            *check_scale_sets(index),
+            *check_schedules(index),
+            *check_assessments(index, stale_days),
+            *check_results(index),
+        ]
     )
     return DriftReport(
         at=now,
@@ -39,7 +45,7 @@ def _notes(index: FleetIndex) -> list[str]:
         for each in index.schedules
         if each.unreadable
     ]
-    systems = sum(machine.settings is None for machine in index.machines.values())
+    systems = sum(machine.settings is None and not machine.found.problem for machine in index.machines.values())
     if systems:
         unread.append(f"{systems:,} machines are neither Windows nor Linux, according to Azure: they were not checked.")
     return sorted([*index.facts.notes, *unread])

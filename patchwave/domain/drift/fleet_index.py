@@ -177,7 +177,9 @@ class FleetIndex:
 def _holds(scope: Scope, machine: FleetMachine, identity: MachineId) -> bool:
     """Whether a machine is in a scope; its id is parsed once for all the scopes that it is compared with."""
     found = machine.found
-    return scope.holds(identity, location=found.location, os_type=found.os_type, tags=found.tags)
+    return scope.holds(
+        identity, location=found.location, os_type=found.os_type, tags=found.tags, scale_set=found.scale_set_id
+    )
 
 
 def _state_of(configuration: MaintenanceConfiguration, now: datetime) -> _State:

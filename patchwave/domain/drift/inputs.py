@@ -16,6 +16,7 @@ from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.patches import ESM, ESM_REQUIRED
 from patchwave.domain.fleet.discovery import literal
 from patchwave.domain.fleet.machine import FleetMachine
+from patchwave.domain.fleet.scale_sets import ScaleSet
 from patchwave.domain.maintenance.assignment import Assignment
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
 from patchwave.domain.maintenance.queries import MACHINE_UPDATES
@@ -98,6 +99,7 @@ class DriftInputs:
     assessments: Mapping[str, LastAssessment] = field(default_factory=dict[str, LastAssessment])
     runs: Sequence[ScheduledRuns] = ()
     policies: Sequence[FleetPolicy] = ()
+    scale_sets: Sequence[ScaleSet] = ()
     notes: Sequence[str] = ()
 
 

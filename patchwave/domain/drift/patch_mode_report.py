@@ -99,6 +99,8 @@ def _patched_by(standing: PatchCoverage) -> PatchSource:
 def _sentence(standing: PatchCoverage, patching: PatchOwnership | None) -> str:
     """All that is to be said; a hold keeps only Patchwave from the machine."""
     said = [patching.sentence if patching else "Guest patching does not know its system."]
+    if standing.machine.found.is_uniform_set:
+        said.clear()
     if standing.machine.found.problem:
         said.append(standing.machine.found.problem)
     if standing.policies:

@@ -4,7 +4,9 @@ import json
 import shlex
 from collections.abc import Sequence
 
+from patchwave.domain.core.ids import is_scale_set_id
 from patchwave.domain.fleet.patch_mode import PatchMode, WantedSettings
+from patchwave.domain.fleet.scale_sets import ScaleSet
 from patchwave.domain.maintenance.assignment import Assignment
 from patchwave.domain.maintenance.configuration import IN_GUEST_PATCH_MODE, NEVER_EXPIRES
 
@@ -23,7 +25,19 @@ def set_mode(machine_id: str, wanted: WantedSettings) -> str:
 
 def show(machine_id: str) -> str:
     """Look at a machine with Azure's own command: there is nothing that ours could do with it."""
-    return shlex.join(["az", "vm", "show", "--ids", machine_id])
+    return shlex.join(["az", "vmss" if is_scale_set_id(machine_id) else "vm", "show", "--ids", machine_id])
+
+
+def monitor_health(scale_set: ScaleSet) -> str:
+    """Give a scale set the Application Health extension, and its members with it. The port is that of the service."""
+    _, _, _, _, group, *_ = scale_set.id.split("/")
+    named = ["--resource-group", group, "--subscription", scale_set.id.split("/")[2]]
+    kind = "ApplicationHealthWindows" if scale_set.os_type.lower() == "windows" else "ApplicationHealthLinux"
+    extension = ["--publisher", "Microsoft.ManagedServices", "--name", kind, "--version", "2.0"]
+    settings = json.dumps({"protocol": "tcp", "port": 443})
+    add = ["az", "vmss", "extension", "set", *named, "--vmss-name", scale_set.name, *extension, "--settings", settings]
+    update = ["az", "vmss", "update-instances", *named, "--name", scale_set.name, "--instance-ids", "*"]
+    return f"{shlex.join(add)} && {shlex.join(update)}  # the port at which the application answers"
 
 
 def to_azure() -> WantedSettings:

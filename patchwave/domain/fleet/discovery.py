@@ -4,9 +4,13 @@ A query only narrows what is fetched; `Scope.holds` decides. That keeps the quer
 compares tag *names* with case while Azure does not, so tags are only pre-filtered (``contains`` ignores case) and
 then compared here. Exclusions by id and by tag are decided here as well.
 
-Grammar of the queries: ``where`` with ``=~``, ``in~``, ``contains``, ``and``, ``or``, ``not (...)``; ``project`` of
-paths and ``tostring(path)``; ``order by id asc``. Rows are ordered by id because pages of an unordered query may
-overlap. The operators of KQL ignore the case of ASCII only, so names in other scripts are compared by ``tolower``.
+The instances of a Uniform scale set are no virtual machines, and no API assesses or patches them one by one: the set is
+a row of its own, with that as its ``problem``, so that its machines are not missing in silence.
+
+Grammar of the queries: ``where`` with ``=~``, ``!~``, ``in~``, ``contains``, ``and``, ``or``, ``not (...)``;
+``project`` of paths and ``tostring(path)``; ``order by id asc``. Rows are ordered by id because pages of an unordered
+query may overlap. The operators of KQL ignore the case of ASCII only, so names in other scripts are compared by
+``tolower``.
 """
 
 import re
@@ -16,13 +20,19 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from patchwave.domain.core.documents import Document, ExternalDocument, list_or_empty, str_or_empty, texts_by_name
-from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.folding import fold
+from patchwave.domain.core.ids import MachineId, is_scale_set_id
 from patchwave.domain.core.outcome import Reason
 from patchwave.domain.policy.boundary import Boundary, outside
 from patchwave.domain.policy.scope import Scope, TagFilter, TagMatch
 
 IDS_PER_QUERY = 200
 """Explicit ids in one query: about 40 KB of text, well inside a request."""
+NO_MEMBERS = (
+    "No member of this scale set was found: it does not exist or has none, they cannot be read, or another selector"
+    " leaves them out."
+)
+"""What is said of a named scale set without machines."""
 SUBSCRIPTIONS_PER_QUERY = 300
 """Subscriptions of one request; Microsoft advises groups below 300 against throttling."""
 
@@ -41,7 +51,22 @@ _PROJECTION = (
     "windowsPatchMode = tostring(properties.osProfile.windowsConfiguration.patchSettings.patchMode)",
     "linuxPatchMode = tostring(properties.osProfile.linuxConfiguration.patchSettings.patchMode)",
     "availabilitySetId = tostring(properties.availabilitySet.id)",
+    "scaleSetId = tostring(properties.virtualMachineScaleSet.id)",
+    "faultDomain = tostring(properties.platformFaultDomain)",
+    # Of a Uniform scale set:
+    "orchestrationMode = tostring(properties.orchestrationMode)",
+    "instances = sku.capacity",
+    "profileOsType = tostring(properties.virtualMachineProfile.storageProfile.osDisk.osType)",
 )
+_MACHINES = "type =~ 'microsoft.compute/virtualmachines'"
+_UNIFORM_SETS = (
+    "(type =~ 'microsoft.compute/virtualmachinescalesets' and tostring(properties.orchestrationMode) !~ 'Flexible')"
+)
+_OS_COLUMNS = (
+    "tostring(properties.storageProfile.osDisk.osType)",
+    "tostring(properties.virtualMachineProfile.storageProfile.osDisk.osType)",
+)
+_SCALE_SET_COLUMNS = ("tostring(properties.virtualMachineScaleSet.id)", "id")
 # Characters that every JSON writer leaves alone, so that they are found in the text of a tag bag.
 _PLAIN = re.compile(r"[A-Za-z0-9 _.:@,=()*-]+")
 _ESCAPES = str.maketrans({"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
@@ -96,14 +121,14 @@ def build_queries(scope: Scope, columns: Sequence[str] = ()) -> list[DiscoveryQu
     conditions = _conditions(scope)
     if not scope.machine_ids:
         return [
-            DiscoveryQuery(text=_query(conditions, columns), subscriptions=chunk)
-            for chunk in _chunks(scope.subscriptions, SUBSCRIPTIONS_PER_QUERY) or [()]
+            DiscoveryQuery(text=_query([f"{_MACHINES} or {_UNIFORM_SETS}", *conditions], columns), subscriptions=chunk)
+            for chunk in _chunks(_subscriptions(scope), SUBSCRIPTIONS_PER_QUERY) or [()]
         ]
     wanted = [machine for machine in map(MachineId.parse, scope.machine_ids) if scope.may_hold(machine)]
     wanted.sort(key=lambda machine: machine.folded)
     return [
         DiscoveryQuery(
-            text=_query([one_of("id", [machine.text for machine in chunk]), *conditions], columns),
+            text=_query([_MACHINES, one_of("id", [machine.text for machine in chunk]), *conditions], columns),
             subscriptions=tuple(sorted({machine.subscription_id for machine in chunk})),
         )
         for chunk in _chunks(wanted, IDS_PER_QUERY)
@@ -116,7 +141,8 @@ def _conditions(scope: Scope) -> list[str]:
         one_of("subscriptionId", scope.subscriptions),
         one_of("resourceGroup", scope.resource_groups),
         one_of("location", scope.locations),
-        one_of("tostring(properties.storageProfile.osDisk.osType)", [os_type.value for os_type in scope.os_types]),
+        _either(_OS_COLUMNS, [os_type.value for os_type in scope.os_types]),
+        _either(_SCALE_SET_COLUMNS, scope.scale_sets),
         _tags_contain(scope.tags) if scope.tags else "",
         _none_of("subscriptionId", excluded.subscriptions),
         _none_of("resourceGroup", excluded.resource_groups),
@@ -125,9 +151,19 @@ def _conditions(scope: Scope) -> list[str]:
     return [condition for condition in conditions if condition]
 
 
+def _subscriptions(scope: Scope) -> tuple[str, ...]:
+    """Those to ask in: of the scope, else of the scale sets that it names; none stands for all."""
+    named = {scale_set.split("/")[2].lower() for scale_set in scope.scale_sets}
+    return scope.subscriptions or tuple(sorted(named))
+
+
+def _either(columns: Sequence[str], values: Sequence[str]) -> str:
+    """The condition that one of the columns has one of the values; empty without values."""
+    return f"({' or '.join(one_of(column, values) for column in columns)})" if values else ""
+
+
 def _query(conditions: Sequence[str], columns: Sequence[str]) -> str:
-    lines = ["resources", "| where type =~ 'microsoft.compute/virtualmachines'"]
-    lines += [f"| where {condition}" for condition in conditions]
+    lines = ["resources", *(f"| where {condition}" for condition in conditions)]
     lines += ["| project " + ", ".join((*_PROJECTION, *columns)), "| order by id asc"]
     return "\n".join(lines)
 
@@ -175,6 +211,16 @@ def _image(value: object) -> str:
     return bag.get("id") or bag.get("communitygalleryimageid") or bag.get("sharedgalleryimageid") or ""
 
 
+def _fault_domain(value: object) -> str:
+    """A number; empty for none, which Azure writes as -1 as well."""
+    text = "" if value is None or isinstance(value, bool) else str(value)
+    return text if text.isascii() and text.isdigit() else ""
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 LenientText = Annotated[str, BeforeValidator(str_or_empty)]
 
 
@@ -199,6 +245,14 @@ class DiscoveredMachine(ExternalDocument):
     windows_patch_mode: LenientText = ""
     linux_patch_mode: LenientText = ""
     availability_set_id: LenientText = ""
+    scale_set_id: LenientText = ""
+    """The Flexible scale set that it is a member of."""
+    fault_domain: Annotated[str, BeforeValidator(_fault_domain)] = ""
+    """The fault domain that it was created with; most are assigned by Azure, and only the machine itself tells them."""
+    orchestration_mode: LenientText = ""
+    profile_os_type: LenientText = ""
+    instances: Annotated[int | None, BeforeValidator(_count)] = None
+    """What a Uniform scale set says of itself; empty for machines."""
     problem: str = ""
     """Why nothing can be done with the machine; empty for one whose id can be read, within the boundary."""
     problem_reason: Reason = Reason.UNREADABLE_ID
@@ -212,6 +266,11 @@ class DiscoveredMachine(ExternalDocument):
         return MachineId.parse(self.id)
 
     @property
+    def is_uniform_set(self) -> bool:
+        """Whether it is no machine but a Uniform scale set, whose instances nothing patches one by one."""
+        return self.problem_reason is Reason.UNIFORM_SCALE_SET
+
+    @property
     def patch_mode(self) -> str:
         """The patch mode of the machine's own operating system; empty when it has none set."""
         return self.windows_patch_mode or self.linux_patch_mode
@@ -221,6 +280,8 @@ def read_row(row: Mapping[str, Any]) -> DiscoveredMachine:
     """Read one row leniently. Each row is a machine: one whose id cannot be read has a ``problem``."""
     given_id = str_or_empty(row.get("id"))
     machine = DiscoveredMachine.model_validate({**row, "id": given_id})
+    if is_scale_set_id(given_id):
+        return _uniform_set(machine)
     try:
         parsed = MachineId.parse(given_id)
     except ValueError:
@@ -232,6 +293,26 @@ def read_row(row: Mapping[str, Any]) -> DiscoveredMachine:
             "resource_group": machine.resource_group or parsed.resource_group,
             "problem": "",
             "problem_reason": Reason.UNREADABLE_ID,
+        }
+    )
+
+
+def _uniform_set(found: DiscoveredMachine) -> DiscoveredMachine:
+    size = "" if found.instances is None else f" with {found.instances:,} instances"
+    problem = (
+        f"It is a Uniform scale set{size}, which Azure cannot assess or patch one by one: let Azure upgrade their image"
+        " (automatic OS image upgrades), or move them to a Flexible scale set."
+    )
+    parts = found.id.split("/")
+    return found.model_copy(
+        update={
+            "name": found.name or parts[8],
+            "subscription_id": parts[2].lower(),
+            "resource_group": found.resource_group or parts[4],
+            "os_type": found.os_type or found.profile_os_type,
+            "scale_set_id": found.id,
+            "problem": problem,
+            "problem_reason": Reason.UNIFORM_SCALE_SET,
         }
     )
 
@@ -258,9 +339,19 @@ def select_machines(scope: Scope, rows: Iterable[Mapping[str, Any]]) -> list[Dis
     """
     machines: dict[str, DiscoveredMachine] = {}
     for machine in map(read_row, rows):
-        if scope.holds(machine.machine_id, location=machine.location, os_type=machine.os_type, tags=machine.tags):
+        if _holds(scope, machine):
             machines.setdefault(machine.machine_id.folded, machine)
     return [machines[folded] for folded in sorted(machines)]
+
+
+def _holds(scope: Scope, machine: DiscoveredMachine) -> bool:
+    return scope.holds(
+        machine.machine_id,
+        location=machine.location,
+        os_type=machine.os_type,
+        tags=machine.tags,
+        scale_set=machine.scale_set_id,
+    )
 
 
 def evaluate_boundary(machines: Iterable[DiscoveredMachine], boundary: Boundary) -> list[DiscoveredMachine]:
@@ -273,6 +364,17 @@ def evaluate_boundary(machines: Iterable[DiscoveredMachine], boundary: Boundary)
         )
         for machine in machines
     ]
+
+
+def missing_scale_sets(scope: Scope, members_of: Iterable[str]) -> list[str]:
+    """The named scale sets of which no member was found, in the order of the policy.
+
+    Args:
+        scope: the policy's.
+        members_of: the ids of the sets that the found machines are members of, or are themselves.
+    """
+    seen = {fold(scale_set) for scale_set in members_of}
+    return [scale_set for scale_set in scope.scale_sets if fold(scale_set) not in seen]
 
 
 def missing_ids(scope: Scope, found: Iterable[MachineId]) -> list[MachineId]:

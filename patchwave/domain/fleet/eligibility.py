@@ -33,6 +33,7 @@ class Cause(StrEnum):
     OTHER_IMAGE = "other_image"
     NO_SYSTEM = "no_system"
     UNREADABLE_ID = "unreadable_id"
+    UNIFORM_SCALE_SET = "uniform_scale_set"
 
 
 class Obstacle(Document):

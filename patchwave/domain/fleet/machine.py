@@ -49,7 +49,8 @@ class FleetMachine:
     @cached_property
     def eligibility(self) -> Eligibility:
         if self.found.problem:
-            return Eligibility(obstacles=(Obstacle(cause=Cause.UNREADABLE_ID, sentence=self.found.problem),))
+            cause = Cause.UNIFORM_SCALE_SET if self.found.is_uniform_set else Cause.UNREADABLE_ID
+            return Eligibility(obstacles=(Obstacle(cause=cause, sentence=self.found.problem),))
         return evaluate(
             self.settings, image=self.found.image, agent_version=self.agent_version, extensions=self.allows_extensions
         )
@@ -86,7 +87,7 @@ def _with_settings(found: DiscoveredMachine, row: Mapping[str, Any]) -> FleetMac
     }
     return FleetMachine(
         found=found,
-        settings=PatchSettings.read(found.os_type, configuration),
+        settings=None if found.is_uniform_set else PatchSettings.read(found.os_type, configuration),
         allows_extensions=row.get("allowExtensions") is not False,
         created_at=parse_instant(row.get("timeCreated")),
     )

@@ -41,6 +41,7 @@ CARE: Mapping[str, str] = {
     "phaseOrder": "orders the regions; a schedule has no order",
     "separateZones": "keeps zones apart; a schedule does not",
     "availabilitySets": "patches a smaller part of an availability set at a time than Azure does",
+    "scaleSets": "patches a part of a scale set at a time; a schedule starts all of its members at once",
     "ramp": "begins with few machines; a schedule starts all of them at once",
     "bake": "waits between waves or rings; a schedule has none",
     "errorBudget": "stops after failures; a schedule goes on whatever happens",

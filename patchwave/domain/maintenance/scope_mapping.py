@@ -185,6 +185,9 @@ def assignments_of(scope: Scope, configuration: ConfigurationId, location: str) 
 
 def _not_assignable(scope: Scope) -> Iterator[Problem]:
     out = scope.exclude
+    if scope.scale_sets:
+        message = "selects members of scale sets, which no assignment can: name the machines, or select them by a tag"
+        yield Problem(path="scope.scaleSets", message=message)
     if scope.machine_ids:
         narrowing = {"locations": scope.locations, "tags": scope.tags}
         narrowing |= {"exclude.locations": out.locations, "exclude.tags": out.tags}

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -13,17 +13,18 @@ from patchwave.domain.planning.topology import PlannerMachine, Topology
 from patchwave.domain.policy.policy import Policy
 
 MIN_SHARED_SET = 10
-"""Availability sets of fewer machines go one machine at a time, as in Azure's own guest patching."""
+"""Sets of fewer machines go one machine at a time, as in Azure's own guest patching."""
 
 ACROSS_RUNS: Mapping[str, Callable[[str], str]] = {
     "zones": lambda name: f"zones of {name}",
     "pair": lambda name: f"the paired regions {' and '.join(name.split('+'))}",
     "set": lambda name: f"the availability set {name.rpartition('/')[2]}",
+    "scaleset": lambda name: f"the scale set {name.rpartition('/')[2]}",
     "exclusive": lambda name: f"machines with {name}",
     "tag": lambda name: f"machines with {name}",
 }
 """Groups that keep apart what different runs work on, in words, by the kind before the colon of their names. The others
-are limits of one run, or parts of one of these (update domains)."""
+are limits of one run, or parts of one of these (update and fault domains)."""
 
 _NUMBER = re.compile(r"[0-9]+")
 
@@ -33,6 +34,34 @@ class SlotLabel(NamedTuple):
 
     name: str
     of: str = ""
+
+
+class _MachineSet(NamedTuple):
+    """A set that a machine is in: the kinds of its two groups, its ARM id, and the domain that the machine is in.
+
+    ``domain`` is what it is called, such as ``update domain 3``; its ``slot`` is empty when Azure has not told it.
+    """
+
+    kind: str
+    domain_kind: str
+    id: str
+    slot: str
+    domain: str
+
+    @property
+    def key(self) -> str:
+        """Subscription, resource group and name: what tells it from others."""
+        parts = fold(self.id).strip("/").split("/")
+        return "/".join(parts[1:4:2] + parts[-1:]) if len(parts) == 8 else "/".join(parts)
+
+    @property
+    def name(self) -> str:
+        return self.id.rstrip("/").rpartition("/")[2]
+
+    @property
+    def share(self) -> str:
+        """The group of which a machine takes a share."""
+        return f"{self.kind}:{self.key}"
 
 
 @lru_cache(maxsize=4096)
@@ -54,8 +83,7 @@ class ConcurrencyConstraints:
         """
         Args:
             machines: all machines of the run; percentages refer to these.
-            planned: those that have a permit in the plan. One unknown update domain among them makes their set go one
-                by one.
+            planned: those that have a permit in the plan. One unknown domain among them makes their set go one by one.
             policy: the limits.
             topology: which zones of two subscriptions are one building.
         """
@@ -71,12 +99,11 @@ class ConcurrencyConstraints:
         self._by_tag = Counter(pair for machine in machines for pair in self._tag_values(machine).items())
         used = {name for name, _ in self._by_tag}
         self.unused_tags = [tag for tag in tags if machines and fold(tag) not in used]
-        self._by_set = Counter(_set_key(machine) for machine in machines if machine.availability_set)
+        self._by_set = Counter(each.share for machine in machines for each in self._sets(machine))
         self._unknown_domains: set[str] = set()
         self._zone_owners: dict[str, set[str]] = {}
         for machine in planned:
-            if machine.availability_set and not machine.update_domain:
-                self._unknown_domains.add(_set_key(machine))
+            self._unknown_domains.update(each.share for each in self._sets(machine) if not each.slot)
             if machine.zones:
                 self._zone_owners.setdefault(machine.region, set()).add(_subscription(machine))
         total = capacity(policy.max_concurrent, len(machines))
@@ -94,8 +121,8 @@ class ConcurrencyConstraints:
         permits: list[Permit] = []
         if machine.zones and self._policy.separate_zones:
             permits.append(self._zone(machine))
-        if machine.availability_set:
-            permits += self._availability_set(machine)
+        for each in self._sets(machine):
+            permits += self._set(each)
         permits += self._tags(machine)
         if self._policy.limits.region is not None:
             permits.append(self._region(machine.region, self._policy.limits.region))
@@ -116,23 +143,39 @@ class ConcurrencyConstraints:
         self.slots[permit.group, permit.slot] = SlotLabel(label)
         return permit
 
-    def _availability_set(self, machine: PlannerMachine) -> list[Permit]:
-        """A share of the set and its update domain; machines that go alone never run beside another domain."""
-        key, percent = _set_key(machine), self._policy.availability_sets.percent
-        size, name = self._by_set[key], machine.availability_set.rstrip("/").rpartition("/")[2]
-        share, domains = Permit(f"set:{key}", capacity(f"{percent}%", size)), f"domains:{key}"
-        if key in self._unknown_domains:
+    def _sets(self, machine: PlannerMachine) -> Iterator[_MachineSet]:
+        """The availability set and the scale set of a machine; Azure puts it in one of them at most."""
+        if machine.availability_set:
+            domain = machine.update_domain
+            yield _MachineSet("set", "domains", machine.availability_set, _plain(domain), f"update domain {domain}")
+        if machine.scale_set:
+            slot = self._topology.fault_domain(machine)
+            words = f"fault domain {slot}"
+            if slot and machine.zones:
+                # Each zone has fault domains of its own, which are numbered alike.
+                zone = "+".join(sorted(machine.zones))
+                slot, words = f"{zone}/{slot}", f"{words} in zone {zone}"
+            yield _MachineSet("scaleset", "faults", machine.scale_set, _plain(slot), words)
+
+    def _set(self, each: _MachineSet) -> list[Permit]:
+        """A share of the set and the domain in it; machines that go alone never run beside another domain."""
+        size, name = self._by_set[each.share], each.name
+        policy = self._policy
+        percent = policy.availability_sets.percent if each.kind == "set" else policy.scale_sets.percent
+        share = Permit(each.share, capacity(f"{percent}%", size))
+        if each.share in self._unknown_domains:
             share = Permit(share.group, 1)
-            self._say(share.group, f"an update domain of {name} is not known: one at a time", binds=size > 1)
+            what = "an update domain" if each.kind == "set" else "a fault domain"
+            self._say(share.group, f"{what} of {name} is not known: one at a time", binds=size > 1)
         elif size < MIN_SHARED_SET:
             share = Permit(share.group, 1)
             self._say(share.group, f"{name} has {size} machines: one at a time", binds=size > 1)
         else:
             self._say(share.group, f"{percent} % of {name} is {share.capacity} at a time", binds=True)
-        if not machine.update_domain or key in self._unknown_domains:
+        if each.share in self._unknown_domains or not each.slot:
             return [share]
-        domain = Permit(domains, 1, _plain(machine.update_domain))
-        self.slots[domain.group, domain.slot] = SlotLabel(f"update domain {machine.update_domain}", f" of {name}")
+        domain = Permit(f"{each.domain_kind}:{each.key}", 1, each.slot)
+        self.slots[domain.group, domain.slot] = SlotLabel(each.domain, f" of {name}")
         return [domain, share]
 
     def _tags(self, machine: PlannerMachine) -> list[Permit]:
@@ -176,12 +219,6 @@ class ConcurrencyConstraints:
 
 def _subscription(machine: PlannerMachine) -> str:
     return fold(machine.subscription) or fold(machine.id).removeprefix("/subscriptions/").partition("/")[0]
-
-
-def _set_key(machine: PlannerMachine) -> str:
-    """Subscription, resource group and name of an availability set: what tells it from others."""
-    parts = fold(machine.availability_set).strip("/").split("/")
-    return "/".join(parts[1:4:2] + parts[-1:]) if len(parts) == 8 else "/".join(parts)
 
 
 def _plain(slot: str) -> str:

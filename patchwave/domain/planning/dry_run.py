@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from patchwave.domain.core.outcome import Reason
-from patchwave.domain.fleet.discovery import DiscoveredMachine, missing_ids
+from patchwave.domain.fleet.discovery import NO_MEMBERS, DiscoveredMachine, missing_ids, missing_scale_sets
 from patchwave.domain.fleet.exclusions import unknown_system
 from patchwave.domain.planning.canary import with_approvals
 from patchwave.domain.planning.plan import ExcludedMachine, Plan
@@ -42,6 +42,8 @@ class FoundMachine:
             zones=found.zones,
             availability_set=found.availability_set_id,
             update_domain="" if self.update_domain is None else str(self.update_domain),
+            scale_set=found.scale_set_id,
+            fault_domain=found.fault_domain,
             os_type=found.os_type,
             image=found.image,
             tags=found.tags,
@@ -69,6 +71,7 @@ def plan_dry_run(found: Sequence[FoundMachine], policy: Policy, topology: Topolo
             location=each.machine.location,
             os_type=each.machine.os_type,
             tags=each.machine.tags,
+            scale_set=each.machine.scale_set_id,
         )
     ]
     machines = [each.to_planner(policy) for each in inside if not each.machine.problem]
@@ -91,5 +94,10 @@ def plan_dry_run(found: Sequence[FoundMachine], policy: Policy, topology: Topolo
             detail="No such machine: it does not exist, it cannot be read, or another selector leaves it out.",
         )
         for identity in missing_ids(policy.scope, [each.machine.machine_id for each in inside])
+    ]
+    members_of = [each.machine.scale_set_id for each in inside]
+    missing += [
+        ExcludedMachine(id=scale_set, reason=Reason.NOT_FOUND.value, detail=NO_MEMBERS)
+        for scale_set in missing_scale_sets(policy.scope, members_of)
     ]
     return DryRun(plan.model_copy(update={"excluded": [*plan.excluded, *missing]}), len(found) - len(inside))

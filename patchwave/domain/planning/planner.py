@@ -109,6 +109,7 @@ def make_plan(
         makespan=Makespan(predicted_seconds=drawing.end, lower_bound_seconds=drawing.lower_bound),
         notes=drawing.notes
         + pin_notes(policy, in_order, planned, chosen)
+        + _unmonitored(planned, topology)
         + _notes(policy, drawing.end, constraints.unused_tags),
     )
     return PlanResult(plan, drawing.placements, excluded)
@@ -156,6 +157,16 @@ def _notes(policy: Policy, seconds: float, unused_tags: Iterable[str]) -> list[s
         window = format_duration(schedule.window)
         notes.append(f"The window of the schedule, {window}, is shorter than the plan: what does not fit {rest}.")
     return notes
+
+
+def _unmonitored(planned: Iterable[PlannerMachine], topology: Topology) -> list[str]:
+    """A note on each scale set whose members nothing watches: Microsoft requires that for patching them."""
+    members = Counter(name for machine in planned if (name := topology.unmonitored_set(machine)))
+    return [
+        f"Scale set {name} has no Application Health extension, which Azure requires for guest patching of Flexible"
+        f" scale sets: whether its members ({count:,}) work after their patches is seen from outside only."
+        for name, count in sorted(members.items())
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +257,8 @@ class _Drawing:
                 *filter(None, (self.chosen[job.key].reason, phase.phases.reasons.get(job.lane, ""))),
                 *explanation.reasons(job, wave),
             ]
+            if unmonitored := self.topology.unmonitored_set(phase.members[job.key]):
+                reasons.append(f"{unmonitored} has no Application Health extension")
             self._place(phase, job, wave, sizes[job.lane, wave], slices[job.key], reasons)
 
     def _place(self, phase: _PhaseOf, job: Job, wave: int, wave_size: int, times: Slice, reasons: list[str]) -> None:

@@ -132,7 +132,7 @@ def _meet(one: Reservation, other: Reservation) -> bool:
 def _in_words(group: str) -> str:
     kind, _, name = group.partition(":")
     words = ACROSS_RUNS.get(kind)
-    return words(name) if words else "an availability set or a tag that both have"
+    return words(name) if words else "a set or a tag that both have"
 
 
 def _digest(group: str) -> str:

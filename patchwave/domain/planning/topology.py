@@ -1,11 +1,13 @@
 """What the planner looks at: the machines, and what Azure says of the places they stand in."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
 
+from patchwave.domain.core.folding import fold
 from patchwave.domain.core.region_pairs import region_name
+from patchwave.domain.fleet.scale_sets import ScaleSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,10 @@ class PlannerMachine:
     availability_set: str = ""
     """The ARM id of the set."""
     update_domain: str = ""
+    scale_set: str = ""
+    """The ARM id of the Flexible scale set that it is a member of."""
+    fault_domain: str = ""
+    """Its fault domain in the scale set."""
     os_type: str = ""
     image: str = ""
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -45,14 +51,22 @@ class Topology:
     """Pairs as Azure lists them, region and its pair; they are not symmetric, the rule made of them is."""
     zones: Mapping[tuple[str, str, str], str] = field(default_factory=dict[tuple[str, str, str], str])
     """Physical zone by subscription, region and logical zone."""
+    scale_sets: Mapping[str, ScaleSet] = field(default_factory=dict[str, ScaleSet])
+    """Flexible scale sets by folded id."""
 
     @classmethod
-    def of(cls, pairs: Iterable[tuple[str, str]] = (), zones: Mapping[tuple[str, str, str], str] | None = None) -> Self:
+    def of(
+        cls,
+        pairs: Iterable[tuple[str, str]] = (),
+        zones: Mapping[tuple[str, str, str], str] | None = None,
+        scale_sets: Iterable[ScaleSet] = (),
+    ) -> Self:
         """A topology from what Azure writes.
 
         Args:
             pairs: region and its pair, from ``metadata.pairedRegion`` of the locations of a subscription.
             zones: physical zone by (subscription, region, logical zone), from ``availabilityZoneMappings``.
+            scale_sets: what is known of those that machines are members of.
         """
         return cls(
             frozenset((region_name(one), region_name(other)) for one, other in pairs),
@@ -60,7 +74,22 @@ class Topology:
                 (subscription.lower(), region_name(region), zone): physical
                 for (subscription, region, zone), physical in (zones or {}).items()
             },
+            {fold(each.id): each for each in scale_sets},
         )
+
+    def with_scale_sets(self, scale_sets: Iterable[ScaleSet]) -> Self:
+        """The same with these scale sets."""
+        return replace(self, scale_sets={fold(each.id): each for each in scale_sets})
+
+    def fault_domain(self, machine: PlannerMachine) -> str:
+        """The fault domain of a member; empty while it is not known. With maximum spreading Azure shows one for all."""
+        found = self.scale_sets.get(fold(machine.scale_set))
+        return machine.fault_domain or ("0" if found is not None and found.fault_domains == 1 else "")
+
+    def unmonitored_set(self, machine: PlannerMachine) -> str:
+        """The name of the machine's scale set, if Azure tells that it has no Application Health extension."""
+        found = self.scale_sets.get(fold(machine.scale_set)) if machine.scale_set else None
+        return found.name if found is not None and found.monitors_health is False else ""
 
     @cached_property
     def _conflicts(self) -> Mapping[str, frozenset[str]]:

@@ -45,7 +45,8 @@ class Boundary:
 
     def is_needed_by(self, scope: Scope) -> bool:
         """Whether only a boundary would limit the scope: it names nothing but operating systems, and there is none."""
-        named = scope.subscriptions or scope.resource_groups or scope.locations or scope.tags or scope.machine_ids
+        places = scope.subscriptions or scope.resource_groups or scope.locations
+        named = places or scope.tags or scope.machine_ids or scope.scale_sets
         return not self.subscriptions and not named
 
     def reason_not_to_send(self, method: str, url: str, body: str | bytes = "") -> str:

@@ -19,7 +19,7 @@ from patchwave.domain.policy.gates import Approval, ErrorBudget, OnExceeded
 from patchwave.domain.policy.health import AlertVeto, Health
 from patchwave.domain.policy.install import Install
 from patchwave.domain.policy.policy import Events, Policy, PolicyMode, WithoutPin
-from patchwave.domain.policy.rollout import AvailabilitySets, Bake, Limits, Ring, TagLimit, order_rings
+from patchwave.domain.policy.rollout import AvailabilitySets, Bake, Limits, Ring, ScaleSets, TagLimit, order_rings
 from patchwave.domain.policy.scope import Exclusions, Scope, TagFilter
 
 type Rule = Callable[[Any, Any], bool]
@@ -229,6 +229,7 @@ RULES: Mapping[type[BaseModel], Mapping[str, Rule | type[BaseModel]]] = {
         "phase_order": _never,
         "separate_zones": _turned_on,
         "availability_sets": AvailabilitySets,
+        "scale_sets": ScaleSets,
         "ramp": _turned_on,
         "bake": Bake,
         "error_budget": ErrorBudget,
@@ -255,6 +256,7 @@ RULES: Mapping[type[BaseModel], Mapping[str, Rule | type[BaseModel]]] = {
         "os_types": _selected_fewer,
         "tags": _tags_selected_fewer,
         "machine_ids": _selected_fewer,
+        "scale_sets": _selected_fewer,
         "exclude": Exclusions,
     },
     Exclusions: {
@@ -289,6 +291,7 @@ RULES: Mapping[type[BaseModel], Mapping[str, Rule | type[BaseModel]]] = {
     },
     Limits: {"region": _or_added(_smaller_share), "tags": _tag_limits},
     AvailabilitySets: {"percent": _less},
+    ScaleSets: {"percent": _less},
     Bake: {"waves": _or_added(_more), "rings": _or_added(_more)},
     ErrorBudget: {
         "wave": _or_added(_smaller_share),

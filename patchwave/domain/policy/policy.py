@@ -35,6 +35,7 @@ from patchwave.domain.policy.rollout import (
     PhaseOrder,
     RebootMode,
     Ring,
+    ScaleSets,
     order_rings,
 )
 from patchwave.domain.policy.rollout_validation import rollout_problems
@@ -181,6 +182,11 @@ class Policy(Document):
         default=AvailabilitySets(),
         title="Availability sets",
         description="One update domain at a time, and only a part of the set.",
+    )
+    scale_sets: ScaleSets = Field(
+        default=ScaleSets(),
+        title="Scale sets",
+        description="Flexible scale sets: one fault domain at a time, and only a part of the set.",
     )
     ramp: StrictBool = Field(
         default=False,

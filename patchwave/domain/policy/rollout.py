@@ -99,6 +99,17 @@ class AvailabilitySets(Document):
     )
 
 
+class ScaleSets(Document):
+    """How careful a run is with Flexible scale sets; never less than with availability sets."""
+
+    percent: Annotated[StrictInt, Field(ge=1, le=20)] = Field(
+        default=20,
+        title="Per cent",
+        description="The largest part of a set at a time, inside one fault domain. Sets of fewer than 10 machines"
+        " always go one by one.",
+    )
+
+
 class RebootMode(StrEnum):
     """When machines restart."""
 

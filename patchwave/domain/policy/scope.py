@@ -16,13 +16,17 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from patchwave.domain.core.documents import Document
 from patchwave.domain.core.folding import fold
-from patchwave.domain.core.ids import MACHINE_NAME, RESOURCE_GROUP_NAME, MachineId
+from patchwave.domain.core.ids import MACHINE_NAME, RESOURCE_GROUP_NAME, MachineId, check_scale_set_id
 
 SUBSCRIPTION_PATTERN = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
 RESOURCE_GROUP_PATTERN = rf"^{RESOURCE_GROUP_NAME}$"
 MACHINE_ID_PATTERN = (
     rf"^/[Ss]ubscriptions/[0-9a-fA-F-]{{36}}/[Rr]esource[Gg]roups/{RESOURCE_GROUP_NAME}"
     rf"/[Pp]roviders/[Mm]icrosoft\.[Cc]ompute/[Vv]irtual[Mm]achines/{MACHINE_NAME}$"
+)
+SCALE_SET_ID_PATTERN = (
+    rf"^/[Ss]ubscriptions/[0-9a-fA-F-]{{36}}/[Rr]esource[Gg]roups/{RESOURCE_GROUP_NAME}"
+    rf"/[Pp]roviders/[Mm]icrosoft\.[Cc]ompute/[Vv]irtual[Mm]achine[Ss]cale[Ss]ets/{MACHINE_NAME}$"
 )
 
 _SUBSCRIPTION = re.compile(SUBSCRIPTION_PATTERN)
@@ -33,6 +37,8 @@ _TAG_VALUE_LIMIT = 256
 MAX_TAGS = 50
 """Names in one filter: as many as a resource can have."""
 MAX_TAG_VALUES = 500
+MAX_SCALE_SETS = 100
+"""Named in one scope: their ids fit into one query."""
 MAX_LOCATIONS = 200
 """More than Azure has regions."""
 
@@ -134,6 +140,9 @@ Location = Annotated[
 ]
 ScopeOsType = Annotated[OsType, BeforeValidator(_os_type)]
 MachineIdText = Annotated[str, AfterValidator(_machine_id), Field(json_schema_extra={"pattern": MACHINE_ID_PATTERN})]
+ScaleSetIdText = Annotated[
+    str, AfterValidator(check_scale_set_id), Field(json_schema_extra={"pattern": SCALE_SET_ID_PATTERN})
+]
 TagName = Annotated[str, AfterValidator(_tag_name)]
 TagValue = Annotated[str, AfterValidator(_tag_value), Field(json_schema_extra={"maxLength": _TAG_VALUE_LIMIT})]
 TagValues = Annotated[
@@ -239,6 +248,13 @@ class Scope(Document):
         title="Machine ids",
         description="ARM ids of single machines. Beside other selectors they narrow the scope further.",
     )
+    scale_sets: Annotated[tuple[ScaleSetIdText, ...], AfterValidator(_once)] = Field(
+        default=(),
+        max_length=MAX_SCALE_SETS,
+        title="Scale sets",
+        description="ARM ids of Flexible scale sets: their members. Beside other selectors they narrow the scope"
+        " further.",
+    )
     exclude: Exclusions = Field(
         default_factory=Exclusions, title="Exclude", description="What to leave out of the machines selected above."
     )
@@ -253,6 +269,7 @@ class Scope(Document):
             or self.os_types
             or self.tags
             or self.machine_ids
+            or self.scale_sets
         )
 
     @property
@@ -276,6 +293,7 @@ class Scope(Document):
             _listed("operating systems", [os_type.value for os_type in self.os_types]),
             _tags("tags", self.tags),
             _listed("machine ids", self.machine_ids),
+            _listed("scale sets", self.scale_sets),
             _listed("without subscriptions", self.exclude.subscriptions),
             _listed("without resource groups", self.exclude.resource_groups),
             _listed("without locations", self.exclude.locations),
@@ -291,7 +309,7 @@ class Scope(Document):
     def may_hold(self, machine: MachineId) -> bool:
         """Whether the id alone leaves the machine a chance to be in scope.
 
-        Location, operating system and tags are not in an id, so only discovery can say yes for good.
+        Location, operating system, scale set and tags are not in an id, so only discovery can say yes for good.
         """
         return (
             _within(machine.subscription_id, _folded(self.subscriptions))
@@ -300,13 +318,19 @@ class Scope(Document):
             and not self.exclude.names(machine)
         )
 
-    def holds(self, machine: MachineId, *, location: str, os_type: str, tags: Mapping[str, str]) -> bool:
-        """Whether a machine is in scope. This, not the query, is the rule; a query may return more."""
+    def holds(
+        self, machine: MachineId, *, location: str, os_type: str, tags: Mapping[str, str], scale_set: str = ""
+    ) -> bool:
+        """Whether a machine is in scope. This, not the query, is the rule; a query may return more.
+
+        ``scale_set`` is the id of the one that the machine is a member of, or is itself.
+        """
         region = location.replace(" ", "").lower()
         return (
             self.may_hold(machine)
             and _within(region, _folded(self.locations))
             and _within(os_type, _folded(self.os_types))
+            and _within(scale_set, _folded(self.scale_sets))
             and (self.tags is None or self.tags.matches(tags))
             and region not in _folded(self.exclude.locations)
             and not (self.exclude.tags is not None and self.exclude.tags.matches(tags))

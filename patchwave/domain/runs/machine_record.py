@@ -72,6 +72,10 @@ class MachineRecord(Document):
     availability_set: str = ""
     update_domain: str = ""
     """From the machine's own instance view, at the first preflight."""
+    scale_set: str = ""
+    """The ARM id of the Flexible scale set that it is a member of."""
+    fault_domain: str = ""
+    """Its fault domain in the scale set; as the update domain."""
     image: str = ""
     ring: str = ""
     phase: int = 0

@@ -119,6 +119,39 @@ def test_many_broken_machines_are_not_all_listed(tmp_path: Path):
     assert refused.value.details[-1].message == "and 80 more"
 
 
+def test_scale_sets_and_fault_domains_in_each_form(tmp_path: Path):
+    scale_set = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachineScaleSets/web"
+    member = {"virtualMachineScaleSet": {"id": scale_set}}
+    fleet = read(
+        tmp_path,
+        [
+            machine("flat", platformFaultDomain=1, **member),
+            machine("spread", platformFaultDomain=-1, **member),
+            machine("arm", properties=member | {"instanceView": {"platformFaultDomain": 0}}),
+            machine("rows", scaleSetId=scale_set, faultDomain="2"),
+            machine("alone"),
+        ],
+    )
+    known = [(each.machine.scale_set_id, each.machine.fault_domain) for each in fleet.machines]
+    assert known == [(scale_set, "1"), (scale_set, ""), (scale_set, "0"), (scale_set, "2"), ("", "")]
+
+
+def test_uniform_scale_sets_are_left_out_by_name_and_flexible_ones_are_their_members(tmp_path: Path):
+    sets = "/subscriptions/11111111-2222-4333-8444-555555555555/resourceGroups/g/providers/Microsoft.Compute"
+    sets += "/virtualMachineScaleSets"
+    members = [machine("one", virtualMachineScaleSet={"id": f"{sets}/NAMED"})]
+    listed = [
+        {"id": f"{sets}/uniform", "location": "westeurope", "sku": {"capacity": 5}},
+        {"id": f"{sets}/named", "location": "westeurope"},
+    ]
+    flexible = {"id": f"{sets}/flexible", "location": "westeurope", "properties": {"orchestrationMode": "Flexible"}}
+    fleet = read(tmp_path, {"machines": [*members, flexible], "scaleSets": listed})
+    shown = {each.machine.name: each.machine.problem_reason.value for each in fleet.machines if each.machine.problem}
+    assert shown == {"uniform": "uniform_scale_set"}
+    assert [each.machine.name for each in fleet.machines] == ["one", "uniform"]
+    assert fleet.notes == []
+
+
 def test_an_empty_fleet_is_one(tmp_path: Path):
     assert read(tmp_path, []).machines == []
 

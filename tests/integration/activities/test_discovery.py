@@ -305,3 +305,27 @@ async def test_a_run_by_hand_and_an_assessment_take_every_machine(
     rows = await begin_in_window(services, storage, monkeypatch, run=run)
     seen = {(each.outcome, each.occurrence, each.max_failed_windows, each.last_window) for each in rows.values()}
     assert seen == {(None, None, 0, None)}
+
+
+# --- scale sets
+
+
+SETS = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg/providers/Microsoft.Compute/virtualMachineScaleSets"
+
+
+async def test_scale_sets_are_rows_where_their_machines_cannot_be(services: Services, storage: Storage) -> None:
+    member = row(1) | {"scaleSetId": f"{SETS}/web", "faultDomain": "2"}
+    uniform = {"id": f"{SETS}/old", "location": "westeurope", "instances": 9, "profileOsType": "Linux"}
+    named = [f"{SETS}/{name}" for name in ("WEB", "old", "none")]
+    await begin(services, storage, {"": QueryPage([uniform, member])}, scaleSets=named)
+    for _ in range(2):
+        # A second execution changes nothing.
+        assert (await discover_page(services)).machines == 3
+    rows = {machine.name: machine async for machine in storage.machines.scan(RUN)}
+    assert {name: (machine.outcome, machine.reason) for name, machine in rows.items()} == {
+        "vm-1": (None, ""),
+        "old": (OutcomeKind.SKIPPED, "uniform_scale_set"),
+        "none": (OutcomeKind.SKIPPED, "not_found"),
+    }
+    assert (rows["vm-1"].scale_set, rows["vm-1"].fault_domain) == (f"{SETS}/web", "2")
+    assert "9 instances" in rows["old"].message

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from local import ROOT
 from patchwave.domain.drift.findings import DriftReport, Finding, FindingKind
 from patchwave.domain.drift.inputs import DriftInputs, ExcludedPatch, LastAssessment, ScheduledRuns
-from patchwave.domain.fleet.machine import FleetMachine
+from patchwave.domain.fleet.machine import FleetMachine, read_machine
 from patchwave.domain.fleet.patch_mode import AssessmentMode, PatchMode
+from patchwave.domain.fleet.scale_sets import ScaleSet
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
 from patchwave.domain.policy.maintenance_section import MaintenanceHooks
 from patchwave.domain.policy.rollout import Ring
@@ -89,6 +90,40 @@ def test_a_machine_that_no_run_can_patch_is_unmanageable() -> None:
         FindingKind.UNMANAGEABLE,
         "Azure lists it by an id that cannot be read.",
     )
+
+
+SCALE_SET = "/subscriptions/11111111-2222-4333-8444-555555555555/resourceGroups/rg/providers/Microsoft.Compute"
+SCALE_SET += "/virtualMachineScaleSets/vmss web"
+
+
+def member() -> FleetMachine:
+    """A machine that Azure patches, in a scale set."""
+    one = machine()
+    return replace(one, found=one.found.model_copy(update={"scale_set_id": SCALE_SET.upper()}))
+
+
+@pytest.mark.parametrize("monitors_health", [True, False, None])
+def test_a_scale_set_that_nothing_watches(monitors_health: bool | None) -> None:
+    watched = ScaleSet(id=SCALE_SET, os_type="Windows", monitors_health=monitors_health)
+    kind = FindingKind.UNMONITORED_SCALE_SET
+    findings = found(facts(member(), machine("alone"), scale_sets=[watched]), kind)
+    assert len(findings) == (monitors_health is False)
+    for finding in findings:
+        assert finding.subject == SCALE_SET
+        assert "its members (1) work" in finding.evidence
+        assert "--vmss-name 'vmss web'" in finding.fix
+        assert "--name ApplicationHealthWindows" in finding.fix
+        assert "az vmss update-instances" in finding.fix
+    assert found(facts(machine("alone"), scale_sets=[watched]), kind) == []
+
+
+def test_a_uniform_scale_set_is_unmanageable_and_shown_by_its_own_command() -> None:
+    uniform = read_machine({"id": SCALE_SET.replace(" ", "-"), "profileOsType": "Linux", "instances": 2})
+    finding = only(found(facts(uniform)))
+    assert finding.kind is FindingKind.UNMANAGEABLE
+    assert "a Uniform scale set with 2 instances" in finding.evidence
+    assert finding.fix == f"az vmss show --ids {SCALE_SET.replace(' ', '-')}"
+    assert report(facts(uniform)).notes == []
 
 
 def test_a_schedule_on_a_machine_without_the_flag_patches_nothing() -> None:

@@ -16,6 +16,7 @@ from patchwave.domain.fleet.discovery import (
     build_queries,
     literal,
     missing_ids,
+    missing_scale_sets,
     read_row,
     select_machines,
 )
@@ -86,12 +87,17 @@ def test_the_query_of_a_full_scope() -> None:
     [query] = build_queries(scope)
     assert query.subscriptions == (SUBSCRIPTION,)
     lines = query.text.splitlines()
-    assert lines[:2] == ["resources", "| where type =~ 'microsoft.compute/virtualmachines'"]
+    assert lines[:2] == [
+        "resources",
+        "| where type =~ 'microsoft.compute/virtualmachines' or (type =~ 'microsoft.compute/virtualmachinescalesets'"
+        " and tostring(properties.orchestrationMode) !~ 'Flexible')",
+    ]
     assert lines[2:-2] == [
         f"| where subscriptionId in~ ('{SUBSCRIPTION}')",
         "| where resourceGroup in~ ('rg-web', 'rg-db')",
         "| where location in~ ('westeurope')",
-        "| where tostring(properties.storageProfile.osDisk.osType) in~ ('Linux')",
+        "| where (tostring(properties.storageProfile.osDisk.osType) in~ ('Linux')"
+        " or tostring(properties.virtualMachineProfile.storageProfile.osDisk.osType) in~ ('Linux'))",
         "| where (tostring(tags) contains 'env' and (tostring(tags) contains 'prod' or tostring(tags) contains 'test'))"
         " and (tostring(tags) contains 'tier' and (tostring(tags) contains 'web'))",
         "| where not (resourceGroup in~ ('rg-lab'))",
@@ -217,6 +223,59 @@ def test_a_row_with_nothing_but_its_id() -> None:
     assert machine is not None
     assert (machine.name, machine.subscription_id, machine.resource_group) == ("db-7", SUBSCRIPTION, "rg-web")
     assert (machine.zones, machine.tags, machine.image, machine.power_state) == ((), {}, "/custom", "")
+
+
+SETS = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-web/providers/Microsoft.Compute/virtualMachineScaleSets"
+
+
+@pytest.mark.parametrize(("shown", "known"), [(0, "0"), ("2", "2"), (-1, ""), ("-1", ""), (None, ""), (True, "")])
+def test_the_fault_domain_of_a_member(shown: object, known: str) -> None:
+    found = read_row(row(scaleSetId=f"{SETS}/vmss-web", faultDomain=shown))
+    assert (found.scale_set_id, found.fault_domain, found.problem) == (f"{SETS}/vmss-web", known, "")
+
+
+def uniform(name: str = "vmss-uniform", **columns: object) -> dict[str, object]:
+    return {"id": f"{SETS}/{name}", "location": "westeurope", "profileOsType": "Linux", "instances": 7} | columns
+
+
+def test_a_uniform_scale_set_is_left_out_by_name_and_with_its_size() -> None:
+    found = read_row(uniform())
+    assert (found.name, found.subscription_id, found.resource_group) == ("vmss-uniform", SUBSCRIPTION, "rg-web")
+    assert (found.problem_reason.value, found.is_uniform_set, found.os_type) == ("uniform_scale_set", True, "Linux")
+    assert found.problem.startswith("It is a Uniform scale set with 7 instances, which Azure cannot assess or patch")
+    assert "set, which" in read_row(uniform(instances=None)).problem
+
+
+@pytest.mark.parametrize(
+    ("scope", "is_inside"),
+    [
+        ({"subscriptions": [SUBSCRIPTION]}, True),
+        ({"resourceGroups": ["RG-WEB"], "osTypes": ["Linux"]}, True),
+        ({"osTypes": ["Windows"]}, False),
+        ({"locations": ["northeurope"]}, False),
+        ({"tags": {"values": {"env": ["prod"]}}}, False),
+        ({"machineIds": [machine_id()]}, False),
+        ({"scaleSets": [f"{SETS}/VMSS-Uniform"]}, True),
+        ({"scaleSets": [f"{SETS}/vmss-web"]}, False),
+        ({"exclude": {"resourceGroups": ["rg-web"]}}, False),
+    ],
+)
+def test_a_uniform_scale_set_is_selected_as_a_machine_is(scope: dict[str, object], is_inside: bool) -> None:
+    found = select_machines(Scope.model_validate(scope), [uniform(), uniform()])
+    assert [each.name for each in found] == ["vmss-uniform"] * is_inside
+
+
+def test_members_of_named_scale_sets() -> None:
+    scope = Scope.model_validate({"scaleSets": [f"{SETS}/vmss-web", f"{SETS}/VMSS-WEB", f"{SETS}/vmss-none"]})
+    rows = [row("in-1", scaleSetId=f"{SETS}/VMSS-web"), row("other", scaleSetId=f"{SETS}/vmss-db"), row("alone")]
+    found = select_machines(scope, rows)
+    assert [machine.name for machine in found] == ["in-1"]
+    assert missing_scale_sets(scope, [machine.scale_set_id for machine in found]) == [f"{SETS}/vmss-none"]
+    [query] = build_queries(scope)
+    assert query.subscriptions == (SUBSCRIPTION,)
+    listed = f"('{SETS}/vmss-web', '{SETS}/vmss-none')"
+    condition = f"| where (tostring(properties.virtualMachineScaleSet.id) in~ {listed} or id in~ {listed})"
+    assert condition in query.text.splitlines()
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,18 @@ def resource(name: str, os_type: str, **profile: Any) -> dict[str, Any]:
 def read(*resources: dict[str, Any]) -> list[FleetMachine]:
     """What our own query makes of the rows."""
     [query] = build_queries(Scope(), SETTINGS_COLUMNS)
-    columns = {"id", "name", "type", "subscriptionId", "resourceGroup", "location", "zones", "tags", "properties"}
+    columns = {
+        "id",
+        "name",
+        "type",
+        "subscriptionId",
+        "resourceGroup",
+        "location",
+        "zones",
+        "tags",
+        "properties",
+        "sku",
+    }
     rows = Query(query.text, {"resources": columns}).run(list(resources))
     return select_fleet(Scope(), rows)
 
@@ -95,3 +106,13 @@ def test_an_id_that_cannot_be_read_keeps_a_machine_from_guest_patching() -> None
     assert "'/subscriptions/x'" in machine.eligibility.sentence
     assert select_fleet(Scope(), [{"id": "/subscriptions/x", "osType": "Linux"}, {"id": None}]) != []
     assert len(select_fleet(Scope(), [{"id": "/subscriptions/x"}, {"id": None}, {"id": 7}])) == 2
+
+
+def test_a_uniform_scale_set_has_no_settings_and_is_no_machine_of_automatic_patching() -> None:
+    group = "/subscriptions/11111111-2222-4333-8444-555555555555/resourceGroups/rg/providers/Microsoft.Compute"
+    row = {"id": f"{group}/virtualMachineScaleSets/vmss", "profileOsType": "Windows", "instances": 3}
+    machine = read_machine(row)
+    assert machine.settings is None
+    [obstacle] = machine.eligibility.obstacles
+    assert obstacle.cause == "uniform_scale_set"
+    assert "3 instances" in machine.unsupported

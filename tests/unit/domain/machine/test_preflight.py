@@ -141,6 +141,16 @@ def test_health_agent_and_update_domain_are_read() -> None:
     assert view.update_domain == "0"
 
 
+@pytest.mark.parametrize(("shown", "known"), [(0, "0"), (2, "2"), (-1, ""), (None, ""), ("one", ""), (True, "")])
+def test_the_scale_set_and_the_fault_domain_are_read(shown: object, known: str) -> None:
+    body = machine("running", platformFaultDomain=shown)
+    body["properties"]["virtualMachineScaleSet"] = {"id": "/sets/web"}
+    view = MachineView.model_validate(body)
+    assert (view.scale_set_id, view.fault_domain) == ("/sets/web", known)
+    alone = MachineView.model_validate(machine("running"))
+    assert (alone.scale_set_id, alone.fault_domain) == ("", "")
+
+
 def test_an_agent_without_a_message_is_quoted_with_its_status() -> None:
     statuses = [{"code": "ProvisioningState/failed", "displayStatus": "Not ready"}, {"displayStatus": "other"}]
     assert MachineView.model_validate(machine("running", vmAgent={"statuses": statuses})).agent_message == "Not ready"

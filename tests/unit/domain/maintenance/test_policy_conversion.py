@@ -444,6 +444,7 @@ CAREFUL: dict[str, dict[str, Any]] = {
     "phaseOrder": {"phaseOrder": "fewestMachines"},
     "separateZones": {"separateZones": True},
     "availabilitySets": {"availabilitySets": {"percent": 10}},
+    "scaleSets": {"scaleSets": {"percent": 10}},
     "ramp": {"ramp": True},
     "bake": {"bake": {"waves": "PT10M"}},
     "errorBudget": {"errorBudget": {"run": "10%"}},

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from patchwave.domain.fleet.scale_sets import ScaleSet
 from patchwave.domain.planning.admission import RUN_GROUP, Permit
 from patchwave.domain.planning.constraints import ConcurrencyConstraints, slot_order
 from patchwave.domain.planning.topology import PlannerMachine, Topology
-from tests.support.fleet_strategies import SUBSCRIPTIONS, make_machine, make_policy, set_id
+from tests.support.fleet_strategies import SUBSCRIPTIONS, make_machine, make_policy, scale_set_id, set_id
 
 OWNER = SUBSCRIPTIONS[0]
 
@@ -70,6 +71,56 @@ def test_an_unknown_update_domain_serializes_its_set_unless_it_is_not_planned() 
     assert {mine[:-1] for mine in permits(machines)} == {(share,)}
     without = ConcurrencyConstraints(machines, machines[:-1], make_policy(), Topology())
     assert without.permits(machines[0])[1] == Permit(share.group, 4)
+
+
+def scale_set(size: int, **fields: Any) -> list[PlannerMachine]:
+    """Members of one scale set over five fault domains."""
+    return [
+        make_machine(number, **{"scale_set": scale_set_id("vmss-web"), "fault_domain": str(number % 5)} | fields)
+        for number in range(size)
+    ]
+
+
+def test_a_scale_set_has_one_fault_domain_at_a_time_and_a_share_of_it() -> None:
+    key = f"{OWNER}/rg/vmss-web"
+    domain, share, _ = permits(scale_set(19))[3]
+    assert domain == Permit(f"faults:{key}", 1, "3")
+    assert share == Permit(f"scaleset:{key}", 3)
+    assert permits(scale_set(9))[0][1] == Permit(f"scaleset:{key}", 1)
+    assert permits(scale_set(10))[0][1] == Permit(f"scaleset:{key}", 2)
+    assert permits(scale_set(40), scaleSets={"percent": 5})[0][1] == Permit(f"scaleset:{key}", 2)
+    assert permits(scale_set(40), availabilitySets={"percent": 5})[0][1] == Permit(f"scaleset:{key}", 8)
+
+
+def test_an_unknown_fault_domain_serializes_its_scale_set_unless_it_is_not_planned() -> None:
+    machines = [*scale_set(20), make_machine(90, scale_set=scale_set_id("VMSS-WEB"))]
+    share = Permit(f"scaleset:{OWNER}/rg/vmss-web", 1)
+    assert {mine[:-1] for mine in permits(machines)} == {(share,)}
+    without = ConcurrencyConstraints(machines, machines[:-1], make_policy(), Topology())
+    assert without.permits(machines[0])[1] == Permit(share.group, 4)
+    assert without.rules[share.group] == "20 % of vmss-web is 4 at a time"
+
+
+def test_with_maximum_spreading_the_share_and_the_zones_remain() -> None:
+    web = scale_set_id("vmss-web")
+    machines = scale_set(20, fault_domain="")
+    key = f"{OWNER}/rg/vmss-web"
+    for domains, share in [(1, 4), (3, 1), (None, 1)]:
+        known = Topology.of(scale_sets=[ScaleSet(id=web.upper(), fault_domains=domains)])
+        assert permits(machines, known)[0][-2] == Permit(f"scaleset:{key}", share)
+    spread = Topology.of(scale_sets=[ScaleSet(id=web, fault_domains=1)])
+    assert permits(machines, spread)[0][0] == Permit(f"faults:{key}", 1, "0")
+
+
+def test_each_zone_has_fault_domains_of_its_own() -> None:
+    machines = [*scale_set(10, zones=("2",), fault_domain="0"), *scale_set(10, zones=("1",), fault_domain="0")]
+    constraints = ConcurrencyConstraints(machines, machines, make_policy(separateZones=False), Topology())
+    found = {constraints.permits(machine)[0] for machine in machines}
+    assert {permit.slot for permit in found} == {"1/0", "2/0"}
+    assert {constraints.slots[permit.group, permit.slot].name for permit in found} == {
+        "fault domain 0 in zone 1",
+        "fault domain 0 in zone 2",
+    }
 
 
 def test_tags_are_compared_without_case() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from patchwave.domain.fleet.discovery import read_row
+from patchwave.domain.fleet.scale_sets import ScaleSet
 from patchwave.domain.planning.dry_run import FoundMachine, plan_dry_run
 from patchwave.domain.planning.plan import Plan
 from patchwave.domain.planning.topology import Topology
@@ -87,6 +88,41 @@ def test_what_is_known_decides_the_times():
     took = {each.id.rpartition("/")[2]: each.predicted_end - each.predicted_start for each in plan.machines}
     # No history: the default for Linux. A machine that restarted days later: the longest that the policy allows.
     assert took == {"fast": 300, "endless": 7200, "new": 1200}
+
+
+def test_fault_domains_of_a_scale_set_are_kept_apart():
+    member: dict[str, Any] = {"scaleSetId": f"{GROUP}/virtualMachineScaleSets/web"}
+    machines = [found(f"vm{number:02d}", faultDomain=str(number % 2), **member) for number in range(20)]
+    plan = draft(*machines, maxConcurrent=100)
+    most = 0
+    for one in plan.machines:
+        beside = [
+            other for other in plan.machines if other.predicted_start <= one.predicted_start < other.predicted_end
+        ]
+        assert {int(other.id[-1]) % 2 for other in beside} == {int(one.id[-1]) % 2}
+        most = max(most, len(beside))
+    assert most == 4
+    assert any("fault domain 1 of web after fault domain 0" in each.placement_reasons for each in plan.machines)
+
+
+def test_scale_sets_that_cannot_be_planned_are_named():
+    uniform, none = f"{GROUP}/virtualMachineScaleSets/uniform", f"{GROUP}/virtualMachineScaleSets/none"
+    machines = [found("vm"), FoundMachine(read_row({"id": uniform, "location": "westeurope", "instances": 4}))]
+    plan = plan_dry_run(machines, parse_inline_policy({"scope": {"scaleSets": [uniform, none]}}), Topology.of()).plan
+    assert plan.machines == []
+    left_out = {machine.id: machine.reason for machine in plan.excluded}
+    assert left_out == {uniform: "uniform_scale_set", none: "not_found"}
+
+
+@pytest.mark.parametrize(("monitors_health", "is_said"), [(False, True), (True, False), (None, False)])
+def test_a_scale_set_that_nothing_watches_is_said_in_the_plan(monitors_health: bool | None, is_said: bool):
+    web = f"{GROUP}/virtualMachineScaleSets/web"
+    topology = Topology.of(scale_sets=[ScaleSet(id=web.upper(), monitors_health=monitors_health)])
+    machines = [found("member", scaleSetId=web, faultDomain=0), found("alone")]
+    plan = plan_dry_run(machines, parse_inline_policy({"scope": {"osTypes": ["Linux"]}}), topology).plan
+    assert any(note.startswith("Scale set WEB has no Application Health extension") for note in plan.notes) == is_said
+    said = [each.id for each in plan.machines if "WEB has no Application Health extension" in each.placement_reasons]
+    assert said == [f"{GROUP}/virtualMachines/member"] * is_said
 
 
 def test_update_domains_are_kept_apart():

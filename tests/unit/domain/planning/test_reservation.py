@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchwave.domain.planning.admission import Admission, Candidate, Permit
+from patchwave.domain.planning.constraints import ConcurrencyConstraints
 from patchwave.domain.planning.reservation import (
     Groups,
     Reservation,
@@ -20,6 +21,7 @@ from patchwave.domain.planning.reservation import (
     waits_for,
 )
 from patchwave.domain.planning.topology import Topology
+from tests.support.fleet_strategies import make_machine, make_policy, scale_set_id
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 PAIRED = Topology.of([("westeurope", "northeurope"), ("westus3", "eastus"), ("eastus", "westus"), ("westus", "eastus")])
@@ -45,6 +47,9 @@ OTHER_SET = Permit("set:s/rg/other", 1)
         (of(SET), of(SET), ["set:s/rg/av"]),
         (of(Permit("set:s/rg/av", 2)), of(Permit("set:s/rg/av", 9)), ["set:s/rg/av"]),
         (of(SET), of(OTHER_SET), []),
+        (of(Permit("scaleset:s/rg/web", 2)), of(Permit("scaleset:s/rg/web", 9)), ["scaleset:s/rg/web"]),
+        (of(Permit("faults:s/rg/web", 1, "0")), of(Permit("faults:s/rg/web", 1, "1")), []),
+        (of(Permit("scaleset:s/rg/av", 2)), of(SET), []),
         (of(Permit("exclusive:cluster=c", 1)), of(Permit("exclusive:cluster=c", 1)), ["exclusive:cluster=c"]),
         (of(Permit("tag:app=shop", 3)), of(Permit("tag:app=shop", 3)), ["tag:app=shop"]),
         (of(Permit("zones:westeurope", 1, "az1")), of(Permit("zones:westeurope", 1, "az2")), ["zones:westeurope"]),
@@ -74,7 +79,7 @@ def _places() -> st.SearchStrategy[Permit]:
     )
     units = st.builds(
         lambda kind, name: Permit(f"{kind}:{name}", 1),
-        st.sampled_from(["set", "exclusive", "tag"]),
+        st.sampled_from(["set", "scaleset", "exclusive", "tag"]),
         st.sampled_from("xyz"),
     )
     return st.one_of(zones, units)
@@ -96,6 +101,22 @@ def test_phases_are_kept_apart_exactly_when_two_of_their_machines_are(
             admission.add([Candidate("theirs", permits=tuple(theirs))])
             apart |= not admission.start()
     assert bool(keeps_apart(of(*itertools.chain(*one)), of(*itertools.chain(*other)))) == apart
+
+
+@given(st.sets(st.integers(0, 29), min_size=1), st.sets(st.integers(0, 29), min_size=1), st.booleans())
+def test_two_runs_never_work_on_one_scale_set(mine: set[int], theirs: set[int], is_told: bool) -> None:
+    """Whichever members each has, in whatever fault domains, and also where Azure has not told one."""
+    fault = {number: str(number % 3) for number in range(30)} | ({} if is_told else {0: "", 7: ""})
+
+    def phase(numbers: set[int]) -> Groups:
+        machines = [
+            make_machine(number, scale_set=scale_set_id("web"), fault_domain=fault[number])
+            for number in sorted(numbers)
+        ]
+        constraints = ConcurrencyConstraints(machines, machines, make_policy(), Topology())
+        return of(*itertools.chain(*map(constraints.permits, machines)), regions=())
+
+    assert keeps_apart(phase(mine), phase(theirs)) == ["scaleset:11111111-1111-1111-1111-111111111111/rg/web"]
 
 
 @given(st.lists(st.tuples(MACHINES, st.booleans()), min_size=1, max_size=6))
@@ -127,6 +148,7 @@ def test_a_run_does_not_wait_for_itself_nor_for_what_was_given_back() -> None:
     ("groups", "words"),
     [
         (of(SET), "the availability set av"),
+        (of(Permit("scaleset:s/rg/web", 1)), "the scale set web"),
         (of(Permit("exclusive:cluster=c", 1)), "machines with cluster=c"),
     ],
 )
@@ -151,9 +173,7 @@ def test_a_large_phase_stays_small_and_keeps_the_names_of_some() -> None:
     assert all(len(unit) == 12 for unit in groups.units)
     unnamed = of(permits[4_999])
     assert keeps_apart(groups, unnamed) == unnamed.units
-    assert waits_for(reservation(2, groups), reservation(1, unnamed), 0).endswith(
-        "on an availability set or a tag that both have"
-    )
+    assert waits_for(reservation(2, groups), reservation(1, unnamed), 0).endswith("on a set or a tag that both have")
 
 
 def test_a_phase_with_more_groups_than_a_row_holds_is_kept_apart_from_all_that_have_any() -> None:
@@ -165,6 +185,6 @@ def test_a_phase_with_more_groups_than_a_row_holds_is_kept_apart_from_all_that_h
     assert keeps_apart(many, of(regions=("westeurope",))) == []
     assert keeps_apart(of(regions=("westeurope",)), many) == []
     assert waits_for(reservation(2, of(SET)), reservation(1, many), 0).endswith(
-        "both work on an availability set or a tag that both have"
+        "both work on a set or a tag that both have"
     )
     assert len(of(*(Permit(f"tag:app={number}", 1) for number in range(20_000))).units) == 20_000
