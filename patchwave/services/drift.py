@@ -61,14 +61,13 @@ async def _gather(services: Services, now: datetime) -> DriftInputs:
     storage, graph = services.storage, services.resource_graph
     policies, notes = await read_policies(storage)
     own = await storage.history.last_assessments()
-    fleet, configurations, assignments, assessments, excused, runs, sets = await asyncio.gather(
-        read_fleet(graph, Scope()),
+    (fleet, sets), configurations, assignments, assessments, excused, runs = await asyncio.gather(
+        asyncio.gather(read_fleet(graph, Scope()), read_rows(graph, all_scale_sets())),
         read_rows(graph, all_configurations()),
         read_rows(graph, all_assignments()),
         read_rows(graph, newest_assessments()),
         read_rows(graph, excluded_patches(now)),
         read_rows(graph, first_and_last_runs()),
-        read_rows(graph, all_scale_sets()),
     )
 
     def facts() -> DriftInputs:

@@ -22,8 +22,10 @@ from patchwave.wiring import Services
 from tests.support.azure_bodies import machine as body
 from tests.support.scripted_azure import KEY, RUN_ID, prepare
 
-SET = "/subscriptions/11111111-2222-4333-8444-555555555555/resourceGroups/rg/providers/Microsoft.Compute"
-SET += "/virtualMachineScaleSets/web"
+SET = (
+    "/subscriptions/11111111-2222-4333-8444-555555555555/resourceGroups/rg/providers/Microsoft.Compute"
+    "/virtualMachineScaleSets/web"
+)
 
 
 async def check(services: Services, scale_set: str, domain: int | None = None) -> PreflightResult:

@@ -92,8 +92,10 @@ def test_a_machine_that_no_run_can_patch_is_unmanageable() -> None:
     )
 
 
-SCALE_SET = "/subscriptions/11111111-2222-4333-8444-555555555555/resourceGroups/rg/providers/Microsoft.Compute"
-SCALE_SET += "/virtualMachineScaleSets/vmss web"
+SCALE_SET = (
+    "/subscriptions/11111111-2222-4333-8444-555555555555/resourceGroups/rg/providers/Microsoft.Compute"
+    "/virtualMachineScaleSets/vmss web"
+)
 
 
 def member() -> FleetMachine:
