@@ -29,6 +29,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from patchwave.domain.fleet.supported_images import IMAGE_TABLE, ImageExtensionError, ImageTable
+
 MAX_URL = 4096
 MAX_RECIPIENTS = 50
 """That Communication Services takes in one mail."""
@@ -341,6 +343,16 @@ class Settings(BaseSettings):
         description="Names of resource groups to which policies may send snapshots, separated by commas, beside the"
         " group of the disk itself.",
     )
+    supported_images: str = Field(
+        default="",
+        description="Images that Azure's guest patching supports beside those of the table, as publisher:offer:sku,"
+        " separated by commas; * stands for anything.",
+    )
+    image_end_of_life: str = Field(
+        default="",
+        description="The last day with updates of images, as publisher:offer:sku=YYYY-MM-DD or with the id of a custom"
+        " image, separated by commas; * stands for anything. Such a date counts before that of the table.",
+    )
     keep_runs_days: int = Field(
         default=400,
         ge=0,
@@ -409,6 +421,12 @@ class Settings(BaseSettings):
             raise ValueError(f"PATCHWAVE_SNAPSHOT_GROUPS: {wrong[0][:100]!r} is no name of a resource group")
         if wrong := [each for each in self.listed_event_topics if not _TOPIC.fullmatch(each)]:
             raise ValueError(f"PATCHWAVE_EVENT_TOPICS: {wrong[0][:100]!r} is no ARM id in a subscription")
+        for name, text in (("SUPPORTED_IMAGES", self.supported_images), ("IMAGE_END_OF_LIFE", self.image_end_of_life)):
+            entries = _listed(text)
+            try:
+                IMAGE_TABLE.extend(*((entries, ()) if name == "SUPPORTED_IMAGES" else ((), entries)))
+            except ImageExtensionError as error:
+                raise ValueError(f"PATCHWAVE_{name}: {error}") from None
         if self.subscriptions.strip() and not self.listed_subscriptions:
             raise ValueError("PATCHWAVE_SUBSCRIPTIONS names no subscription: leave it out, or name one")
         return self
@@ -433,6 +451,11 @@ class Settings(BaseSettings):
     def listed_subscriptions(self) -> tuple[str, ...]:
         """The subscriptions in which the app may change anything; none means all."""
         return _listed(self.subscriptions)
+
+    @property
+    def image_table(self) -> ImageTable:
+        """The table of supported images, with what the settings add."""
+        return IMAGE_TABLE.extend(_listed(self.supported_images), _listed(self.image_end_of_life))
 
     @property
     def listed_event_topics(self) -> tuple[str, ...]:

@@ -49,14 +49,19 @@ class IneligibleMachine(Document):
 class FleetEligibility(Document):
     """The machines that are not eligible and why, by the table of images as it was read on that day.
 
-    ``eligible`` counts the machines without a known obstacle; for ``unknown`` of them Azure's data is not complete.
+    ``eligible`` counts the machines without a known obstacle; for ``unknown`` of them Azure's data is not complete, or
+    the table lacks their image and no answer of Azure decides. ``byImage`` counts all machines.
     """
 
     machines: int
     eligible: int
     unknown: int
     by_cause: dict[str, int]
+    by_image: dict[str, int]
     ineligible: list[IneligibleMachine]
+    unlisted: list[IneligibleMachine] = Field(
+        description="Machines without an obstacle whose image the table lacks, with how each was judged."
+    )
     table_dated: date
     table_read_on: date
     notes: list[str]
@@ -109,22 +114,26 @@ async def list_fleet_eligibility(req: HttpRequest, services: Services, query: El
 def _eligibility(fleet: Sequence[FleetMachine], limit: int, notes: list[str]) -> FleetEligibility:
     ineligible = [machine for machine in fleet if not machine.eligibility.is_eligible]
     causes = Counter(obstacle.cause for machine in ineligible for obstacle in machine.eligibility.obstacles)
-    columns = IneligibleMachine.model_fields.keys() - {"agent_version", "eligibility"}
-    listed = [
-        IneligibleMachine(
-            **{name: getattr(machine.found, name) for name in columns},
-            agent_version=machine.agent_version,
-            eligibility=machine.eligibility,
-        )
-        for machine in ineligible[:limit]
-    ]
+    unlisted = [machine for machine in fleet if machine.eligibility.is_eligible and machine.eligibility.image_note]
+    images = Counter(machine.eligibility.image_support.value for machine in fleet)
     return FleetEligibility(
         machines=len(fleet),
         eligible=len(fleet) - len(ineligible),
         unknown=sum(machine.eligibility.is_eligible and bool(machine.eligibility.unknown) for machine in fleet),
         by_cause=dict(sorted(causes.items())),
-        ineligible=listed,
+        by_image=dict(sorted(images.items())),
+        ineligible=list(map(_listed, ineligible[:limit])),
+        unlisted=list(map(_listed, unlisted[: max(0, limit - len(ineligible))])),
         table_dated=DOCUMENT_DATE,
         table_read_on=READ_ON,
         notes=notes,
+    )
+
+
+def _listed(machine: FleetMachine) -> IneligibleMachine:
+    columns = IneligibleMachine.model_fields.keys() - {"agent_version", "eligibility"}
+    return IneligibleMachine(
+        **{name: getattr(machine.found, name) for name in columns},
+        agent_version=machine.agent_version,
+        eligibility=machine.eligibility,
     )

@@ -105,7 +105,7 @@ async def plan_mode_change(req: HttpRequest, services: Services, body: ChangeReq
     """
     storage, boundary = services.storage, boundary_of(services.settings)
     wanted = await asyncio.to_thread(_wanted, boundary, body)
-    found = await read_fleet(services.resource_graph, body.scope)
+    found = await read_fleet(services.resource_graph, body.scope, services.settings.image_table)
     at = datetime.now(UTC)
     within = within_boundary(found, boundary)
 

@@ -18,6 +18,7 @@ from patchwave.domain.drift.inputs import (
     newest_assessments,
     read_assessments,
     read_runs,
+    with_answers,
     with_exclusions,
     with_own,
 )
@@ -61,24 +62,30 @@ async def _gather(services: Services, now: datetime) -> DriftInputs:
     storage, graph = services.storage, services.resource_graph
     policies, notes = await read_policies(storage)
     own = await storage.history.last_assessments()
-    (fleet, sets), configurations, assignments, assessments, excused, runs = await asyncio.gather(
-        asyncio.gather(read_fleet(graph, Scope()), read_rows(graph, all_scale_sets())),
-        read_rows(graph, all_configurations()),
-        read_rows(graph, all_assignments()),
-        read_rows(graph, newest_assessments()),
-        read_rows(graph, excluded_patches(now)),
-        read_rows(graph, first_and_last_runs()),
+    queries = (
+        all_configurations(),
+        all_assignments(),
+        newest_assessments(),
+        excluded_patches(now),
+        first_and_last_runs(),
+        all_scale_sets(),
     )
+    fleet, tables = await asyncio.gather(
+        read_fleet(graph, Scope(), services.settings.image_table),
+        asyncio.gather(*(read_rows(graph, query) for query in queries)),
+    )
+    configurations, assignments, assessments, excused, runs, sets = tables
 
     def facts() -> DriftInputs:
         schedules, odd_schedules = read_each(configurations, read_configuration, "maintenance configurations")
         assigned, odd_assignments = read_each(assignments, read_assignment, "assignments")
         scale_sets, odd_sets = read_each(sets, read_scale_set, "scale sets")
+        known = with_own(with_exclusions(read_assessments(assessments), excused), fleet, own)
         return DriftInputs(
-            machines=fleet,
+            machines=with_answers(fleet, known),
             configurations=schedules,
             assignments=assigned,
-            assessments=with_own(with_exclusions(read_assessments(assessments), excused), fleet, own),
+            assessments=known,
             runs=read_runs(runs),
             policies=policies,
             scale_sets=scale_sets,

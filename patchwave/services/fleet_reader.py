@@ -6,7 +6,7 @@ Bounded in machines and time, because Azure ends an HTTP request after 230 secon
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import wraps
@@ -14,9 +14,17 @@ from weakref import WeakKeyDictionary
 
 from patchwave.azure.resource_graph import QueryRefused, ResourceGraph, Row
 from patchwave.domain.drift.fleet_index import FleetIndex
-from patchwave.domain.drift.inputs import DriftInputs, FleetPolicy
+from patchwave.domain.drift.inputs import (
+    DriftInputs,
+    FleetPolicy,
+    LastAssessment,
+    newest_assessments,
+    read_assessments,
+    with_answers,
+)
 from patchwave.domain.fleet.discovery import DiscoveryQuery, build_queries
 from patchwave.domain.fleet.machine import SETTINGS_COLUMNS, FleetMachine, select_fleet
+from patchwave.domain.fleet.supported_images import IMAGE_TABLE, ImageTable
 from patchwave.domain.maintenance.assignment import read_assignment
 from patchwave.domain.maintenance.configuration import read_configuration
 from patchwave.domain.maintenance.queries import all_assignments, all_configurations
@@ -32,6 +40,8 @@ MAX_MACHINES = 20_000
 MAX_SECONDS = 140.0
 """Limit for Resource Graph; agent versions may take a minute more."""
 _MAX_INDEX = 200.0
+_MAX_ANSWERS = 50.0
+"""As agent versions, which are read at the same time."""
 _MAX_SHOWN_LENGTH = 300
 _MAX_SHOWN = 3
 MAX_READS = 4
@@ -63,8 +73,8 @@ def one_of_few[**Arguments, Result](
     return handle
 
 
-async def read_fleet(graph: ResourceGraph, scope: Scope) -> list[FleetMachine]:
-    """The machines of a scope, each once, ordered by id.
+async def read_fleet(graph: ResourceGraph, scope: Scope, images: ImageTable = IMAGE_TABLE) -> list[FleetMachine]:
+    """The machines of a scope, each once, ordered by id; their images are judged by this table.
 
     Raises:
         FleetTooLarge: the scope has too many machines.
@@ -77,7 +87,7 @@ async def read_fleet(graph: ResourceGraph, scope: Scope) -> list[FleetMachine]:
             # In a thread: a scope may have 2,000 machines, whose ids are all written into queries.
             queries = await asyncio.to_thread(build_queries, scope, SETTINGS_COLUMNS)
             async for page in graph.pages(queries):
-                for machine in select_fleet(scope, page.rows):
+                for machine in select_fleet(scope, page.rows, images):
                     found.setdefault(machine.folded, machine)
                 if len(found) > MAX_MACHINES:
                     raise FleetTooLarge(f"The scope has more than {MAX_MACHINES:,} machines: narrow it.")
@@ -87,12 +97,39 @@ async def read_fleet(graph: ResourceGraph, scope: Scope) -> list[FleetMachine]:
 
 
 async def read_with_agents(services: Services, scope: Scope) -> tuple[list[FleetMachine], list[str]]:
-    """`read_fleet` with agent versions, and notes on unreadable ones, which stay empty.
+    """`read_fleet` with agent versions and Azure's answers, and notes on unreadable ones, which stay empty.
 
     Raises:
         ServiceError: as `read_fleet`.
     """
-    fleet = await read_fleet(services.resource_graph, scope)
+    fleet = await read_fleet(services.resource_graph, scope, services.settings.image_table)
+    (versioned, notes), (assessments, unread) = await asyncio.gather(
+        with_agent_versions(services, fleet), _read_answers(services.resource_graph, fleet)
+    )
+    return await asyncio.to_thread(with_answers, versioned, assessments), [*notes, *unread]
+
+
+async def _read_answers(
+    graph: ResourceGraph, fleet: Sequence[FleetMachine]
+) -> tuple[dict[str, LastAssessment], list[str]]:
+    """The newest assessments, read only when they decide on an image that the table lacks."""
+    # In a thread: images of a large fleet are judged for the first time here.
+    if not await asyncio.to_thread(lambda: any(machine.eligibility.is_image_undecided for machine in fleet)):
+        return {}, []
+    try:
+        async with asyncio.timeout(_MAX_ANSWERS):
+            return read_assessments(await read_rows(graph, newest_assessments())), []
+    except TimeoutError:
+        why = f"reading the assessments takes more than {_MAX_ANSWERS:.0f} seconds"
+    except QueryRefused as refusal:
+        why = str(refusal).rstrip(".")
+    return {}, [f"What Azure last answered for machines whose image the table lacks is not known: {why}."]
+
+
+async def with_agent_versions(
+    services: Services, fleet: Sequence[FleetMachine]
+) -> tuple[list[FleetMachine], list[str]]:
+    """The machines with their agent versions, and notes on unreadable ones, which stay empty."""
     subscriptions = {each.found.machine_id.subscription_id for each in fleet if not each.found.problem}
     versions, notes = await services.agent_versions.read(sorted(subscriptions))
 

@@ -20,7 +20,7 @@ SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
 GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-modes"
 CONFIGURATION = f"{GROUP}/providers/Microsoft.Maintenance/maintenanceConfigurations/nightly"
 JAMMY = {"publisher": "Canonical", "offer": "0001-com-ubuntu-server-jammy", "sku": "22_04-lts"}
-NOBLE = {"publisher": "Canonical", "offer": "ubuntu-24_04-lts", "sku": "server"}
+UNLISTED = {"publisher": "Canonical", "offer": "ubuntu-26_04-lts", "sku": "server"}
 SCENARIOS = {
     1: ("AutomaticByPlatform", True, True),
     2: ("AutomaticByPlatform", True, False),
@@ -38,7 +38,7 @@ def machine_id(name: str) -> str:
 
 
 def entry(name: str, mode: str, bypass: bool, **simulation: Any) -> dict[str, Any]:
-    """A Linux machine of the fleet file, of an image that is supported."""
+    """A Linux machine of the fleet file; of an image that is supported, unless it has the name ``unlisted``."""
     settings = {
         "patchMode": mode,
         "assessmentMode": "AutomaticByPlatform",
@@ -51,7 +51,7 @@ def entry(name: str, mode: str, bypass: bool, **simulation: Any) -> dict[str, An
         "tags": {"env": "test"},
         "properties": {
             "osProfile": {"linuxConfiguration": {"patchSettings": settings}},
-            "storageProfile": {"imageReference": NOBLE if name == "noble" else JAMMY},
+            "storageProfile": {"imageReference": UNLISTED if name == "unlisted" else JAMMY},
         },
         "simulation": simulation,
     }
@@ -59,10 +59,10 @@ def entry(name: str, mode: str, bypass: bool, **simulation: Any) -> dict[str, An
 
 @pytest.fixture(scope="module")
 def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """The ready document of a simulator with a machine for each scenario, two that are not eligible, and a schedule."""
+    """The ready document of a simulator with a machine for each scenario, two others, and a schedule."""
     folder = tmp_path_factory.mktemp("modes")
     machines = [entry(f"scenario-{number}", mode, bypass) for number, (mode, bypass, _) in SCENARIOS.items()]
-    machines += [entry("noble", "AutomaticByPlatform", False), entry("old", "ImageDefault", False, agent="old")]
+    machines += [entry("unlisted", "AutomaticByPlatform", False), entry("old", "ImageDefault", False, agent="old")]
     # At that speed the minute by which Resource Graph lags is a moment.
     with running(folder, machines, "--speed", "1200") as document:
         with httpx.Client(**as_client(document)) as http:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from patchwave.domain.fleet.supported_images import Image
 from patchwave.settings import JUDGED_BY_LENGTH, Settings
 
 CONNECTION = "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=c2VjcmV0;TableEndpoint=http://127.0.0.1:10002/a"
@@ -75,11 +78,35 @@ def test_another_resource_manager_gets_a_token_of_its_own(monkeypatch: pytest.Mo
         ("SUBSCRIPTIONS", "production"),
         ("SUBSCRIPTIONS", "11111111-2222-4333-8444-555555555555 99999999-2222-4333-8444-555555555555"),
         ("SUBSCRIPTIONS", " , "),
+        ("SUPPORTED_IMAGES", "Canonical:ubuntu-26_04-lts"),
+        ("SUPPORTED_IMAGES", "a:b:c, a:b:c=2027-01-01"),
+        ("IMAGE_END_OF_LIFE", "a:b:c"),
+        ("IMAGE_END_OF_LIFE", "a:b:c=2027-13-01"),
     ],
 )
 def test_wrong_values_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     with pytest.raises(ValidationError):
         read(monkeypatch, **{name: value})
+
+
+def test_a_wrong_image_is_named_with_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValidationError, match=r"PATCHWAVE_SUPPORTED_IMAGES: 'ubuntu' is no publisher:offer:sku"):
+        read(monkeypatch, SUPPORTED_IMAGES="ubuntu")
+    monkeypatch.delenv("PATCHWAVE_SUPPORTED_IMAGES")
+    with pytest.raises(ValidationError, match="PATCHWAVE_IMAGE_END_OF_LIFE: 'soon' of a:b:c is no date as YYYY-MM-DD"):
+        read(monkeypatch, IMAGE_END_OF_LIFE="a:b:c=soon")
+
+
+def test_images_are_added_to_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = Image("Canonical", "ubuntu-26_04-lts", "server"), Image("contoso", "hardened", "9")
+    assert not read(monkeypatch).image_table.has(one)
+    table = read(
+        monkeypatch,
+        SUPPORTED_IMAGES="canonical:ubuntu-26_04-lts:*, contoso:hardened:9,",
+        IMAGE_END_OF_LIFE=" contoso:hardened:*=2027-01-31",
+    ).image_table
+    assert (table.has(one), table.has(two)) == (True, True)
+    assert table.end_of_life("Contoso:hardened:9:1.0.0") == date(2027, 1, 31)
 
 
 def test_probe_hosts_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:

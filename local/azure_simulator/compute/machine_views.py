@@ -15,6 +15,7 @@ from local.azure_simulator.server.json_readers import dig, object_or_none
 
 TYPE = "Microsoft.Compute/virtualMachines"
 _POWER_DISPLAY = {"running": "VM running", "stopped": "VM stopped", "deallocated": "VM deallocated"}
+_CUSTOM_IMAGES = ("id", "communityGalleryImageId", "sharedGalleryImageId")
 _TOP_LEVEL = ("identity", "plan", "extendedLocation", "managedBy")
 
 
@@ -101,6 +102,10 @@ def properties(machine: Machine) -> dict[str, Any]:
     made = merged(_defaults(machine), object_or_none(machine.given.get("properties")))
     made.pop("instanceView", None)
     made.pop("extended", None)
+    reference = object_or_none(dig(machine.given, "properties", "storageProfile", "imageReference"))
+    if any(reference.get(name) for name in _CUSTOM_IMAGES):
+        # A machine of a custom image has its id, and no publisher, offer and sku.
+        made["storageProfile"] = made["storageProfile"] | {"imageReference": reference}
     if machine.recreated is not None:
         made["timeCreated"] = machine.clock.stamp(machine.recreated)
     set_id = dig(made.pop("availabilitySet", None), "id")

@@ -47,22 +47,23 @@ def modes_view(found: Json) -> RenderableType:
 
 
 def eligibility_view(found: Json) -> RenderableType:
-    """Who is not eligible and why."""
+    """Which machines are not eligible and why, and those whose image is not in the table."""
     columns: dict[str, Cell] = {
         "machine": "name",
         "system": "osType",
         "image": _image,
         "agent": _agent,
-        "why not": _obstacles,
+        "is taken": _verdict,
+        "why": _obstacles,
     }
     line = (
-        f"{found.get('eligible', 0)} of {found.get('machines', 0)} machines are eligible, by the table of images as"
-        f" read on {plain(found.get('tableReadOn', ''))}"
+        f"{found.get('eligible', 0)} of {found.get('machines', 0)} machines are eligible, by the table of images of"
+        f" {plain(found.get('tableReadOn', ''))}"
     )
     unknown = found.get("unknown")
-    more = f"; of {unknown} of them Azure does not tell everything" if unknown else ""
-    machines = sorted(items(found, "ineligible"), key=by_name)
-    return Group(Listing(machines, columns, prose=["image", "why not"]), Text(), Text(line + more))
+    more = f"; of {unknown} of them not everything is known" if unknown else ""
+    machines = [*sorted(items(found, "ineligible"), key=by_name), *sorted(items(found, "unlisted"), key=by_name)]
+    return Group(Listing(machines, columns, prose=["image", "why"]), Text(), Text(line + more))
 
 
 def change_view(change: Json, machines: Iterable[Json] = ()) -> RenderableType:
@@ -135,8 +136,18 @@ def _before(machine: Json) -> str:
 
 
 def _obstacles(machine: Json) -> str:
-    obstacles = items(part(machine, "eligibility"), "obstacles")
-    return " ".join(str(each.get("sentence", "")) for each in obstacles)
+    """What keeps a machine from guest patching, and how an image was judged that the table lacks."""
+    eligibility = part(machine, "eligibility")
+    said = [str(each.get("sentence", "")) for each in items(eligibility, "obstacles")]
+    return " ".join([*said, str(eligibility.get("imageNote") or "")]).strip()
+
+
+def _verdict(machine: Json) -> Text:
+    """Whether guest patching takes a machine: an image that the table lacks is unknown, unless Azure's answers tell."""
+    eligibility = part(machine, "eligibility")
+    if items(eligibility, "obstacles"):
+        return Text("no", style="bold red")
+    return _word("unknown") if eligibility.get("imageSupport") == "unknown" else Text("yes")
 
 
 def _image(machine: Json) -> str:

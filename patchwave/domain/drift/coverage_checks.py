@@ -36,8 +36,10 @@ def _check(index: FleetIndex, standing: PatchCoverage) -> Finding | None:
     if settings is None or standing.machine.found.problem:
         evidence = standing.machine.found.problem or standing.machine.eligibility.sentence
         return _finding(FindingKind.UNMANAGEABLE, standing, evidence, remediation.show(standing.machine.found.id))
-    if patching is None or patching.patcher is PatchSource.UNKNOWN:
+    if patching is None:
         return None
+    if patching.patcher is PatchSource.UNKNOWN:
+        return None if standing.policies else _unknown_image(standing)
     if standing.policies and standing.others:
         return _two(standing)
     if not standing.policies and patching.patcher is PatchSource.NONE:
@@ -77,6 +79,16 @@ def _unpatched_fix(index: FleetIndex, standing: PatchCoverage) -> str:
         dead = standing.attached[0].configuration
         steps.insert(0, (remediation.revive if dead.in_guest_patch_mode else remediation.set_patch_mode)(dead.id))
     return " && ".join(steps)
+
+
+def _unknown_image(standing: PatchCoverage) -> Finding | None:
+    """An assessment that succeeds shows that Azure takes the machine; without an agent there can be none."""
+    eligibility, patching = standing.machine.eligibility, standing.patching
+    if patching is None or not eligibility.is_image_undecided:
+        return None
+    evidence = " ".join([patching.sentence, eligibility.image_note, *standing.resting])
+    fix = remediation.run_on(standing.machine.found.id, "assess")
+    return _finding(FindingKind.UNKNOWN_IMAGE, standing, evidence, fix)
 
 
 def _two(standing: PatchCoverage) -> Finding:

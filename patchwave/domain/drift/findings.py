@@ -15,6 +15,8 @@ class FindingKind(StrEnum):
 
     UNPATCHED = "unpatched"
     """No schedule, no policy and no automatic patching brings updates to the machine."""
+    UNKNOWN_IMAGE = "unknown_image"
+    """Only Azure's automatic patching is set for the machine, and nothing shows whether it takes the image."""
     OS_MANAGED = "os_managed"
     """A Linux machine of mode ImageDefault: what its image brings may patch it; Azure neither orders nor sees it."""
     MULTIPLE_PATCHERS = "multiple_patchers"
@@ -35,6 +37,8 @@ class FindingKind(StrEnum):
     """A schedule reported the machine done; an assessment after that still counts updates it should have brought."""
     UNMONITORED_SCALE_SET = "unmonitored_scale_set"
     """A Flexible scale set without the Application Health extension, which Azure's guest patching requires of it."""
+    END_OF_LIFE = "end_of_life"
+    """The image is past its end of life: its publisher makes no updates for it any more."""
     UNMANAGEABLE = "unmanageable"
     """The machine has an id that cannot be read, or neither system that guest patching knows: no run can patch it."""
 

@@ -139,7 +139,12 @@ class FleetIndex:
             )
             for each in attached
         ]
-        return patch_ownership(machine.settings, schedules, unsupported=machine.unsupported)
+        return patch_ownership(
+            machine.settings,
+            schedules,
+            unsupported=machine.unsupported,
+            is_undecided=machine.eligibility.is_image_undecided,
+        )
 
     def _attached(self, machine: FleetMachine) -> Iterator[Attachment]:
         identity = machine.found.machine_id

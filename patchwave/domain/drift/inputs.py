@@ -10,11 +10,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from patchwave.domain.azure.patch_results import ApiError
 from patchwave.domain.core.documents import format_instant, object_or_none, parse_instant
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import MachineId
-from patchwave.domain.core.patches import ESM, ESM_REQUIRED
+from patchwave.domain.core.patches import ESM, ESM_REQUIRED, ReportedError
 from patchwave.domain.fleet.discovery import literal
+from patchwave.domain.fleet.eligibility import AzureAnswers
 from patchwave.domain.fleet.machine import FleetMachine
 from patchwave.domain.fleet.scale_sets import ScaleSet
 from patchwave.domain.maintenance.assignment import Assignment
@@ -45,11 +47,14 @@ class LastAssessment:
     """The newest assessment of a machine: updates that it misses, by classification in lower case.
 
     Of an assessment that only our own tables know the counts are left out: Resource Graph has them minutes later.
+    ``errors`` are those that it reports, without mere information.
     """
 
     at: datetime
     missing: Mapping[str, int] = field(default_factory=dict[str, int])
     excuses: tuple[ExcludedPatch, ...] = ()
+    has_succeeded: bool = True
+    errors: tuple[ReportedError, ...] = ()
 
     def missing_since(self, moment: datetime) -> dict[str, int]:
         """Updates that were available at a moment and are still missing. Linux updates have no publication date."""
@@ -107,13 +112,14 @@ class DriftInputs:
 
 
 def newest_assessments() -> str:
-    """The newest assessment of each machine: ``id, at, missing``."""
+    """The newest assessment of each machine: ``id, at, missing, status, errors``."""
     return "\n".join(
         [
             "patchassessmentresources",
             "| where type =~ 'microsoft.compute/virtualmachines/patchassessmentresults'",
             "| project id, at = tostring(properties.lastModifiedDateTime),"
-            " missing = properties.availablePatchCountByClassification",
+            " missing = properties.availablePatchCountByClassification, status = tostring(properties.status),"
+            " errors = properties.errorDetails",
             "| order by id asc",
         ]
     )
@@ -172,8 +178,21 @@ def read_assessments(rows: Iterable[Mapping[str, Any]]) -> dict[str, LastAssessm
             continue
         counts = object_or_none(row.get("missing")) or {}
         missing = {name.lower(): count for name, count in counts.items() if isinstance(count, int) and count > 0}
-        found[machine] = LastAssessment(at, missing)
+        errors = _read_errors(row.get("errors"))
+        status = str(row.get("status") or "").casefold()
+        # Microsoft's page of the table names no status: where there is none, the errors tell.
+        has_succeeded = status in _SUCCESSFUL if status else not errors
+        found[machine] = LastAssessment(at, missing, has_succeeded=has_succeeded, errors=errors)
     return found
+
+
+_SUCCESSFUL = ("succeeded", "completedwithwarnings")
+
+
+def _read_errors(value: object) -> tuple[ReportedError, ...]:
+    given = object_or_none(value)
+    reported = ApiError.model_validate(given).reported if given else []
+    return tuple(error for error in reported if not error.is_informational)
 
 
 def with_exclusions(
@@ -187,6 +206,16 @@ def with_exclusions(
             excuse = ExcludedPatch("security" if name == ESM else name, patches, parse_instant(row.get("publishedAt")))
             excuses.setdefault(str(row.get("machine", "")), []).append(excuse)
     return {machine: replace(known, excuses=tuple(excuses.get(machine, ()))) for machine, known in assessments.items()}
+
+
+def with_answers(machines: Iterable[FleetMachine], assessments: Mapping[str, LastAssessment]) -> list[FleetMachine]:
+    """The machines with what Azure last answered for them."""
+    found: list[FleetMachine] = []
+    for machine in machines:
+        known = assessments.get(machine.folded)
+        is_answer = known is not None and known.has_succeeded
+        found.append(replace(machine, answers=AzureAnswers(known.at)) if known and is_answer else machine)
+    return found
 
 
 def with_own(

@@ -103,6 +103,8 @@ def _sentence(standing: PatchCoverage, patching: PatchOwnership | None) -> str:
         said.clear()
     if standing.machine.found.problem:
         said.append(standing.machine.found.problem)
+    if note := standing.machine.eligibility.image_note:
+        said.append(note)
     if standing.policies:
         what = "policies" if len(standing.policies) > 1 else "policy"
         said.append(f"Covered by the {what} {', '.join(standing.policies)} of Patchwave.")

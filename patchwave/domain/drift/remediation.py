@@ -40,6 +40,13 @@ def monitor_health(scale_set: ScaleSet) -> str:
     return f"{shlex.join(add)} && {shlex.join(update)}  # the port at which the application answers"
 
 
+def list_offers(publisher: str, location: str) -> str:
+    """The images of a publisher, to choose one from for a new machine: no command replaces the image of a machine."""
+    return shlex.join(
+        ["az", "vm", "image", "list-offers", "--publisher", publisher, "--location", location, "--output", "table"]
+    )
+
+
 def to_azure() -> WantedSettings:
     """The settings that hand a machine to Azure's automatic patching."""
     return WantedSettings(patch_mode=PatchMode.AUTOMATIC_BY_PLATFORM, bypass=False)

@@ -4,16 +4,22 @@ The conditions of "Automatic VM Guest Patching for Azure VMs": an image of its t
 and may install extensions, and on Linux version 2.2.53.1 of it or newer. Automatic patching and platform assessment
 need all of them. Update Manager patches custom images on demand and by schedule all the same, so that such a machine
 is only left out of what Azure does by itself.
+
+Azure adds images without notice, so that one which the table lacks is no obstacle: what Azure last answered for the
+machine decides, and without such an answer it is unknown. That a successful assessment, or an installed patch
+extension, shows that Azure takes the image is [inferred] from its refusal of images that it does not take.
 """
 
 import re
+from datetime import date, datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from pydantic import Field
 
-from patchwave.domain.core.documents import Document
+from patchwave.domain.core.documents import Document, format_instant
 from patchwave.domain.fleet.patch_mode import PatchSettings
-from patchwave.domain.fleet.supported_images import READ_ON, Image
+from patchwave.domain.fleet.supported_images import FORMER_DATE, IMAGE_TABLE, READ_ON, Image, ImageTable
 from patchwave.domain.policy.scope import OsType
 
 OLDEST_LINUX_AGENT = (2, 2, 53, 1)
@@ -30,7 +36,6 @@ class Cause(StrEnum):
     OLD_AGENT = "old_agent"
     CUSTOM_IMAGE = "custom_image"
     WINDOWS_CLIENT = "windows_client"
-    OTHER_IMAGE = "other_image"
     NO_SYSTEM = "no_system"
     UNREADABLE_ID = "unreadable_id"
     UNIFORM_SCALE_SET = "uniform_scale_set"
@@ -44,11 +49,49 @@ class Obstacle(Document):
     only_automatic: bool = False
 
 
+class ImageSupport(StrEnum):
+    """Whether Azure's automatic patching takes an image."""
+
+    LISTED = "listed"
+    ANSWERED = "answered"
+    """The table lacks it, and Azure's last answer for the machine shows that it is taken."""
+    UNKNOWN = "unknown"
+    """The table lacks it, and nothing shows whether it is taken; or Azure does not tell the image."""
+    UNSUPPORTED = "unsupported"
+    """Custom, or a client system: Microsoft's page says so."""
+
+
+class AzureAnswers(NamedTuple):
+    """What Azure last answered for a machine."""
+
+    assessed_at: datetime | None = None
+    """When an assessment last succeeded."""
+    extension: str = ""
+    """The provisioning state of the patch extension; empty where none is known."""
+
+    @property
+    def sentence(self) -> str:
+        """Why the answers show that Azure takes the machine; empty when they do not."""
+        if self.extension.casefold() == "succeeded":
+            return "Azure has installed its patch extension on the machine, so that it takes the image."
+        if self.assessed_at is not None:
+            return f"Azure assessed the machine at {format_instant(self.assessed_at)}, so that it takes the image."
+        return ""
+
+
+NO_ANSWERS = AzureAnswers()
+
+
 class Eligibility(Document):
-    """What keeps a machine from guest patching; ``unknown`` names what Azure did not tell."""
+    """What keeps a machine from guest patching, and what is not known of it."""
 
     obstacles: tuple[Obstacle, ...] = ()
-    unknown: tuple[str, ...] = Field(default=(), description="agentVersion, image: what Azure does not tell.")
+    unknown: tuple[str, ...] = Field(
+        default=(), description="agentVersion, image: what Azure does not tell, or an image that the table lacks."
+    )
+    image_support: ImageSupport = ImageSupport.UNKNOWN
+    image_note: str = Field(default="", description="How an image was judged that the table lacks.")
+    end_of_life: date | None = Field(default=None, description="Last day with updates of its image, where known.")
 
     @property
     def is_eligible(self) -> bool:
@@ -56,12 +99,25 @@ class Eligibility(Document):
         return not self.obstacles
 
     @property
+    def is_image_undecided(self) -> bool:
+        """Whether nothing keeps it from automatic patching but an image of which nothing is known."""
+        return self.is_eligible and self.image_support is ImageSupport.UNKNOWN and bool(self.image_note)
+
+    @property
     def sentence(self) -> str:
         """All that keeps it from automatic patching; empty when nothing does."""
         return " ".join(obstacle.sentence for obstacle in self.obstacles)
 
 
-def evaluate(settings: PatchSettings | None, *, image: str, agent_version: str, extensions: bool = True) -> Eligibility:
+def evaluate(
+    settings: PatchSettings | None,
+    *,
+    image: str,
+    agent_version: str,
+    extensions: bool = True,
+    images: ImageTable = IMAGE_TABLE,
+    answers: AzureAnswers = NO_ANSWERS,
+) -> Eligibility:
     """Whether guest patching takes a machine.
 
     Args:
@@ -69,14 +125,25 @@ def evaluate(settings: PatchSettings | None, *, image: str, agent_version: str, 
         image: ``publisher:offer:sku:version``, or the id of a custom image; empty when Azure does not tell.
         agent_version: of the VM agent; empty or ``Unknown`` while the machine does not run.
         extensions: ``allowExtensionOperations``.
+        images: the table, with what the app's settings add.
+        answers: what Azure last answered; it decides on an image that the table lacks.
     """
+    ends = images.end_of_life(image)
     if settings is None:
         sentence = "Azure names neither Windows nor Linux as its system."
-        return Eligibility(obstacles=(Obstacle(cause=Cause.NO_SYSTEM, sentence=sentence),))
+        return Eligibility(obstacles=(Obstacle(cause=Cause.NO_SYSTEM, sentence=sentence),), end_of_life=ends)
     version = parse_version(agent_version)
-    found = [_agent_obstacle(settings, version, agent_version, extensions), _image_obstacle(image)]
-    unknown = [name for name, is_missing in (("agentVersion", version is None), ("image", not image)) if is_missing]
-    return Eligibility(obstacles=tuple(obstacle for obstacle in found if obstacle), unknown=tuple(unknown))
+    obstacle = _image_obstacle(image)
+    found = [_agent_obstacle(settings, version, agent_version, extensions), obstacle]
+    support, note = (ImageSupport.UNSUPPORTED, "") if obstacle else _judge_image(image, images, answers)
+    missing = (("agentVersion", version is None), ("image", support is ImageSupport.UNKNOWN))
+    return Eligibility(
+        obstacles=tuple(each for each in found if each),
+        unknown=tuple(name for name, is_missing in missing if is_missing),
+        image_support=support,
+        image_note=note,
+        end_of_life=ends,
+    )
 
 
 def parse_version(text: str) -> tuple[int, ...] | None:
@@ -117,10 +184,18 @@ def _image_obstacle(image: str) -> Obstacle | None:
         )
     if found.publisher.casefold() == _DESKTOP_PUBLISHER:
         return Obstacle(cause=Cause.WINDOWS_CLIENT, sentence="Windows client systems are not supported.")
-    if not found.is_supported:
-        return Obstacle(
-            cause=Cause.OTHER_IMAGE,
-            only_automatic=True,
-            sentence=f"Its image {':'.join(found)} is not in the table of supported images as read on {READ_ON}.",
-        )
     return None
+
+
+def _judge_image(image: str, images: ImageTable, answers: AzureAnswers) -> tuple[ImageSupport, str]:
+    """Whether Azure takes a marketplace image, and how that was judged."""
+    found = Image.parse(image)
+    if found is None:
+        return ImageSupport.UNKNOWN, ""
+    if images.has(found):
+        return ImageSupport.LISTED, ""
+    was = f"; it was in that of {FORMER_DATE}" if images.had(found) else ""
+    lacks = f"Its image {found.name} is not in the table of {READ_ON}{was}."
+    if answer := answers.sentence:
+        return ImageSupport.ANSWERED, f"{lacks} {answer}"
+    return ImageSupport.UNKNOWN, f"{lacks} No answer of Azure shows yet whether it takes the image."

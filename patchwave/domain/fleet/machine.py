@@ -5,7 +5,7 @@ of Linux holds the SSH keys.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -13,8 +13,9 @@ from typing import Any
 from patchwave.domain.core.documents import parse_instant
 from patchwave.domain.core.folding import fold
 from patchwave.domain.fleet.discovery import DiscoveredMachine, evaluate_boundary, read_row, select_machines
-from patchwave.domain.fleet.eligibility import Cause, Eligibility, Obstacle, evaluate
+from patchwave.domain.fleet.eligibility import NO_ANSWERS, AzureAnswers, Cause, Eligibility, Obstacle, evaluate
 from patchwave.domain.fleet.patch_mode import PatchSettings
+from patchwave.domain.fleet.supported_images import IMAGE_TABLE, ImageTable
 from patchwave.domain.policy.boundary import Boundary
 from patchwave.domain.policy.scope import OsType, Scope
 
@@ -41,6 +42,8 @@ class FleetMachine:
     """Of the VM agent. Resource Graph does not show it: empty unless it was read beside, and for one that is off."""
     allows_extensions: bool = True
     created_at: datetime | None = None
+    images: ImageTable = field(default=IMAGE_TABLE, repr=False)
+    answers: AzureAnswers = NO_ANSWERS
 
     @property
     def folded(self) -> str:
@@ -52,7 +55,12 @@ class FleetMachine:
             cause = Cause.UNIFORM_SCALE_SET if self.found.is_uniform_set else Cause.UNREADABLE_ID
             return Eligibility(obstacles=(Obstacle(cause=cause, sentence=self.found.problem),))
         return evaluate(
-            self.settings, image=self.found.image, agent_version=self.agent_version, extensions=self.allows_extensions
+            self.settings,
+            image=self.found.image,
+            agent_version=self.agent_version,
+            extensions=self.allows_extensions,
+            images=self.images,
+            answers=self.answers,
         )
 
     @property
@@ -65,10 +73,12 @@ def read_machine(row: Mapping[str, Any]) -> FleetMachine:
     return _with_settings(read_row(row), row)
 
 
-def select_fleet(scope: Scope, rows: Iterable[Mapping[str, Any]]) -> list[FleetMachine]:
+def select_fleet(
+    scope: Scope, rows: Iterable[Mapping[str, Any]], images: ImageTable = IMAGE_TABLE
+) -> list[FleetMachine]:
     """The machines of the scope among the rows: each once, ordered by id."""
     by_id = {fold(read_row(row).id): row for row in rows}
-    return [_with_settings(found, by_id[fold(found.id)]) for found in select_machines(scope, by_id.values())]
+    return [_with_settings(found, by_id[fold(found.id)], images) for found in select_machines(scope, by_id.values())]
 
 
 def within_boundary(machines: Iterable[FleetMachine], boundary: Boundary) -> list[FleetMachine]:
@@ -78,7 +88,7 @@ def within_boundary(machines: Iterable[FleetMachine], boundary: Boundary) -> lis
     return [replace(machine, found=found) for machine, found in zip(listed, judged, strict=True)]
 
 
-def _with_settings(found: DiscoveredMachine, row: Mapping[str, Any]) -> FleetMachine:
+def _with_settings(found: DiscoveredMachine, row: Mapping[str, Any], images: ImageTable = IMAGE_TABLE) -> FleetMachine:
     system = "linux" if OsType.read(found.os_type) is OsType.LINUX else "windows"
     configuration = {
         "patchSettings": row.get(f"{system}PatchSettings"),
@@ -90,4 +100,5 @@ def _with_settings(found: DiscoveredMachine, row: Mapping[str, Any]) -> FleetMac
         settings=None if found.is_uniform_set else PatchSettings.read(found.os_type, configuration),
         allows_extensions=row.get("allowExtensions") is not False,
         created_at=parse_instant(row.get("timeCreated")),
+        images=images,
     )

@@ -140,7 +140,11 @@ class PatchOwnership(Document):
 
 
 def patch_ownership(
-    settings: PatchSettings, schedules: Sequence[AttachedSchedule] = (), *, unsupported: str = ""
+    settings: PatchSettings,
+    schedules: Sequence[AttachedSchedule] = (),
+    *,
+    unsupported: str = "",
+    is_undecided: bool = False,
 ) -> PatchOwnership:
     """What will patch a machine that is set so, with these schedules attached.
 
@@ -149,6 +153,7 @@ def patch_ownership(
         schedules: what is attached to it; those that have ended count as attached, but patch nothing.
         unsupported: why Azure's automatic patching leaves the machine out although it is set to it; empty if it
             does not.
+        is_undecided: whether it is not known if Azure's automatic patching takes the machine.
     """
     scenario = 1 + 4 * (not settings.is_by_platform) + 2 * (not settings.bypass) + (not schedules)
     names = ", ".join(schedule.name for schedule in schedules)
@@ -172,6 +177,9 @@ def patch_ownership(
             )
         case _, 4 if unsupported:
             sentence = f"Set to Azure's automatic patching, which leaves this machine out: {unsupported}"
+        case _, 4 if is_undecided:
+            patcher = PatchSource.UNKNOWN
+            sentence = "Set to Azure's automatic patching, and it is not known whether that takes the machine."
         case _, 4:
             patcher = PatchSource.PLATFORM
             sentence = "Azure patches it: Critical and Security, in its off-peak hours, within 30 days of a release."

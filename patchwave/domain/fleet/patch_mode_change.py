@@ -145,7 +145,7 @@ def plan_machine(machine: FleetMachine, wanted: WantedSettings, at: datetime) ->
         location=found.location,
         os_type=found.os_type,
         before=settings,
-        note=machine.unsupported if wanted.hands_to_azure else "",
+        note=(machine.unsupported or machine.eligibility.image_note) if wanted.hands_to_azure else "",
     )
     if found.problem:
         return _ended(planned, ChangeEnd.REFUSED, found.problem, at)

@@ -112,20 +112,37 @@ def test_eligibility(patchwave: Patchwave, service: Service):
                 "eligibility": {"obstacles": [{"cause": "old_agent", "sentence": "The agent is old."}]},
             }
         ],
-        "tableReadOn": "2026-11-20",
+        "unlisted": [
+            {
+                "name": "vm-2",
+                "osType": "Linux",
+                "image": "a:b:c:latest",
+                "agentVersion": "2.11.1.12",
+                "eligibility": {
+                    "obstacles": [],
+                    "imageSupport": "unknown",
+                    "imageNote": "a:b:c is not in the table of 2026-12-01.",
+                },
+            }
+        ],
+        "tableReadOn": "2026-12-01",
     }
     service.answers = [JSONResponse(found)]
     result = patchwave("fleet", "eligibility")
     assert result.code == 0
-    for part in ("golden", "2.2.45", "The agent is old.", "2 of 3 machines are eligible", "2026-11-20", "of 1 of them"):
+    for part in ("golden", "2.2.45", "The agent is old.", "2 of 3 machines are eligible", "of 1 of them"):
         assert part in result.output
+    assert "by the table of images of 2026-12-01" in result.output
+    assert "a:b:c is not in the table of 2026-12-01." in result.output
+    rows = {line.split()[0]: line for line in result.output.splitlines() if line.startswith("vm-")}
+    assert (" no " in rows["vm-1"], " unknown " in rows["vm-2"]) == (True, True)
 
 
 def test_no_name_is_cut_in_80_columns(patchwave: Patchwave, service: Service, monkeypatch: pytest.MonkeyPatch):
     name = "batch-reports-of-the-whole-northern-region-02"
     obstacle = {
-        "cause": "image",
-        "sentence": "Its image is not in the table of supported images as read on 2026-11-20.",
+        "cause": "old_agent",
+        "sentence": "The Linux agent is 2.2.45; guest patching needs 2.2.53.1 or newer: update it.",
     }
     row = {"name": name, "osType": "Linux", "image": "a:b:c", "eligibility": {"obstacles": [obstacle]}}
     monkeypatch.setenv("COLUMNS", "80")

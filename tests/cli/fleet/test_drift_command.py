@@ -16,6 +16,7 @@ from patchwave.cli.app import whole
 from patchwave.domain.drift.findings import Finding, FindingKind
 from patchwave.domain.drift.inputs import DriftInputs, LastAssessment, ScheduledRuns
 from patchwave.domain.fleet.patch_mode import AssessmentMode, PatchMode
+from patchwave.domain.fleet.scale_sets import ScaleSet
 from patchwave.domain.policy.scope import OsType
 from tests.cli.conftest import Patchwave
 from tests.cli.service import Service
@@ -40,6 +41,12 @@ def fleets() -> Iterator[DriftInputs]:
     bypassed = machine(bypass=True, assessment_mode=AssessmentMode.IMAGE_DEFAULT)
     yield facts(bypassed)
     yield facts(machine(image=CUSTOM_IMAGE))
+    yield facts(machine(image="Canonical:ubuntu-26_04-lts:server:latest"))
+    yield facts(machine(image="Canonical:UbuntuServer:18.04-LTS:latest"))
+    scale_set = f"{machine_id().partition('/virtualMachines/')[0]}/virtualMachineScaleSets/web"
+    member = machine()
+    member = replace(member, found=member.found.model_copy(update={"scale_set_id": scale_set}))
+    yield facts(member, scale_sets=[ScaleSet(id=scale_set, os_type="Linux", monitors_health=False)])
     yield facts(machine(mode=PatchMode.IMAGE_DEFAULT))
     yield facts(replace(machine(), settings=None))
     yield facts(machine(), configurations=[weekly], assignments=[assigned()])
@@ -102,15 +109,23 @@ def parsed(words: list[str]) -> str:
     return name
 
 
+AZURES_OWN = {
+    FindingKind.UNMANAGEABLE: ["az", "vm", "show", "--ids", machine_id()],
+    FindingKind.UNMONITORED_SCALE_SET: ["az", "vmss", "extension", "set"],
+    FindingKind.END_OF_LIFE: ["az", "vm", "image", "list-offers", "--publisher", "Canonical", "--location"],
+}
+
+
 def test_there_is_a_fleet_for_each_kind():
     assert {finding.kind for finding in all_findings()} == set(FindingKind)
 
 
 def test_each_fix_is_a_command_that_there_is():
     for finding in all_findings():
-        if finding.kind is FindingKind.UNMANAGEABLE:
+        if finding.kind in AZURES_OWN:
             # Patchwave can do nothing for it: the command is Azure's own.
-            assert shlex.split(finding.fix)[:-1] == ["az", "vm", "show", "--ids"]
+            words = shlex.split(finding.fix)
+            assert words[: len(AZURES_OWN[finding.kind])] == AZURES_OWN[finding.kind]
             continue
         calls = list(commands_of(finding.fix))
         assert calls, finding

@@ -9,6 +9,7 @@ import pytest
 
 from patchwave.api import fleet
 from patchwave.storage import Storage
+from patchwave.wiring import Services
 from tests.support.factories import NOW
 from tests.support.fleet_api import CONFIGURATION, SCENARIOS, SUBSCRIPTION, azure, machine_id, simulator
 from tests.support.http_calls import POLICY, call
@@ -45,16 +46,24 @@ async def test_the_counts_add_up_and_a_filter_leaves_them_alone(azure: httpx.Asy
     assert len(found["machines"]) == 1
     counts = found["counts"]
     assert counts["machines"] == 10
-    assert counts["byPatcher"] == {"schedule": 1, "platform": 1, "operating_system": 5, "none": 3}
+    assert counts["byPatcher"] == {"schedule": 1, "platform": 1, "operating_system": 5, "none": 2, "unknown": 1}
     assert counts["byPatchMode"] == {"AutomaticByPlatform": 5, "ImageDefault": 5}
     assert counts["byAssessmentMode"] == {"AutomaticByPlatform": 10}
     assert counts["mistakes"] == 3
 
 
-async def test_what_azure_leaves_out_is_unpatched(azure: httpx.AsyncClient):
-    [machine] = (await modes(machine=machine_id("noble")))["machines"]
-    assert (machine["scenario"], machine["patchedBy"]) == (4, "none")
-    assert "not in the table of supported images" in machine["sentence"]
+async def test_whether_azure_takes_an_image_that_the_table_lacks_is_unknown(azure: httpx.AsyncClient):
+    [machine] = (await modes(machine=machine_id("unlisted")))["machines"]
+    assert (machine["scenario"], machine["patchedBy"]) == (4, "unknown")
+    assert "not in the table of 2026-12-01" in machine["sentence"]
+    assert (machine["eligibility"]["imageSupport"], machine["eligibility"]["obstacles"]) == ("unknown", [])
+
+
+async def test_a_setting_adds_images(azure: httpx.AsyncClient, services: Services):
+    added = services.settings.model_copy(update={"supported_images": "Canonical:ubuntu-26_04-lts:*"})
+    vars(services).update(_settings=added)
+    [machine] = (await modes(machine=machine_id("unlisted")))["machines"]
+    assert (machine["patchedBy"], machine["eligibility"]["imageSupport"]) == ("platform", "listed")
 
 
 async def test_policies_of_patchwave_count(azure: httpx.AsyncClient, storage: Storage):
@@ -82,9 +91,13 @@ async def test_the_table_of_machines_that_are_not_eligible(azure: httpx.AsyncCli
         machine["name"]: [obstacle["cause"] for obstacle in machine["eligibility"]["obstacles"]]
         for machine in found["ineligible"]
     }
-    assert reasons == {"noble": ["other_image"], "old": ["old_agent"]}
-    assert (found["unknown"], found["notes"]) == (0, [])
-    assert found["tableReadOn"] == "2026-11-20"
+    assert reasons == {"old": ["old_agent"]}
+    assert (found["unknown"], found["notes"]) == (1, [])
+    assert (found["tableDated"], found["tableReadOn"]) == ("2024-07-31", "2026-12-01")
+    [unlisted] = found["unlisted"]
+    assert unlisted["name"] == "unlisted"
+    assert "is not in the table of 2026-12-01" in unlisted["eligibility"]["imageNote"]
+    assert found["byImage"] == {"listed": 9, "unknown": 1}
     assert sum(found["byCause"].values()) == sum(map(len, reasons.values()))
 
 
@@ -123,7 +136,7 @@ async def test_unreadable_versions_of_agents_are_unknown_and_noted(azure: httpx.
     rule = {"match": {"operation": "list"}, "effect": {"status": 403}}
     assert (await azure.post("/_sim/faults", json=rule)).status_code == 201
     found = (await call(fleet.list_fleet_eligibility)).json
-    assert (found["unknown"], found["byCause"]) == (9, {"other_image": 1})
+    assert (found["unknown"], found["byCause"]) == (10, {})
     [note] = found["notes"]
     assert note.startswith(f"Some versions of VM agents in {SUBSCRIPTION} are not known: HTTP 403")
 

@@ -86,10 +86,10 @@ async def test_what_azure_would_refuse_is_refused_in_the_plan(azure: httpx.Async
 
 
 async def test_what_the_change_will_not_achieve_is_noted(azure: httpx.AsyncClient):
-    change = await plan("noble", patchMode="AutomaticByPlatform", bypass=False, assessmentMode="ImageDefault")
+    change = await plan("unlisted", patchMode="AutomaticByPlatform", bypass=False, assessmentMode="ImageDefault")
     [row] = (await machines(change)).values()
     assert row["end"] is None
-    assert "not in the table of supported images" in row["note"]
+    assert "not in the table of 2026-12-01" in row["note"]
 
 
 async def test_a_start_schedules_it_once_and_again_on_request(azure: httpx.AsyncClient, engine: Engine):

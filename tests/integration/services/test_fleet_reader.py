@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -13,9 +13,16 @@ import pytest
 from patchwave.api import drift, fleet, patch_mode_changes, plans
 from patchwave.api.endpoint import guarded
 from patchwave.api.http import json_response
+from patchwave.azure.resource_graph import QueryPage, QueryRefused
 from patchwave.domain.core.principal import Role
-from patchwave.services.fleet_reader import MAX_READS, one_of_few
+from patchwave.domain.fleet.discovery import DiscoveryQuery
+from patchwave.domain.fleet.eligibility import ImageSupport
+from patchwave.domain.fleet.machine import FleetMachine
+from patchwave.domain.policy.scope import Scope
+from patchwave.services.fleet_reader import MAX_READS, one_of_few, read_with_agents
+from patchwave.settings import Settings
 from patchwave.storage import Storage
+from patchwave.wiring import Services
 from tests.support.http_calls import Answer, call
 
 SCOPE = {"subscriptions": ["11111111-2222-4333-8444-555555555555"]}
@@ -81,3 +88,68 @@ async def test_a_read_that_is_cancelled_gives_its_place_back(
     await asyncio.gather(*in_progress, return_exceptions=True)
     end.set()
     assert (await read()).status == 200
+
+
+# --- what Azure last answered ----------------------------------------------------------------------------------
+
+MACHINE = f"/subscriptions/{SCOPE['subscriptions'][0]}/resourceGroups/rg/providers/Microsoft.Compute/virtualMachines/vm"
+
+
+class Graph:
+    """Resource Graph with one Linux machine, and its newest assessment or the refusal of that."""
+
+    def __init__(self, sku: str, assessment: dict[str, Any] | None, refusal: str = "") -> None:
+        image = {"publisher": "Canonical", "offer": "ubuntu-26_04-lts", "sku": sku}
+        self.machine = {"id": MACHINE, "name": "vm", "osType": "Linux", "imageReference": image}
+        self.assessment, self.refusal = assessment, refusal
+        self.assessments_read = 0
+
+    async def pages(self, queries: list[DiscoveryQuery]) -> AsyncIterator[QueryPage]:
+        if not queries[0].text.startswith("patchassessmentresources"):
+            yield QueryPage(rows=[self.machine])
+            return
+        self.assessments_read += 1
+        if self.refusal:
+            raise QueryRefused(self.refusal)
+        yield QueryPage(rows=[{"id": f"{MACHINE}/patchAssessmentResults/latest", **(self.assessment or {})}])
+
+
+class Versions:
+    """Every agent has the same version."""
+
+    async def read(self, subscription_ids: list[str]) -> tuple[dict[str, str], list[str]]:
+        return {MACHINE.lower(): "2.11.1.12"}, []
+
+
+async def read(graph: Graph, **settings: str) -> tuple[FleetMachine, list[str]]:
+    services = Services(
+        Settings(tables_endpoint="https://a.table.core.windows.net", **settings),  # pyright: ignore[reportArgumentType]
+        resource_graph=graph,
+        agent_versions=Versions(),
+    )
+    [machine], notes = await read_with_agents(services, Scope())
+    assert machine.agent_version == "2.11.1.12"
+    return machine, notes
+
+
+async def test_an_assessment_that_succeeded_shows_that_azure_takes_the_image() -> None:
+    graph = Graph("server", {"at": "2026-11-30T04:00:00Z", "status": "Succeeded", "missing": {}})
+    machine, notes = await read(graph)
+    assert (machine.eligibility.image_support, notes) == (ImageSupport.ANSWERED, [])
+    assert "Azure assessed the machine at 2026-11-30T04:00" in machine.eligibility.image_note
+    failed, _ = await read(Graph("server", {"at": "2026-11-30T04:00:00Z", "status": "Failed"}))
+    assert failed.eligibility.is_image_undecided
+
+
+async def test_assessments_are_read_only_where_they_decide() -> None:
+    graph = Graph("server", {"at": "2026-11-30T04:00:00Z", "status": "Succeeded"})
+    machine, _ = await read(graph, supported_images="Canonical:ubuntu-26_04-lts:*")
+    assert (machine.eligibility.image_support, graph.assessments_read) == (ImageSupport.LISTED, 0)
+
+
+async def test_assessments_that_cannot_be_read_leave_images_unknown_and_are_noted() -> None:
+    machine, notes = await read(Graph("server", None, "HTTP 403 Forbidden."))
+    assert machine.eligibility.is_image_undecided
+    assert notes == [
+        "What Azure last answered for machines whose image the table lacks is not known: HTTP 403 Forbidden."
+    ]

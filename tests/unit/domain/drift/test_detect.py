@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,10 +15,11 @@ from hypothesis import strategies as st
 
 from local import ROOT
 from patchwave.domain.drift.findings import DriftReport, Finding, FindingKind
-from patchwave.domain.drift.inputs import DriftInputs, ExcludedPatch, LastAssessment, ScheduledRuns
+from patchwave.domain.drift.inputs import DriftInputs, ExcludedPatch, LastAssessment, ScheduledRuns, with_answers
 from patchwave.domain.fleet.machine import FleetMachine, read_machine
 from patchwave.domain.fleet.patch_mode import AssessmentMode, PatchMode
 from patchwave.domain.fleet.scale_sets import ScaleSet
+from patchwave.domain.fleet.supported_images import IMAGE_TABLE
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
 from patchwave.domain.policy.maintenance_section import MaintenanceHooks
 from patchwave.domain.policy.rollout import Ring
@@ -164,6 +166,51 @@ def test_a_machine_that_automatic_patching_leaves_out_is_unpatched() -> None:
     assert finding.kind is FindingKind.UNPATCHED
     assert "Its image is custom" in finding.evidence
     assert "patchwave run start -f - --mode patch" in finding.fix
+
+
+UNLISTED = "Canonical:ubuntu-26_04-lts:server:latest"
+
+
+def test_whether_azure_takes_an_image_that_the_table_lacks_is_a_question_of_its_own() -> None:
+    finding = only(found(facts(machine(image=UNLISTED))))
+    assert (finding.kind, finding.subject) == (FindingKind.UNKNOWN_IMAGE, machine_id())
+    assert "it is not known whether that takes the machine" in finding.evidence
+    assert "Canonical:ubuntu-26_04-lts:server is not in the table of 2026-12-01" in finding.evidence
+    assert finding.fix.endswith("patchwave run start -f - --mode assess --wait")
+
+
+def answered(**given: Any) -> DriftInputs:
+    known = {machine_id().lower(): LastAssessment(NOW - HOUR, **given)}
+    return facts(*with_answers([machine(image=UNLISTED)], known), assessments=known)
+
+
+def test_an_assessment_that_succeeded_answers_it() -> None:
+    assert found(answered()) == []
+    assert [each.kind for each in found(answered(has_succeeded=False))] == [FindingKind.UNKNOWN_IMAGE]
+
+
+def test_a_policy_needs_no_answer() -> None:
+    assert found(facts(machine(image=UNLISTED), policies=[policy()])) == []
+    two = replace(answered(), policies=[policy()])
+    assert [each.kind for each in found(two)] == [FindingKind.MULTIPLE_PATCHERS]
+
+
+@pytest.mark.parametrize(("image", "ended"), [("16.04-LTS", "2021-04-30"), ("18.04-LTS", "2023-05-31")])
+def test_an_image_past_its_end_of_life(image: str, ended: str) -> None:
+    finding = only(found(facts(machine(image=f"Canonical:UbuntuServer:{image}:latest"))))
+    assert (finding.kind, finding.subject) == (FindingKind.END_OF_LIFE, machine_id())
+    assert f"Canonical:UbuntuServer:{image} reached its end of life on {ended}" in finding.evidence
+    assert finding.fix == "az vm image list-offers --publisher Canonical --location westeurope --output table"
+
+
+def test_its_last_day_is_no_finding_yet() -> None:
+    def on(day: str) -> list[Finding]:
+        table = IMAGE_TABLE.extend(ends=[f"{CUSTOM_IMAGE}={day}"])
+        golden = replace(machine(image=CUSTOM_IMAGE), images=table)
+        return found(facts(golden, policies=[policy()]), FindingKind.END_OF_LIFE)
+
+    assert on("2026-11-21") == []
+    assert only(on("2026-11-20")).fix == f"az vm show --ids {machine_id()}"
 
 
 def test_a_policy_patches_whatever_the_machine_is_set_to() -> None:
@@ -517,7 +564,7 @@ def fleets(draw: st.DrawFn) -> DriftInputs:
                 enable_automatic_updates=draw(st.booleans()),
                 hotpatching=draw(st.booleans()),
                 provision_vm_agent=draw(st.booleans()),
-                image=draw(st.sampled_from(("", CUSTOM_IMAGE))),
+                image=draw(st.sampled_from(("", CUSTOM_IMAGE, UNLISTED, "OpenLogic:CentOS:7_9:latest"))),
                 created_at=NOW - 3 * DAY,
             )
         )
@@ -571,7 +618,7 @@ def test_each_finding_has_a_subject_evidence_and_a_command_and_is_counted(fleet:
     for finding in made.findings:
         assert finding.subject.startswith("/subscriptions/")
         assert finding.evidence
-        assert "patchwave " in finding.fix
+        assert finding.fix.startswith(("patchwave ", "echo ", "az vm "))
     assert DriftReport.model_validate(made.to_wire()) == made
 
 
@@ -580,6 +627,7 @@ def test_each_finding_has_a_subject_evidence_and_a_command_and_is_counted(fleet:
 def test_a_machine_has_one_finding_about_patch_ownership(fleet: DriftInputs) -> None:
     ownership = (
         FindingKind.UNPATCHED,
+        FindingKind.UNKNOWN_IMAGE,
         FindingKind.OS_MANAGED,
         FindingKind.MULTIPLE_PATCHERS,
         FindingKind.INEFFECTIVE_SCHEDULE,
@@ -593,7 +641,7 @@ def test_a_machine_has_one_finding_about_patch_ownership(fleet: DriftInputs) -> 
 def test_a_policy_over_everything_leaves_no_machine_unpatched(fleet: DriftInputs) -> None:
     covered = replace(fleet, policies=[*fleet.policies, policy("everything")])
     kinds = {each.kind for each in report(covered).findings}
-    assert not kinds & {FindingKind.UNPATCHED, FindingKind.OS_MANAGED}
+    assert not kinds & {FindingKind.UNPATCHED, FindingKind.OS_MANAGED, FindingKind.UNKNOWN_IMAGE}
 
 
 def test_a_report_is_narrowed_and_counts_what_was_selected() -> None:

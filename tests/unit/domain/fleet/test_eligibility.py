@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchwave.domain.fleet.eligibility import OLDEST_LINUX_AGENT, Cause, evaluate, parse_version
+from patchwave.domain.fleet.eligibility import (
+    NO_ANSWERS,
+    OLDEST_LINUX_AGENT,
+    AzureAnswers,
+    Cause,
+    Eligibility,
+    ImageSupport,
+    evaluate,
+    parse_version,
+)
 from patchwave.domain.fleet.patch_mode import AssessmentMode, PatchMode, PatchSettings
-from patchwave.domain.fleet.supported_images import DOCUMENT_DATE, READ_ON, SUPPORTED_IMAGES, Image
+from patchwave.domain.fleet.supported_images import IMAGE_TABLE
 from patchwave.domain.policy.scope import OsType
 
 JAMMY = "Canonical:0001-com-ubuntu-server-jammy:22_04-lts-gen2:latest"
@@ -35,17 +47,14 @@ def test_a_supported_image_with_a_new_agent_is_eligible() -> None:
 @pytest.mark.parametrize(
     ("image", "cause"),
     [
-        ("Canonical:0001-com-ubuntu-server-jammy:22_04-lts-arm64", Cause.OTHER_IMAGE),
-        ("Canonical:ubuntu-24_04-lts:server:latest", Cause.OTHER_IMAGE),
-        ("RedHat:RHEL:9_4:latest", Cause.OTHER_IMAGE),
         ("MicrosoftWindowsDesktop:windows-11:win11-23h2-pro:latest", Cause.WINDOWS_CLIENT),
         (GALLERY, Cause.CUSTOM_IMAGE),
     ],
 )
-def test_other_images_are_not(image: str, cause: Cause) -> None:
+def test_custom_images_and_client_systems_are_not(image: str, cause: Cause) -> None:
     [obstacle] = evaluate(LINUX, image=image, agent_version="2.11.1.12").obstacles
     assert obstacle.cause is cause
-    # Update Manager patches custom and unlisted images on demand; client systems never.
+    # Update Manager patches custom images on demand; client systems never.
     assert obstacle.only_automatic == (cause is not Cause.WINDOWS_CLIENT)
 
 
@@ -86,39 +95,65 @@ def test_a_version_is_numbers_and_points() -> None:
     assert parse_version("9" * 40) is None
 
 
-# --- the table -------------------------------------------------------------------------------------------------
+# --- images that the table lacks ---------------------------------------------------------------------------------
+
+UNLISTED = "Canonical:ubuntu-26_04-lts:server:latest"
 
 
-def test_the_table_is_the_documents() -> None:
-    assert (DOCUMENT_DATE.isoformat(), READ_ON.isoformat()) == ("2021-10-20", "2026-11-20")
-    assert len(SUPPORTED_IMAGES) == len(set(SUPPORTED_IMAGES)) == 89
-    publishers = {image.publisher: 0 for image in SUPPORTED_IMAGES}
-    for image in SUPPORTED_IMAGES:
-        publishers[image.publisher] += 1
-    assert publishers == {
-        "Canonical": 11,
-        "microsoftcblmariner": 4,
-        "Redhat": 27,
-        "OpenLogic": 17,
-        "SUSE": 4,
-        "MicrosoftWindowsServer": 26,
-    }
+def judged(image: str = UNLISTED, answers: AzureAnswers = NO_ANSWERS, **given: Any) -> Eligibility:
+    return evaluate(LINUX, image=image, agent_version="2.11.1.12", answers=answers, **given)
 
 
-@given(st.sampled_from(SUPPORTED_IMAGES), st.sampled_from([str.upper, str.lower, str.swapcase]))
-def test_images_are_compared_without_case_and_whatever_their_version(image: Image, respell: type[str]) -> None:
-    found = Image.parse(f"{respell(':'.join(image))}:1.0.20261110")
-    assert found is not None
-    assert found.is_supported
+def test_an_image_that_the_table_lacks_is_unknown_and_never_unsupported() -> None:
+    found = judged()
+    assert found.is_eligible
+    assert found.is_image_undecided
+    assert (found.image_support, found.unknown) == (ImageSupport.UNKNOWN, ("image",))
+    assert found.image_note == (
+        "Its image Canonical:ubuntu-26_04-lts:server is not in the table of 2026-12-01. No answer of Azure shows yet"
+        " whether it takes the image."
+    )
 
 
-@given(st.sampled_from(SUPPORTED_IMAGES), st.integers(0, 2))
-def test_only_the_exact_combination_counts(image: Image, place: int) -> None:
-    parts = list(image)
-    parts[place] += "-2"
-    assert not Image(*parts).is_supported or Image(*parts) in SUPPORTED_IMAGES
+def test_one_that_was_taken_off_the_table_is_unknown_too() -> None:
+    found = judged("OpenLogic:CentOS:7_9:latest")
+    assert found.is_image_undecided
+    assert "is not in the table of 2026-12-01; it was in that of 2021-10-20." in found.image_note
+    assert found.end_of_life == date(2024, 6, 30)
 
 
-@pytest.mark.parametrize("text", ["", "a:b", ":b:c", GALLERY, GALLERY + ":1:2"])
-def test_what_is_no_marketplace_image(text: str) -> None:
-    assert Image.parse(text) is None
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        (AzureAnswers(assessed_at=datetime(2026, 11, 20, 4, tzinfo=UTC)), "assessed the machine at 2026-11-20T04:00"),
+        (AzureAnswers(extension="succeeded"), "has installed its patch extension"),
+    ],
+)
+def test_what_azure_last_answered_decides(answers: AzureAnswers, reason: str) -> None:
+    found = judged(answers=answers)
+    assert (found.image_support, found.unknown, found.is_image_undecided) == (ImageSupport.ANSWERED, (), False)
+    assert "not in the table of 2026-12-01" in found.image_note
+    assert reason in found.image_note
+
+
+@pytest.mark.parametrize("answers", [AzureAnswers(extension="Failed"), AzureAnswers(extension="Creating")])
+def test_an_extension_that_is_not_installed_is_no_answer(answers: AzureAnswers) -> None:
+    assert judged(answers=answers).is_image_undecided
+
+
+def test_an_answer_is_no_way_around_what_the_page_excludes() -> None:
+    answers = AzureAnswers(datetime(2026, 11, 20, tzinfo=UTC), "Succeeded")
+    for image in (GALLERY, "MicrosoftWindowsDesktop:windows-11:win11-23h2-pro:latest"):
+        found = judged(image, answers)
+        assert (found.is_eligible, found.image_support) == (False, ImageSupport.UNSUPPORTED)
+
+
+def test_an_image_that_a_setting_adds_is_listed() -> None:
+    found = judged(images=IMAGE_TABLE.extend(["canonical:ubuntu-26_04-lts:*"]))
+    assert (found.image_support, found.image_note, found.unknown) == (ImageSupport.LISTED, "", ())
+
+
+def test_the_agent_counts_beside_the_image() -> None:
+    found = evaluate(LINUX, image=UNLISTED, agent_version="2.2.45")
+    assert [obstacle.cause for obstacle in found.obstacles] == [Cause.OLD_AGENT]
+    assert not found.is_image_undecided
