@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 from patchwave.azure.compute import Submission
 from patchwave.domain.azure.errors import ArmFailure, is_throttling
+from patchwave.domain.calendar.local_window import Hours
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Outcome, Reason
 from patchwave.domain.machine.at_most_once import AtMostOnceRecord
@@ -46,6 +47,23 @@ class MachineContext:
     def machine_id(self) -> MachineId:
         """The machine's ARM id."""
         return MachineId.parse(self.machine.id)
+
+    @property
+    def hours(self) -> Hours | None:
+        """When the machine may be patched in the run's window; ``None`` without a window."""
+        return self.run.window_of(self.machine.time_zone)
+
+    @property
+    def window_end(self) -> datetime | None:
+        """The end of the machine's window."""
+        hours = self.hours
+        return None if hours is None else hours.closes_at
+
+    @property
+    def is_before_window(self) -> bool:
+        """Whether the window by the machine's own clock has not opened yet."""
+        hours = self.hours
+        return self.run.local_window is not None and hours is not None and now() < hours.opens_at
 
     @property
     def settings(self) -> Settings:

@@ -177,6 +177,7 @@ def record_of(machine: DiscoveredMachine) -> MachineRecord:
         scale_set=machine.scale_set_id,
         fault_domain=machine.fault_domain,
         image=machine.image,
+        time_zone=machine.time_zone,
         queued_at=now(),
     )
 

@@ -89,7 +89,11 @@ async def check_health(services: Services, request: HealthRequest) -> HealthResu
 async def _before(context: MachineContext, health: Health, looked_for: float) -> HealthResult:
     """Store the health before the installation. An unhealthy machine is installed all the same."""
     summary, asked_to_wait, is_throttled = await _look(context, health, Moment.BEFORE, looked_for)
-    if is_throttled and summary.healthy is None and not (_is_canceled(context) or is_behind_window(context.run)):
+    if (
+        is_throttled
+        and summary.healthy is None
+        and not (_is_canceled(context) or is_behind_window(context.run, context.machine))
+    ):
         return _throttled(context.settings, asked_to_wait)
     timeout = 0.0
     if summary.healthy is None:
@@ -213,7 +217,7 @@ async def _ask_alerts(context: MachineContext, veto: AlertVeto, looked_for: floa
         outcome = evaluate_alerts(alerts, context.machine.id, veto, now())
         return None if outcome is None else _end(outcome)
     if is_throttling(alerts):
-        end = context.run.window_end
+        end = context.window_end
         # After the window's end the install step ends the machine.
         may_wait = now() < end if end is not None else looked_for < seconds_of(context.settings, _MAX_THROTTLING)
     else:

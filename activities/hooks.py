@@ -41,7 +41,9 @@ def too_late(context: MachineContext) -> HookResult | None:
     occurrence = context.run.maintenance
     if occurrence is not None:
         return HookResult.stopped(too_late_to_prepare()) if now() >= occurrence.pre_deadline else None
-    os_type, end = OsType.read(context.machine.os_type), context.run.window_end
+    if context.is_before_window:
+        return _REQUEUED
+    os_type, end = OsType.read(context.machine.os_type), context.window_end
     if os_type is None or end is None or now() <= cutoff(end, context.policy.install, os_type):
         return None
     if context.policy.continues:

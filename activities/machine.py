@@ -72,7 +72,7 @@ async def preflight_machine(services: Services, request: PreflightRequest) -> Pr
     view = await services.resource_manager.read_machine(context.machine_id, keep_for=Moment.BEFORE)
     if isinstance(view, ArmFailure):
         verdict, outcome = classify(view), classify(view).to_outcome(view)
-        if is_throttling(view) and is_behind_window(context.run):
+        if is_throttling(view) and is_behind_window(context.run, context.machine):
             # Requeue for another window, or end.
             requeued = context.policy.continues and context.run.mode is Mode.PATCH
             is_on = context.machine.powered_on_by_run

@@ -16,6 +16,7 @@ from patchwave.domain.planning.admission import Permit
 from patchwave.domain.planning.canary import with_approvals
 from patchwave.domain.planning.placement_codec import PlacedMachine
 from patchwave.domain.planning.plan import Plan
+from patchwave.domain.planning.plan_windows import PlanWindows
 from patchwave.domain.planning.planner import Placement, PlanResult, make_plan
 from patchwave.domain.planning.reservation import Groups, groups_of
 from patchwave.domain.planning.topology import PlannerMachine, Topology
@@ -44,7 +45,7 @@ async def plan_run(services: Services, request: RunRef) -> PlanSummary:
 
 async def _plan(services: Services, run_id: str) -> PlanSummary:
     storage = services.storage
-    _, policy = await load_run(storage, run_id)
+    run, policy = await load_run(storage, run_id)
     machines = [machine async for machine in storage.machines.scan(run_id)]
     seconds = await storage.history.install_seconds()
     topology = await services.locations.read({machine.subscription_id for machine in machines})
@@ -52,8 +53,12 @@ async def _plan(services: Services, run_id: str) -> PlanSummary:
     ended = {machine.key: (machine.reason, machine.message) for machine in machines if machine.outcome is not None}
     in_scope = [_as_planned(machine, seconds, policy) for machine in machines]
     policy = with_approvals(policy, in_scope, ended)
+    windows = None
+    if run.local_window is not None:
+        zones = (machine.time_zone for machine in machines if machine.outcome is None)
+        windows = PlanWindows.of(run.local_window, zones, now())
     # A large fleet takes seconds: a thread leaves the loop to other activities of this worker.
-    result = await asyncio.to_thread(make_plan, in_scope, policy, topology, ended)
+    result = await asyncio.to_thread(make_plan, in_scope, policy, topology, ended, windows)
     left_out = [(key, one.outcome) for key, one in result.excluded.items() if key not in ended]
     await record_outcomes(storage, run_id, left_out)
     planned = _in_short(services.settings, result.plan, policy)
@@ -98,6 +103,7 @@ def _as_planned(machine: MachineRecord, seconds: Mapping[str, float], policy: Po
         pending=None if found is None else found.installable,
         # With a restart days after the installation, the duration says nothing about the installation.
         predicted_seconds=None if took is None else min(took, longest),
+        time_zone=machine.time_zone,
     )
 
 
@@ -143,7 +149,8 @@ def _in_short(settings: Settings, plan: Plan, policy: Policy) -> PlanSummary:
                 bake_seconds=seconds_of(settings, policy.bake_after(wanted)),
             )
         )
-    return PlanSummary(machines=len(plan.machines), rings=rings)
+    zones = [each.time_zone for each in plan.time_zones]
+    return PlanSummary(machines=len(plan.machines), rings=rings, time_zones=zones)
 
 
 def _counts(plan: Plan) -> dict[str, object]:

@@ -59,7 +59,8 @@ async def start_machine(services: Services, request: PowerRequest) -> PowerResul
     started = await _start(services, request)
     if started.wait_seconds and started.failure is not None and is_throttling(started.failure):
         run, policy = await load_run(services.storage, request.run_id)
-        if is_behind_window(run):
+        machine = await load_record(services.storage, request.run_id, request.machine_key)
+        if is_behind_window(run, machine):
             over = {"accepted": False, "wait_seconds": 0, "requeued": policy.continues and run.mode is Mode.PATCH}
             return started.model_copy(update=over)
     return started
@@ -232,7 +233,9 @@ async def restart_machine(services: Services, request: MachineRef) -> PowerResul
 
 async def _may_not_begin(context: MachineContext) -> bool:
     """Whether a restart must not be sent any more: after throttling, the window or the controls may block it."""
-    end = context.run.window_end
+    if context.is_before_window:
+        return True
+    end = context.window_end
     is_late = end is not None and now() > end - RESTART_NEEDS
     return is_late or start_blocker(context.run, context.machine) is not None or bool(await frozen(context))
 

@@ -48,6 +48,7 @@ async def begin_run(services: Services, request: RunRef) -> RunSettings:
             health=policy.health.is_wanted,
             reboot_apart=policy.reboot_mode is RebootMode.SEPARATE,
             continues=policy.continues,
+            is_local=run.local_window is not None,
         ),
         assess_concurrency=services.settings.assess_concurrency,
         error_budget=policy.error_budget,

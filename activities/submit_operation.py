@@ -128,6 +128,9 @@ async def _pass_gates(
     if os_type is None:
         return _ended_with(unknown_system())
     duration = _duration(context, request.kind, os_type, now())
+    if request.kind is OperationKind.INSTALL and context.is_before_window:
+        # The admission has let it through too early: no installation starts by day, whatever the reason.
+        return StartResult(state=StartState.REQUEUED)
     if duration is None:
         if context.policy.continues:
             return StartResult(state=StartState.REQUEUED)
@@ -266,7 +269,7 @@ def _duration(context: MachineContext, kind: OperationKind, os_type: OsType, at:
     """The maximum duration of the operation; ``None`` when the window leaves too little."""
     if kind is OperationKind.ASSESS:
         return _ASSESS_TIME
-    return permitted_duration(at, context.run.window_end, context.policy.install, os_type)
+    return permitted_duration(at, context.window_end, context.policy.install, os_type)
 
 
 async def _conclude(context: MachineContext, intent: Intent, submission: Submission) -> StartResult:

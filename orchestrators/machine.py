@@ -87,6 +87,9 @@ class _Machine:
             # It is assessed in the patch step, once it runs, or in another window.
             return (yield from self._release(Stage.ASSESSED))
         if checked.preflight.outcome is not None:
+            if self._options.is_local and checked.preflight.outcome.reason is Reason.LOCKED_BY_RUN:
+                # The run of the day before works on it, in the window by its own clock. That of this run comes later.
+                return (yield from self._release(Stage.ASSESSED))
             return (yield from self._record(MachineResult(checked.preflight.outcome)))
         found = yield from assess(self._work, self._waits, checked.assess_activity_id, checked.assess_attempt)
         if isinstance(found, Requeue):

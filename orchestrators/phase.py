@@ -9,9 +9,11 @@ from durabletask import task
 from orchestrators.phase_reconciler import Reconciler
 from orchestrators.phase_starter import Starter
 from orchestrators.phase_window import Window
-from orchestrators.runtime import Context, Steps, continue_as_new, implements, utc_now
+from orchestrators.runtime import MAX_TIMER, Context, Steps, call, continue_as_new, implements, timer_until, utc_now
+from patchwave.domain.runs.run import RunState
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.phase import Phase, PhaseEnd
+from patchwave.domain.workflow.run import HeartbeatRequest, SetRunState
 
 TICKS_PER_POLL = 3
 """Ticks per poll interval in an active phase; idle ticks grow longer."""
@@ -31,6 +33,7 @@ def patch_phase(context: Context, phase: Phase) -> Steps[PhaseEnd | None]:
     # Completions first: they free the permits that the starts below use.
     poll_interval = yield from reconciler.poll()
     yield from reconciler.reconcile()
+    window.drop_late()
     # Machines of the previous generation of the run come before any new one.
     starter.resume_running()
     starter.forward_cancel()
@@ -39,7 +42,11 @@ def patch_phase(context: Context, phase: Phase) -> Steps[PhaseEnd | None]:
     if window.is_done:
         yield from starter.fetch_remaining()
         return window.end()
-    yield from _sleep(context, window, poll_interval)
+    opening = window.next_opening
+    if opening is None:
+        yield from _sleep(context, window, poll_interval)
+    else:
+        yield from _await_opening(context, window, *opening)
     # Kept signals wake the next execution at once.
     continue_as_new(context, contracts.PATCH_PHASE, window.state(), keep_signals=True)
     return None
@@ -53,10 +60,25 @@ def _sleep(context: Context, window: Window, poll_interval: timedelta) -> Steps[
     timer.cancel()
 
 
+def _await_opening(context: Context, window: Window, opens_at: datetime, zone: str) -> Steps[None]:
+    """Sleep until the next window opens by the clocks of machines, a day at most, or until a signal."""
+    run_id = window.phase.run_id
+    waiting_for = f"the window of {zone}, which opens at {opens_at:%Y-%m-%d %H:%M} UTC"
+    shown = SetRunState(run_id=run_id, state=RunState.AWAITING_WINDOW, waiting_for=waiting_for)
+    yield from call(context, contracts.SET_RUN_STATE, shown)
+    until = min(opens_at, utc_now(context) + MAX_TIMER)
+    yield from call(context, contracts.EXTEND_HEARTBEAT, HeartbeatRequest(run_id=run_id, until=until))
+    timer = timer_until(context, opens_at)
+    yield task.when_any([timer, window.cancel, window.control])
+    timer.cancel()
+    yield from call(context, contracts.SET_RUN_STATE, SetRunState(run_id=run_id, state=RunState.RUNNING))
+
+
 def _wake_at(now: datetime, window: Window, poll_interval: timedelta) -> datetime:
-    """The next tick, the end of a lane's bake time, or the close of the window."""
+    """The next tick, the end of a lane's bake time, the opening of a window, or the close of the last one."""
     longest = poll_interval if window.admission.running else MAX_IDLE_SLEEP
     pause = poll_interval / TICKS_PER_POLL * 2 ** min(window.idle_ticks, 16)
     closes_at = window.phase.closes_at
     closing = [closes_at + timedelta(seconds=1)] if closes_at is not None and closes_at >= now else []
-    return min([now + min(pause, longest), *window.phase.lane_bake_until.values(), *closing])
+    opening = [each.opens_at for each in window.phase.windows.values() if now < each.opens_at]
+    return min([now + min(pause, longest), *window.phase.lane_bake_until.values(), *opening, *closing])

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 
 from orchestrators.runtime import Context, receive, utc_now
 from patchwave.domain.planning.admission import RUN_GROUP, Admission, Candidate, Permit, lane_scope, wave_scope
 from patchwave.domain.planning.placement_codec import PlacedMachine
+from patchwave.domain.planning.plan_windows import window_group, zone_of_permits
 from patchwave.domain.policy.gates import wave_barrier_enabled
 from patchwave.domain.runs.error_budget import BudgetLedger
 from patchwave.domain.runs.run import RunControls, Step
@@ -81,7 +82,7 @@ class Window:
 
     def add(self, machines: Iterable[PlacedMachine]) -> None:
         """Let machines wait; known ones are passed over."""
-        new = [machine for machine in machines if machine.key not in self.machines]
+        new = [machine for machine in machines if machine.key not in self.machines and not self._is_late(machine)]
         self.machines |= {machine.key: machine for machine in new}
         self.admission.add(_candidate(machine, self.phase) for machine in new)
 
@@ -92,6 +93,36 @@ class Window:
     def wave(self, machine: PlacedMachine) -> str:
         """The scope of the machine's wave."""
         return wave_scope(self.lane(machine), machine.wave)
+
+    # --- windows by the clocks of machines
+
+    @property
+    def next_opening(self) -> tuple[datetime, str] | None:
+        """When the next window opens, and in which zone, if every machine that waits has to wait for its window.
+
+        ``None`` while one is in progress or may start, and where machines do not have windows of their own.
+        """
+        if not self.phase.windows or self.admission.running or not self.admission.waiting:
+            return None
+        now = utc_now(self._context)
+        opens = {zone: window.opens_at for zone, window in self.phase.windows.items() if now < window.opens_at}
+        waiting = {zone_of_permits(self.machines[each.key].permits) for each in self.admission.waiting}
+        return min((opens[zone], zone) for zone in waiting) if waiting <= opens.keys() else None
+
+    def drop_late(self) -> None:
+        """Leave machines whose own window has closed to a later pass, so that they keep no others waiting."""
+        for each in self.admission.waiting if self.phase.windows else ():
+            if self._is_late(self.machines[each.key]):
+                self.admission.remove(each.key)
+                del self.machines[each.key]
+
+    def _is_late(self, machine: PlacedMachine) -> bool:
+        if not self.phase.windows:
+            return False
+        window = self.phase.windows.get(zone_of_permits(machine.permits))
+        is_late = window is not None and utc_now(self._context) > window.closes_at
+        self.phase.has_skipped_machines = self.phase.has_skipped_machines or is_late
+        return is_late
 
     # --- what holds machines back
 
@@ -119,6 +150,8 @@ class Window:
     def set_holds(self) -> None:
         """Set the current holds, and release all others."""
         holds = {lane_scope(lane): "bake time" for lane in self.phase.lane_bake_until}
+        now = utc_now(self._context)
+        holds |= {window_group(zone): "window" for zone, window in self.phase.windows.items() if now < window.opens_at}
         holds |= {self._group(scope): "error budget" for scope in self.controls.blocked_scopes}
         if self.controls.is_paused:
             holds[RUN_GROUP] = "paused"

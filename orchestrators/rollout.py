@@ -44,6 +44,8 @@ class Rollout:
         self._settings = settings
         self._plan = plan
         # A generation never reuses the instance ids of an earlier one.
+        self._is_late = False
+        """The window of a time zone has closed before each of its machines was started."""
         self._passes = (generation - 1) * PASSES_PER_GENERATION
         self._attempts = (generation - 1) * ATTEMPTS_PER_GENERATION
 
@@ -69,6 +71,9 @@ class Rollout:
             if number != rings[-1]:
                 yield from self._await_gates()
                 yield from self._bake(ring)
+        if self._is_late:
+            reason = "The windows of some time zones closed before every machine was started."
+            raise EndOfRun(RunState.COMPLETED, reason, window_closed())
 
     # --- resuming
 
@@ -151,11 +156,13 @@ class Rollout:
         continues = self._settings.options.continues
         attempt, begun_at = self._attempts + 1, ended
         while True:
-            cutoff = yield from self._run.cutoff(step)
+            hours = yield from self._run.start_hours(step)
+            cutoff = hours.at
             # If the window closes meanwhile, the phase starts nothing and reports remaining machines.
             waited_for = yield from self._reservations.reserve(number, phase_number, cutoff)
-            own = {"ended": ended, "closes_at": cutoff, "first_attempt": attempt, "last_attempt": attempt}
-            phase = self._phase(number, step, phase_number).model_copy(update=own)
+            own = {"ended": ended, "first_attempt": attempt, "last_attempt": attempt}
+            open_hours = {"closes_at": cutoff, "windows": hours.windows}
+            phase = self._phase(number, step, phase_number).model_copy(update=own | open_hours)
             end: PhaseEnd = yield from self._run.run_phase(phase)
             self._failures, self._forgiven, self._resume_count = end.failures, end.forgiven, end.resume_count
             if not end.has_remaining:
@@ -163,7 +170,9 @@ class Rollout:
             # A stopped run ends here with its own reason, not with a closed window.
             yield from self._run.commands()
             if cutoff is None or not (continues or self._run.now > cutoff):
-                # The window is still open: a machine was requeued too often, and the other machines do not wait for it.
+                # The window is still open: a machine was requeued too often, or the window by its own clock has closed.
+                # The other machines do not wait for it.
+                self._is_late = self._is_late or bool(hours.windows)
                 return end.ended - begun_at
             if not continues:
                 why = f"while the run waited for {waited_for}" if waited_for else "before every machine was started"
@@ -216,7 +225,9 @@ class Rollout:
                 is_announced = True
             # Checked again afterwards: the policy may be paused or frozen meanwhile.
             yield from self._run.wait_until(window.opens_at)
-        yield from self._run.call(contracts.ENTER_WINDOW, OpenWindow(run_id=self._run.id, ends_at=window.ends_at))
+        yield from self._run.call(
+            contracts.ENTER_WINDOW, OpenWindow(run_id=self._run.id, ends_at=window.ends_at, local=window.local)
+        )
 
     def _await_gates(self) -> Steps[None]:
         """Wait while a gate blocks a scope, which also blocks later rings, until a resume or the end of the window.

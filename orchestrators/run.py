@@ -98,6 +98,8 @@ class _Run:
             checkpoint = yield from run.call(contracts.LOAD_CHECKPOINT, run.ref)
         if not checkpoint.is_planned:
             yield from self._discover()
+            if settings.options.is_local:
+                yield from self._await_first_window()
             run.announce(RunStarted())
             yield from self._assess(settings)
         if settings.options.mode is Mode.PATCH:
@@ -154,6 +156,20 @@ class _Run:
                 run.end_if_canceled()
         if not page.machines:
             raise EndOfRun(RunState.EMPTY, f"No machine matches the scope: {page.selectors}")
+
+    def _await_first_window(self) -> Steps[None]:
+        """Sleep until the first window by the clocks of the machines opens, so that the assessments are recent.
+
+        Raises:
+            EndOfRun: the run was cancelled, or a gate ended it.
+        """
+        run = self._run
+        window = yield from run.call(contracts.FIND_FIRST_OPENING, run.ref)
+        if window.opens_at is None or run.now >= window.opens_at:
+            return
+        while run.now < window.opens_at:
+            yield from run.wait_until(window.opens_at)
+        yield from run.show(RunState.RUNNING)
 
     def _assess(self, settings: RunSettings) -> Steps[None]:
         """Assess all machines before the plan, which leaves out those without updates."""

@@ -25,7 +25,7 @@ from patchwave.domain.runs.run import RunControls, RunState, Step
 from patchwave.domain.workflow import contracts, instance_ids
 from patchwave.domain.workflow.contracts import Activity, Signal
 from patchwave.domain.workflow.phase import Phase, PhaseEnd
-from patchwave.domain.workflow.run import HeartbeatRequest, RunRef, RunStateShown, SetRunState, StepRef
+from patchwave.domain.workflow.run import Cutoff, HeartbeatRequest, RunRef, RunStateShown, SetRunState, StepRef
 
 
 class PhaseLost(Exception):
@@ -84,9 +84,13 @@ class RunControl:
         request = SetRunState(run_id=self.id, state=state, waiting_for=waiting_for)
         return (yield from self.call(contracts.SET_RUN_STATE, request))
 
+    def start_hours(self, step: Step) -> Steps[Cutoff]:
+        """When this step may begin in the run's window, and in that of each time zone of its plan."""
+        return (yield from self.call(contracts.GET_START_CUTOFF, StepRef(run_id=self.id, step=step)))
+
     def cutoff(self, step: Step) -> Steps[datetime | None]:
         """The last moment at which this step may begin in the run's window; ``None`` without a window."""
-        return (yield from self.call(contracts.GET_START_CUTOFF, StepRef(run_id=self.id, step=step))).at
+        return (yield from self.start_hours(step)).at
 
     def commands(self) -> Steps[RunControls]:
         """The commands of users and gates, from the row, which also covers a lost cancel event.

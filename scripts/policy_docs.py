@@ -7,6 +7,7 @@ Every key of the schema has its row: type, default, limits, and what the model s
 import json
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -145,7 +146,8 @@ def _made_default(section: Schema, key: str) -> object:
     model = _models(Policy).get(str(section["title"]), Policy)
     field = next(field for name, field in model.model_fields.items() if (field.alias or name) == key)
     made = field.get_default(call_default_factory=True, validated_data={})
-    return None if made is PydanticUndefined else to_jsonable_python(made, by_alias=True)
+    # A duration of nothing stands for one that another key implies, as its meaning says.
+    return None if made is PydanticUndefined or made == timedelta(0) else to_jsonable_python(made, by_alias=True)
 
 
 def _models(model: type[BaseModel]) -> dict[str, type[BaseModel]]:

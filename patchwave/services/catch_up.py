@@ -159,7 +159,9 @@ async def _is_allowed(storage: Storage, origin: Run, now: datetime) -> bool:
     if policy.mode is not PolicyMode.PATCH or not policy.retry_in_next_window:
         return False
     controls, freezes = await storage.overrides.get(policy.name), await storage.freezes.list_all()
-    verdict = decide(policy, controls, freezes, Occurrence(origin.occurrence, origin.window_end), now=now)
+    verdict = decide(
+        policy, controls, freezes, Occurrence(origin.occurrence, origin.window_end, origin.local_window), now=now
+    )
     return verdict.decision is ScheduleDecision.RUN
 
 
@@ -191,7 +193,7 @@ async def _start_run(
     )
     window = None
     if origin.occurrence is not None and origin.window_end is not None:
-        window = Occurrence(origin.occurrence, origin.window_end)
+        window = Occurrence(origin.occurrence, origin.window_end, origin.local_window)
     narrowed = chosen.changed(policy_for(origin, ids, rings))
     return await start_run(storage, client, narrowed, run_id, trigger, mode=Mode.PATCH, occurrence=window)
 

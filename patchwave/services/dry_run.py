@@ -65,7 +65,7 @@ async def plan_live_fleet(services: Services, policy: Policy) -> Plan:
 
     topology = topology.with_scale_sets(scale_sets)
     # In a thread: seconds of computation for a large fleet would block other requests.
-    return (await asyncio.to_thread(dry_run.plan_dry_run, machines, policy, topology)).plan
+    return (await asyncio.to_thread(dry_run.plan_dry_run, machines, policy, topology, datetime.now(UTC))).plan
 
 
 async def _scale_sets(services: Services, found: Sequence[DiscoveredMachine]) -> list[ScaleSet]:

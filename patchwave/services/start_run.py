@@ -84,6 +84,7 @@ async def start_run(
         created_at=at,
         occurrence=occurrence.at_utc if occurrence else None,
         window_end=occurrence.window_end_utc if occurrence else None,
+        local_window=occurrence.local if occurrence else None,
         policy_snapshot=policy.to_wire(),
         policy_origin=origin,
         version=contracts.VERSION,

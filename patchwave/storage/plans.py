@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from patchwave.domain.core.documents import list_or_empty
 from patchwave.domain.core.ids import machine_key
 from patchwave.domain.planning.placement_codec import PlacedMachine
-from patchwave.domain.planning.plan import ExcludedMachine, Makespan, Plan, PlannedMachine
+from patchwave.domain.planning.plan import ExcludedMachine, Makespan, Plan, PlannedMachine, PlannedTimeZone
 from patchwave.domain.planning.plan import PlannedRing as RingOfPlan
 from patchwave.domain.planning.reservation import Groups
 from patchwave.domain.workflow.run import PlanSummary
@@ -87,6 +88,7 @@ class PlanRepository(Repository):
         head = await self._store.results.get(run_id, HEAD)
         if head is None:
             return None
+        zones = get_json(head.columns, "timeZones")
         machines, excluded = await asyncio.gather(
             self._in_order(run_id, PLACEMENTS), self._in_order(run_id, EXCLUSIONS)
         )
@@ -97,6 +99,8 @@ class PlanRepository(Repository):
             machines=[unpack(PlannedMachine, columns) for columns in machines],
             excluded=[unpack(ExcludedMachine, columns) for columns in excluded],
             makespan=Makespan.model_validate(get_json(head.columns, "makespan")),
+            begins_at=head.columns.get("beginsAt"),
+            time_zones=[PlannedTimeZone.model_validate(zone) for zone in list_or_empty(zones)],
             notes=get_json(head.columns, "notes"),
         )
 
@@ -157,7 +161,7 @@ def _shown(machine: PlannedMachine, expected: Mapping[str, float]) -> Change:
 
 def _head(plan: Plan, planned: PlanSummary) -> Columns:
     values: dict[str, Any] = plan.to_wire()
-    names = ("version", "policy", "rings", "makespan", "notes")
+    names = ["version", "policy", "rings", "makespan", "notes"] + (["beginsAt", "timeZones"] if plan.begins_at else [])
     return pack({**{name: values[name] for name in names}, "planned": planned})
 
 

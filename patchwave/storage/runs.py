@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from patchwave.domain.calendar.local_window import LocalWindow
 from patchwave.domain.core.command import Command
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.core.outcome import OutcomeKind
@@ -206,9 +207,9 @@ class RunRepository(Repository):
         """Show the run's state; pauses and blocked gates take precedence."""
         return await self._change(run_id, lambda run: commands.show(run, state, waiting_for))
 
-    async def enter_window(self, run_id: str, ends_at: datetime) -> Run:
+    async def enter_window(self, run_id: str, ends_at: datetime, local: LocalWindow | None = None) -> Run:
         """Continue the run in a window that ends then. A final run stays as it is."""
-        return await self._change(run_id, lambda run: commands.enter_window(run, ends_at))
+        return await self._change(run_id, lambda run: commands.enter_window(run, ends_at, local))
 
     async def ask_approval(self, run_id: str, ring: str, at: datetime) -> Run:
         """Wait for the approval of a ring; the first time is kept."""

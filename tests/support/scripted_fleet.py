@@ -180,6 +180,7 @@ class Fleet:
         self.controls = RunControls()
         self.on_poll: Callable[[], None] = lambda: None
         self.cutoffs: list[Cutoff] = [Cutoff()]
+        self.first_openings: list[NextWindow] = [NextWindow()]
         self.next_windows: list[NextWindow] = [NextWindow()]
         self.reservations: list[GroupsReserved] = [GroupsReserved()]
         self.waiting: list[str] = []
@@ -236,6 +237,7 @@ class Fleet:
             contracts.TRIP_ERROR_BUDGET.name: self._close_gate,
             contracts.STOP_RUN.name: lambda _: self.controls.to_wire(),
             contracts.GET_START_CUTOFF.name: lambda _: _next(self.cutoffs).to_wire(),
+            contracts.FIND_FIRST_OPENING.name: lambda _: _next(self.first_openings).to_wire(),
             contracts.FIND_NEXT_WINDOW.name: lambda _: _next(self.next_windows).to_wire(),
             contracts.ENTER_WINDOW.name: lambda _: {},
             contracts.RESERVE_GROUPS.name: lambda _: _next(self.reservations).to_wire(),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -87,7 +88,7 @@ def _plan_offline(fleet_file: Path, policy_file: str, changes: Json) -> Plan:
 
     policy = _policy(Path(policy_file), changes)
     fleet = read_fleet(fleet_file, sys.stdin.buffer.read() if str(fleet_file) == "-" else None)
-    draft = plan_dry_run(fleet.machines, policy, fleet.topology)
+    draft = plan_dry_run(fleet.machines, policy, fleet.topology, datetime.now(UTC))
     errors = open_console(errors=True)
     for note in fleet.notes:
         errors.print(plain(note), soft_wrap=True)

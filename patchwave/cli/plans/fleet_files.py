@@ -181,6 +181,7 @@ def _row(entry: object) -> Json:
     simulation = _object(given.get("simulation"))
     os_profile = _object(shown.get("osProfile"))
     configured = "Windows" if os_profile.get("windowsConfiguration") else ""
+    windows = _object(os_profile.get("windowsConfiguration"))
     model = _object(shown.get("virtualMachineProfile"))
     profile = _object(shown.get("storageProfile")) or _object(model.get("storageProfile"))
     disk = _object(profile.get("osDisk"))
@@ -196,6 +197,7 @@ def _row(entry: object) -> Json:
         "osType": str_or_empty(shown.get("osType")) or str_or_empty(disk.get("osType")) or configured,
         "powerState": _power(shown, simulation),
         "imageReference": shown.get("imageReference") or _object(shown.get("storageProfile")).get("imageReference"),
+        "windowsTimeZone": str_or_empty(shown.get("windowsTimeZone")) or str_or_empty(windows.get("timeZone")),
         "availabilitySetId": _set(shown, "availabilitySet"),
         "scaleSetId": _set(shown, "virtualMachineScaleSet") or str_or_empty(shown.get("scaleSetId")),
         "faultDomain": next((each for each in faults if each not in (None, "", -1)), None),

@@ -26,6 +26,8 @@ def plan_tables(plan: Plan, diff: PlanDiff | None = None, most: int | None = MAX
     """
     lanes = lanes_of(plan)
     parts: list[RenderableType] = [plan_facts(plan), Text()]
+    if plan.time_zones:
+        parts += [_time_zones(plan), Text()]
     if plan.machines:
         parts += [_rings(plan, lanes), Text(), _waves(lanes, most), Text(), _machines(plan.machines, most)]
     if plan.excluded:
@@ -73,6 +75,21 @@ def diff_table(diff: PlanDiff, most: int | None = MAX_ROWS) -> RenderableType:
     )
     before, after = diff.makespan.before.predicted_seconds, diff.makespan.after.predicted_seconds
     return Group(table, Text(f"The run takes {clock(after)} hours; it took {clock(before)}."))
+
+
+def _time_zones(plan: Plan) -> RenderableType:
+    """The hours of each zone, of machines that read their own clocks."""
+    rows = [
+        {
+            "time zone": each.time_zone,
+            "machines": each.machines,
+            "opens (UTC)": f"{each.opens_at:%Y-%m-%d %H:%M}",
+            "closes (UTC)": f"{each.closes_at:%Y-%m-%d %H:%M}",
+            "too late": each.late_machines or "",
+        }
+        for each in plan.time_zones
+    ]
+    return _table(rows, None, right=("machines", "too late"), title=["time zone"])
 
 
 def _rings(plan: Plan, lanes: Sequence[Lane]) -> RenderableType:

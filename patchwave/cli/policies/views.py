@@ -46,7 +46,21 @@ def occurrences_view(calendar: Json) -> RenderableType:
         title.append(f"  paused by {plain(pause.get('actor', ''))}: {plain(pause.get('reason', ''))}", style="yellow")
     if not items(calendar, "occurrences"):
         return Group(title, Text("nothing is scheduled", style="bright_black"))
-    return Group(title, Listing(items(calendar, "occurrences"), columns, title=["opens", "decision"], prose=["why"]))
+    listed = items(calendar, "occurrences")
+    table = Listing(listed, columns, title=["opens", "decision"], prose=["why"])
+    following = [each for each in listed if each.get("willRun")]
+    hours = items(following[0], "zoneHours") if following else []
+    return Group(title, table, *([Text(), _zone_hours_table(hours)] if hours else []))
+
+
+def _zone_hours_table(hours: Iterable[Json]) -> RenderableType:
+    """The hours of the next occurrence, where machines read their own clocks."""
+    columns: dict[str, Cell] = {
+        "next opens (UTC)": lambda each: _short(each.get("opensAt")),
+        "closes (UTC)": lambda each: _short(each.get("closesAt")),
+        "on the clocks of": lambda each: ", ".join(cast("list[str]", each.get("timeZones") or [])),
+    }
+    return Listing(hours, columns, title=["next opens (UTC)"], prose=["on the clocks of"])
 
 
 def overrides_line(overrides: Json) -> str:
@@ -102,12 +116,15 @@ def _tags(tags: Json) -> str:
 
 
 def _local(text: Any) -> Text:
-    """A local time with its weekday and offset, since that is what people compare with their calendar."""
+    """A local time with its weekday and offset, since that is what people compare with their calendar.
+
+    One without an offset is that of each machine's own clock.
+    """
     try:
         moment = datetime.fromisoformat(str(text))
     except ValueError:
         return Text(plain(text))
-    return Text(f"{moment:%a %Y-%m-%d %H:%M} {moment:%:z}")
+    return Text(f"{moment:%a %Y-%m-%d %H:%M} {moment:%:z}" if moment.tzinfo else f"{moment:%a %Y-%m-%d %H:%M} there")
 
 
 def _short(text: Any) -> str:

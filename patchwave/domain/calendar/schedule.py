@@ -2,13 +2,17 @@
 
 The clock is an argument everywhere. Daylight saving is right in both directions: an occurrence whose wall-clock
 time is skipped runs at the first minute after the gap; one whose time comes twice runs once, the first time.
+
+With `MACHINE_ZONE` each machine reads its own clock. Which zones there are is only known when the machines are, so an
+occurrence lasts from the first window on earth to the last; `patchwave.domain.calendar.local_window` has the hours of
+each zone inside it.
 """
 
 import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from itertools import islice, takewhile
 from typing import Annotated
@@ -16,7 +20,16 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, ValidationInfo
 
+from patchwave.domain.calendar.local_window import (
+    ACROSS_ZONES,
+    EARLIEST_ZONE,
+    OFF_PEAK,
+    OFF_PEAK_WINDOW,
+    LocalWindow,
+    hours_of,
+)
 from patchwave.domain.calendar.recurrence import FIRST_DATE, LAST_DATE, Rule, parse_recurrence
+from patchwave.domain.calendar.wall_clock import from_wall_clock
 from patchwave.domain.calendar.windows_time_zones import ZONES
 from patchwave.domain.core.documents import Document
 from patchwave.domain.core.duration import Duration
@@ -24,6 +37,12 @@ from patchwave.domain.core.duration import Duration
 MIN_WINDOW = timedelta(minutes=30)
 """An installation cannot even start in less."""
 MAX_WINDOW = timedelta(days=7)
+MACHINE_ZONE = "machine"
+"""In the place of a time zone: the clock of each machine."""
+MAX_LOCAL_WINDOW = timedelta(hours=24)
+"""Of machines that read their own clocks: the windows of two days do not overlap."""
+_REPEATED = timedelta(hours=3)
+"""By no more do the hours of daylight saving lengthen a night."""
 
 _TIME = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -75,14 +94,18 @@ def _check_recurrence(text: str, given: ValidationInfo) -> str:
 
 
 def _check_zone(name: str) -> str:
-    find_zone(name)
+    if name != MACHINE_ZONE:
+        find_zone(name)
     return name
 
 
 def _check_time(value: object) -> object:
     # YAML 1.1 reads an unquoted 02:00 as the number 120.
-    if not isinstance(value, str) or not _TIME.fullmatch(value):
-        raise ValueError('must be a time of day "HH:MM" from "00:00" to "23:59"; in YAML put it in quotes')
+    if value != OFF_PEAK and (not isinstance(value, str) or not _TIME.fullmatch(value)):
+        raise ValueError(
+            'must be a time of day "HH:MM" from "00:00" to "23:59", in YAML in quotes; or offPeak, which is 22:00 to'
+            " 06:00"
+        )
     return value
 
 
@@ -100,9 +123,18 @@ def _check_start(value: date) -> date:
     return value
 
 
-def _check_window(value: timedelta) -> timedelta:
+def _check_window(value: timedelta, given: ValidationInfo) -> timedelta:
+    # A time that is wrong itself is reported, and may have been meant as offPeak.
+    if not value and given.data.get("time", OFF_PEAK) == OFF_PEAK:
+        return OFF_PEAK_WINDOW
+    if not value:
+        raise ValueError("is missing; give window: how long it stays open, such as PT4H. Only offPeak implies one")
     if not MIN_WINDOW <= value <= MAX_WINDOW or value % timedelta(minutes=1):
         raise ValueError("must be from PT30M to PT168H, in hours and minutes such as PT4H or PT3H30M")
+    if given.data.get("time") == OFF_PEAK and value > OFF_PEAK_WINDOW:
+        raise ValueError("must be at most PT8H: offPeak ends at 06:00")
+    if given.data.get("time_zone") == MACHINE_ZONE and value > MAX_LOCAL_WINDOW:
+        raise ValueError("must be at most PT24H with timeZone machine")
     return value
 
 
@@ -125,20 +157,25 @@ class Schedule(Document):
     )
     time: Annotated[str, BeforeValidator(_check_time)] = Field(
         title="Time",
-        description="Local time of day HH:MM at which the window opens. A time that daylight saving skips means the"
-        " first minute after the gap; one that comes twice means the first.",
-        json_schema_extra={"pattern": r"^([01][0-9]|2[0-3]):[0-5][0-9]$"},
-        examples=["22:00"],
+        description="Local time of day HH:MM at which the window opens, or offPeak: from 22:00 to 06:00 by the wall"
+        " clock. A time that daylight saving skips means the first minute after the gap; one that comes twice means the"
+        " first.",
+        json_schema_extra={"pattern": r"^(offPeak|([01][0-9]|2[0-3]):[0-5][0-9])$"},
+        examples=["22:00", "offPeak"],
     )
     time_zone: Annotated[str, AfterValidator(_check_zone)] = Field(
         title="Time zone",
-        description="IANA name (Europe/Berlin) or Windows name (W. Europe Standard Time).",
-        examples=["Europe/Berlin", "Pacific Standard Time"],
+        description="IANA name (Europe/Berlin) or Windows name (W. Europe Standard Time); or machine: each machine has"
+        " its window by its own clock, that of its Windows time zone where one is set, else of its region.",
+        examples=["Europe/Berlin", "Pacific Standard Time", "machine"],
     )
     window: Annotated[Duration, AfterValidator(_check_window)] = Field(
+        default_factory=timedelta,
+        validate_default=True,
         title="Window",
-        description="How long the window stays open, PTnHnM from PT30M to PT168H. No installation starts unless it can"
-        " end inside it.",
+        description="How long the window stays open, PTnHnM from PT30M to PT168H. It is needed unless time is offPeak,"
+        " which implies PT8H and takes no more; with timeZone machine at most PT24H. No installation starts unless it"
+        " can end inside it.",
         json_schema_extra={"pattern": r"^[Pp][Tt]([0-9]+[Hh]([0-9]+[Mm])?|[0-9]+[Mm])$"},
         examples=["PT4H"],
     )
@@ -149,13 +186,32 @@ class Schedule(Document):
         " is not frozen; false, they are skipped.",
     )
 
+    @property
+    def clock(self) -> ZoneInfo:
+        """The zone by which its dates are found; with `MACHINE_ZONE` the first in which a date begins."""
+        return EARLIEST_ZONE if self.is_local else find_zone(self.time_zone)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether each machine reads its own clock."""
+        return self.time_zone == MACHINE_ZONE
+
+    @property
+    def span(self) -> timedelta:
+        """No occurrence lasts longer."""
+        return self.window + (ACROSS_ZONES if self.is_local else timedelta(0)) + _REPEATED
+
 
 @dataclass(frozen=True, slots=True)
 class Occurrence:
-    """One scheduled time: when the window opens and when it ends, in UTC. The end is not part of the window."""
+    """One scheduled time: when the window opens and when it ends, in UTC. The end is not part of the window.
+
+    ``local``: each machine has its own hours inside of it.
+    """
 
     at_utc: datetime
     window_end_utc: datetime
+    local: LocalWindow | None = None
 
 
 def occurrences(schedule: Schedule, after: datetime, count: int) -> list[Occurrence]:
@@ -174,7 +230,7 @@ def due_occurrence(schedule: Schedule, now: datetime, lookback: timedelta | None
     ``lookback`` limits how long ago it may have begun; without it only the window does. A trigger that missed its
     moment (the app was down) therefore still starts the run, and never after the window.
     """
-    reach = schedule.window if lookback is None else min(schedule.window, lookback)
+    reach = schedule.span if lookback is None else min(schedule.span, lookback)
     latest: Occurrence | None = None
     for each in _from(schedule, now - reach):
         if each.at_utc > now:
@@ -192,19 +248,22 @@ def closed_between(schedule: Schedule, since: datetime, now: datetime) -> list[O
 
 def _from(schedule: Schedule, moment: datetime) -> Iterator[Occurrence]:
     """Occurrences in order, beginning at or before ``moment`` by up to two days."""
-    zone = find_zone(schedule.time_zone)
+    zone = schedule.clock
     recurrence = parse_recurrence(schedule.recurrence)
     end = recurrence.end if isinstance(recurrence, Rule) else None
-    clock = time.fromisoformat(schedule.time)
     since = (moment.astimezone(UTC) - timedelta(days=2)).date()
     previous: datetime | None = None
     for day in recurrence.dates(since, schedule.start_date):
-        at_utc = from_wall_clock(datetime.combine(day, clock), zone)
+        at_utc, closes_at = hours_of(day, schedule.time, schedule.window, zone)
         if end is not None and _is_after(day, at_utc, end, zone):
             return
         # Where a whole day is skipped, two dates can fall on one moment.
         if at_utc != previous:
-            yield Occurrence(at_utc, at_utc + schedule.window)
+            if schedule.is_local:
+                local = LocalWindow(day=day, time=schedule.time, window=schedule.window)
+                yield Occurrence(at_utc, local.whole.closes_at, local)
+            else:
+                yield Occurrence(at_utc, closes_at)
         previous = at_utc
 
 
@@ -217,29 +276,3 @@ def _is_after(day: date, at_utc: datetime, end: date | datetime, zone: ZoneInfo)
     if _FIRST_YEAR <= end.year <= _LAST_YEAR:
         return at_utc > from_wall_clock(end, zone)
     return end.year < _FIRST_YEAR
-
-
-def from_wall_clock(wall: datetime, zone: ZoneInfo) -> datetime:
-    """The UTC moment of a wall-clock time: the first of two, or the first minute after a gap."""
-    first = wall.replace(tzinfo=zone, fold=0).astimezone(UTC)
-    if _wall(first, zone) == wall:
-        return first
-    # In a gap fold=0 reads the clock with the offset before it and so lands after the gap; fold=1 lands before.
-    before = wall.replace(tzinfo=zone, fold=1).astimezone(UTC)
-    low, high = 0, int((first - before).total_seconds() // 60)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if _wall(before + timedelta(minutes=middle), zone) < wall:
-            low = middle
-        else:
-            high = middle
-    return before + timedelta(minutes=high)
-
-
-def is_on_the_clock(wall: datetime, zone: ZoneInfo) -> bool:
-    """Whether the wall clock of the zone shows this time at all; it skips an hour when daylight saving begins."""
-    return _wall(from_wall_clock(wall, zone), zone) == wall
-
-
-def _wall(instant: datetime, zone: ZoneInfo) -> datetime:
-    return instant.astimezone(zone).replace(tzinfo=None)

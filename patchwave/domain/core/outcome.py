@@ -52,6 +52,7 @@ class Reason(StrEnum):
     PATCHES_FAILED = "patches_failed"
     WINDOW_EXCEEDED = "window_exceeded"
     WINDOW_CLOSED = "window_closed"
+    UNKNOWN_TIME_ZONE = "unknown_time_zone"
     DEADLINE = "deadline"
     NOT_FOUND = "not_found"
     UNREADABLE_ID = "unreadable_id"

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from patchwave.domain.calendar.region_time_zones import machine_zone
 from patchwave.domain.core.documents import Document, ExternalDocument, list_or_empty, str_or_empty, texts_by_name
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import MachineId, is_scale_set_id
@@ -51,6 +52,7 @@ _PROJECTION = (
     "windowsPatchMode = tostring(properties.osProfile.windowsConfiguration.patchSettings.patchMode)",
     "linuxPatchMode = tostring(properties.osProfile.linuxConfiguration.patchSettings.patchMode)",
     "availabilitySetId = tostring(properties.availabilitySet.id)",
+    "windowsTimeZone = tostring(properties.osProfile.windowsConfiguration.timeZone)",
     "scaleSetId = tostring(properties.virtualMachineScaleSet.id)",
     "faultDomain = tostring(properties.platformFaultDomain)",
     # Of a Uniform scale set:
@@ -245,6 +247,7 @@ class DiscoveredMachine(ExternalDocument):
     windows_patch_mode: LenientText = ""
     linux_patch_mode: LenientText = ""
     availability_set_id: LenientText = ""
+    windows_time_zone: LenientText = ""
     scale_set_id: LenientText = ""
     """The Flexible scale set that it is a member of."""
     fault_domain: Annotated[str, BeforeValidator(_fault_domain)] = ""
@@ -264,6 +267,11 @@ class DiscoveredMachine(ExternalDocument):
         if self.problem:
             return MachineId(self.id, self.subscription_id.lower(), self.resource_group, self.name)
         return MachineId.parse(self.id)
+
+    @property
+    def time_zone(self) -> str:
+        """The IANA zone of its clock: of its Windows time zone, else of its region; empty when neither is known."""
+        return machine_zone(self.windows_time_zone, self.location)
 
     @property
     def is_uniform_set(self) -> bool:

@@ -18,7 +18,8 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, Field
 
 from patchwave.domain.azure.install_request import RebootSetting
-from patchwave.domain.calendar.schedule import Occurrence, find_zone, from_wall_clock
+from patchwave.domain.calendar.schedule import Occurrence, find_zone
+from patchwave.domain.calendar.wall_clock import from_wall_clock
 from patchwave.domain.core.documents import Document, Json, lower_keys, read_leniently, str_or_empty, without_empty
 from patchwave.domain.core.ids import ConfigurationId
 from patchwave.domain.maintenance.recurrence import RecurEvery

@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 from dateutil.rrule import DAILY, HOURLY, MONTHLY, WEEKLY, rrule, weekday
 
 from patchwave.domain.calendar.recurrence import NthWeekday
-from patchwave.domain.calendar.schedule import from_wall_clock
+from patchwave.domain.calendar.wall_clock import from_wall_clock
 
 MAX_OFFSET = 6
 """Days by which the weekday of a month may be moved, either way."""

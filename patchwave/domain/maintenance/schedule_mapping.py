@@ -6,11 +6,13 @@ or take any RFC 5545 rule of days. What is carried means the same moments, with 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from itertools import islice, takewhile
 
+from patchwave.domain.calendar.local_window import opening_time
 from patchwave.domain.calendar.recurrence import DAYS, FixedDates, NthWeekday, Recurrence, Rule, parse_recurrence
-from patchwave.domain.calendar.schedule import Schedule, find_zone, is_on_the_clock, upcoming
+from patchwave.domain.calendar.schedule import Schedule, find_zone, upcoming
+from patchwave.domain.calendar.wall_clock import is_on_the_clock
 from patchwave.domain.calendar.windows_time_zones import documented_name, windows_name
 from patchwave.domain.core.duration import format_duration
 from patchwave.domain.core.validation import Problem
@@ -112,6 +114,9 @@ def window_of(schedule: Schedule, now: datetime) -> MaintenanceWindow:
     if not MIN_WINDOW <= schedule.window <= MAX_WINDOW:
         message = f"is {format_duration(schedule.window)}; the window of a schedule has PT1H30M to PT3H55M"
         problems.append(Problem(path="schedule.window", message=message))
+    if schedule.is_local:
+        message = "is machine; a schedule has one time zone for all of its machines"
+        raise NotConvertible([*problems, Problem(path="schedule.timeZone", message=message)])
     zone = documented_name(schedule.time_zone) or windows_name(schedule.time_zone)
     if not zone:
         message = f"{schedule.time_zone!r} has no Windows name, and schedules know no other zones"
@@ -128,7 +133,7 @@ def window_of(schedule: Schedule, now: datetime) -> MaintenanceWindow:
         raise NotConvertible([*problems, Problem(path="schedule.recurrence", message=str(error))]) from None
     if problems:
         raise NotConvertible(problems)
-    start = datetime.combine(first, time.fromisoformat(schedule.time))
+    start = datetime.combine(first, opening_time(schedule.time))
     if not is_on_the_clock(start, find_zone(zone)):
         message = (
             f"is skipped on {first}, the next occurrence, where daylight saving begins; Azure refuses a schedule that"
@@ -177,7 +182,7 @@ def _say(recurrence: Recurrence, schedule: Schedule, first: date) -> _Said:
 
 def _end_of(day: date, schedule: Schedule) -> datetime:
     """The end of the window on that day: it cuts nothing off, and no other run is so near."""
-    return datetime.combine(day, time.fromisoformat(schedule.time)) + schedule.window
+    return datetime.combine(day, opening_time(schedule.time)) + schedule.window
 
 
 def _last(days: Iterable[date]) -> date:

@@ -16,7 +16,7 @@ from patchwave.domain.azure.install_request import (
     normalize_kb,
     read_package_mask,
 )
-from patchwave.domain.calendar.schedule import from_wall_clock, is_on_the_clock
+from patchwave.domain.calendar.wall_clock import from_wall_clock, is_on_the_clock
 from patchwave.domain.calendar.windows_time_zones import ZONES, documented_name, is_old, windows_name
 from patchwave.domain.core.documents import list_or_empty, object_or_none
 from patchwave.domain.core.region_pairs import region_name

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.quantity import capacity
 from patchwave.domain.planning.admission import RUN_GROUP, Permit
+from patchwave.domain.planning.plan_windows import PlanWindows, window_group, window_permit
 from patchwave.domain.planning.topology import PlannerMachine, Topology
 from patchwave.domain.policy.policy import Policy
 
@@ -34,6 +35,11 @@ class SlotLabel(NamedTuple):
 
     name: str
     of: str = ""
+
+
+def pair_permit(region: str, other: str) -> Permit:
+    """The permit of a region in its pair with another one."""
+    return Permit(f"pair:{'+'.join(sorted((region, other)))}", 1, region)
 
 
 class _MachineSet(NamedTuple):
@@ -78,19 +84,29 @@ class ConcurrencyConstraints:
     """
 
     def __init__(
-        self, machines: Sequence[PlannerMachine], planned: Iterable[PlannerMachine], policy: Policy, topology: Topology
+        self,
+        machines: Sequence[PlannerMachine],
+        planned: Iterable[PlannerMachine],
+        policy: Policy,
+        topology: Topology,
+        windows: PlanWindows | None = None,
     ) -> None:
         """
         Args:
             machines: all machines of the run; percentages refer to these.
             planned: those that have a permit in the plan. One unknown domain among them makes their set go one by one.
             policy: the limits.
-            topology: which zones of two subscriptions are one building.
+            topology: which zones of two subscriptions are one building, and which regions are paired.
+            windows: the hours of each time zone, if machines read their own clocks.
         """
         self.rules: dict[str, str] = {}
         self.slots: dict[tuple[str, str], SlotLabel] = {}
         self._policy = policy
         self._topology = topology
+        self._windows = windows
+        self.has_pair_permits = windows is not None and policy.phases is None
+        """Paired regions are kept apart machine by machine. With phases one half of the world would wait for the other,
+        and its windows would be over by then."""
         tags = [limit.tag for limit in policy.limits.tags] + (
             [policy.mutually_exclusive_tag] if policy.mutually_exclusive_tag else []
         )
@@ -106,6 +122,8 @@ class ConcurrencyConstraints:
             self._unknown_domains.update(each.share for each in self._sets(machine) if not each.slot)
             if machine.zones:
                 self._zone_owners.setdefault(machine.region, set()).add(_subscription(machine))
+        if windows is not None:
+            self.rules |= {window_group(zone): windows.rule(zone) for zone in windows.hours}
         total = capacity(policy.max_concurrent, len(machines))
         # Most machines take the same permits as many others: keeping them once keeps large plans small.
         self._shared: dict[tuple[Permit, ...], tuple[Permit, ...]] = {}
@@ -118,7 +136,9 @@ class ConcurrencyConstraints:
 
     def permits(self, machine: PlannerMachine) -> tuple[Permit, ...]:
         """The permits of a machine; groups of which only a part of the fleet is a member come first."""
-        permits: list[Permit] = []
+        permits: list[Permit] = [window_permit(machine.time_zone)] if self._windows is not None else []
+        if self.has_pair_permits:
+            permits += self._pairs(machine.region)
         if machine.zones and self._policy.separate_zones:
             permits.append(self._zone(machine))
         for each in self._sets(machine):
@@ -129,6 +149,14 @@ class ConcurrencyConstraints:
         permits.append(self._run)
         taken = tuple(permits)
         return self._shared.setdefault(taken, taken)
+
+    def _pairs(self, region: str) -> list[Permit]:
+        """The pairs that a region is in: the machines of one region each at a time."""
+        permits: list[Permit] = []
+        for other in sorted(self._topology.conflicts(region) & self._by_region.keys()):
+            permits.append(pair_permit(region, other))
+            self.slots[permits[-1].group, region] = SlotLabel(f"never beside {other}")
+        return permits
 
     def _zone(self, machine: PlannerMachine) -> Permit:
         """The physical zone where Azure tells it; else the zone of the subscription, which is mixed with no other."""

@@ -4,14 +4,17 @@ A run plans after it has assessed each machine. A dry run knows Resource Graph o
 every machine unless something says that a run would leave it out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
+from patchwave.domain.calendar.schedule import due_occurrence, occurrences
 from patchwave.domain.core.outcome import Reason
 from patchwave.domain.fleet.discovery import NO_MEMBERS, DiscoveredMachine, missing_ids, missing_scale_sets
 from patchwave.domain.fleet.exclusions import unknown_system
 from patchwave.domain.planning.canary import with_approvals
 from patchwave.domain.planning.plan import ExcludedMachine, Plan
+from patchwave.domain.planning.plan_windows import PlanWindows
 from patchwave.domain.planning.planner import make_plan
 from patchwave.domain.planning.topology import PlannerMachine, Topology
 from patchwave.domain.policy.policy import Policy
@@ -50,6 +53,7 @@ class FoundMachine:
             power_state=found.power_state,
             pending=self.pending,
             predicted_seconds=None if self.seconds is None else min(self.seconds, longest),
+            time_zone=found.time_zone,
         )
 
 
@@ -61,8 +65,11 @@ class DryRun:
     outside: int = 0
 
 
-def plan_dry_run(found: Sequence[FoundMachine], policy: Policy, topology: Topology) -> DryRun:
-    """Plan for those of the machines that the policy is for. Each machine must be there once."""
+def plan_dry_run(found: Sequence[FoundMachine], policy: Policy, topology: Topology, now: datetime) -> DryRun:
+    """Plan for those of the machines that the policy is for. Each machine must be there once.
+
+    Where machines read their own clocks, it is the plan of the occurrence that is open or comes next.
+    """
     inside = [
         each
         for each in found
@@ -82,7 +89,8 @@ def plan_dry_run(found: Sequence[FoundMachine], policy: Policy, topology: Topolo
         for machine in machines
         if OsType.read(machine.os_type) is None
     }
-    plan = make_plan(machines, with_approvals(policy, machines, ended), topology, ended).plan
+    windows = _windows(policy, [machine for machine in machines if machine.key not in ended], now)
+    plan = make_plan(machines, with_approvals(policy, machines, ended), topology, ended, windows).plan
     missing = [
         ExcludedMachine(id=each.machine.id, reason=each.machine.problem_reason.value, detail=each.machine.problem)
         for each in inside
@@ -101,3 +109,14 @@ def plan_dry_run(found: Sequence[FoundMachine], policy: Policy, topology: Topolo
         for scale_set in missing_scale_sets(policy.scope, members_of)
     ]
     return DryRun(plan.model_copy(update={"excluded": [*plan.excluded, *missing]}), len(found) - len(inside))
+
+
+def _windows(policy: Policy, machines: Iterable[PlannerMachine], now: datetime) -> PlanWindows | None:
+    schedule = policy.schedule
+    if schedule is None or not schedule.is_local:
+        return None
+    due = due_occurrence(schedule, now)
+    chosen = due or next(iter(occurrences(schedule, now, 1)), None)
+    if chosen is None or chosen.local is None:
+        return None
+    return PlanWindows.of(chosen.local, (machine.time_zone for machine in machines), now)

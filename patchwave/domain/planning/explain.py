@@ -37,7 +37,8 @@ class PlanExplainer:
             for slot in sorted(slots, key=slot_order):
                 words = constraints.slots[group, slot]
                 self._slots[group, slot] = f"{words.name}{words.of}{after}"
-                after = f" after {words.name}"
+                # Which region of a pair goes first follows from their windows.
+                after = "" if group.startswith("pair:") else f" after {words.name}"
 
     def reasons(self, job: Job, wave: int) -> list[str]:
         """Its zone and update domain, the rules that may hold it, and what did hold it if that is none of them."""

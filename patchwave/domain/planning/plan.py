@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from patchwave.domain.core.documents import Document
+from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 
 PLAN_VERSION = 1
@@ -70,6 +70,19 @@ class PlannedRing(Document):
     approval: bool = False
 
 
+class PlannedTimeZone(Document):
+    """The hours of the machines whose clocks are of one IANA zone, with how many machines these are.
+
+    ``late_machines`` are expected to be reached only after the last moment to start them.
+    """
+
+    time_zone: str
+    opens_at: UtcDatetime
+    closes_at: UtcDatetime
+    machines: int
+    late_machines: int = 0
+
+
 class Plan(Document):
     """A whole plan; ``version`` is that of this format. ``machines`` are in the order of their predicted start."""
 
@@ -79,5 +92,9 @@ class Plan(Document):
     machines: list[PlannedMachine] = Field(default_factory=list[PlannedMachine])
     excluded: list[ExcludedMachine] = Field(default_factory=list[ExcludedMachine])
     makespan: Makespan
+    begins_at: UtcDatetime | None = None
+    """The second 0 of a plan whose machines have windows by their own clocks."""
+    time_zones: list[PlannedTimeZone] = Field(default_factory=list[PlannedTimeZone])
+    """Of such a plan, in the order of their windows."""
     notes: list[str] = Field(default_factory=list[str])
     """Notes for readers of the plan: rings that take nothing, unknown update domains, …"""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from patchwave.domain.azure.instance_view import Power
+from patchwave.domain.calendar.region_time_zones import AS_OF
 from patchwave.domain.core.duration import format_duration
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.outcome import Reason
@@ -20,18 +21,30 @@ from patchwave.domain.planning.constraints import ConcurrencyConstraints
 from patchwave.domain.planning.critical_path import Job
 from patchwave.domain.planning.explain import PlanExplainer
 from patchwave.domain.planning.phases import PhasePlan, make_phases
-from patchwave.domain.planning.plan import ExcludedMachine, Makespan, Plan, PlannedMachine, PlannedRing
+from patchwave.domain.planning.plan import (
+    ExcludedMachine,
+    Makespan,
+    Plan,
+    PlannedMachine,
+    PlannedRing,
+    PlannedTimeZone,
+)
+from patchwave.domain.planning.plan_windows import PlanWindows
 from patchwave.domain.planning.ring_schedule import DrawnPhase, RingDrawing
 from patchwave.domain.planning.rings import RingAssignment, choose_rings
 from patchwave.domain.planning.timeline import Slice
 from patchwave.domain.planning.topology import PlannerMachine, Topology
 from patchwave.domain.policy.gates import wave_barrier_enabled
+from patchwave.domain.policy.install import shortest_installation
 from patchwave.domain.policy.policy import Policy, PolicyMode
 from patchwave.domain.policy.rollout import PhaseOrder, RebootMode, Ring, order_rings
+from patchwave.domain.policy.scope import OsType
 
 DEFAULT_SECONDS: Mapping[str, float] = {"windows": 2400.0, "linux": 1200.0}
 """How long an installation is expected to take on a machine without a history, its restart included."""
 UNKNOWN_SYSTEM_SECONDS = 2400.0
+_NAMED = 3
+"""Time zones that a note names."""
 _MAX_DRAWN = 2_000
 """Machines times ways to part the regions of a ring into phases that are drawn and compared."""
 
@@ -73,7 +86,11 @@ class PlanResult:
 
 
 def make_plan(
-    machines: Sequence[PlannerMachine], policy: Policy, topology: Topology, ended: Mapping[str, tuple[str, str]] = {}
+    machines: Sequence[PlannerMachine],
+    policy: Policy,
+    topology: Topology,
+    ended: Mapping[str, tuple[str, str]] = {},
+    windows: PlanWindows | None = None,
 ) -> PlanResult:
     """Plan a run.
 
@@ -82,19 +99,20 @@ def make_plan(
         policy: a valid one.
         topology: pairs of regions and physical zones.
         ended: machines that are over already, by key, with reason and sentence. Per cents count them.
+        windows: the hours of each time zone, if machines read their own clocks.
     """
     in_order = sorted(machines, key=lambda machine: fold(machine.id))
     rings = order_rings(policy.rings)
     chosen = choose_rings(in_order, rings)
     excluded: dict[str, ExcludedMachine] = {}
     for machine in in_order:
-        left_out = _exclusion(machine, policy, chosen, ended)
+        left_out = _exclusion(machine, policy, chosen, ended, windows)
         if left_out is not None:
             reason, detail = left_out
             excluded[machine.key] = ExcludedMachine(id=machine.id, reason=reason, detail=detail)
     planned = [machine for machine in in_order if machine.key not in excluded]
-    constraints = ConcurrencyConstraints(in_order, planned, policy, topology)
-    drawing = _Drawing(policy, topology, constraints, chosen)
+    constraints = ConcurrencyConstraints(in_order, planned, policy, topology, windows)
+    drawing = _Drawing(policy, topology, constraints, chosen, windows)
     by_ring: dict[int, list[PlannerMachine]] = {}
     for machine in planned:
         by_ring.setdefault(chosen[machine.key].number, []).append(machine)
@@ -107,11 +125,14 @@ def make_plan(
         machines=drawing.machines,
         excluded=list(excluded.values()),
         makespan=Makespan(predicted_seconds=drawing.end, lower_bound_seconds=drawing.lower_bound),
+        begins_at=windows.begins if windows is not None else None,
+        time_zones=_time_zones(planned, policy, windows, drawing.placements) if windows is not None else [],
         notes=drawing.notes
         + pin_notes(policy, in_order, planned, chosen)
         + _unmonitored(planned, topology)
-        + _notes(policy, drawing.end, constraints.unused_tags),
+        + _notes(policy, drawing.end, constraints.unused_tags, is_local=windows is not None),
     )
+    plan = plan.model_copy(update={"notes": [*plan.notes, *_late_notes(plan, policy)]})
     return PlanResult(plan, drawing.placements, excluded)
 
 
@@ -124,7 +145,11 @@ def expected_seconds(machine: PlannerMachine, policy: Policy) -> float:
 
 
 def _exclusion(
-    machine: PlannerMachine, policy: Policy, chosen: Mapping[str, RingAssignment], ended: Mapping[str, tuple[str, str]]
+    machine: PlannerMachine,
+    policy: Policy,
+    chosen: Mapping[str, RingAssignment],
+    ended: Mapping[str, tuple[str, str]],
+    windows: PlanWindows | None,
 ) -> tuple[str, str] | None:
     """Why a machine has no place in the plan: reason code and sentence. ``None``: it has one."""
     if machine.key in ended:
@@ -134,6 +159,11 @@ def _exclusion(
         return Reason.HOLD_TAG, held
     if machine.key not in chosen:
         return Reason.NO_RING, "No ring of the policy selects this machine; give the last ring no selector."
+    if windows is not None and machine.time_zone not in windows.hours:
+        return Reason.UNKNOWN_TIME_ZONE, (
+            f"What its clock shows is not known: it has no Windows time zone that is known, and the region"
+            f" {machine.location or '(none)'} is not in the table of {AS_OF}; patch it by a policy with a time zone."
+        )
     power = machine.power_state.rpartition("/")[2].lower()
     if power == Power.HIBERNATED.value:
         return Reason.HIBERNATED, hibernated().message
@@ -144,7 +174,42 @@ def _exclusion(
     return None
 
 
-def _notes(policy: Policy, seconds: float, unused_tags: Iterable[str]) -> list[str]:
+def _time_zones(
+    planned: Iterable[PlannerMachine], policy: Policy, windows: PlanWindows, placements: Iterable[Placement]
+) -> list[PlannedTimeZone]:
+    """The windows of the planned machines, with how many are reached too late in theirs."""
+    by_key = {machine.key: machine for machine in planned}
+    machines = Counter(machine.time_zone for machine in by_key.values())
+    late: Counter[str] = Counter()
+    for placement in placements:
+        machine = by_key[placement.key]
+        os_type = OsType.read(machine.os_type) or OsType.WINDOWS
+        last = windows.hours[machine.time_zone].closes_at - shortest_installation(policy.install, os_type)
+        late[machine.time_zone] += placement.predicted_start > windows.seconds(last)
+    in_order = sorted(machines, key=lambda zone: (*windows.hours[zone], zone))
+    return [
+        PlannedTimeZone(
+            time_zone=zone,
+            opens_at=windows.hours[zone].opens_at,
+            closes_at=windows.hours[zone].closes_at,
+            machines=machines[zone],
+            late_machines=late[zone],
+        )
+        for zone in in_order
+    ]
+
+
+def _late_notes(plan: Plan, policy: Policy) -> list[str]:
+    late = [each for each in plan.time_zones if each.late_machines]
+    if not late:
+        return []
+    machines, zones = sum(each.late_machines for each in late), ", ".join(each.time_zone for each in late[:_NAMED])
+    more = f" and {len(late) - _NAMED} more" if len(late) > _NAMED else ""
+    rest = "they go on in the next one" if policy.continues else "they are skipped"
+    return [f"{machines} machines are reached only when the window of their time zone is over: {rest} ({zones}{more})."]
+
+
+def _notes(policy: Policy, seconds: float, unused_tags: Iterable[str], *, is_local: bool) -> list[str]:
     """What is true of the whole plan, which takes so many seconds; ``unused_tags`` may well be misspelt."""
     notes = [f"No machine has the tag {tag}, so its limit has no effect." for tag in unused_tags]
     if policy.mode is PolicyMode.ASSESS:
@@ -152,7 +217,7 @@ def _notes(policy: Policy, seconds: float, unused_tags: Iterable[str]) -> list[s
     if policy.reboot_mode is RebootMode.SEPARATE:
         notes.append("The times are those of the installations; each ring restarts afterwards, by the same rules.")
     schedule = policy.schedule
-    if schedule is not None and seconds > schedule.window.total_seconds():
+    if schedule is not None and not is_local and seconds > schedule.window.total_seconds():
         rest = "goes on in the next one" if schedule.continue_in_next_window else "is skipped"
         window = format_duration(schedule.window)
         notes.append(f"The window of the schedule, {window}, is shorter than the plan: what does not fit {rest}.")
@@ -188,6 +253,7 @@ class _Drawing:
     topology: Topology
     constraints: ConcurrencyConstraints
     chosen: Mapping[str, RingAssignment]
+    windows: PlanWindows | None = None
     end: float = 0.0
     lower_bound: float = 0.0
     rings: list[PlannedRing] = field(default_factory=list[PlannedRing])
@@ -208,11 +274,12 @@ class _Drawing:
             ramp=policy.ramp,
             wave_barrier=wave_barrier_enabled(policy.error_budget, policy.bake.waves),
             bake_seconds=policy.bake.waves.total_seconds() if policy.bake.waves is not None else 0.0,
+            openings=self.windows.openings if self.windows is not None else {},
         )
         most_drawn = max(1, _MAX_DRAWN // max(1, len(machines)))
         phases = make_phases(
             drawing.loads(),
-            self.topology,
+            Topology() if self.constraints.has_pair_permits else self.topology,
             policy.phases,
             drawing,
             most_drawn=most_drawn,
@@ -234,10 +301,11 @@ class _Drawing:
         members = {machine.key: machine for machine in machines}
         ended = 0
         for phase, regions in enumerate(phases.regions, start=1):
-            drawn = drawing.draw(regions, ended)
+            drawn = drawing.draw(regions, ended, self.end)
             self._add_phase(_PhaseOf(number, ring, phase, phases, members), drawn, ended)
             ended += len(drawn.jobs)
-        self.lower_bound += phases.bound
+        windows_bound = max(drawing.opening(job) + job.seconds for jobs in lanes.values() for job in jobs)
+        self.lower_bound = max(self.lower_bound + phases.bound, windows_bound)
         if not is_last:
             bake_seconds = policy.bake_after(ring).total_seconds()
             self.end += bake_seconds

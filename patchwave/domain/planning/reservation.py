@@ -13,7 +13,7 @@ from pydantic import Field
 
 from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.planning.admission import Permit
-from patchwave.domain.planning.constraints import ACROSS_RUNS
+from patchwave.domain.planning.constraints import ACROSS_RUNS, pair_permit
 from patchwave.domain.planning.topology import Topology
 
 SEVERAL = "*"
@@ -62,11 +62,7 @@ def groups_of(permits: Iterable[Permit], regions: Iterable[str], topology: Topol
     """The groups of a phase: of the permits of its machines, and of the pairs that its regions are in."""
     slots: dict[str, str] = {}
     units: dict[str, str] = {}
-    pairs = [
-        Permit(f"pair:{'+'.join(sorted((region, other)))}", 1, region)
-        for region in regions
-        for other in topology.conflicts(region)
-    ]
+    pairs = [pair_permit(region, other) for region in regions for other in topology.conflicts(region)]
     for permit in (*permits, *pairs):
         if permit.group.partition(":")[0] not in ACROSS_RUNS:
             continue

@@ -7,6 +7,7 @@ Wu and Vaccari), and the shortest drawing counts.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from random import Random
 from typing import NamedTuple
 
@@ -44,8 +45,10 @@ class RingDrawing:
     ramp: bool = False
     wave_barrier: bool = False
     bake_seconds: float = 0.0
-    _drawn: dict[tuple[frozenset[str], int], DrawnPhase] = field(
-        default_factory=dict[tuple[frozenset[str], int], DrawnPhase]
+    openings: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Groups of the jobs that are held at first, and the second of the plan at which each is released."""
+    _drawn: dict[tuple[frozenset[str], int, float], DrawnPhase] = field(
+        default_factory=dict[tuple[frozenset[str], int, float], DrawnPhase]
     )
 
     def loads(self) -> dict[str, RegionLoad]:
@@ -81,11 +84,16 @@ class RingDrawing:
         """How long they are expected to take in the order of the critical-path rule."""
         return self._first(regions, ended).seconds
 
-    def draw(self, regions: Sequence[str], ended: int) -> DrawnPhase:
-        """The phase of these regions, in the shortest of several orders."""
-        best = self._first(regions, ended)
+    def opening(self, job: Job) -> float:
+        """The second of the plan from which on the job may start."""
+        return max((self.openings.get(permit.group, 0.0) for permit in job.permits), default=0.0)
+
+    def draw(self, regions: Sequence[str], ended: int, begins: float = 0.0) -> DrawnPhase:
+        """The phase of these regions, in the shortest of several orders; it begins at that second of the plan."""
+        best = self._first(regions, ended, begins)
         worth = best.seconds * _WORTH_IT
-        if len(best.jobs) > _MAX_SEARCHED or (bound := self.bound(regions, ended)) > worth:
+        # Jobs that wait for a window are in the order of their windows, which no other order makes shorter.
+        if len(best.jobs) > _MAX_SEARCHED or self.openings or (bound := self.bound(regions, ended)) > worth:
             return best
         # The same orders every time, whatever the order of the machines.
         jobs, random = sorted(best.jobs), Random(0)
@@ -98,23 +106,39 @@ class RingDrawing:
                 break
         return best if best.seconds <= worth else self._first(regions, ended)
 
-    def _first(self, regions: Sequence[str], ended: int) -> DrawnPhase:
-        known = frozenset(regions), ended if self.ramp else 0
+    def _first(self, regions: Sequence[str], ended: int, begins: float = 0.0) -> DrawnPhase:
+        known = frozenset(regions), ended if self.ramp else 0, begins if self.openings else 0.0
         if known not in self._drawn:
-            self._drawn[known] = self._draw(critical_path_first(self._jobs(regions)), ended)
+            self._drawn[known] = self._draw(critical_path_first(self._jobs(regions)), ended, begins)
         return self._drawn[known]
 
-    def _draw(self, jobs: list[Job], ended: int) -> DrawnPhase:
-        if self.ramp:
+    def _draw(self, jobs: list[Job], ended: int, begins: float = 0.0) -> DrawnPhase:
+        if self.openings:
+            jobs = sorted(jobs, key=self.opening)
+        elif self.ramp:
             jobs = shortest_first(jobs, max(0, self.run_capacity - ended))
         lanes: dict[str, list[Job]] = {}
         for job in jobs:
             lanes.setdefault(job.lane, []).append(job)
-        waves = {key: wave for lane in lanes.values() for key, wave in number_waves(lane).items()}
+        waves = {key: wave for lane in lanes.values() for key, wave in self._number_waves(lane).items()}
         slices = draw_timeline(
-            jobs, waves, ramp=self.ramp, ended=ended, wave_barrier=self.wave_barrier, bake_seconds=self.bake_seconds
+            jobs,
+            waves,
+            ramp=self.ramp,
+            ended=ended,
+            wave_barrier=self.wave_barrier,
+            bake_seconds=self.bake_seconds,
+            openings={group: second - begins for group, second in self.openings.items()},
         )
         return DrawnPhase(jobs, waves, slices, max(each.end for each in slices.values()))
+
+    def _number_waves(self, lane: list[Job]) -> dict[str, int]:
+        """The waves of a lane; machines whose windows open later are in later ones."""
+        waves: dict[str, int] = {}
+        for _, jobs in groupby(lane, key=self.opening):
+            last = max(waves.values(), default=0)
+            waves |= {key: last + wave for key, wave in number_waves(jobs).items()}
+        return waves
 
     def _jobs(self, regions: Sequence[str]) -> list[Job]:
         return [job for region in regions for job in self.lanes[region]]

@@ -25,6 +25,7 @@ def draw_timeline(
     ended: int = 0,
     wave_barrier: bool = False,
     bake_seconds: float = 0.0,
+    openings: Mapping[str, float] = {},
 ) -> dict[str, Slice]:
     """When each machine of a phase starts and ends, by key.
 
@@ -36,6 +37,7 @@ def draw_timeline(
         ended: machines of the ring that have ended before.
         wave_barrier: a wave starts when the one before it has ended.
         bake_seconds: how long a lane rests after each wave.
+        openings: groups that are held at first, and the second at which each is released.
     """
     ordered = list(jobs)
     seconds = {job.key: job.seconds for job in ordered}
@@ -43,8 +45,12 @@ def draw_timeline(
     admission = Admission(ramp=ramp, ended=ended, wave_barrier=wave_barrier)
     admission.add(Candidate(job.key, job.lane, waves[job.key], job.permits) for job in ordered)
     slices: dict[str, Slice] = {}
-    # The end of a machine, or (with an empty key) the end of a lane's rest.
+    # The end of a machine in its lane, or (with an empty key) the release of a scope.
     events: list[tuple[float, str, str]] = []
+    for group, second in openings.items():
+        if second > at:
+            admission.hold(group, "window")
+            heapq.heappush(events, (second, "", group))
     while True:
         for started in admission.start():
             end = at + seconds[started.key]
@@ -57,7 +63,7 @@ def draw_timeline(
         while events and events[0][0] == at:
             _, key, lane = heapq.heappop(events)
             if not key:
-                admission.release(lane_scope(lane))
+                admission.release(lane)
             elif admission.end(key).wave_is_over and bake_seconds and len(slices) < len(seconds):
                 admission.hold(lane_scope(lane), "bake time")
-                heapq.heappush(events, (at + bake_seconds, "", lane))
+                heapq.heappush(events, (at + bake_seconds, "", lane_scope(lane)))

@@ -37,6 +37,8 @@ class PlannerMachine:
     """Installable patches of the latest assessment; ``None`` when the machine has not been assessed."""
     predicted_seconds: float | None = None
     """How long an installation took before; ``None`` without a history."""
+    time_zone: str = ""
+    """The IANA zone of its clock."""
 
     @property
     def region(self) -> str:

@@ -6,6 +6,7 @@ idempotent: giving one twice changes nothing, and the first one's name and reaso
 
 from datetime import datetime
 
+from patchwave.domain.calendar.local_window import LocalWindow
 from patchwave.domain.core.command import Command, InvalidTransition, SelfApproval
 from patchwave.domain.core.documents import format_instant, objects_or_empty
 from patchwave.domain.core.outcome import Outcome, Reason
@@ -185,12 +186,16 @@ def ask_approval(run: Run, ring: str, at: datetime) -> Run:
     return show(run.model_copy(update={"approvals_asked": asked}), RunState.AWAITING_APPROVAL, ring)
 
 
-def enter_window(run: Run, ends_at: datetime) -> Run:
-    """Go on in a window that ends then; a step that is executed again opens no further one."""
+def enter_window(run: Run, ends_at: datetime, local: LocalWindow | None = None) -> Run:
+    """Go on in a window that ends then; a step that is executed again opens no further one.
+
+    ``local``: it is a window by the clocks of the machines.
+    """
     if run.state.is_final:
         return run
     windows = run.windows + (run.window_end != ends_at)
-    return _show(run.model_copy(update={"window_end": ends_at, "windows": windows}), RunState.RUNNING)
+    entered = run.model_copy(update={"window_end": ends_at, "local_window": local, "windows": windows})
+    return _show(entered, RunState.RUNNING)
 
 
 def trip_error_budget(run: Run, gate: ErrorBudgetExceeded, at: datetime) -> Run:

@@ -77,6 +77,8 @@ class MachineRecord(Document):
     fault_domain: str = ""
     """Its fault domain in the scale set; as the update domain."""
     image: str = ""
+    time_zone: str = ""
+    """The IANA zone of its clock; empty when it is not known."""
     ring: str = ""
     phase: int = 0
     lane: str = ""

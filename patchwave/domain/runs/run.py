@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from patchwave.domain.calendar.local_window import Hours, LocalWindow
 from patchwave.domain.core.command import Command
 from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.core.principal import Signature, Signed
@@ -36,7 +37,7 @@ class RunState(StrEnum):
     HELD = "held"
     """A gate holds it, or a part of it, until it is resumed or cancelled."""
     AWAITING_WINDOW = "awaiting_window"
-    """It goes on in the next window of its policy."""
+    """It goes on in the next window of its policy, or when the window by the clocks of its next machines opens."""
     AWAITING_RUN = "awaiting_run"
     """Another run works on machines that have to be kept apart from those whose turn it is."""
     COMPLETED = "completed"
@@ -135,6 +136,8 @@ class Run(Document):
     ended_at: UtcDatetime | None = None
     occurrence: UtcDatetime | None = None
     window_end: UtcDatetime | None = None
+    local_window: LocalWindow | None = None
+    """The window by the clocks of its machines, which each of them has for itself until ``window_end``."""
     cancel_requested_at: UtcDatetime | None = None
     paused_at: UtcDatetime | None = None
     """Since when the run is paused; empty when it is not."""
@@ -177,6 +180,14 @@ class Run(Document):
     """When all of its evidence was last downloaded, after it had ended."""
     maintenance: MaintenanceOccurrence | None = None
     """The scheduled run of a maintenance run."""
+
+    def window_of(self, time_zone: str) -> Hours | None:
+        """The hours in which a machine whose clock is of this IANA zone may be patched; ``None`` without a window."""
+        if self.window_end is None:
+            return None
+        if self.local_window is not None and time_zone:
+            return self.local_window.hours(time_zone)
+        return Hours(self.occurrence or self.created_at, self.window_end)
 
     @property
     def counted_occurrence(self) -> datetime | None:

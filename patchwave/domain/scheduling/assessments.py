@@ -5,12 +5,18 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
-from patchwave.domain.calendar.schedule import Occurrence, due_occurrence, find_zone, upcoming
+from patchwave.domain.calendar.schedule import Occurrence, due_occurrence, upcoming
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.policy.policy import Policy, PolicyMode
 from patchwave.domain.scheduling.freeze import Freeze
 from patchwave.domain.scheduling.overrides import ScheduleOverrides
-from patchwave.domain.scheduling.upcoming import PlannedOccurrence, ScheduleDecision, ScheduleVerdict, decide
+from patchwave.domain.scheduling.upcoming import (
+    PlannedOccurrence,
+    ScheduleDecision,
+    ScheduleVerdict,
+    decide,
+    local_time,
+)
 
 COVERED_FOR = timedelta(hours=12)
 """How long after the opening of a window its run counts as the assessment. A run assesses all of its machines first;
@@ -50,7 +56,6 @@ def list_assessments(
     """The next ``count`` occurrences of the ``assess`` schedule after a moment, those that will not run included."""
     if policy.assess is None:
         return []
-    zone = find_zone(policy.assess.time_zone)
     planned: list[PlannedOccurrence] = []
     for occurrence in islice(upcoming(policy.assess, after), count):
         verdict = decide_assessment(policy, controls, freezes, occurrence)
@@ -58,7 +63,7 @@ def list_assessments(
             PlannedOccurrence(
                 mode=PolicyMode.ASSESS,
                 at=occurrence.at_utc,
-                local_time=occurrence.at_utc.astimezone(zone).isoformat(timespec="seconds"),
+                local_time=local_time(policy.assess, occurrence),
                 window_end=occurrence.window_end_utc,
                 run_id=assessment_run_id(occurrence.at_utc, policy.name).text,
                 decision=verdict.decision,

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Self, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo
 
-from patchwave.domain.calendar.schedule import find_zone, from_wall_clock
+from patchwave.domain.calendar.schedule import find_zone
+from patchwave.domain.calendar.wall_clock import from_wall_clock
 from patchwave.domain.core.documents import Document, parse_instant
 from patchwave.domain.core.ids import ADHOC_POLICY, check_policy_name, is_adhoc_name, is_policy_name
 from patchwave.domain.core.validation import InvalidDocument, Problem, explain

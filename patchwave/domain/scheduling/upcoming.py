@@ -3,15 +3,20 @@
 The timer, the list of occurrences and a run that looks for its next window ask the same function, `decide`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from itertools import islice
 
-from patchwave.domain.calendar.schedule import MAX_WINDOW, Occurrence, find_zone, upcoming
+from pydantic import Field
+
+from patchwave.domain.calendar.local_window import ACROSS_ZONES, Hours, LocalWindow
+from patchwave.domain.calendar.region_time_zones import REGION_ZONES
+from patchwave.domain.calendar.schedule import MAX_WINDOW, Occurrence, Schedule, upcoming
 from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.core.ids import RunId
+from patchwave.domain.core.region_pairs import region_name
 from patchwave.domain.policy.policy import Policy, PolicyMode
 from patchwave.domain.policy.scope import OsType
 from patchwave.domain.scheduling.freeze import DamagedFreeze, Freeze, active_freeze
@@ -56,8 +61,20 @@ class WindowWait:
     behind: datetime
 
 
+class ZoneHours(Document):
+    """The hours of an occurrence in zones whose clocks agree, where machines read their own clocks."""
+
+    time_zones: list[str]
+    opens_at: UtcDatetime
+    closes_at: UtcDatetime
+
+
 class PlannedOccurrence(Document):
-    """A coming occurrence: when, as people there read the clock, under which run id, and why it will not run."""
+    """A coming occurrence: when, as people there read the clock, under which run id, and why it will not run.
+
+    ``zone_hours``: where machines read their own clocks, by opening; in the zones of the regions that the policy names,
+    or of all regions. The time zone of a Windows machine may be a further one.
+    """
 
     mode: PolicyMode
     at: UtcDatetime
@@ -67,6 +84,7 @@ class PlannedOccurrence(Document):
     decision: ScheduleDecision
     will_run: bool
     reason: str
+    zone_hours: list[ZoneHours] = Field(default_factory=list[ZoneHours])
 
 
 def decide(
@@ -80,6 +98,8 @@ def decide(
     """What becomes of one occurrence.
 
     A freeze holds it when it lasts at the opening of the window; ``now`` adds the moment of a start that comes late.
+    Where machines read their own clocks, it has to last until the window of the last of them opens, and `now` counts
+    for the start alone: each machine is checked again in its own window.
     Nothing but pause and skip holds one that only assesses: it changes nothing on a machine.
     """
     opening = occurrence.at_utc
@@ -91,8 +111,8 @@ def decide(
         return ScheduleVerdict(ScheduleDecision.SKIPPED, f"skipped by {skip.actor}: {skip.reason}")
     if policy.mode is PolicyMode.ASSESS:
         return ScheduleVerdict(ScheduleDecision.RUN)
-    for moment in (opening, now):
-        if moment is not None and (freeze := active_freeze(freezes, policy.name, {}, moment)):
+    for freeze in (_freeze_of_opening(policy, freezes, occurrence), now and _freeze_at(policy, freezes, now)):
+        if freeze:
             return ScheduleVerdict(ScheduleDecision.FROZEN, freeze.sentence)
     if reservation := controls.window_reservation_in(opening):
         return ScheduleVerdict(ScheduleDecision.CONTINUE, f"the run {reservation.run_id} goes on in this window")
@@ -114,7 +134,8 @@ def list_upcoming(
     """
     if policy.schedule is None:
         return []
-    zone = find_zone(policy.schedule.time_zone)
+    schedule = policy.schedule
+    zones = sorted(_zones_of(policy)) if schedule.is_local else []
     planned: list[PlannedOccurrence] = []
     for occurrence in islice(upcoming(policy.schedule, after), count):
         is_late = now is not None and occurrence.at_utc <= now
@@ -129,12 +150,13 @@ def list_upcoming(
             PlannedOccurrence(
                 mode=policy.mode,
                 at=occurrence.at_utc,
-                local_time=occurrence.at_utc.astimezone(zone).isoformat(timespec="seconds"),
+                local_time=local_time(schedule, occurrence),
                 window_end=occurrence.window_end_utc,
                 run_id=run_id,
                 decision=verdict.decision,
                 will_run=verdict.will_run,
                 reason=verdict.reason,
+                zone_hours=_zone_hours(occurrence.local, zones) if occurrence.local else [],
             )
         )
     return planned
@@ -185,6 +207,39 @@ def forgettable_before(now: datetime) -> datetime:
 
 def _ahead(policy: Policy, after: datetime) -> Iterator[Occurrence]:
     return iter(()) if policy.schedule is None else islice(upcoming(policy.schedule, after), _LOOK_AHEAD)
+
+
+def _freeze_at(policy: Policy, freezes: Sequence[Freeze], at: datetime) -> Freeze | None:
+    return active_freeze(freezes, policy.name, {}, at)
+
+
+def _freeze_of_opening(policy: Policy, freezes: Sequence[Freeze], occurrence: Occurrence) -> Freeze | None:
+    """The freeze that lasts whenever a window of the occurrence opens."""
+    found = _freeze_at(policy, freezes, occurrence.at_utc)
+    if found is None or occurrence.local is None or occurrence.at_utc + ACROSS_ZONES < found.ends_at:
+        return found
+    return None
+
+
+def local_time(schedule: Schedule, occurrence: Occurrence) -> str:
+    """The opening as the clock there shows it; without an offset where it is that of each machine."""
+    shown = occurrence.at_utc.astimezone(schedule.clock)
+    return (shown.replace(tzinfo=None) if schedule.is_local else shown).isoformat(timespec="seconds")
+
+
+def _zones_of(policy: Policy) -> set[str]:
+    named = {REGION_ZONES.get(region_name(location), "") for location in policy.scope.locations} - {""}
+    return named or set(REGION_ZONES.values())
+
+
+def _zone_hours(local: LocalWindow, zones: Iterable[str]) -> list[ZoneHours]:
+    found: dict[Hours, list[str]] = {}
+    for zone in zones:
+        found.setdefault(local.hours(zone), []).append(zone)
+    return [
+        ZoneHours(time_zones=found[hours], opens_at=hours.opens_at, closes_at=hours.closes_at)
+        for hours in sorted(found)
+    ]
 
 
 def _left_out(policy: Policy, freezes: Sequence[Freeze], at: datetime) -> str:

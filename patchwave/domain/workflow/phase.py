@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import not_
+
 from pydantic import ConfigDict, Field
 
 from patchwave.domain.core.documents import Document, UtcDatetime
@@ -9,7 +11,7 @@ from patchwave.domain.planning.placement_codec import PlacedMachine, PlacedMachi
 from patchwave.domain.policy.gates import ErrorBudget
 from patchwave.domain.runs.run import RunControls, Step
 from patchwave.domain.workflow.machine import MachineEnded
-from patchwave.domain.workflow.run import MachineOptions, RunRef
+from patchwave.domain.workflow.run import MachineOptions, RunRef, StartHours
 
 
 class Phase(RunRef):
@@ -39,6 +41,8 @@ class Phase(RunRef):
     wave_bake_seconds: float | None = None
     closes_at: UtcDatetime | None = None
     """The last moment at which anything may start."""
+    windows: dict[str, StartHours] = Field(default_factory=dict[str, StartHours], exclude_if=not_)
+    """By IANA zone, where machines read their own clocks; the last of these ends at ``closes_at``."""
     first_attempt: int = 1
     """First attempt number of this pass; higher than 1 when an earlier pass already started some machines."""
     last_attempt: int = 1

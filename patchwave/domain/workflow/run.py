@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from operator import not_
+
 from pydantic import Field
 
+from patchwave.domain.calendar.local_window import LocalWindow
 from patchwave.domain.core.attempt import Attempt
 from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.core.outcome import Outcome
@@ -28,6 +31,8 @@ class MachineOptions(Document):
     reboot_apart: bool = False
     continues: bool = False
     """Machines that the window leaves over are patched in the next one."""
+    is_local: bool = Field(default=False, exclude_if=not_)
+    """Machines have windows by their own clocks: nothing begins before the first of these opens."""
 
 
 class RunInput(RunRef):
@@ -156,6 +161,8 @@ class PlanSummary(Document):
 
     machines: int = 0
     rings: list[RingSummary] = Field(default_factory=list[RingSummary])
+    time_zones: list[str] = Field(default_factory=list[str])
+    """The IANA zones of its machines, where these read their own clocks."""
 
 
 class RingRef(RunRef):
@@ -178,10 +185,14 @@ class RunStateShown(Document):
 
 
 class NextWindow(Document):
-    """When the run goes on; without ``opens_at`` its policy has no further window."""
+    """When the run goes on; without ``opens_at`` its policy has no further window.
+
+    ``local``: each machine has its own hours inside of it.
+    """
 
     opens_at: UtcDatetime | None = None
     ends_at: UtcDatetime | None = None
+    local: LocalWindow | None = None
 
 
 class StepRef(RunRef):
@@ -190,10 +201,21 @@ class StepRef(RunRef):
     step: Step
 
 
+class StartHours(Document):
+    """From when to when a step may begin on the machines of one time zone."""
+
+    opens_at: UtcDatetime
+    closes_at: UtcDatetime
+
+
 class Cutoff(Document):
-    """The last moment at which a step may begin on a machine; without one there is no window."""
+    """The last moment at which a step may begin on a machine; without one there is no window.
+
+    ``windows``: by IANA zone, where machines read their own clocks.
+    """
 
     at: UtcDatetime | None = None
+    windows: dict[str, StartHours] = Field(default_factory=dict[str, StartHours])
 
 
 class StopRun(RunRef):
@@ -235,6 +257,7 @@ class GroupsReleased(Document):
 
 
 class OpenWindow(RunRef):
-    """The window that a run goes on in."""
+    """The window that a run goes on in; ``local`` as of `NextWindow`."""
 
     ends_at: UtcDatetime
+    local: LocalWindow | None = Field(default=None, exclude_if=not_)

@@ -70,6 +70,25 @@ class TestOffline:
         ):
             assert text in output, text
 
+    def test_the_hours_of_each_zone(self, patchwave: Patchwave, tmp_path: Path):
+        policy, fleet = tmp_path / "night.yaml", tmp_path / "fleet.json"
+        policy.write_text(
+            "scope: {osTypes: [Windows]}\nschedule: {recurrence: second Tuesday, time: offPeak, timeZone: machine}\n"
+        )
+        clock = {"osProfile": {"windowsConfiguration": {"timeZone": "Tokyo Standard Time"}}}
+        machines = [
+            {"id": f"{GROUP}/virtualMachines/{name}", "location": location, "osType": "Windows"} | more
+            for name, location, more in (("a", "westus2", {}), ("b", "westus2", clock), ("c", "moonbase", {}))
+        ]
+        fleet.write_text(json.dumps(machines))
+        output = patchwave("plan", "--fleet", str(fleet), "--policy", str(policy)).output
+        [tokyo] = [line for line in output.splitlines() if line.startswith("Asia/Tokyo")]
+        [seattle] = [line for line in output.splitlines() if line.startswith("America/Los_Angeles")]
+        assert "13:00" in tokyo
+        assert "21:00" in tokyo
+        assert "06:00" in seattle or "05:00" in seattle, "by the season"
+        assert "1 unknown_time_zone" in output
+
     def test_timeline(self, patchwave: Patchwave):
         lines = patchwave("plan", "--fleet", FLEET, "--policy", POLICY, "-o", "timeline").output.splitlines()
         (first,) = [line for line in lines if "sql-neu-2" in line]

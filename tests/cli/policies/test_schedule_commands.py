@@ -61,6 +61,19 @@ class TestSchedule:
         [asked] = service.asked("GET", "/api/policies/monthly/occurrences")
         assert asked["query"] == {"count": "2"}
 
+    def test_the_hours_of_each_zone_of_the_next_occurrence(self, patchwave: Patchwave, service: Service):
+        hours = {"timeZones": ["Europe/Berlin", "Europe/Paris"], "opensAt": "2026-12-08T21:00:00Z"}
+        zones = {
+            "localTime": "2026-12-10T22:00:00",
+            "zoneHours": [hours | {"closesAt": "2026-12-09T05:00:00Z"}],
+        }
+        listed = [occurrence(11, "paused"), occurrence(12, "run") | zones]
+        service.answers = [JSONResponse(self.CALENDAR | {"occurrences": listed})]
+        output = patchwave("schedule", "show", "monthly").output
+        assert "Thu 2026-12-10 22:00 there" in output
+        [line] = [line for line in output.splitlines() if "Europe/Berlin" in line]
+        assert line.split() == ["2026-12-08", "21:00", "2026-12-09", "05:00", "Europe/Berlin,", "Europe/Paris"]
+
     def test_the_mode_of_each_occurrence_is_shown(self, patchwave: Patchwave, service: Service):
         occurrences = [occurrence(11, "run") | {"mode": "assess"}, occurrence(12, "run") | {"mode": "patch"}]
         service.answers = [JSONResponse(self.CALENDAR | {"occurrences": occurrences})]

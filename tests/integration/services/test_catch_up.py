@@ -12,6 +12,7 @@ import pytest
 from patchwave.azure.resource_graph import QueryPage
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.instance_view import MachineView
+from patchwave.domain.calendar.local_window import LocalWindow
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.machine.patch_pinning import Pin
@@ -90,11 +91,12 @@ async def ended(
     state: RunState = RunState.COMPLETED,
     policy: dict[str, Any] | None = None,
     by_hand: bool = False,
+    local_window: LocalWindow | None = None,
 ) -> Run:
     """The run of the window, in which these machines ended so; others are not in it."""
     document = await put_policy(storage, **(policy or {}))
     snapshot = parse_policy(document).to_wire()
-    made = a_run(OPENS, occurrence=OPENS, window_end=CLOSES, policy_snapshot=snapshot)
+    made = a_run(OPENS, occurrence=OPENS, window_end=CLOSES, local_window=local_window, policy_snapshot=snapshot)
     await storage.runs.create(made)
     await storage.runs.start(RUN, OPENS)
     window = {} if by_hand else {"occurrence": OPENS, "max_failed_windows": 3}
@@ -152,6 +154,16 @@ async def test_a_machine_that_runs_again_is_patched_in_its_window(
     # The tick asks about the waiting machines alone.
     assert all(vm(3) not in query for query in azure.queries)
     assert azure.read == []
+
+
+async def test_a_machine_that_reads_its_own_clock_is_patched_in_its_own_window(
+    services: Services, storage: Storage, engine: Engine, azure: Azure
+) -> None:
+    local = LocalWindow(day=OPENS.date(), time="offPeak", window=timedelta(hours=8))
+    await ended(storage, {1: OFF}, local_window=local)
+    azure.power = {vm(1): "running"}
+    [run] = await start_catch_ups(services, engine, AT)
+    assert (run.window_end, run.local_window) == (CLOSES, local)
 
 
 async def test_without_a_waiting_machine_azure_is_not_asked(

@@ -511,3 +511,68 @@ def test_upcoming_has_no_end_of_its_own() -> None:
     assert [f"{next(endless).at_utc:%Y-%m-%d}" for _ in range(3)] == ["2026-11-10", "2026-12-08", "2027-01-12"]
     ended = upcoming(schedule("2026-11-10, 2026-12-08"), utc(2026, 11, 10, 2, 30))
     assert [f"{each.at_utc:%Y-%m-%d}" for each in ended] == ["2026-12-08"]
+
+
+# --- off-peak hours, and the clocks of machines ---------------------------------------------------------------
+
+
+def off_peak(**more: str) -> Schedule:
+    return Schedule.model_validate(
+        {"recurrence": "RRULE:FREQ=DAILY", "time": "offPeak", "timeZone": "Europe/Berlin"} | more
+    )
+
+
+def test_off_peak_implies_a_window_of_eight_hours() -> None:
+    assert off_peak().window == timedelta(hours=8)
+    assert off_peak(window="PT3H").window == timedelta(hours=3)
+    found = occurrences(off_peak(), utc(2027, 3, 26, 12), 3)
+    assert [(each.at_utc, each.window_end_utc) for each in found] == [
+        (utc(2027, 3, 26, 21), utc(2027, 3, 27, 5)),
+        (utc(2027, 3, 27, 21), utc(2027, 3, 28, 4)),  # clocks go forward: 06:00 comes after seven hours
+        (utc(2027, 3, 28, 20), utc(2027, 3, 29, 4)),
+    ]
+
+
+def test_an_off_peak_occurrence_is_due_to_its_ninth_hour_when_clocks_go_back() -> None:
+    [night] = occurrences(off_peak(), utc(2027, 10, 30, 12), 1)
+    assert night == Occurrence(utc(2027, 10, 30, 20), utc(2027, 10, 31, 5))
+    assert due_occurrence(off_peak(), utc(2027, 10, 31, 4, 59)) == night
+    assert due_occurrence(off_peak(), utc(2027, 10, 31, 5)) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "path", "message"),
+    [
+        ({"window": "PT9H"}, "window", "must be at most PT8H: offPeak ends at 06:00"),
+        ({"time": "22:00"}, "window", "is missing; give window"),
+        ({"time": "offpeak"}, "time", "or offPeak, which is 22:00 to 06:00"),
+        ({"time": "01:00", "timeZone": "machine", "window": "PT25H"}, "window", "at most PT24H with timeZone machine"),
+        ({"timeZone": "Machine"}, "timeZone", "'Machine' is not a time zone"),
+    ],
+)
+def test_what_off_peak_and_the_clocks_of_machines_do_not_go_with(
+    fields: dict[str, str], path: str, message: str
+) -> None:
+    with pytest.raises(ValidationError) as refused:
+        off_peak(**fields)
+    [error] = refused.value.errors()
+    assert error["loc"] == ({"timeZone": "timeZone"}.get(path, path),)
+    assert message in error["msg"]
+
+
+def test_an_occurrence_by_the_clocks_of_machines_lasts_around_the_earth() -> None:
+    plan = schedule("second Tuesday", "22:00", "machine", "PT3H")
+    [found] = occurrences(plan, utc(2026, 12, 1), 1)
+    assert (found.at_utc, found.window_end_utc) == (utc(2026, 12, 8, 8), utc(2026, 12, 9, 13))
+    assert found.local is not None
+    assert found.local.hours("Pacific/Auckland") == (utc(2026, 12, 8, 9), utc(2026, 12, 8, 12))
+    assert found.local.hours("America/Los_Angeles") == (utc(2026, 12, 9, 6), utc(2026, 12, 9, 9))
+    assert due_occurrence(plan, utc(2026, 12, 8, 8)) == found
+    assert due_occurrence(plan, utc(2026, 12, 9, 12, 59)) == found
+    assert due_occurrence(plan, utc(2026, 12, 9, 13)) is None
+
+
+def test_days_by_the_clocks_of_machines_are_those_of_the_recurrence() -> None:
+    plan = schedule("2026-12-31, 2027-01-01", "00:00", "machine", "PT1H")
+    days = [each.local.day for each in occurrences(plan, utc(2026, 12, 1), 5) if each.local]
+    assert days == [date(2026, 12, 31), date(2027, 1, 1)]

@@ -104,6 +104,7 @@ def test_the_query_of_a_full_scope() -> None:
         "| where not (location in~ ('northeurope'))",
     ]
     assert lines[-2].startswith("| project id, name, subscriptionId, resourceGroup, location, zones, tags, osType = ")
+    assert "windowsTimeZone = tostring(properties.osProfile.windowsConfiguration.timeZone)" in lines[-2]
     assert lines[-1] == "| order by id asc"
 
 

@@ -489,6 +489,11 @@ def test_every_key_of_a_policy_is_decided() -> None:
         ({"mode": "assess"}, "mode", "has no mode that only looks"),
         ({"schedule": None}, "schedule", "never runs by itself"),
         ({"schedule": SCHEDULE | {"window": "PT4H"}}, "schedule.window", "PT1H30M to PT3H55M"),
+        (
+            {"schedule": SCHEDULE | {"timeZone": "machine"}},
+            "schedule.timeZone",
+            "one time zone for all of its machines",
+        ),
         ({"schedule": SCHEDULE | {"recurrence": "first Friday + 20 days"}}, "schedule.recurrence", "at most 6 days"),
         ({"install": {"approvalDelayDays": 7}}, "install.approvalDelayDays", "whatever is there"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from patchwave.domain.planning.plan import Plan
 from patchwave.domain.planning.topology import Topology
 from patchwave.domain.policy.policy import parse_inline_policy
 
+NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)
 GROUP = "/subscriptions/11111111-2222-4333-8444-555555555555/resourceGroups/rg/providers/Microsoft.Compute"
 
 
@@ -25,7 +27,9 @@ def found(name: str, *, known: dict[str, Any] | None = None, **columns: Any) -> 
 
 
 def draft(*machines: FoundMachine, **policy: Any) -> Plan:
-    return plan_dry_run(machines, parse_inline_policy({"scope": {"osTypes": ["Linux"]}} | policy), Topology.of()).plan
+    return plan_dry_run(
+        machines, parse_inline_policy({"scope": {"osTypes": ["Linux"]}} | policy), Topology.of(), NOW
+    ).plan
 
 
 def names(plan: Plan) -> list[str]:
@@ -35,7 +39,7 @@ def names(plan: Plan) -> list[str]:
 def test_only_machines_of_the_scope_are_planned_and_the_others_counted():
     policy = parse_inline_policy({"scope": {"tags": {"values": {"env": ["test"]}}}})
     machines = [found("in", tags={"ENV": "Test"}), found("out", tags={"env": "prod"}), found("bare")]
-    made = plan_dry_run(machines, policy, Topology.of())
+    made = plan_dry_run(machines, policy, Topology.of(), NOW)
     assert (names(made.plan), made.outside) == (["in"], 2)
 
 
@@ -72,7 +76,7 @@ def test_what_a_run_would_leave_out(columns: dict[str, Any], known: dict[str, An
 @pytest.mark.parametrize("system", ["", "Solaris"])
 def test_a_machine_of_an_unknown_system_is_left_out_as_in_a_run(system: str):
     policy = parse_inline_policy({"scope": {"locations": ["westeurope"]}})
-    plan = plan_dry_run([found("odd", osType=system), found("vm")], policy, Topology.of()).plan
+    plan = plan_dry_run([found("odd", osType=system), found("vm")], policy, Topology.of(), NOW).plan
     assert names(plan) == ["vm"]
     assert [(machine.id, machine.reason, machine.detail) for machine in plan.excluded] == [
         (
@@ -108,7 +112,9 @@ def test_fault_domains_of_a_scale_set_are_kept_apart():
 def test_scale_sets_that_cannot_be_planned_are_named():
     uniform, none = f"{GROUP}/virtualMachineScaleSets/uniform", f"{GROUP}/virtualMachineScaleSets/none"
     machines = [found("vm"), FoundMachine(read_row({"id": uniform, "location": "westeurope", "instances": 4}))]
-    plan = plan_dry_run(machines, parse_inline_policy({"scope": {"scaleSets": [uniform, none]}}), Topology.of()).plan
+    plan = plan_dry_run(
+        machines, parse_inline_policy({"scope": {"scaleSets": [uniform, none]}}), Topology.of(), NOW
+    ).plan
     assert plan.machines == []
     left_out = {machine.id: machine.reason for machine in plan.excluded}
     assert left_out == {uniform: "uniform_scale_set", none: "not_found"}
@@ -119,7 +125,7 @@ def test_a_scale_set_that_nothing_watches_is_said_in_the_plan(monitors_health: b
     web = f"{GROUP}/virtualMachineScaleSets/web"
     topology = Topology.of(scale_sets=[ScaleSet(id=web.upper(), monitors_health=monitors_health)])
     machines = [found("member", scaleSetId=web, faultDomain=0), found("alone")]
-    plan = plan_dry_run(machines, parse_inline_policy({"scope": {"osTypes": ["Linux"]}}), topology).plan
+    plan = plan_dry_run(machines, parse_inline_policy({"scope": {"osTypes": ["Linux"]}}), topology, NOW).plan
     assert any(note.startswith("Scale set WEB has no Application Health extension") for note in plan.notes) == is_said
     said = [each.id for each in plan.machines if "WEB has no Application Health extension" in each.placement_reasons]
     assert said == [f"{GROUP}/virtualMachines/member"] * is_said

@@ -148,3 +148,10 @@ class TestPoliciesThatOnlyAssess:
     def test_they_are_listed_as_such(self) -> None:
         assert {each.mode.value for each in list_upcoming(self.ASSESS, FREE, FROZEN, NOW, 3)} == {"assess"}
         assert {each.mode.value for each in list_upcoming(policy(), FREE, [], NOW, 3)} == {"patch"}
+
+
+def test_assessments_by_the_clocks_of_machines_begin_with_the_first_one() -> None:
+    nightly = {"recurrence": "RRULE:FREQ=DAILY", "time": "offPeak", "timeZone": "machine"}
+    plan = parse_policy({"scope": {"locations": ["westeurope"]}, "assess": nightly}, name="monthly")
+    [planned] = list_assessments(plan, ScheduleOverrides(), [], datetime(2026, 12, 8, 7, tzinfo=UTC), 1)
+    assert (planned.at, planned.local_time) == (datetime(2026, 12, 8, 8, tzinfo=UTC), "2026-12-08T22:00:00")

@@ -294,3 +294,67 @@ class TestSkipping:
         assert schedule is not None
         [first] = occurrences(schedule, NOW, 1)
         assert forgettable_before(first.window_end_utc - MINUTE) < first.at_utc
+
+
+# --- machines that read their own clocks ----------------------------------------------------------------------
+
+NIGHTLY = {"recurrence": "second Tuesday", "time": "offPeak", "timeZone": "machine"}
+EARTH_OPENS, EARTH_LAST = datetime(2026, 12, 8, 8, tzinfo=UTC), datetime(2026, 12, 9, 10, tzinfo=UTC)
+"""When the first window of an occurrence opens, and the last one."""
+
+
+def local_policy(*locations: str) -> Policy:
+    scope = {"locations": list(locations)} if locations else {"osTypes": ["Linux"]}
+    return parse_policy({"name": "monthly", "scope": scope, "schedule": NIGHTLY})
+
+
+def test_the_hours_of_each_zone_are_told() -> None:
+    [planned] = list_upcoming(
+        local_policy("westeurope", "northeurope", "francecentral"), FREE, [], EARTH_OPENS - HOUR, 1
+    )
+    assert (planned.at, planned.local_time) == (EARTH_OPENS, "2026-12-08T22:00:00")
+    assert planned.window_end == datetime(2026, 12, 9, 18, tzinfo=UTC)
+    assert [(each.time_zones, each.opens_at, each.closes_at) for each in planned.zone_hours] == [
+        (
+            ["Europe/Amsterdam", "Europe/Paris"],
+            datetime(2026, 12, 8, 21, tzinfo=UTC),
+            datetime(2026, 12, 9, 5, tzinfo=UTC),
+        ),
+        (["Europe/Dublin"], datetime(2026, 12, 8, 22, tzinfo=UTC), datetime(2026, 12, 9, 6, tzinfo=UTC)),
+    ]
+
+
+def test_without_regions_the_hours_of_all_of_them_are_told() -> None:
+    [planned] = list_upcoming(local_policy(), FREE, [], EARTH_OPENS - HOUR, 1)
+    hours = [each.opens_at for each in planned.zone_hours]
+    assert hours == sorted(hours)
+    assert hours[0] == datetime(2026, 12, 8, 9, tzinfo=UTC)
+    assert hours[-1] == datetime(2026, 12, 9, 6, tzinfo=UTC)
+    assert list_upcoming(policy(), FREE, [], NOW, 1)[0].zone_hours == []
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "decision"),
+    [
+        (EARTH_OPENS, EARTH_LAST + MINUTE, ScheduleDecision.FROZEN),
+        (EARTH_OPENS, EARTH_LAST, ScheduleDecision.RUN),  # the last zone's window opens when it is over
+        (EARTH_OPENS, EARTH_OPENS + HOUR, ScheduleDecision.RUN),
+        (EARTH_OPENS + HOUR, EARTH_LAST + DAY, ScheduleDecision.RUN),
+    ],
+)
+def test_a_freeze_holds_the_occurrence_only_if_it_lasts_for_every_zone(
+    begin: datetime, end: datetime, decision: ScheduleDecision
+) -> None:
+    plan = local_policy()
+    assert plan.schedule is not None
+    [found] = occurrences(plan.schedule, EARTH_OPENS - HOUR, 1)
+    assert decide(plan, FREE, [freeze(begin, end)], found).decision is decision
+
+
+def test_a_run_is_not_started_while_a_freeze_lasts_and_is_started_behind_it() -> None:
+    plan = local_policy()
+    assert plan.schedule is not None
+    [found] = occurrences(plan.schedule, EARTH_OPENS - HOUR, 1)
+    frozen = [freeze(EARTH_OPENS - HOUR, EARTH_OPENS + HOUR)]
+    assert decide(plan, FREE, frozen, found, now=EARTH_OPENS).decision is ScheduleDecision.FROZEN
+    assert decide(plan, FREE, frozen, found, now=EARTH_OPENS + HOUR).decision is ScheduleDecision.RUN
