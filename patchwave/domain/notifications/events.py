@@ -8,6 +8,7 @@ its own medium.
 import hashlib
 import unicodedata
 import uuid
+from operator import not_
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -129,7 +130,7 @@ class RunEnded(Document):
     needs_person: int = 0
     """How many machines need a person; ``notes`` names the first of them."""
     notes: list[MachineNote] = Field(default_factory=list[MachineNote], max_length=MAX_NOTES)
-    stuck: Fact = ""
+    stuck: Fact = Field(default="", exclude_if=not_)
     """The machines that failed in too many windows in a row, by name."""
 
 
