@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import crashes, polling
+from benchmarks import crashes, fleet_reads, polling
 from benchmarks.estate import speed_for
 from benchmarks.lanes import Step, measured
 from benchmarks.metrics import all_metrics
@@ -85,6 +85,7 @@ def _nothing_yet(options: argparse.Namespace) -> Json:
         "runs": [],
         "stop": None,
         "crashes": None,
+        "fleetReads": None,
         "peers": [],
         "metrics": [],
     }
@@ -104,7 +105,8 @@ def _steps(options: argparse.Namespace, results: Json) -> list[Step]:
     sizes = [_fleet(options, results, size) for size in options.sizes]
     if options.again:
         # What is kept is of another revision: each says of which.
-        return [*sizes, *(_rest(options, results) if options.rest else [])]
+        again = _rest if options.rest else _reads if options.reads else None
+        return [*sizes, *(again(options, results) if again else [])]
     polls = Step("polling of one operation", 10.0, partial(polling.measure, options.polls), _into(results, "polling"))
     return [polls, *sizes, *_rest(options, results)]
 
@@ -125,10 +127,17 @@ def _rest(options: argparse.Namespace, results: Json) -> Iterator[Step]:
     if options.crash_step:
         kills = partial(crashes.measure, _fresh(options.state / "crashes"), options.crash_step)
         yield Step("kills at external effects", 45.0, kills, _into(results, "crashes"))
+    yield from _reads(options, results)
     for size in options.peers:
         for name, run, processes in _PEERS:
             label, keep = f"the {name}, {size:,}", _as_peer(results, name, processes)
             yield _scene_step(options, f"{name}-{size}".replace(" ", "-"), label, size, run, keep, _PEERS_NEED)
+
+
+def _reads(options: argparse.Namespace, results: Json) -> Iterator[Step]:
+    if options.fleet:
+        reads = partial(fleet_reads.measure, _fresh(options.state / "reads"), options.fleet, options.seed)
+        yield Step(f"reads of {options.fleet:,} machines", 90.0, reads, _into(results, "fleetReads"))
 
 
 def _into(results: Json, name: str) -> Callable[[Any], None]:
@@ -187,11 +196,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--again", action="store_true", help="measure these sizes again, and keep the other results")
     parser.add_argument("--rest", action="store_true", help="of what is measured again: the stop, the kills, the peers")
+    parser.add_argument("--reads", action="store_true", help="of what is measured again: the reads of a fleet")
     parser.add_argument("--lanes", type=int, default=2, help="measurements side by side; 1 on a slow machine")
     parser.add_argument("--peers", type=int, nargs="*", default=PEERS_AT, help="sizes at which the peers run")
     parser.add_argument("--polls", type=int, nargs="+", default=polling.POLLS, help="polls of one operation")
     parser.add_argument("--stop", type=int, default=STOP_AT, help="machines of the run that is stopped")
     parser.add_argument("--cap", type=int, default=STOP_CAP, help="machines at a time of that run")
+    parser.add_argument("--fleet", type=int, default=fleet_reads.MACHINES, help="machines that are read; 0 reads none")
     parser.add_argument("--crash-step", type=int, default=12, help="kill at each so many-th effect; 0 kills none")
     parser.add_argument(
         "--seconds-per-machine", type=float, default=0.12, help="real seconds; a slow machine needs more"

@@ -217,7 +217,10 @@ def guarded(handler: Handler, role: Role | None, body: RequestBody | None = None
 
 
 def _respond(body: Document | Json, status: int) -> func.HttpResponse:
-    return json_response(body.to_wire() if isinstance(body, Document) else body, status=status)
+    if not isinstance(body, Document):
+        return json_response(body, status=status)
+    # Faster than by way of Python's objects: ten thousand machines are 20 MB.
+    return func.HttpResponse(body.model_dump_json(by_alias=True), status_code=status, mimetype="application/json")
 
 
 def _annotations(handler: Handler) -> dict[str, Any]:

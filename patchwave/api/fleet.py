@@ -1,26 +1,31 @@
-"""Patch modes of a fleet's machines, and the machines that guest patching does not support."""
+"""Patch status and modes of a fleet's machines, and the machines that guest patching does not support."""
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from datetime import date
+from datetime import UTC, date, datetime
+from functools import partial
 from typing import Annotated
 
 from azure.functions import HttpRequest
 from pydantic import Field
 
 from patchwave.api.endpoint import route
-from patchwave.api.http import WholeNumber, comma_separated
+from patchwave.api.http import Flag, WholeNumber, comma_separated
 from patchwave.api.requests import FLEET_PROBLEMS, ScopeQuery
-from patchwave.domain.core.documents import Document
+from patchwave.domain.core.documents import Document, UtcDatetime
+from patchwave.domain.core.folding import fold
 from patchwave.domain.core.principal import Role
 from patchwave.domain.drift.patch_mode_report import MachineModes, PatchModeCounts, PatchSource, count, describe
+from patchwave.domain.drift.patch_status_report import MachineStatus, PatchStatusCounts, count_status
 from patchwave.domain.fleet.eligibility import Eligibility
 from patchwave.domain.fleet.machine import FleetMachine
+from patchwave.domain.fleet.patch_status import EnablementState
 from patchwave.domain.fleet.supported_images import DOCUMENT_DATE, READ_ON
+from patchwave.services.computation import compute
 from patchwave.services.fleet_reader import MAX_MACHINES, one_of_few, read_index, read_with_agents
+from patchwave.services.patch_status import read_patch_status
 from patchwave.wiring import Services
 
 
@@ -86,6 +91,61 @@ class ModesQuery(EligibilityQuery):
     )
 
 
+class FleetPatchStatus(Document):
+    """Machines with their status. The counts are of the scope, whatever else the query leaves out."""
+
+    at: UtcDatetime
+    counts: PatchStatusCounts
+    machines: list[MachineStatus]
+    cursor: str | None = Field(description="For the next page, which reads the fleet again; null on the last one.")
+    notes: list[str]
+
+
+class StatusQuery(ModesQuery):
+    """The same, perhaps only of machines of a policy, or in some state."""
+
+    policy: str = Field(default="", max_length=32, description="Only machines that this policy covers and will patch.")
+    enablement: Annotated[list[EnablementState], comma_separated(100)] = Field(
+        default=[], description=f"Only these, separated by commas: {', '.join(EnablementState)}."
+    )
+    reboot_pending: Flag | None = Field(default=None, description="Only machines with, or without, a pending reboot.")
+    cursor: str | None = Field(default=None, max_length=1_000, description="From the previous page; opaque.")
+
+    def takes(self, machine: MachineStatus) -> bool:
+        """Whether the machine is wanted."""
+        return (
+            (not self.patched_by or machine.patched_by in self.patched_by)
+            and (not self.policy or self.policy in machine.policies)
+            and (not self.enablement or machine.enablement.state in self.enablement)
+            and (self.reboot_pending is None or self.reboot_pending is (machine.status.reboot_pending is True))
+        )
+
+
+@route("GET", "fleet/status", role=Role.READER, problems=FLEET_PROBLEMS)
+@one_of_few
+async def list_fleet_status(req: HttpRequest, services: Services, query: StatusQuery) -> FleetPatchStatus:
+    """Per machine its last assessment and installation, its patch extension, and what patches it next.
+
+    A query that names one machine reads its instance view, which is current; any other one is answered from Resource
+    Graph, which is minutes behind.
+    """
+    found = await read_patch_status(services, query.to_scope())
+
+    def report() -> FleetPatchStatus:
+        after = query.cursor or ""
+        wanted = [each for each in found.machines if query.takes(each) and fold(each.id) > after]
+        shown = wanted[: query.limit]
+        return FleetPatchStatus(
+            at=datetime.now(UTC),
+            counts=count_status(found.machines),
+            machines=shown,
+            cursor=fold(shown[-1].id) if len(wanted) > len(shown) else None,
+            notes=found.notes,
+        )
+
+    return await compute(report)
+
+
 @route("GET", "fleet/modes", role=Role.READER, problems=FLEET_PROBLEMS)
 @one_of_few
 async def list_fleet_modes(req: HttpRequest, services: Services, query: ModesQuery) -> FleetModes:
@@ -98,8 +158,7 @@ async def list_fleet_modes(req: HttpRequest, services: Services, query: ModesQue
         shown = [machine for machine in machines if not wanted or machine.patched_by in wanted]
         return FleetModes(counts=count(machines), machines=shown[: query.limit], notes=notes)
 
-    # In a thread: seconds of computation for a large fleet would block other requests.
-    return await asyncio.to_thread(report)
+    return await compute(report)
 
 
 @route("GET", "fleet/eligibility", role=Role.READER, problems=FLEET_PROBLEMS, uses_storage=False)
@@ -107,8 +166,7 @@ async def list_fleet_modes(req: HttpRequest, services: Services, query: ModesQue
 async def list_fleet_eligibility(req: HttpRequest, services: Services, query: EligibilityQuery) -> FleetEligibility:
     """The machines that Azure's guest patching does not take, and why not."""
     fleet, notes = await read_with_agents(services, query.to_scope())
-    # In a thread: a large fleet would block other requests.
-    return await asyncio.to_thread(_eligibility, fleet, query.limit, notes)
+    return await compute(partial(_eligibility, fleet, query.limit, notes))
 
 
 def _eligibility(fleet: Sequence[FleetMachine], limit: int, notes: list[str]) -> FleetEligibility:

@@ -26,6 +26,9 @@ from patchwave.settings import Settings
 API_VERSION = "2021-03-01"
 ROWS_PER_PAGE = 1000
 """The service's maximum."""
+_TOO_LARGE = "responsepayloadtoolarge"
+"""A page of more than 16 MiB is refused, with the advice to ask for fewer rows; known from reports, not recorded."""
+_SMALLER_PAGE = 4
 DEFAULT_WAIT_SECONDS = 5.0
 """The length of the quota's interval; the wait when the response has none."""
 
@@ -64,31 +67,36 @@ class ResourceGraph:
         open_rate_limits(self._settings).of_queries().noticed(reply.headers)
         return _page(reply)
 
-    async def page_in_turn(self, query: str, subscriptions: Sequence[str] = (), skip_token: str = "") -> QueryPage:
+    async def page_in_turn(
+        self, query: str, subscriptions: Sequence[str] = (), skip_token: str = "", rows: int = ROWS_PER_PAGE
+    ) -> QueryPage:
         """`page` for an HTTP caller: waits for a share of the quota."""
         rate_limit = open_rate_limits(self._settings).of_queries()
         await rate_limit.wait()
         rate_limit.sent()
         reply = ArmResponse(0, "")
         try:
-            reply = await self._ask(_body(query, subscriptions, skip_token))
+            reply = await self._ask(_body(query, subscriptions, skip_token, rows))
         finally:
             # Also for a cancelled caller: a request without a recorded response would count as sent for ever.
             rate_limit.answered(reply.status, reply.headers, _wait_of(reply) or None)
         return _page(reply)
 
     async def pages(self, queries: Iterable[DiscoveryQuery]) -> AsyncIterator[QueryPage]:
-        """Every page of every query; throttled ones are retried while the caller waits.
+        """Every page of every query; while the caller waits, throttled ones are repeated and too large ones divided.
 
         Raises:
             QueryRefused: the query is refused, or there is no response: neither identity nor network recovers while a
                 caller waits.
         """
         for query in queries:
-            token = ""
+            token, rows = "", ROWS_PER_PAGE
             while True:
-                page = await self.page_in_turn(query.text, query.subscriptions, token)
+                page = await self.page_in_turn(query.text, query.subscriptions, token, rows)
                 if page.failure is not None:
+                    if rows > 1 and _is_too_large(page.failure):
+                        rows = max(1, rows // _SMALLER_PAGE)
+                        continue
                     if not page.wait_seconds or not page.failure.status:
                         raise QueryRefused(f"{classify(page.failure).sentence} ({page.failure.text})")
                 else:
@@ -109,8 +117,8 @@ class ResourceGraph:
         return await self._pipeline.send(HttpRequest("POST", self._url, params={"api-version": API_VERSION}, json=body))
 
 
-def _body(query: str, subscriptions: Sequence[str], skip_token: str) -> dict[str, Any]:
-    options: dict[str, Any] = {"$top": ROWS_PER_PAGE, "resultFormat": "objectArray"}
+def _body(query: str, subscriptions: Sequence[str], skip_token: str, rows: int = ROWS_PER_PAGE) -> dict[str, Any]:
+    options: dict[str, Any] = {"$top": rows, "resultFormat": "objectArray"}
     if skip_token:
         options["$skipToken"] = skip_token
     body: dict[str, Any] = {"query": query, "options": options}
@@ -149,6 +157,10 @@ def _read(text: str, wait_seconds: float) -> QueryPage:
             failure=ArmFailure(status=200, message="Resource Graph cut the list and gave no way to the rest")
         )
     return QueryPage(rows, token if isinstance(token, str) else "", wait_seconds)
+
+
+def _is_too_large(failure: ArmFailure) -> bool:
+    return any(code.casefold() == _TOO_LARGE for code in (failure.code, *(each.code for each in failure.details)))
 
 
 def _quota_wait(headers: Mapping[str, str]) -> float:

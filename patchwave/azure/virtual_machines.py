@@ -16,7 +16,7 @@ from patchwave.azure.compute import ComputeClients, Submission, submit
 from patchwave.azure.rate_limiter import open_rate_limits
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.install_request import InstallParameters
-from patchwave.domain.azure.instance_view import MachineView
+from patchwave.domain.azure.instance_view import MachineView, PatchStatusView
 from patchwave.domain.azure.operation import (
     PollReading,
     PollState,
@@ -62,16 +62,20 @@ class ResourceManager(ComputeClients):
         kept = self._kept.pop((machine.folded, kept_for), None)
         if kept is not None and monotonic() - kept[0] < self._settings.poll_seconds * _KEPT_POLLS:
             return kept[1]
-        view = await self._read_machine(machine)
+        view = await self._read_machine(machine, MachineView)
         if keep_for is not None and isinstance(view, MachineView):
             self._kept[machine.folded, keep_for] = (monotonic(), view)
             if len(self._kept) > _MAX_KEPT:
                 self._kept.pop(next(iter(self._kept)))
         return view
 
-    async def _read_machine(self, machine: MachineId) -> MachineView | ArmFailure:
+    async def read_patch_status(self, machine: MachineId) -> PatchStatusView | ArmFailure:
+        """The same document with the patch extension, patch settings and the state of enablement."""
+        return await self._read_machine(machine, PatchStatusView)
+
+    async def _read_machine[View: MachineView](self, machine: MachineId, view: type[View]) -> View | ArmFailure:
         found = await self._read(f"{machine.text}?$expand=instanceView&api-version={_READ_API_VERSION}")
-        return found if isinstance(found, ArmFailure) else MachineView.model_validate(found)
+        return found if isinstance(found, ArmFailure) else view.model_validate(found)
 
     async def assess(self, machine: MachineId, location: str, intent: Intent) -> Submission:
         """POST assessPatches, rate-limited. ``intent`` has the request id, which names the attempt in Azure's log."""

@@ -6,10 +6,11 @@ Bounded in machines and time, because Azure ends an HTTP request after 230 secon
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import wraps
+from functools import partial, wraps
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from patchwave.azure.resource_graph import QueryRefused, ResourceGraph, Row
@@ -18,19 +19,21 @@ from patchwave.domain.drift.inputs import (
     DriftInputs,
     FleetPolicy,
     LastAssessment,
-    newest_assessments,
     read_assessments,
     with_answers,
 )
 from patchwave.domain.fleet.discovery import DiscoveryQuery, build_queries
 from patchwave.domain.fleet.machine import SETTINGS_COLUMNS, FleetMachine, select_fleet
+from patchwave.domain.fleet.packed_rows import PackedTable, unpack_rows
+from patchwave.domain.fleet.patch_status import ASSESSMENTS
 from patchwave.domain.fleet.supported_images import IMAGE_TABLE, ImageTable
 from patchwave.domain.maintenance.assignment import read_assignment
 from patchwave.domain.maintenance.configuration import read_configuration
-from patchwave.domain.maintenance.queries import all_assignments, all_configurations
+from patchwave.domain.maintenance.queries import PACKED_ASSIGNMENTS, all_configurations
 from patchwave.domain.policy.policy import PolicyError
 from patchwave.domain.policy.scope import Scope
 from patchwave.domain.policy.stored_policies import parse_stored_policy
+from patchwave.services.computation import compute
 from patchwave.services.errors import NARROW, FleetTooLarge, FleetUnreadable, TooManyReads, time_limit
 from patchwave.storage import Storage
 from patchwave.wiring import Services
@@ -87,7 +90,7 @@ async def read_fleet(graph: ResourceGraph, scope: Scope, images: ImageTable = IM
             # In a thread: a scope may have 2,000 machines, whose ids are all written into queries.
             queries = await asyncio.to_thread(build_queries, scope, SETTINGS_COLUMNS)
             async for page in graph.pages(queries):
-                for machine in select_fleet(scope, page.rows, images):
+                for machine in await compute(partial(select_fleet, scope, page.rows, images)):
                     found.setdefault(machine.folded, machine)
                 if len(found) > MAX_MACHINES:
                     raise FleetTooLarge(f"The scope has more than {MAX_MACHINES:,} machines: narrow it.")
@@ -118,7 +121,9 @@ async def _read_answers(
         return {}, []
     try:
         async with asyncio.timeout(_MAX_ANSWERS):
-            return read_assessments(await read_rows(graph, newest_assessments())), []
+            rows, left_out = await read_packed(graph, ASSESSMENTS, Scope())
+        shown = ({**row, "at": row.get("modifiedAt"), "errors": row.get("error")} for row in rows)
+        return read_assessments(shown), left_out
     except TimeoutError:
         why = f"reading the assessments takes more than {_MAX_ANSWERS:.0f} seconds"
     except QueryRefused as refusal:
@@ -136,8 +141,7 @@ async def with_agent_versions(
     def with_versions() -> list[FleetMachine]:
         return [replace(machine, agent_version=versions.get(machine.folded, "")) for machine in fleet]
 
-    # In a thread: a large fleet would block other requests of this process.
-    return await asyncio.to_thread(with_versions), notes
+    return await compute(with_versions), notes
 
 
 async def read_rows(graph: ResourceGraph, query: str) -> list[Row]:
@@ -150,8 +154,21 @@ async def read_rows(graph: ResourceGraph, query: str) -> list[Row]:
     return [row async for page in pages for row in page.rows]
 
 
+async def read_packed(
+    graph: ResourceGraph, table: PackedTable, scope: Scope
+) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """The rows of a packed table for the machines of a scope, and a note on rows that Azure left out.
+
+    Raises:
+        QueryRefused: Resource Graph refuses it.
+    """
+    rows = [row async for page in graph.pages(table.queries(scope)) for row in page.rows]
+    unpacked, missing = await compute(partial(unpack_rows, rows))
+    return unpacked, [f"Resource Graph left out {missing:,} rows of {table.kind}."] if missing else []
+
+
 def read_each[Found](
-    rows: Iterable[Row], read: Callable[[Row], Found | None], what: str
+    rows: Iterable[Mapping[str, Any]], read: Callable[[Mapping[str, Any]], Found | None], what: str
 ) -> tuple[list[Found], list[str]]:
     """The readable rows, and a note on the others."""
     found: list[Found] = []
@@ -178,8 +195,10 @@ async def read_policies(storage: Storage) -> tuple[list[FleetPolicy], list[str]]
         except PolicyError as error:
             notes.append(f"The policy {stored.name} is not valid any more and was not judged: {error}.")
             continue
-        pause = (await storage.overrides.get(policy.name)).pause
-        policies.append(FleetPolicy(policy, f"is paused by {pause.actor}: {pause.reason}" if pause else ""))
+        overrides = await storage.overrides.get(policy.name)
+        pause = overrides.pause
+        resting = f"is paused by {pause.actor}: {pause.reason}" if pause else ""
+        policies.append(FleetPolicy(policy, resting, overrides))
     return policies, notes
 
 
@@ -191,10 +210,10 @@ async def read_index(services: Services, scope: Scope) -> tuple[FleetIndex, list
     """
     try:
         async with time_limit("The fleet", _MAX_INDEX, NARROW):
-            (fleet, unread), configurations, assignments, (policies, notes) = await asyncio.gather(
+            (fleet, unread), configurations, (assignments, left_out), (policies, notes) = await asyncio.gather(
                 read_with_agents(services, scope),
                 read_rows(services.resource_graph, all_configurations()),
-                read_rows(services.resource_graph, all_assignments()),
+                read_packed(services.resource_graph, PACKED_ASSIGNMENTS, Scope()),
                 read_policies(services.storage),
             )
     except QueryRefused as refusal:
@@ -204,7 +223,6 @@ async def read_index(services: Services, scope: Scope) -> tuple[FleetIndex, list
         schedules, odd_schedules = read_each(configurations, read_configuration, "maintenance configurations")
         assigned, odd_assignments = read_each(assignments, read_assignment, "assignments")
         facts = DriftInputs(machines=fleet, configurations=schedules, assignments=assigned, policies=policies)
-        return FleetIndex(facts, datetime.now(UTC)), [*unread, *notes, *odd_schedules, *odd_assignments]
+        return FleetIndex(facts, datetime.now(UTC)), [*unread, *notes, *left_out, *odd_schedules, *odd_assignments]
 
-    # In a thread: a large fleet would block other requests of this process.
-    return await asyncio.to_thread(index)
+    return await compute(index)

@@ -146,7 +146,7 @@ async def delete_configuration(services: Services, identity: ConfigurationId, co
 async def _views(services: Services, found: list[MaintenanceConfiguration]) -> list[ConfigurationView]:
     now = datetime.now(UTC)
     guests = [each for each in found if each.patches_guests]
-    canceled, note = await _canceled_at_azure(services.resource_graph) if guests else ({}, "")
+    canceled, note = await canceled_at_azure(services.resource_graph) if guests else ({}, "")
     return [_view(services.settings, each, now, canceled.get(each.configuration_id, ()), note) for each in guests]
 
 
@@ -253,13 +253,14 @@ async def _canceled_runs_of(
         async for line in storage.audit.lines(audit_subject_of(configuration))
         if line["action"] == RUN_CANCELED
     }
-    found, note = await _canceled_at_azure(graph, configuration)
+    found, note = await canceled_at_azure(graph, configuration)
     return ours | found.get(configuration, set()), note
 
 
-async def _canceled_at_azure(
+async def canceled_at_azure(
     graph: ResourceGraph, configuration: ConfigurationId | None = None
 ) -> tuple[dict[ConfigurationId, set[str]], str]:
+    """The names of cancelled runs of a configuration or of all, and a note when they could not be read."""
     try:
         async with asyncio.timeout(_MAX_SECONDS):
             rows = await read_rows(graph, canceled_runs(configuration))

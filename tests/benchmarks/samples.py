@@ -67,6 +67,7 @@ def results() -> Json:
         "polling": {"60": 84 * 60, "960": 84 * 960},
         "runs": [run(size) for size in SIZES],
         "stop": {"machines": 80, "cap": 20, "mostAtOnce": 20, "startedAfterStop": 0},
+        "fleetReads": {"machines": 10_000, "queries": 25, "cpuSeconds": 3.0, "bytes": 20_000_000},
         "crashes": {"kills": 50, "completed": 1, "lost": 0, "installedTwice": 0, "doubleRows": 0, "beyond": 0},
         "peers": [],
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import polling
+from benchmarks import fleet_reads, polling
 from benchmarks.metrics import all_metrics
 from benchmarks.peers.runs import run_flat_app, run_script
 from benchmarks.report import peer
@@ -60,3 +60,12 @@ def test_peers_patch_the_same_fleet(tmp_path: Path) -> None:
     assert script["threads"] > 8
     assert script["replayedPerMachine"] is None
     assert flat["replayedPerMachine"] > 0
+
+
+@pytest.mark.bench
+@pytest.mark.timeout(300)
+def test_a_read_of_a_fleet_with_a_history(tmp_path: Path) -> None:
+    read = fleet_reads.measure(tmp_path, machines=60)
+    # One page of machines; assessments, installations, extensions, assignments; configurations, cancelled runs.
+    assert read["queries"] == 7
+    assert read["cpuSeconds"] < 3

@@ -117,6 +117,8 @@ def change(*path: str | int, to: Any) -> Json:
         ("M11", change("runs", 2, "storage", "batchedRows", to=499)),
         ("M11", change("runs", 0, "storage", "peakRows", to=1_001)),
         ("M12", change("crashes", "lost", to=1)),
+        ("extra", change("fleetReads", "queries", to=26)),
+        ("extra", change("fleetReads", "cpuSeconds", to=3.1)),
         ("M12", change("crashes", "completed", to=0.99)),
         ("M12", change("crashes", "kills", to=0)),
     ],

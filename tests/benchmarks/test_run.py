@@ -51,7 +51,7 @@ def test_other_measurements_can_be_repeated_too(tmp_path: Path, monkeypatch: pyt
     stopped = before["stop"] | {"mostAtOnce": 7}
     monkeypatch.setattr(command, "stop_under_a_cap", lambda *_, **__: stopped)
     places = ["--state", str(tmp_path / "state"), "--output", str(output)]
-    command.main(["--again", "--sizes", "--rest", "--crash-step", "0", "--peers", *places])
+    command.main(["--again", "--sizes", "--rest", "--crash-step", "0", "--fleet", "0", "--peers", *places])
     after = json.loads(output.read_text())
     assert after["runs"] == before["runs"]
     assert after["stop"] == stopped
@@ -69,6 +69,18 @@ def test_peers_are_listed_behind_the_product_in_any_order_of_their_ends(
     peers = [("thread pool", lambda *_: made, ("worker",)), ("flat fan-out", lambda *_: made, ("worker",))]
     monkeypatch.setattr(command, "_PEERS", [peers[1], peers[0]])
     places = ["--state", str(tmp_path / "state"), "--output", str(output)]
-    command.main(["--again", "--sizes", "--rest", "--crash-step", "0", "--peers", "250", *places])
+    command.main(["--again", "--sizes", "--rest", "--crash-step", "0", "--fleet", "0", "--peers", "250", *places])
     names = [each["name"] for each in json.loads(output.read_text())["peers"]]
     assert names == ["Patchwave", "flat fan-out", "thread pool"]
+
+
+def test_the_reads_of_a_fleet_can_be_repeated_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = results()
+    output = tmp_path / "results.json"
+    output.write_text(json.dumps(before))
+    reads = {"machines": 10_000, "queries": 26, "cpuSeconds": 2.5, "bytes": 1}
+    monkeypatch.setattr(command.fleet_reads, "measure", lambda *_: reads)
+    places = ["--state", str(tmp_path / "state"), "--output", str(output)]
+    assert command.main(["--again", "--sizes", "--reads", *places]) == 1
+    after = json.loads(output.read_text())
+    assert (after["fleetReads"], after["stop"], after["runs"]) == (reads, before["stop"], before["runs"])

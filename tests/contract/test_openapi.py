@@ -85,6 +85,7 @@ ASK_AZURE = {
     "put_assignment",
     "import_policy",
     "list_fleet_modes",
+    "list_fleet_status",
     "list_fleet_eligibility",
     "plan_mode_change",
     "examine_fleet",

@@ -69,6 +69,7 @@ _TABLES = {
     "microsoft.compute/virtualmachines/patchassessmentresults/softwarepatches": {
         "Microsoft.Compute/virtualMachines/patchAssessmentResults/softwarePatches/read"
     },
+    "microsoft.compute/virtualmachines/extensions": {"Microsoft.Compute/virtualMachines/extensions/read"},
     "microsoft.maintenance/applyupdates": {"Microsoft.Maintenance/applyUpdates/read"},
     # There is no operation of its own name: it is the run whose machines the line above shows.
     "microsoft.maintenance/maintenanceconfigurations/applyupdates": {"Microsoft.Maintenance/applyUpdates/read"},
@@ -116,6 +117,7 @@ def asked(stack_product: Product) -> set[str]:
     fire(product, prepare(product, "rights", [whole]), minutes=0)
     assert maintenance_run(product, "rights")["state"] == "completed"
     assert product.api.get("/api/fleet/doctor", timeout=60).status_code == 200
+    assert product.api.get("/api/fleet/status", params={"machine": whole}, timeout=60).status_code == 200
     plan = product.api.post("/api/plans", json={"policy": {"scope": {"machineIds": [whole]}, "maxConcurrent": 1}})
     assert plan.status_code == 200, plan.text
     health = product.api.get("/api/health", params={"deep": "1"}, headers={"X-Health-Key": HEALTH_KEY})

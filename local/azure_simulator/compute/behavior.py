@@ -100,6 +100,12 @@ class Simulation(PatchSimulation):
     """Whether that other operation shows in the patch status as another client's installation."""
     start_minutes: float = Field(default=0.7, ge=0)
     start_fails: bool = False
+    patch_extension: Literal["installed", "failed", "missing"] | None = None
+    """The patch extension at the start; none has it on machines that are set to AutomaticByPlatform."""
+    assessed_hours_ago: float | None = Field(default=None, ge=0)
+    """Azure assessed the machine so many simulated hours before the simulator's start."""
+    installed_hours_ago: float | None = Field(default=None, ge=0)
+    """A schedule patched the machine so many simulated hours before the simulator's start."""
     summary_stuck: bool = False
     """The available-patch summary in the instance view stays InProgress for good."""
     refuses_late: bool = False

@@ -8,11 +8,13 @@ from typing import Any
 
 from local.azure_simulator.clock import NEVER, Clock
 from local.azure_simulator.compute.behavior import Simulation
+from local.azure_simulator.compute.enablement import enabled_at
 from local.azure_simulator.compute.guest_agent import Completion, Guest, assess, install, refused_completion
 from local.azure_simulator.compute.install_request import InstallRequest
 from local.azure_simulator.compute.operations import Operation
 from local.azure_simulator.compute.patchable import PatchableMachine
 from local.azure_simulator.server import errors
+from local.azure_simulator.server.json_readers import dig
 
 BOOT_SECONDS = 30.0
 """From PowerState/running until the agent reports."""
@@ -31,6 +33,9 @@ _TOO_OLD = {"code": "CL_AGENT_TOO_OLD", "message": "Unsupported older Azure Linu
 _INSTALL_COUNTS = (
     "notSelectedPatchCount", "excludedPatchCount", "pendingPatchCount", "installedPatchCount", "failedPatchCount",
 )  # fmt: skip
+
+
+_BY_SCHEDULE = InstallRequest(120.0, "IfRequired", {"classificationsToInclude": ["Critical", "Security"]})
 
 
 class Machine(PatchableMachine[Simulation]):
@@ -82,7 +87,12 @@ class Machine(PatchableMachine[Simulation]):
         """When its power last changed."""
         self.unhealthy_until = 0.0
         """End of the unhealthy state after an installation."""
+        self.patch_extension = ""
+        """``installed`` or ``failed``; empty without the extension."""
+        self.enabled_by: float | None = None
+        """When the enablement that is in progress would end; none without one."""
         self.behave(simulation)
+        self._remember(simulation)
 
     def _behave(self, fresh: set[str]) -> None:
         simulation = self.simulation
@@ -90,6 +100,10 @@ class Machine(PatchableMachine[Simulation]):
             self.is_hibernated = simulation.power == "hibernated"
             self.power = "deallocated" if self.is_hibernated else simulation.power
             self._transition = None
+        if "patch_extension" in fresh:
+            by_default = "installed" if self.is_by_platform else "missing"
+            given = simulation.patch_extension or by_default
+            self.patch_extension = "" if given == "missing" else given
         if "recreated" in fresh and simulation.recreated:
             self.recreated = self.clock.now()
         if "deleted" in fresh and simulation.deleted:
@@ -112,6 +126,13 @@ class Machine(PatchableMachine[Simulation]):
         if self.simulation.agent == "notReady" or self._is_rebooting(now):
             return "notReady"
         return "ready"
+
+    @property
+    def is_by_platform(self) -> bool:
+        """Whether its patch mode or its assessment mode is AutomaticByPlatform."""
+        half = "windowsConfiguration" if self.os_type == "Windows" else "linuxConfiguration"
+        settings = dig(self.given, "properties", "osProfile", half, "patchSettings")
+        return any(dig(settings, key) == "AutomaticByPlatform" for key in ("patchMode", "assessmentMode"))
 
     def _is_rebooting(self, now: float) -> bool:
         if self.active is None or self.active.completion.reboot is None:
@@ -157,6 +178,8 @@ class Machine(PatchableMachine[Simulation]):
                 self._agent_ready_at = at + BOOT_SECONDS
                 self.reboot_pending = False
         super().settle(now)
+        if self.enabled_by is not None and now >= self.enabled_by:
+            self._end_enablement(now)
 
     def _finish(self, operation: Operation) -> None:
         super()._finish(operation)
@@ -182,6 +205,54 @@ class Machine(PatchableMachine[Simulation]):
         if made.result is not None:
             result = made.result(operation.id, self.clock.stamp(operation.ends), modified)
             self.available_summary = _available_summary(result, modified)
+
+    # -- automatic guest patching -----------------------------------------------------------------------------------
+
+    def settings_changed(self, now: float) -> None:
+        """Begin or end the enablement, as the new patch settings say."""
+        self.enabled_by = None
+        if self.is_by_platform and self.patch_extension != "installed":
+            self.enabled_by = self._enabled_at(now)
+
+    def _enabled_at(self, moment: float) -> float:
+        return self.clock.moment(enabled_at(self.clock.calendar(moment)))
+
+    def _end_enablement(self, now: float) -> None:
+        """Install the extension and assess; what could not happen while the machine was off is for the next hours."""
+        if self.power != "running" or self.active is not None or self.agent(now) != "ready":
+            self.enabled_by = self._enabled_at(now)
+            return
+        self.enabled_by = None
+        self._end_own("assess", assess(self._view_of_agent()), now)
+
+    def _remember(self, simulation: Simulation) -> None:
+        """What was before the simulator's start."""
+        installed, assessed = simulation.installed_hours_ago, simulation.assessed_hours_ago
+        if installed is not None:
+            self._end_own("install", install(self._view_of_agent(), _BY_SCHEDULE), -installed * 3600)
+        if assessed is not None:
+            self._end_own("assess", assess(self._view_of_agent()), -assessed * 3600)
+
+    def _end_own(self, kind: str, completion: Completion, at: float) -> None:
+        """An operation that no client started has ended at that time."""
+        self.patch_extension = "installed"
+        if completion.result is None:
+            return
+        made = Operation(
+            id=str(uuid.UUID(int=self._source.getrandbits(128), version=4)),
+            kind=kind,
+            machine=self.folded,
+            subscription_id=self.subscription_id,
+            location=self.location,
+            started=at - completion.seconds,
+            completion=completion,
+            api_version="",
+            polling_query="",
+            location_query="",
+            by_platform=True,
+        )
+        self.own_operations.append(made)
+        self._finish(made)
 
     # -- patch operations -------------------------------------------------------------------------------------------
 
@@ -217,6 +288,7 @@ class Machine(PatchableMachine[Simulation]):
         super().begin(operation)
         if not operation.completion.touches_guest:
             return
+        self.patch_extension = self.patch_extension or "installed"
         if operation.kind == "install":
             self.install_summary = self._running_install_summary(operation.id, operation.started)
         else:

@@ -55,6 +55,7 @@ def update_machine(machine: Machine, body: object, now: float) -> Completion:
         machine.tags = {str(key): str(value) for key, value in object_or_none(given["tags"]).items()}
     if wanted is not None:
         _put_settings(machine, half, wanted)
+        machine.settings_changed(now)
     machine.graph_row = None
     return Completion(SECONDS, touches_guest=False)
 

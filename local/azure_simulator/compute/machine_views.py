@@ -10,6 +10,7 @@ import hashlib
 import uuid
 from typing import Any, cast
 
+from local.azure_simulator.compute.enablement import PUBLISHER, VERSIONS, extension_name
 from local.azure_simulator.compute.machine import Machine
 from local.azure_simulator.server.json_readers import dig, object_or_none
 
@@ -180,8 +181,13 @@ def instance_view(machine: Machine, now: float) -> dict[str, Any]:
         ("availablePatchSummary", machine.available_summary),
         ("lastPatchInstallationSummary", machine.install_summary),
     )
-    if any(summary is not None for _, summary in summaries):
-        made["patchStatus"] = {name: summary for name, summary in summaries if summary is not None}
+    patch_status: dict[str, Any] = {name: summary for name, summary in summaries if summary is not None}
+    if machine.patch_extension and agent != "absent":
+        made["extensions"] = [_patch_extension(machine)]
+    if machine.patch_extension == "installed" and machine.is_by_platform:
+        patch_status["configurationStatuses"] = _configuration_statuses(machine)
+    if patch_status:
+        made["patchStatus"] = patch_status
     made["statuses"] = [
         _provisioning(machine, now),
         *([_status("HibernationState/Hibernated", "VM hibernated")] if machine.is_hibernated else []),
@@ -216,7 +222,68 @@ def _agent(machine: Machine, agent: str, stamp: str) -> dict[str, Any]:
     is_linux = machine.os_type == "Linux"
     message = "Guest Agent is running" if is_linux else "GuestAgent is running and processing the extensions."
     status = _status("ProvisioningState/succeeded", "Ready", stamp, message)
-    return {"vmAgentVersion": _agent_version(machine), "extensionHandlers": [], "statuses": [status]}
+    handlers = [_handler(machine)] if machine.patch_extension else []
+    return {"vmAgentVersion": _agent_version(machine), "extensionHandlers": handlers, "statuses": [status]}
+
+
+def _patch_extension(machine: Machine) -> dict[str, Any]:
+    """The patch extension of the instance view; Azure installs and updates it by itself."""
+    name, message = extension_name(machine.os_type), None
+    word, display, level = "succeeded", "Provisioning succeeded", "Info"
+    if machine.patch_extension == "failed":
+        word, display, level = "failed/52", "Provisioning failed", "Error"
+        message = "The extension has reported a failure when processing: it could not reach its package source."
+    status = _status(f"ProvisioningState/{word}", display, None, message) | {"level": level}
+    kind = {"name": name, "type": f"{PUBLISHER}.{name}", "typeHandlerVersion": VERSIONS[machine.os_type]}
+    return kind | {"statuses": [status]}
+
+
+def _handler(machine: Machine) -> dict[str, Any]:
+    word, display = ("failed", "Not Ready") if machine.patch_extension == "failed" else ("succeeded", "Ready")
+    kind = f"{PUBLISHER}.{extension_name(machine.os_type)}"
+    status = _status(f"ProvisioningState/{word}", display)
+    return {"type": kind, "typeHandlerVersion": VERSIONS[machine.os_type], "status": status}
+
+
+def _configuration_statuses(machine: Machine) -> list[dict[str, Any]]:
+    """``configurationStatuses``: which modes have taken effect. The codes of assessment modes are [inferred]."""
+    half = "windowsConfiguration" if machine.os_type == "Windows" else "linuxConfiguration"
+    settings = object_or_none(dig(properties(machine), "osProfile", half, "patchSettings"))
+    names = [("patchMode", "PatchMode"), ("assessmentMode", "AssessmentMode")]
+    return [
+        _status(f"{word}ConfigurationState/Ready", f"Status_{word}ConfigurationState_Ready")
+        for key, word in names
+        if settings.get(key) == "AutomaticByPlatform"
+    ]
+
+
+def extension_row(machine: Machine, tenant_id: str) -> dict[str, Any]:
+    """The row of the patch extension in the table ``resources``; only of a machine that has it."""
+    name = extension_name(machine.os_type)
+    return {
+        "id": f"{machine.id}/extensions/{name}",
+        "name": name,
+        "type": f"{TYPE.lower()}/extensions",
+        "tenantId": tenant_id,
+        "kind": "",
+        "location": machine.location,
+        "resourceGroup": machine.resource_group.lower(),
+        "subscriptionId": machine.subscription_id,
+        "managedBy": "",
+        "sku": None,
+        "plan": None,
+        "properties": {
+            "publisher": PUBLISHER,
+            "type": name,
+            "typeHandlerVersion": VERSIONS[machine.os_type].rpartition(".")[0],
+            "autoUpgradeMinorVersion": True,
+            "provisioningState": "Failed" if machine.patch_extension == "failed" else "Succeeded",
+        },
+        "tags": None,
+        "identity": None,
+        "zones": None,
+        "extendedLocation": None,
+    }
 
 
 def _agent_version(machine: Machine) -> str:

@@ -58,6 +58,8 @@ class Operation:
     forbidden: bool = False
     maintenance_run: str = ""
     """The scheduled run that started it; empty for a client's operation."""
+    by_platform: bool = False
+    """No client started it."""
     graph_row: dict[str, Any] | None = None
     """Cached for the Resource Graph tables once it has ended."""
     _result: dict[str, Any] | None = field(default=None)

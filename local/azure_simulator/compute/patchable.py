@@ -47,6 +47,8 @@ class PatchableMachine[S: PatchSimulation]:
         self.simulation = simulation
         self.accepted = {"assess": 0, "install": 0}
         self.active: Operation | None = None
+        self.own_operations: list[Operation] = []
+        """Those that no client started: Azure's assessments, and what was before the simulator's start."""
         self.graph_row: dict[str, Any] | None = None
         """Cached for the Resource Graph tables: building thousands of rows for each query is slow."""
         self._source = random.Random(f"{seed}:{self.folded}")

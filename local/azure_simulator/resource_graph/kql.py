@@ -298,6 +298,8 @@ class Parser:
         if token.kind == "number":
             self._at += 1
             return float(token.text) if "." in token.text else int(token.text)
+        if self.take("-"):
+            return -self.number()
         word = self.take("true", "false", "null")
         if word is not None:
             return {"true": True, "false": False, "null": None}[word]
@@ -335,6 +337,11 @@ class Parser:
         if folded == "split" and len(arguments) == 2:
             text, separator = arguments
             return lambda row: as_text(text(row)).split(as_text(separator(row)))
+        if folded == "substring" and len(arguments) in (2, 3):
+            return _substring(*arguments)
+        if folded in ("pack", "bag_pack") and arguments and not len(arguments) % 2:
+            pairs = list(zip(arguments[::2], arguments[1::2], strict=True))
+            return lambda row: {as_text(key(row)): value(row) for key, value in pairs}
         if folded == "iff" and len(arguments) == 3:
             condition, then, otherwise = arguments
             return lambda row: then(row) if condition(row) else otherwise(row)
@@ -360,6 +367,17 @@ class Parser:
         if not steps:
             return start
         return lambda row: _dig(start(row), steps)
+
+
+def _substring(text: Value, start: Value, length: Value | None = None) -> Value:
+    """From a character on, counted from the end when it is negative, so many characters or the rest."""
+
+    def cut(row: Row) -> str:
+        whole, first = as_text(text(row)), int(start(row))
+        first = max(0, first + len(whole)) if first < 0 else first
+        return whole[first:] if length is None else whole[first : first + int(length(row))]
+
+    return cut
 
 
 def _dig(value: Any, steps: list[str | int]) -> Any:

@@ -17,7 +17,7 @@ from local.azure_simulator.compute.operations import Operation
 from local.azure_simulator.compute.patches import count_by_classification
 from local.azure_simulator.hybrid_compute import views
 from local.azure_simulator.hybrid_compute.machine import AnyMachine, ArcMachine
-from local.azure_simulator.server.json_readers import list_or_empty
+from local.azure_simulator.server.json_readers import list_or_empty, object_or_none
 from local.azure_simulator.state import AzureState
 
 COLUMNS = {"id", "name", "type", "tenantId", "location", "resourceGroup", "subscriptionId", "properties", "tags"}
@@ -43,7 +43,7 @@ def patch_rows(azure: AzureState, table: str, subscriptions: set[str] | None, qu
     kind, days = ("assess", ASSESSMENT_DAYS) if table == TABLES[0] else ("install", INSTALLATION_DAYS)
     wanted: Iterable[Operation] = (
         operation
-        for operation in (_assessments(azure) if kind == "assess" else azure.operations.all())
+        for operation in (_assessments(azure) if kind == "assess" else _operations(azure))
         if operation.kind == kind
         and operation.started <= then
         and operation.completion.touches_guest
@@ -63,9 +63,15 @@ def patch_rows(azure: AzureState, table: str, subscriptions: set[str] | None, qu
             yield from _patches(azure, operation, row, then)
 
 
+def _operations(azure: AzureState) -> list[Operation]:
+    """Those of clients and schedules, and Azure's own, in start order."""
+    own = [each for machine in azure.machines.values() for each in machine.own_operations]
+    return sorted([*azure.operations.all(), *own], key=lambda each: each.started) if own else azure.operations.all()
+
+
 def _assessments(azure: AzureState) -> Iterator[Operation]:
     """All of virtual machines, and those of Arc machines that have ended, with the ones after installations."""
-    yield from (each for each in azure.operations.all() if not isinstance(_machine(azure, each), ArcMachine))
+    yield from (each for each in _operations(azure) if not isinstance(_machine(azure, each), ArcMachine))
     now = azure.clock.now()
     for machine in azure.machines.values():
         if isinstance(machine, ArcMachine):
@@ -142,11 +148,17 @@ def _common(azure: AzureState, operation: Operation, then: float) -> dict[str, A
     return {
         "startDateTime": azure.clock.stamp(operation.started),
         "lastModifiedDateTime": azure.clock.stamp(min(then, operation.ends)),
-        "startedBy": "Platform" if operation.maintenance_run else "User",
+        "startedBy": "Platform" if operation.maintenance_run or operation.by_platform else "User",
         "osType": machine.os_type,
         "patchServiceUsed": "WU-WSUS" if machine.os_type == "Windows" else "APT",
-        "errorDetails": operation.completion.error if operation.is_over(then) else None,
+        "errorDetails": _errors(azure, operation) if operation.is_over(then) else None,
     }
+
+
+def _errors(azure: AzureState, operation: Operation) -> Any:
+    """The error of the operation, or the errors inside its result; null without any [inferred]."""
+    inner = object_or_none((operation.result(azure.clock) or {}).get("error"))
+    return operation.completion.error or (inner if inner.get("details") else None)
 
 
 def _row(azure: AzureState, operation: Operation, kind: str, name: str, properties: dict[str, Any]) -> Row:

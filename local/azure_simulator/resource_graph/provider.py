@@ -43,6 +43,12 @@ TABLES = {"resources": _RESOURCES, "resourcecontainers": _RESOURCES} | dict.from
     (*PATCH_TABLES, MAINTENANCE_TABLE, HEALTH_TABLE), PATCH_COLUMNS
 )
 _MAX_ROWS = 1_000
+_MAX_BYTES = 16_777_216
+_TOO_LARGE = (
+    "Response payload size is {}, and has exceeded the limit of 16777216. Please consider querying less data at a time"
+    " and make paginated call if needed."
+)
+"""The limit and its message are known from reports of users, not from a recording."""
 _QUOTA_SECONDS = 5
 _KEPT_RESULTS = 32
 _PIECE = 100
@@ -94,7 +100,11 @@ class ResourceGraph:
         following = offset + len(page)
         if following < len(rows):
             answer["$skipToken"] = base64.b64encode(json.dumps([key, following]).encode()).decode()
-        return compact(answer)
+        made = compact(answer)
+        if (size := len(made.body or "")) > _MAX_BYTES:
+            message = _TOO_LARGE.format(size)
+            raise _bad_request([{"code": "ResponsePayloadTooLarge", "message": message}], call)
+        return made
 
     async def _position(self, request: dict[str, Any], options: dict[str, Any], call: Call) -> tuple[str, int]:
         token = options.get("$skipToken")
@@ -138,6 +148,8 @@ class ResourceGraph:
             if subscriptions is None or machine.subscription_id.casefold() in subscriptions:
                 if isinstance(machine, Machine):
                     yield machine_views.graph_row(machine, self.azure.tenant_id)
+                    if machine.patch_extension:
+                        yield machine_views.extension_row(machine, self.azure.tenant_id)
                 else:
                     yield arc_views.graph_row(machine, self.azure.tenant_id, self.azure.clock.now())
                     yield from arc_views.extension_rows(machine, self.azure.tenant_id)

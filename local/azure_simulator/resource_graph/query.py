@@ -127,7 +127,7 @@ def _take(parser: Parser) -> Stage:
 
 
 def _summarize(parser: Parser) -> Stage:
-    """``count()``, ``min(x)``, ``max(x)`` and ``arg_max(x, column, ...)``, of all rows or by columns."""
+    """``count()``, ``min(x)``, ``max(x)``, ``make_list(x)`` and ``arg_max(x, …)``, of all rows or by columns."""
     aggregates = [_aggregate(parser)]
     while parser.take(","):
         aggregates.append(_aggregate(parser))
@@ -170,8 +170,13 @@ def _aggregate(parser: Parser) -> tuple[list[str], Callable[[list[Row]], Row]]:
         return [name], lambda rows: {name: len(rows)}
     if kind == "arg_max" and not given:
         return _arg_max(parser)
+    if kind == "make_list":
+        item = parser.expression()
+        parser.expect(")")
+        name = given or "list_"
+        return [name], lambda rows: {name: [found for row in rows if (found := item(row)) is not None]}
     if kind not in ("min", "max"):
-        raise parser.fail("only count(), min(), max() and arg_max() can be summarized")
+        raise parser.fail("only count(), min(), max(), make_list() and arg_max() can be summarized")
     column, value = _assigned(parser)
     parser.expect(")")
     name, best = given or f"{kind}_{column}", min if kind == "min" else max

@@ -36,6 +36,35 @@ def test_the_first_moment_and_the_row_of_the_last():
     assert second == {"name": "b", "firstAt": None, "at": None, "status": "running"}
 
 
+def test_rows_are_packed_into_lists():
+    packed = summarized(
+        "amount = count(), rows = make_list(pack('state', status, 'last', substring(status, -2))) by name"
+    )
+    assert packed[0] == {
+        "name": "a",
+        "amount": 3,
+        "rows": [
+            {"state": "old", "last": "ld"},
+            {"state": "new", "last": "ew"},
+            {"state": "running", "last": "ng"},
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        ("substring(status, 1)", "ld"),
+        ("substring(status, 0, 1)", "o"),
+        ("substring(status, -9)", "old"),
+        ("substring(status, 9)", ""),
+    ],
+)
+def test_substrings(call: str, text: str):
+    [row] = Query(f"runs | take 1 | project cut = {call}", {"runs": {"status"}}).run([{"status": "old"}])
+    assert row == {"cut": text}
+
+
 def test_what_is_not_understood_is_refused():
     with pytest.raises(QueryError, match="arg_max"):
         summarized("percentile(at, 50) by name")

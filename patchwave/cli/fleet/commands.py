@@ -1,4 +1,4 @@
-"""``patchwave fleet``: what machines are set to, what patches them, and changing that.
+"""``patchwave fleet``: how patching stands, what machines are set to, what patches them, and changing that.
 
 ``set-mode`` plans first, shows what it would do, and carries it out after a confirmation: ``--yes``, an answer at a
 terminal, or a later ``mode-change start``.
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from patchwave.cli.errors import ExitCode, NotFoundError, RefusedError
+from patchwave.cli.fleet.status_view import status_view
 from patchwave.cli.fleet.views import (
     change_view,
     changes_table,
@@ -128,6 +129,42 @@ def show_modes(
 def show_eligibility(service: Service, machines: Selection, limit: LimitOption = None) -> None:
     """List the machines that Azure's guest patching does not take, and why not."""
     service.show(service.client.get("fleet", "eligibility", slow=True, **machines.query(limit)), eligibility_view)
+
+
+@command(fleet, "status")
+def show_status(
+    service: Service,
+    machines: Selection,
+    policy: Annotated[str, typer.Option("--policy", help="Only machines that this policy will patch.")] = "",
+    patched_by: Annotated[
+        list[str] | None,
+        typer.Option("--patched-by", help="schedule, platform, operating_system, policy, none or unknown; repeatable."),
+    ] = None,
+    enablement: Annotated[
+        list[str] | None,
+        typer.Option("--enablement", help="off, in_progress, enabled, failed, blocked or unknown; repeatable."),
+    ] = None,
+    reboot_pending: Annotated[
+        bool | None,
+        typer.Option(
+            "--reboot-pending/--no-reboot-pending",
+            help="Only machines with, or without, a pending reboot.",
+            show_default=False,
+        ),
+    ] = None,
+    limit: LimitOption = None,
+) -> None:
+    """List the last assessment and installation of each machine, and what patches it next; of one, all of it.
+
+    With one --machine the machine itself is read, else Resource Graph, which is minutes behind.
+    """
+    asked = machines.query(limit) | {
+        "policy": policy,
+        "patchedBy": ",".join(patched_by or []),
+        "enablement": ",".join(enablement or []),
+        "rebootPending": "" if reboot_pending is None else str(reboot_pending).lower(),
+    }
+    service.show(service.client.get("fleet", "status", slow=True, **asked), status_view)
 
 
 @command(fleet, "set-mode")

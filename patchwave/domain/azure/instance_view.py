@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import AliasPath, BeforeValidator, Field
 
 from patchwave.domain.azure.patch_results import PatchSummary, Text
-from patchwave.domain.core.documents import ExternalDocument, LenientDatetime, object_or_none, objects_or_empty
+from patchwave.domain.core.documents import ExternalDocument, Json, LenientDatetime, object_or_none, objects_or_empty
 
 
 class Power(StrEnum):
@@ -81,7 +81,7 @@ class MachineView(ExternalDocument):
     @property
     def power(self) -> Power:
         """The power state; a machine that is being created has none yet."""
-        shown = _POWER_WORDS.get(self._word("powerstate"), Power.UNKNOWN)
+        shown = power_of(self._word("powerstate"))
         # The word about hibernation may stay behind after a machine has resumed: only of one that is off it counts.
         is_off = shown in (Power.STOPPED, Power.DEALLOCATED)
         return Power.HIBERNATED if is_off and self._word("hibernationstate") == "hibernated" else shown
@@ -127,6 +127,76 @@ class MachineView(ExternalDocument):
         return self.health_code.rpartition("/")[2].casefold()
 
 
+class ExtensionView(ExternalDocument):
+    """An extension, or the handler of one; both name it by ``publisher.type``."""
+
+    type: Text = ""
+    type_handler_version: Text = ""
+    statuses: Statuses = Field(default_factory=list[_Status])
+    status: Annotated[_Status | None, BeforeValidator(object_or_none)] = None
+
+    @property
+    def provisioning_state(self) -> str:
+        """The word of ``ProvisioningState/...`` in lower case, such as ``succeeded``; empty without one."""
+        return next((word for name, word in map(_split, self._all) if name == "provisioningstate"), "")
+
+    @property
+    def message(self) -> str:
+        return next((status.message for status in self._all if status.message), "")
+
+    @property
+    def _all(self) -> list[_Status]:
+        return [*self.statuses, *([self.status] if self.status is not None else [])]
+
+
+_Object = Annotated[Json | None, BeforeValidator(object_or_none)]
+Extensions = Annotated[list[ExtensionView], BeforeValidator(objects_or_empty)]
+
+
+class PatchStatusView(MachineView):
+    """The same document with what automatic guest patching shows in it.
+
+    ``configurationStatuses`` of the REST schema: "the enablement status of the specified patchMode", with codes such as
+    ``PatchModeConfigurationState/Ready``.
+    """
+
+    extensions: Extensions = Field(default_factory=list[ExtensionView], validation_alias=_in_view("extensions"))
+    handlers: Extensions = Field(
+        default_factory=list[ExtensionView], validation_alias=_in_view("vmAgent", "extensionHandlers")
+    )
+    configuration_statuses: Statuses = Field(
+        default_factory=list[_Status], validation_alias=_in_view("patchStatus", "configurationStatuses")
+    )
+    windows_configuration: _Object = Field(
+        default=None, validation_alias=AliasPath("properties", "osProfile", "windowsConfiguration"), repr=False
+    )
+    linux_configuration: _Object = Field(
+        default=None, validation_alias=AliasPath("properties", "osProfile", "linuxConfiguration"), repr=False
+    )
+
+    @property
+    def os_configuration(self) -> Json | None:
+        """The configuration of the machine's own operating system."""
+        return self.windows_configuration or self.linux_configuration
+
+    @property
+    def all_extensions(self) -> list[ExtensionView]:
+        """The extensions, and behind them what the agent says of their handlers."""
+        return [*self.extensions, *self.handlers]
+
+    @property
+    def modes_ready(self) -> tuple[str, ...]:
+        """The modes that have taken effect: ``PatchMode``, ``AssessmentMode``."""
+        words = [status.code.partition("/") for status in self.configuration_statuses]
+        return tuple(name.removesuffix("ConfigurationState") for name, _, word in words if word.casefold() == "ready")
+
+
+def _split(status: _Status) -> tuple[str, str]:
+    """Group and word of a code, in lower case; further segments, such as an exit code, are left out."""
+    name, _, word = status.code.casefold().partition("/")
+    return name, word.partition("/")[0]
+
+
 _SETTLED = ("succeeded", "failed", "canceled")
 """Provisioning states of a machine that nothing is done to."""
 _POWER_WORDS = {
@@ -138,3 +208,8 @@ _POWER_WORDS = {
     "deallocating": Power.CHANGING,
     "restarting": Power.CHANGING,
 }
+
+
+def power_of(word: str) -> Power:
+    """The power state of the last part of a code, such as ``running``, in any case."""
+    return _POWER_WORDS.get(word.casefold(), Power.UNKNOWN)

@@ -125,10 +125,8 @@ def parse_instant(value: object) -> datetime | None:
     if isinstance(value, datetime):
         instant = value
     elif isinstance(value, str):
-        text = _FRACTION.sub(lambda found: "." + found.group(1)[:6].ljust(6, "0"), value.strip())
-        try:
-            instant = datetime.fromisoformat(text)
-        except ValueError:
+        instant = _from_text(value.strip())
+        if instant is None:
             return None
     else:
         return None
@@ -138,6 +136,18 @@ def parse_instant(value: object) -> datetime | None:
         return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
     except OverflowError:
         # The last hours of year 9999, .NET's "never", in a zone west of Greenwich.
+        return None
+
+
+def _from_text(text: str) -> datetime | None:
+    try:
+        # Most are of this form already.
+        return datetime.fromisoformat(text)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(_FRACTION.sub(lambda found: "." + found.group(1)[:6].ljust(6, "0"), text))
+    except ValueError:
         return None
 
 

@@ -23,6 +23,7 @@ from patchwave.domain.maintenance.assignment import Assignment
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
 from patchwave.domain.maintenance.queries import MACHINE_UPDATES
 from patchwave.domain.policy.policy import Policy
+from patchwave.domain.scheduling.overrides import ScheduleOverrides
 
 ASSESSMENT_RETENTION_DAYS = 7
 """How long Resource Graph keeps an assessment."""
@@ -87,6 +88,7 @@ class FleetPolicy:
 
     policy: Policy
     resting: str = ""
+    overrides: ScheduleOverrides = field(default_factory=ScheduleOverrides)
 
     @property
     def is_maintenance_only(self) -> bool:

@@ -15,6 +15,7 @@ query may overlap. The operators of KQL ignore the case of ASCII only, so names 
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
@@ -261,7 +262,7 @@ class DiscoveredMachine(ExternalDocument):
     problem_reason: Reason = Reason.UNREADABLE_ID
     """The code of the problem."""
 
-    @property
+    @cached_property
     def machine_id(self) -> MachineId:
         """The id, parsed; of one that cannot be read, what the other columns say."""
         if self.problem:
@@ -294,6 +295,9 @@ def read_row(row: Mapping[str, Any]) -> DiscoveredMachine:
         parsed = MachineId.parse(given_id)
     except ValueError:
         return _unreadable(machine)
+    is_complete = machine.name and machine.resource_group and machine.subscription_id == parsed.subscription_id
+    if is_complete and not row.get("problem"):
+        return machine
     return machine.model_copy(
         update={
             "name": machine.name or parsed.name,
@@ -345,8 +349,13 @@ def select_machines(scope: Scope, rows: Iterable[Mapping[str, Any]]) -> list[Dis
     Those with a ``problem`` are among them, to be counted and shown. Rows move while Azure pages, so one machine can
     come twice.
     """
+    return select_discovered(scope, map(read_row, rows))
+
+
+def select_discovered(scope: Scope, discovered: Iterable[DiscoveredMachine]) -> list[DiscoveredMachine]:
+    """`select_machines` among machines that are read already."""
     machines: dict[str, DiscoveredMachine] = {}
-    for machine in map(read_row, rows):
+    for machine in discovered:
         if _holds(scope, machine):
             machines.setdefault(machine.machine_id.folded, machine)
     return [machines[folded] for folded in sorted(machines)]

@@ -12,7 +12,7 @@ from typing import Any
 
 from patchwave.domain.core.documents import parse_instant
 from patchwave.domain.core.folding import fold
-from patchwave.domain.fleet.discovery import DiscoveredMachine, evaluate_boundary, read_row, select_machines
+from patchwave.domain.fleet.discovery import DiscoveredMachine, evaluate_boundary, read_row, select_discovered
 from patchwave.domain.fleet.eligibility import NO_ANSWERS, AzureAnswers, Cause, Eligibility, Obstacle, evaluate
 from patchwave.domain.fleet.patch_mode import PatchSettings
 from patchwave.domain.fleet.supported_images import IMAGE_TABLE, ImageTable
@@ -45,7 +45,7 @@ class FleetMachine:
     images: ImageTable = field(default=IMAGE_TABLE, repr=False)
     answers: AzureAnswers = NO_ANSWERS
 
-    @property
+    @cached_property
     def folded(self) -> str:
         return fold(self.found.id)
 
@@ -77,8 +77,9 @@ def select_fleet(
     scope: Scope, rows: Iterable[Mapping[str, Any]], images: ImageTable = IMAGE_TABLE
 ) -> list[FleetMachine]:
     """The machines of the scope among the rows: each once, ordered by id."""
-    by_id = {fold(read_row(row).id): row for row in rows}
-    return [_with_settings(found, by_id[fold(found.id)], images) for found in select_machines(scope, by_id.values())]
+    by_id = {fold(found.id): (found, row) for row in rows if (found := read_row(row))}
+    chosen = select_discovered(scope, (found for found, _ in by_id.values()))
+    return [_with_settings(found, by_id[fold(found.id)][1], images) for found in chosen]
 
 
 def within_boundary(machines: Iterable[FleetMachine], boundary: Boundary) -> list[FleetMachine]:

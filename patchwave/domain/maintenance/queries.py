@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from patchwave.domain.core.ids import ConfigurationId, MachineId
 from patchwave.domain.fleet.discovery import literal, same_as, starts_with
+from patchwave.domain.fleet.packed_rows import PackedTable
 
 CONFIGURATIONS = "microsoft.maintenance/maintenanceconfigurations"
 ASSIGNMENTS = "microsoft.maintenance/configurationassignments"
@@ -31,6 +32,15 @@ def all_configurations() -> str:
 def all_assignments() -> str:
     """Every assignment, of machines and dynamic scopes: ``id, name, properties``."""
     return _query("maintenanceresources", ASSIGNMENTS, columns="id, name, properties")
+
+
+PACKED_ASSIGNMENTS = PackedTable(
+    table="maintenanceresources",
+    kind=ASSIGNMENTS,
+    behind="/providers/microsoft.maintenance/configurationassignments/",
+    columns={"id": "id", "name": "name", "properties": "properties"},
+)
+"""`all_assignments`, packed: of thousands of machines with one each, they are a page or two."""
 
 
 def dynamic_scopes() -> str:

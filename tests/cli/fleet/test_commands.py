@@ -178,6 +178,7 @@ class TestSetMode:
             "locations": [],
             "osTypes": [],
             "machineIds": [MACHINE],
+            "scaleSets": [],
             "tags": {"values": {"env": ["test"]}},
         }
         assert (asked["body"]["patchMode"], asked["body"]["bypass"]) == ("AutomaticByPlatform", True)
@@ -241,6 +242,106 @@ class TestModeChange:
         line = {"at": "2026-11-21T14:00:00.000Z", "action": "mode_change_planned", "actor": "ann", "detail": None}
         service.answers = [JSONResponse({"audit": [line], "cursor": None})]
         assert "mode_change_planned" in patchwave("fleet", "mode-change", "audit", CHANGE).output
+
+
+STATUS: dict[str, Any] = {
+    "level": "fleet",
+    "assessment": {"resultStatus": "", "criticalAndSecurity": 3, "other": 4, "ageHours": 5.2, "errors": []},
+    "installation": {
+        "resultStatus": "Failed",
+        "startedAt": "2026-11-20T22:00:00.000Z",
+        "endedAt": "2026-11-20T22:40:00.000Z",
+        "installed": 12,
+        "failed": 1,
+        "pending": 0,
+        "startedBy": "User",
+        "errors": [{"code": "OPERATION_FAILED", "message": "curl is [broken]"}],
+    },
+    "rebootPending": True,
+    "extension": {"type": "Microsoft.CPlat.Core.LinuxPatchExtension", "version": "1.6", "state": "Succeeded"},
+}
+STANDING: dict[str, Any] = {
+    "id": MACHINE,
+    "name": "vm-1",
+    "powerState": "running",
+    "settings": SETTINGS,
+    "patchedBy": "policy",
+    "sentence": "Manual: nothing patches it by itself.",
+    "status": STATUS,
+    "enablement": {"state": "in_progress", "sentence": "AutomaticByPlatform is being enabled."},
+    "nextPatching": [
+        {"source": "policy", "name": "monthly", "at": "2026-12-08T22:00:00.000Z"},
+        {"source": "platform", "name": "", "at": None},
+    ],
+}
+COUNTS: dict[str, Any] = {
+    "machines": 2,
+    "pending": 1,
+    "rebootPending": 1,
+    "notAssessed": 1,
+    "byResult": {"none": 1, "Failed": 1},
+    "byEnablement": {"in_progress": 2},
+}
+
+
+class TestStatus:
+    def test_a_fleet(self, patchwave: Patchwave, service: Service):
+        bare = {"name": "vm-2", "status": {"level": "fleet"}, "nextPatching": []}
+        found = {"counts": COUNTS, "machines": [STANDING, bare], "notes": ["One [note]."], "cursor": "vm-2"}
+        service.answers = [JSONResponse(found)]
+        options = ("--policy", "monthly", "--enablement", "in_progress", "--enablement", "failed", "--reboot-pending")
+        result = patchwave("fleet", "status", *options, "--limit", "2")
+        assert result.code == 0
+        for part in (
+            "3 critical/security, 4 other",
+            "5 h ago",
+            "Failed: 12 installed, 1 failed, 2026-11-20",
+            "in progress",
+            "monthly 2026-12-08 22:00:00Z",
+            "nothing",
+            "2 machines: 1 with critical or security updates, 1 reboot pending, 1 not assessed",
+            "One [note].",
+            "the first 2 are shown",
+        ):
+            assert part in result.output, part
+        [asked] = service.asked("GET", "/api/fleet/status")
+        assert asked["query"] == {
+            "policy": "monthly",
+            "enablement": "in_progress,failed",
+            "rebootPending": "true",
+            "limit": "2",
+        }
+
+    def test_one_machine_is_shown_with_all_of_it(self, patchwave: Patchwave, service: Service):
+        machine = STANDING | {"status": STATUS | {"level": "machine"}}
+        service.answers = [JSONResponse({"counts": COUNTS, "machines": [machine], "notes": []})]
+        result = patchwave("fleet", "status", "--machine", MACHINE)
+        assert result.code == 0
+        for part in (
+            "the machine's instance view",
+            "in progress: AutomaticByPlatform is being enabled.",
+            "Microsoft.CPlat.Core.LinuxPatchExtension 1.6 Succeeded",
+            "2026-11-20 22:00:00Z to 2026-11-20 22:40:00Z, result Failed, started by User",
+            "OPERATION_FAILED: curl is [broken]",
+            "monthly 2026-12-08 22:00:00Z",
+            "platform at a time that Azure does not tell",
+        ):
+            assert part in result.output, part
+
+    def test_it_can_be_read_in_80_columns(
+        self, patchwave: Patchwave, service: Service, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setenv("COLUMNS", "80")
+        service.answers = [JSONResponse({"counts": COUNTS, "machines": [STANDING], "notes": []})]
+        lines = [line.rstrip() for line in patchwave("fleet", "status").output.splitlines()]
+        assert max(map(len, lines)) <= 80
+        assert lines[0] == "vm-1  pending"
+        assert "  monthly 2026-12-08 22:00:00Z" in lines
+
+    def test_json_is_what_the_service_answered(self, patchwave: Patchwave, service: Service):
+        found: dict[str, Any] = {"counts": COUNTS, "machines": [STANDING], "notes": [], "cursor": None}
+        service.answers = [JSONResponse(found)]
+        assert patchwave("fleet", "status", "-o", "json").document == found
 
 
 def stuck(number: int, group: str = "rg-web") -> dict[str, Any]:

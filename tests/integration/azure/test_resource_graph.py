@@ -290,3 +290,16 @@ async def test_a_credential_that_fails_is_a_failure_too(
     assert page.failure is not None
     assert "no identity here" in page.failure.text
     assert server.requests == []
+
+
+async def test_a_page_that_is_too_large_is_read_in_smaller_ones(
+    server: Server, connect: Callable[[str], ResourceGraph]
+) -> None:
+    details = [{"code": "ResponsePayloadTooLarge", "message": "Response payload size is 17000000"}]
+    server.queue({"error": {"code": "BadRequest", "message": "m", "details": details}}, status=400)
+    server.queue({"data": [{"id": "a"}], "$skipToken": "t"})
+    server.queue({"data": [{"id": "b"}]})
+    graph = connect(server.url)
+    pages = [page async for page in graph.pages(build_queries(Scope()))]
+    assert [row["id"] for page in pages for row in page.rows] == ["a", "b"]
+    assert [each["body"]["options"]["$top"] for each in server.requests] == [1000, 250, 250]

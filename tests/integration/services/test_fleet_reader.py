@@ -30,6 +30,7 @@ READS: dict[str, tuple[Any, dict[str, Any]]] = {
     "doctor": (drift.examine_fleet, {}),
     "plan": (plans.plan_dry_run, {"body": {"policy": {"scope": SCOPE}}}),
     "modes": (fleet.list_fleet_modes, {}),
+    "status": (fleet.list_fleet_status, {}),
     "eligibility": (fleet.list_fleet_eligibility, {}),
     "mode change": (patch_mode_changes.plan_mode_change, {"body": {"scope": SCOPE, "bypass": True}}),
 }
