@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 from patchwave.azure.resource_graph import QueryRefused, ResourceGraph
 from patchwave.azure.virtual_machines import ResourceManager
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify
+from patchwave.domain.azure.instance_view import MachineView
 from patchwave.domain.core.documents import lower_keys, object_or_none, parse_instant
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.fleet.discovery import DiscoveryQuery
@@ -66,8 +67,8 @@ class _Lookups:
 _lookups: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lookups] = WeakKeyDictionary()
 
 
-async def is_machine(manager: ResourceManager, machine: MachineId) -> bool:
-    """Whether the app can read the machine.
+async def find_machine(manager: ResourceManager, machine: MachineId) -> MachineView | None:
+    """The machine as Azure shows it; ``None`` when the app cannot read it.
 
     Events of missing machines cost a bounded number of reads; later events are delayed, not lost.
 
@@ -79,19 +80,13 @@ async def is_machine(manager: ResourceManager, machine: MachineId) -> bool:
     async with lookups.gate:
         # Again: earlier look-ups may have failed meanwhile.
         lookups.check(machine)
-        if await _is_there(manager, machine):
-            return True
+        found = await manager.read_machine(machine)
+        if not isinstance(found, ArmFailure):
+            return found
+        if classify(found).kind.is_transient:
+            raise NotKnownYet(found.text)
         lookups.note_missing(machine)
-        return False
-
-
-async def _is_there(manager: ResourceManager, machine: MachineId) -> bool:
-    found = await manager.read_machine(machine)
-    if not isinstance(found, ArmFailure):
-        return True
-    if classify(found).kind.is_transient:
-        raise NotKnownYet(found.text)
-    return False
+        return None
 
 
 async def find_scheduled_run(services: Services, notice: OccurrenceNotice) -> ScheduledRun | None:

@@ -91,6 +91,11 @@ class LeaseRepository(Repository):
         wanted = list(keys)
         return set(compress(wanted, await in_parallel(is_held, wanted, most=BATCH_ROWS)))
 
+    async def holder(self, machine_key: str, now: datetime) -> str:
+        """The owner of the machine's lease at ``now``; empty without one. The owner may have ended."""
+        row = await self._store.machines.get_validated(ALL_RUNS, LEASE + machine_key)
+        return str(row.columns["owner"]) if row is not None and _is_unexpired(row, now) else ""
+
     async def release(self, machine_key: str, owner: str) -> None:
         """Release the lease; no effect when another owner holds it."""
         table, key = self._store.machines, LEASE + machine_key
@@ -135,4 +140,8 @@ class LeaseRepository(Repository):
 
 
 def _is_held(row: Row, owner: str, now: datetime) -> bool:
-    return row.columns["owner"] == owner and str(row.columns["until"]) > format_instant(now)
+    return row.columns["owner"] == owner and _is_unexpired(row, now)
+
+
+def _is_unexpired(row: Row, now: datetime) -> bool:
+    return str(row.columns["until"]) > format_instant(now)

@@ -19,7 +19,7 @@ from patchwave.domain.policy.gates import Approval, ErrorBudget, OnExceeded
 from patchwave.domain.policy.health import AlertVeto, Health
 from patchwave.domain.policy.install import Install
 from patchwave.domain.policy.policy import Events, Policy, PolicyMode, WithoutPin
-from patchwave.domain.policy.rollout import AvailabilitySets, Bake, Limits, Ring, ScaleSets, TagLimit, order_rings
+from patchwave.domain.policy.rollout import AvailabilitySets, Bake, Limits, Ring, ScaleSets, TagLimit
 from patchwave.domain.policy.scope import Exclusions, Scope, TagFilter
 
 type Rule = Callable[[Any, Any], bool]
@@ -46,7 +46,7 @@ def widened(before: Policy, after: Policy, *, installs: bool = True) -> dict[str
         installs: whether the run installs anything; a run that only assesses has no rings.
     """
     reasons = dict(_widened(before, after))
-    if installs and before.scope != after.scope and _rings_depend_on_scope(before):
+    if installs and before.scope != after.scope and before.rings_depend_on_scope:
         reasons["scope"] = _RINGS_WAIT
     if after.install.maximum_duration < min(before.install.maximum_duration, before.install.minimum_duration):
         # The shorter of the two is what has to be left of the window: an installation could start later than before.
@@ -170,37 +170,6 @@ def _amount(value: object) -> int | None:
 
 
 # --- rules over the whole policy ------------------------------------------------------------------------------
-
-
-def _rings_depend_on_scope(policy: Policy) -> bool:
-    """Whether another scope could patch a machine before what it waits for, or one that no ring takes now.
-
-    A scope without the canary leaves its bake time and its budget nothing to judge. A ring in per cent takes a part of
-    the machines in scope: of a scope of one machine it takes that machine.
-    """
-    ordered = order_rings(policy.rings)
-    leaves_machines_out = bool(ordered[-1].selectors)
-    has_share = any(ring.percent is not None for ring in ordered)
-    return (
-        (has_share and leaves_machines_out)
-        or (len(ordered) > 1 and _rings_wait(policy, ordered))
-        or (bool(policy.phases) and _has_error_budget(policy))
-    )
-
-
-def _rings_wait(policy: Policy, ordered: Sequence[Ring]) -> bool:
-    """Whether anything but their order can hold the later rings; the budget of a lane or a wave holds them, too."""
-    return (
-        policy.pin_rings
-        or any(policy.approval_of(ring) for ring in ordered)
-        or any(policy.bake_after(ring) for ring in ordered[:-1])
-        or _has_error_budget(policy)
-    )
-
-
-def _has_error_budget(policy: Policy) -> bool:
-    budget = policy.error_budget
-    return any(share is not None for share in (budget.wave, budget.lane, budget.ring, budget.run))
 
 
 def _rings_narrow(before: Policy, after: Policy) -> bool:
@@ -327,7 +296,15 @@ RULES: Mapping[type[BaseModel], Mapping[str, Rule | type[BaseModel]]] = {
         "window": _less,
         "continue_in_next_window": _turned_off,
     },
-    Events: {"new_machine": _turned_off, "before_maintenance": _turned_off, "after_maintenance": _turned_off},
+    Events: {
+        "new_machine": _turned_off,
+        "machine_started": _turned_off,
+        "before_maintenance": _turned_off,
+        "after_maintenance": _turned_off,
+        "mode": _in_order(PolicyMode.PATCH, PolicyMode.ASSESS),
+        "delay": _more,
+        "only_in_window": _turned_on,
+    },
 }
 """For each field how it narrows: a rule, or the section whose own fields are compared."""
 

@@ -18,6 +18,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from patchwave.domain.azure.install_request import LinuxParameters
 from patchwave.domain.calendar.schedule import Schedule
 from patchwave.domain.core.documents import Document, list_or_empty, object_or_none
+from patchwave.domain.core.duration import Duration, between
 from patchwave.domain.core.ids import ADHOC_POLICY, POLICY_NAME_PATTERN, adhoc_name, check_policy_name
 from patchwave.domain.core.quantity import Limit
 from patchwave.domain.core.validation import InvalidDocument, Problem, explain
@@ -42,6 +43,7 @@ from patchwave.domain.policy.rollout_validation import rollout_problems
 from patchwave.domain.policy.scope import MAX_LOCATIONS, Location, OsType, Scope
 
 MAX_CONCURRENCY = 1000
+MAX_EVENT_DELAY = timedelta(hours=24)
 
 _WORD_START = re.compile(r"[A-Z]")
 
@@ -52,7 +54,7 @@ _RING = re.compile(r"rings\[([0-9]+)\]")
 _RING_STAND_IN = re.compile(r"patchwave-ring-([0-9]+)")
 _DAILY = {"recurrence": "RRULE:FREQ=DAILY", "time": "00:00", "timeZone": "UTC"}
 """Stands in for a schedule of which only the window can be judged."""
-_JUDGED_BY = {"pinRings": ("rings",), "schedule": ("install", "scope")}
+_JUDGED_BY = {"pinRings": ("rings",), "schedule": ("install", "scope"), "events": ("schedule",)}
 """Sections that cannot be judged while these are wrong."""
 
 type JsonObject = dict[str, Any]
@@ -94,21 +96,50 @@ class PolicyMode(StrEnum):
 
 
 class Events(Document):
-    """Which events of Azure start an assessment of the machines in scope."""
+    """Which events of Azure start a run, what the run does, and when."""
 
     new_machine: StrictBool = Field(
-        default=False, title="New machine", description="Assess a machine of the scope when it first appears."
+        default=False, title="New machine", description="A run of a machine of the scope when it first appears."
+    )
+    machine_started: StrictBool = Field(
+        default=False,
+        title="Machine started",
+        description="A run of a machine of the scope when it was started, unless a run of Patchwave has started it.",
     )
     before_maintenance: StrictBool = Field(
         default=False,
         title="Before maintenance",
-        description="Assess the scope before a maintenance configuration of Azure begins.",
+        description="A run of the scope before a maintenance configuration of Azure begins.",
     )
     after_maintenance: StrictBool = Field(
         default=False,
         title="After maintenance",
-        description="Assess the scope after a maintenance configuration of Azure has ended.",
+        description="A run of the scope after a maintenance configuration of Azure has ended.",
     )
+    mode: PolicyMode = Field(
+        default=PolicyMode.ASSESS,
+        title="Mode",
+        description="What the runs do: assess, or patch by all rules of the policy. Those of a policy whose mode is"
+        " assess only assess.",
+    )
+    delay: Annotated[
+        Duration, between(timedelta(0), MAX_EVENT_DELAY, "must be at most PT24H: the schedule comes anyway")
+    ] = Field(
+        default=timedelta(0),
+        title="Delay",
+        description="How long to wait after an event, PTnHnM up to PT24H: a new machine may need time to be set up.",
+        examples=["PT30M"],
+    )
+    only_in_window: StrictBool = Field(
+        default=True,
+        title="Only in a window",
+        description="With mode patch: true, a run only starts in an open window of the schedule, in which an"
+        " installation can still begin; false, at any time, in a window as long as the schedule's.",
+    )
+
+    @property
+    def are_wanted(self) -> bool:
+        return self.new_machine or self.machine_started or self.before_maintenance or self.after_maintenance
 
 
 class Policy(Document):
@@ -250,7 +281,7 @@ class Policy(Document):
         " in at most 3 windows in a row; those that were off or not ready inside the window, when they come back. With"
         " false a machine that has failed waits for a person.",
     )
-    events: Events = Field(default=Events(), title="Events", description="Which events of Azure start an assessment.")
+    events: Events = Field(default=Events(), title="Events", description="Which events of Azure start a run.")
     maintenance: MaintenanceHooks | None = Field(
         default=None,
         title="Pre and post maintenance",
@@ -272,6 +303,41 @@ class Policy(Document):
         """How long to wait after a ring: its own bake time, else that of all rings."""
         bake = ring.bake if ring.bake is not None else self.bake.rings
         return bake if bake is not None else timedelta(0)
+
+    @property
+    def rings_depend_on_scope(self) -> bool:
+        """Whether another scope could patch a machine before what it waits for, or one that no ring takes now.
+
+        A scope without the canary leaves its bake time and its budget nothing to judge. A ring in per cent takes a part
+        of the machines in scope: of a scope of one machine it takes that machine.
+        """
+        ordered = order_rings(self.rings)
+        leaves_machines_out = bool(ordered[-1].selectors)
+        has_share = any(ring.percent is not None for ring in ordered)
+        return (
+            (has_share and leaves_machines_out)
+            or (len(ordered) > 1 and self._rings_wait(ordered))
+            or (bool(self.phases) and self._has_error_budget)
+        )
+
+    def _rings_wait(self, ordered: Sequence[Ring]) -> bool:
+        """Whether anything but their order can hold the later rings; the budget of a lane or a wave holds them, too."""
+        return (
+            self.pin_rings
+            or any(self.approval_of(ring) for ring in ordered)
+            or any(self.bake_after(ring) for ring in ordered[:-1])
+            or self._has_error_budget
+        )
+
+    @property
+    def _has_error_budget(self) -> bool:
+        budget = self.error_budget
+        return any(share is not None for share in (budget.wave, budget.lane, budget.ring, budget.run))
+
+    @property
+    def event_mode(self) -> PolicyMode:
+        """What runs do that events start."""
+        return self.events.mode if self.mode is PolicyMode.PATCH else self.mode
 
     @property
     def continues(self) -> bool:
@@ -389,11 +455,30 @@ def _unsatisfiable(policy: Policy, scope: Scope | None) -> list[Problem]:
     if policy.assess is not None and policy.assess.continue_in_next_window:
         message = "counts for installations only: an assessment takes every machine, however long it lasts"
         problems.append(Problem(path="assess.continueInNextWindow", message=message))
+    if message := _event_problem(policy, is_narrowed=scope is None):
+        problems.append(Problem(path="events.onlyInWindow", message=message))
     if policy.schedule is None or policy.mode is PolicyMode.ASSESS:
         return problems
     systems = policy.scope.os_types or tuple(OsType)
     message = too_short(policy.schedule.window, policy.install, systems)
     return [*problems, Problem(path="schedule.window", message=message)] if message else problems
+
+
+def _event_problem(policy: Policy, *, is_narrowed: bool) -> str:
+    """Why no run that events start could ever patch by the policy, or why one would patch too early."""
+    events = policy.events
+    if not events.are_wanted or policy.event_mode is PolicyMode.ASSESS:
+        return ""
+    if events.only_in_window:
+        why = "leaves no time to patch, as the policy has no window: give schedule, or set it to false"
+        return why if policy.schedule is None else ""
+    # A run of events has a scope of its own, and its policy was valid before.
+    if (events.new_machine or events.machine_started) and policy.rings_depend_on_scope and not is_narrowed:
+        return (
+            "is false, and a run of single machines would patch them before those that their rings or phases wait for:"
+            " set it to true, or give such machines a policy of their own"
+        )
+    return ""
 
 
 def parse_inline_policy(document: object) -> Policy:

@@ -1,4 +1,4 @@
-"""Assessments that events ask for: a burst of events is one run of a policy in each quarter of an hour.
+"""Runs that events ask for: a burst of events is one run of a policy in each quarter of an hour.
 
 The first event starts the run of its quarter at once. Later ones wait for the run of the next quarter, together with
 everything else: a run holds what was asked for before it was created, and nothing is lost.
@@ -18,7 +18,7 @@ MAX_MACHINES = 1_000
 
 
 class EventRequest(Document):
-    """One event that asks for an assessment by one policy: of a machine, or of the whole scope (no ``machine_id``)."""
+    """One event that asks for a run of one policy: of a machine, or of the whole scope (no ``machine_id``)."""
 
     policy: str
     event_id: str
@@ -48,8 +48,13 @@ def run_of_quarter(policy: str, at: datetime) -> RunId:
     return RunId.of(quarter_of(at), policy, suffix)
 
 
+def due_at(policy: Policy, request: EventRequest) -> datetime:
+    """When the request may start a run: the delay of the policy counts, as it is now."""
+    return request.at + policy.events.delay
+
+
 def policy_for(policy: Policy, requests: Sequence[EventRequest]) -> Policy:
-    """The policy as the run of these requests follows it: narrowed to new machines, unless one is of all of it."""
+    """The policy as the run of these requests follows it: narrowed to the machines, unless one is of all of it."""
     if any(not request.machine_id for request in requests):
         return policy
     machines: dict[str, str] = {}
@@ -68,11 +73,15 @@ def served_by(
     return [
         request
         for request in requests
-        if request.at <= created_at
+        if due_at(policy, request) <= created_at
         and (fold(request.machine_id) in machines if request.machine_id and not is_whole else is_whole)
     ]
 
 
-def may_ask(policy: Policy, machine: MachineId) -> bool:
-    """Whether a new machine may be one of the policy's; tags and location are not in an event, discovery decides."""
-    return policy.enabled and policy.events.new_machine and policy.scope.may_hold(machine)
+def may_ask(policy: Policy, machine: MachineId, *, started: bool) -> bool:
+    """Whether a new machine, or one that was ``started``, may be one of those for which the policy wants a run.
+
+    Tags and location are not in an event: discovery decides.
+    """
+    is_wanted = policy.events.machine_started if started else policy.events.new_machine
+    return policy.enabled and is_wanted and policy.scope.may_hold(machine)

@@ -251,7 +251,7 @@ async def test_why_an_event_started_nothing_is_one_line(
         return [line.getMessage() for line in caplog.records if line.name == "patchwave.events"]
 
     passed_over = "An event of the kind Microsoft.Resources.ResourceWriteSuccess was passed over: "
-    assert await told(written()) == [passed_over + "no policy asks for an assessment."]
+    assert await told(written()) == [passed_over + "no policy asks for a run."]
     await put(storage, "newcomers", events={"newMachine": True})
     made_up = machine_id().replace("web-01", "made-up")
     assert await told(written(machine=made_up)) == [passed_over + f"Azure shows no machine {made_up}."]

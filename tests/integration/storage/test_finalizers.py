@@ -101,7 +101,9 @@ async def test_a_machine_that_nothing_was_sent_to_is_free_when_its_run_is_closed
 
 
 async def test_a_lease_of_an_unknown_holder_is_respected(storage: Storage) -> None:
+    assert await storage.leases.holder(KEY, NOW) == ""
     assert await storage.leases.acquire(KEY, "run-a", NOW, NOW + 5 * HOUR) == "run-a"
+    assert [await storage.leases.holder(KEY, NOW + hours * HOUR) for hours in (0, 4, 5)] == ["run-a", "run-a", ""]
     assert await taken_by_other(storage) == "run-a"
     assert await storage.leases.acquire(machine(2).key, RUN, NOW, NOW + 5 * HOUR) == RUN
     assert await storage.leases.acquire(machine(2).key, OTHER, NOW, NOW + HOUR) == RUN, "a run without a row"

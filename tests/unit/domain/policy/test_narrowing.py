@@ -52,6 +52,7 @@ NARROWER: dict[str, dict[str, Any]] = {
     "more alerts that count": {"health": {"alerts": {"severities": ["Sev0", "Sev1"], "rules": []}}},
     "less time to settle": {"health": {"settle": "PT5M"}},
     "an assessment": {"mode": "assess"},
+    "events later": {"events": {"delay": "PT1H"}},
     "slower": {"ramp": True, "bake": {"rings": "PT2H", "waves": "PT5M"}},
 }
 SMALLER_SCOPES: dict[str, dict[str, Any]] = {
@@ -61,6 +62,8 @@ SMALLER_SCOPES: dict[str, dict[str, Any]] = {
     "an exclusion": {"scope": {"exclude": {"tags": {"values": {"tier": ["db"]}}}}},
 }
 WIDER: dict[str, tuple[dict[str, Any], str]] = {
+    "patches on events": ({"events": {"mode": "patch"}}, "events.mode"),
+    "events at any time": ({"events": {"onlyInWindow": False}}, "events.onlyInWindow"),
     "more at a time": ({"maxConcurrent": 21}, "maxConcurrent"),
     "a share for a number": ({"maxConcurrent": "1%"}, "maxConcurrent"),
     "a limit dropped": ({"limits": {"tags": []}}, "limits.tags"),

@@ -53,7 +53,15 @@ def test_defaults() -> None:
     assert wire["install"]["linux"]["classificationsToInclude"] == ["Critical", "Security"]
     assert wire["install"]["rebootSetting"] == "IfRequired"
     assert wire["install"]["maximumDuration"] == "PT2H"
-    assert wire["events"] == {"newMachine": False, "beforeMaintenance": False, "afterMaintenance": False}
+    assert wire["events"] == {
+        "newMachine": False,
+        "machineStarted": False,
+        "beforeMaintenance": False,
+        "afterMaintenance": False,
+        "mode": "assess",
+        "delay": "PT0M",
+        "onlyInWindow": True,
+    }
 
 
 def test_the_example_is_valid_and_has_its_documented_meaning() -> None:
@@ -260,6 +268,27 @@ def test_a_policy_that_only_assesses_needs_no_window_for_an_installation() -> No
     assert list(errors_of(short)) == ["schedule.window"]
     policy = parse_policy(short | {"mode": "assess"})
     assert (policy.mode, policy.continues) == ("assess", False)
+
+
+def test_events_patch_in_windows_unless_the_policy_says_otherwise() -> None:
+    by_hand = {"scope": {"locations": ["westeurope"]}, "name": "by-hand"}
+    patching = {"newMachine": True, "mode": "patch"}
+    assert errors_of(by_hand | {"events": patching}) == {
+        "events.onlyInWindow": "leaves no time to patch, as the policy has no window: give schedule, or set it to false"
+    }
+    for events in ({"mode": "patch"}, patching | {"onlyInWindow": False}, patching | {"mode": "assess"}):
+        assert parse_policy(by_hand | {"events": events})
+    assert parse_policy(by_hand | {"events": patching, "mode": "assess"}).event_mode == "assess"
+    assert parse_policy(monthly() | {"events": patching}).event_mode == "patch"
+    rings = {"rings": [{"name": "canary", "percent": 5}, {"name": "broad"}], "errorBudget": {"run": 1}}
+    early = errors_of(monthly() | rings | {"events": patching | {"onlyInWindow": False}})
+    assert early["events.onlyInWindow"].startswith("is false, and a run of single machines would patch them before")
+    whole = {"afterMaintenance": True, "mode": "patch", "onlyInWindow": False}
+    assert parse_policy(monthly() | rings | {"events": whole})
+    assert parse_policy(monthly() | rings | {"events": patching})
+    wrong = monthly()["schedule"] | {"window": "x"}
+    assert list(errors_of(by_hand | {"events": patching, "schedule": wrong})) == ["schedule.window"]
+    assert list(errors_of(monthly() | {"events": patching | {"delay": "PT25H"}})) == ["events.delay"]
 
 
 def test_an_assess_schedule_does_not_continue_in_the_next_window() -> None:
