@@ -49,6 +49,8 @@ def machine(
     created_at: datetime | None = None,
     tags: dict[str, str] | None = None,
     power: str = "running",
+    agent_version: str = "",
+    allows_extensions: bool = True,
     **settings: Any,
 ) -> FleetMachine:
     """A machine that is assessed daily, unless told otherwise."""
@@ -66,6 +68,8 @@ def machine(
         ).model_copy(update={"image": image}),
         PatchSettings(os_type=os_type, patch_mode=mode, **settings),
         created_at=created_at,
+        agent_version=agent_version,
+        allows_extensions=allows_extensions,
     )
 
 

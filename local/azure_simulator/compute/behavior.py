@@ -10,6 +10,7 @@ from local.azure_simulator.server.json_readers import Strict
 
 PowerState = Literal["running", "stopped", "deallocated", "hibernated", "creating"]
 AgentState = Literal["ready", "notReady", "missing", "old"]
+GuestProblem = Literal["packagekit", "updateServiceDisabled", "sourceUnreachable"]
 
 
 class PendingPatch(Strict):
@@ -67,6 +68,8 @@ class PatchSimulation(Strict):
     install_minutes: float | None = Field(default=None, ge=0)
     reboot_minutes: float | None = Field(default=None, ge=0)
     assess_fails: bool = False
+    guest_problem: GuestProblem | None = None
+    """What is wrong in the guest: assessments and installations fail, and their errors tell it."""
     install_fails: bool | int = False
     """Number of selected patches that fail (true: 1)."""
     install_warns: bool = False

@@ -103,7 +103,8 @@ def assess(guest: Guest) -> Completion:
     seconds = guest.source.uniform(110, 175) if minutes is None else minutes * 60
     pending = list(guest.pending)
     problems = _problems(guest)
-    status = "Failed" if guest.too_old or guest.simulation.assess_fails else "Succeeded"
+    is_broken = guest.too_old or guest.simulation.assess_fails or guest.simulation.guest_problem
+    status = "Failed" if is_broken else "Succeeded"
     if guest.simulation.assess_fails:
         problems.append(_detail("PACKAGE_MANAGER_FAILURE", "Unexpected return code (100) from package manager."))
     if guest.simulation.superseded:
@@ -136,7 +137,7 @@ def install(guest: Guest, request: InstallRequest) -> Completion:
         return ended
     simulation = guest.simulation
     problems = _problems(guest)
-    if guest.too_old:
+    if guest.too_old or simulation.guest_problem:
         return _nothing(guest, "Failed", problems, 30)
     if guest.os_type != "Windows" and _invalid_combination(request.parameters):
         return _nothing(guest, "Failed", [_detail("ERROR", "Invalid classification combination.")], 30)
@@ -294,11 +295,31 @@ def _problems(guest: Guest) -> list[dict[str, str]]:
     made: list[dict[str, str]] = []
     if guest.too_old:
         made.append(guest.too_old)
+    if guest.simulation.guest_problem is not None:
+        made.append(_detail(*_GUEST_PROBLEMS[guest.simulation.guest_problem, guest.os_type == "Windows"]))
     esm = sum(patch.is_esm for patch in guest.pending)
     if esm:
         text = f"{esm} patches requires Ubuntu Pro for Infrastructure with Extended Security Maintenance"
         made.append(_detail("UA_ESM_REQUIRED", text))
     return made
+
+
+_PACKAGEKIT = ("OPERATION_FAILED", "Unexpected return code (1) on command: systemctl disable packagekit")
+_DISABLED = ("0x80070422", "The Windows Update service is disabled, or has no enabled devices: 0x80070422.")
+_GUEST_PROBLEMS = {
+    ("packagekit", False): _PACKAGEKIT,
+    ("packagekit", True): _PACKAGEKIT,
+    ("updateServiceDisabled", False): _DISABLED,
+    ("updateServiceDisabled", True): _DISABLED,
+    ("sourceUnreachable", True): ("0x8024402C", "Windows Update cannot reach its server: 0x8024402C."),
+    ("sourceUnreachable", False): (
+        "PACKAGE_MANAGER_FAILURE",
+        "Customer environment error: Investigate and resolve unexpected return code (100) from package manager on "
+        "command: sudo apt-get -q update",
+    ),
+}
+"""By the problem and whether the guest is Windows. The texts for Linux are the extension's own, the codes for Windows
+those of "Troubleshoot issues with Azure Update Manager"; the wording of the latter is made up."""
 
 
 def _superseded() -> dict[str, str]:

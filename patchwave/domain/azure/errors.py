@@ -17,6 +17,12 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
+from patchwave.domain.azure.guest_problems import (
+    OLD_AGENT_CODE,
+    OLD_AGENT_TEXTS,
+    SERVICE_DISABLED_TEXTS,
+    WINDOWS_UNREACHABLE_TEXTS,
+)
 from patchwave.domain.core.documents import Document, object_or_none, objects_or_empty, parse_object, str_or_empty
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.core.redaction import RedactedText
@@ -279,8 +285,8 @@ _RULES: tuple[_Rule, ...] = (
         ErrorClass.UNSUPPORTED,
         Reason.UNSUPPORTED,
         "The guest cannot run the patch extension: bring the VM agent, Python, sudo or systemd up to date.",
-        codes=("CL_AGENT_TOO_OLD", "CL_PYTHON_TOO_OLD", "CL_SUDO_CHECK_FAILED", "CL_SYSTEMD_NOT_PRESENT"),
-        texts=("unsupported older azure linux agent version",),
+        codes=(OLD_AGENT_CODE, "CL_PYTHON_TOO_OLD", "CL_SUDO_CHECK_FAILED", "CL_SYSTEMD_NOT_PRESENT"),
+        texts=OLD_AGENT_TEXTS,
     ),
     _Rule(
         ErrorClass.FAILED,
@@ -327,13 +333,13 @@ _RULES: tuple[_Rule, ...] = (
         ErrorClass.FAILED,
         Reason.OPERATION_FAILED,
         "Windows Update cannot reach its server: check proxy, WSUS address and network.",
-        texts=("0x8024402c", "0x8024401c", "0x8024402f", "0x80072ee2"),
+        texts=WINDOWS_UNREACHABLE_TEXTS,
     ),
     _Rule(
         ErrorClass.FAILED,
         Reason.OPERATION_FAILED,
         "The Windows Update service is disabled on the machine.",
-        texts=("0x8024002e", "0x80070422"),
+        texts=SERVICE_DISABLED_TEXTS,
     ),
     _Rule(
         ErrorClass.FAILED,

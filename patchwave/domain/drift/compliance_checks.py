@@ -7,6 +7,7 @@ from patchwave.domain.core.documents import format_instant
 from patchwave.domain.drift import remediation
 from patchwave.domain.drift.findings import Finding, FindingKind
 from patchwave.domain.drift.fleet_index import FleetIndex
+from patchwave.domain.drift.guest_checks import mend_agent
 from patchwave.domain.drift.inputs import ASSESSMENT_RETENTION_DAYS, LastAssessment
 from patchwave.domain.fleet.machine import FleetMachine
 from patchwave.domain.fleet.patch_mode import AssessmentMode, WantedSettings, refusal_of
@@ -54,6 +55,8 @@ def _power(machine: FleetMachine) -> str:
 def _assess(machine: FleetMachine) -> str:
     """Let Azure assess every day; where it does so already, or refuses to, assess now."""
     assert machine.settings is not None
+    if agent := mend_agent(machine):
+        return agent
     daily = WantedSettings(assessment_mode=AssessmentMode.AUTOMATIC_BY_PLATFORM)
     if daily.is_met_by(machine.settings) or refusal_of(machine.settings, daily) is not None:
         return remediation.run_on(machine.found.id, "assess")
@@ -79,7 +82,7 @@ def check_results(index: FleetIndex) -> Iterator[Finding]:
                 f"The schedule {name} reported it {runs.status} at {format_instant(runs.ended_at)}; the assessment of"
                 f" {format_instant(known.at)} still counts {counted}."
             ),
-            fix=remediation.patch(machine.found.id),
+            fix=mend_agent(machine) or remediation.patch(machine.found.id),
         )
 
 

@@ -7,6 +7,7 @@ from patchwave.domain.core.folding import fold
 from patchwave.domain.drift import remediation
 from patchwave.domain.drift.findings import Finding, FindingKind
 from patchwave.domain.drift.fleet_index import FleetIndex, PatchCoverage
+from patchwave.domain.drift.guest_checks import mend_agent, run_or_mend_agent
 from patchwave.domain.fleet.patch_mode import PatchMode, PatchSource, WantedSettings, refusal_of
 
 
@@ -70,7 +71,7 @@ def _unpatched_fix(index: FleetIndex, standing: PatchCoverage) -> str:
     settings = standing.machine.settings
     assert settings is not None
     if not standing.attached and standing.machine.unsupported:
-        return remediation.run_on(standing.machine.found.id, "patch")
+        return run_or_mend_agent(standing.machine, "patch")
     if not standing.attached:
         return _set(standing, remediation.to_azure())
     follows = remediation.to_schedules().is_met_by(settings)
@@ -87,8 +88,7 @@ def _unknown_image(standing: PatchCoverage) -> Finding | None:
     if patching is None or not eligibility.is_image_undecided:
         return None
     evidence = " ".join([patching.sentence, eligibility.image_note, *standing.resting])
-    fix = remediation.run_on(standing.machine.found.id, "assess")
-    return _finding(FindingKind.UNKNOWN_IMAGE, standing, evidence, fix)
+    return _finding(FindingKind.UNKNOWN_IMAGE, standing, evidence, run_or_mend_agent(standing.machine, "assess"))
 
 
 def _two(standing: PatchCoverage) -> Finding:
@@ -117,6 +117,9 @@ def _set(standing: PatchCoverage, wanted: WantedSettings) -> str:
     """Set the machine. Where Azure refuses that: leave it to its source of patches or to Azure, or patch it once."""
     settings = standing.machine.settings
     assert settings is not None
+    if agent := mend_agent(standing.machine):
+        # Whatever a machine is set to, nothing patches it without an agent.
+        return agent
     if refusal_of(settings, wanted) is None:
         return remediation.set_mode(standing.machine.found.id, wanted)
     if standing.policies:
@@ -124,7 +127,7 @@ def _set(standing: PatchCoverage, wanted: WantedSettings) -> str:
     assignments = [one for each in standing.attached for one in each.assignments]
     if settings.is_by_platform and assignments and not any(one.is_dynamic for one in assignments):
         return remediation.delete_assignments(assignments)
-    return remediation.run_on(standing.machine.found.id, "patch")
+    return run_or_mend_agent(standing.machine, "patch")
 
 
 def _policies(standing: PatchCoverage) -> list[str]:

@@ -6,6 +6,7 @@ from patchwave.domain.drift.compliance_checks import check_assessments, check_re
 from patchwave.domain.drift.coverage_checks import check_patchers, check_scale_sets
 from patchwave.domain.drift.findings import DriftReport, count_by_kind, sort_findings
 from patchwave.domain.drift.fleet_index import FleetIndex
+from patchwave.domain.drift.guest_checks import check_guests
 from patchwave.domain.drift.image_checks import check_images
 from patchwave.domain.drift.inputs import DriftInputs
 from patchwave.domain.drift.schedule_checks import check_schedules
@@ -27,6 +28,7 @@ def examine(facts: DriftInputs, now: datetime, stale_days: int) -> DriftReport:
             *check_schedules(index),
             *check_assessments(index, stale_days),
             *check_results(index),
+            *check_guests(index),
             *check_images(index),
         ]
     )

@@ -67,6 +67,14 @@ class LastAssessment:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedInstallation:
+    """The newest installation on a machine, which failed, with the errors that it reports."""
+
+    at: datetime
+    errors: tuple[ReportedError, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ScheduledRuns:
     """What Azure remembers of the runs of one configuration on one machine (ids in lower case): the first, the last."""
 
@@ -98,12 +106,15 @@ class FleetPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftInputs:
-    """All of it. ``assessments`` are by machine id in lower case; ``notes`` say what could not be read."""
+    """All of it. Assessments and failed installations are by machine id in lower case; ``notes`` say what could not be
+    read.
+    """
 
     machines: Sequence[FleetMachine] = ()
     configurations: Sequence[MaintenanceConfiguration] = ()
     assignments: Sequence[Assignment] = ()
     assessments: Mapping[str, LastAssessment] = field(default_factory=dict[str, LastAssessment])
+    failed_installations: Mapping[str, FailedInstallation] = field(default_factory=dict[str, FailedInstallation])
     runs: Sequence[ScheduledRuns] = ()
     policies: Sequence[FleetPolicy] = ()
     scale_sets: Sequence[ScaleSet] = ()
@@ -122,6 +133,22 @@ def newest_assessments() -> str:
             "| project id, at = tostring(properties.lastModifiedDateTime),"
             " missing = properties.availablePatchCountByClassification, status = tostring(properties.status),"
             " errors = properties.errorDetails",
+            "| order by id asc",
+        ]
+    )
+
+
+def failed_installations() -> str:
+    """The newest installation of each machine where that failed: ``machine, at, id, errors``."""
+    return "\n".join(
+        [
+            "patchinstallationresources",
+            "| where type =~ 'microsoft.compute/virtualmachines/patchinstallationresults'",
+            "| extend machine = tostring(split(tolower(id), '/patchinstallationresults/')[0]),"
+            " at = todatetime(properties.lastModifiedDateTime), status = tostring(properties.status),"
+            " errors = properties.errorDetails",
+            "| summarize arg_max(at, id, status, errors) by machine",
+            "| where status =~ 'Failed'",
             "| order by id asc",
         ]
     )
@@ -185,6 +212,16 @@ def read_assessments(rows: Iterable[Mapping[str, Any]]) -> dict[str, LastAssessm
         # Microsoft's page of the table names no status: where there is none, the errors tell.
         has_succeeded = status in _SUCCESSFUL if status else not errors
         found[machine] = LastAssessment(at, missing, has_succeeded=has_succeeded, errors=errors)
+    return found
+
+
+def read_failed_installations(rows: Iterable[Mapping[str, Any]]) -> dict[str, FailedInstallation]:
+    """What stands in the rows of `failed_installations`, by machine id in lower case."""
+    found: dict[str, FailedInstallation] = {}
+    for row in rows:
+        machine, at = fold(str(row.get("machine", ""))), parse_instant(row.get("at"))
+        if at is not None and MachineId.find(machine) is not None:
+            found[machine] = FailedInstallation(at, _read_errors(row.get("errors")))
     return found
 
 

@@ -47,6 +47,71 @@ def list_offers(publisher: str, location: str) -> str:
     )
 
 
+def allow_extensions(machine_id: str, *, installs_agent: bool = False) -> str:
+    """Let extensions be installed; without an agent a person has to install that in the guest first."""
+    fix = shlex.join(["az", "vm", "update", "--ids", machine_id, "--set", "osProfile.allowExtensionOperations=true"])
+    return f"{fix}  # after the agent was installed in the guest: {_AGENT_PAGE}" if installs_agent else fix
+
+
+def restart_machine(machine_id: str) -> str:
+    """Restart a machine, and with it its agent."""
+    return f"az vm restart --ids {shlex.quote(machine_id)}  # where the agent is missing, install it: {_AGENT_PAGE}"
+
+
+def update_linux_agent(machine_id: str) -> str:
+    """Install the distribution's newest agent, by the one that is there."""
+    script = (
+        "if command -v apt-get; then apt-get -qq update && apt-get -y install walinuxagent;"
+        " elif command -v zypper; then zypper --non-interactive install python-azure-agent;"
+        " else yum -y install WALinuxAgent; fi"
+    )
+    return _in_guest(machine_id, "RunShellScript", script)
+
+
+def mask_packagekit(machine_id: str) -> str:
+    return _in_guest(machine_id, "RunShellScript", "systemctl stop packagekit", "systemctl mask packagekit")
+
+
+def enable_windows_update(machine_id: str) -> str:
+    return _in_guest(
+        machine_id,
+        "RunPowerShellScript",
+        "Set-Service -Name wuauserv -StartupType Manual",
+        "Start-Service -Name wuauserv",
+    )
+
+
+def show_wsus(machine_id: str) -> str:
+    """The update server that the guest is set to, and whether it is reached; Microsoft's own where none is set."""
+    return _in_guest(
+        machine_id,
+        "RunPowerShellScript",
+        "$server = (Get-ItemProperty HKLM:\\SOFTWARE\\Policies\\Microsoft\\Windows\\WindowsUpdate"
+        " -ErrorAction SilentlyContinue).WUServer",
+        "if (-not $server) { $server = 'https://windowsupdate.microsoft.com' }",
+        "Test-NetConnection ([uri]$server).Host -Port ([uri]$server).Port",
+    )
+
+
+def refresh_repositories(machine_id: str) -> str:
+    """Read the package lists again; what the package manager says names the repository that is out of reach."""
+    script = (
+        "if command -v apt-get; then apt-get update;"
+        " elif command -v zypper; then zypper --non-interactive refresh; else yum makecache; fi"
+    )
+    return _in_guest(machine_id, "RunShellScript", script)
+
+
+_AGENT_PAGE = "https://learn.microsoft.com/azure/virtual-machines/extensions/overview"
+
+
+def _in_guest(machine_id: str, command: str, *scripts: str) -> str:
+    """Run a script by the VM agent."""
+    return shlex.join(
+        ["az", "vm", "run-command", "invoke", "--ids", machine_id, "--command-id", command, "--scripts", *scripts]
+    )
+
+
 def to_azure() -> WantedSettings:
     """The settings that hand a machine to Azure's automatic patching."""
     return WantedSettings(patch_mode=PatchMode.AUTOMATIC_BY_PLATFORM, bypass=False)

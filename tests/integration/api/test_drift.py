@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,6 +13,7 @@ import pytest
 
 from patchwave.api import drift
 from patchwave.azure.resource_graph import ResourceGraph
+from patchwave.azure.vm_agents import AgentVersions
 from patchwave.domain.drift.findings import DriftReport, FindingKind
 from patchwave.domain.scheduling.overrides import Pause
 from patchwave.storage import Storage
@@ -64,10 +67,12 @@ async def azure(
     access: Access, graph: ResourceGraph, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Azure as the trigger reaches it; the simulator's own controls for the test."""
-    vars(services).update(resource_graph=graph)
+    versions = AgentVersions(access.settings, access.pipeline())
+    vars(services).update(resource_graph=graph, agent_versions=versions)
     async with httpx.AsyncClient(**as_client(access.document)) as http:
         yield http
         await http.delete("/_sim/faults")
+    await versions.close()
 
 
 async def schedule(azure: httpx.AsyncClient, name: str, *machines: str) -> None:
@@ -137,3 +142,50 @@ async def test_a_fleet_that_azure_does_not_show(azure: httpx.AsyncClient):
     answered = await call(drift.examine_fleet)
     assert answered.status == 502
     assert "could not be" in answered.problem["detail"]
+
+
+async def test_what_is_wrong_in_guests_is_read_from_their_agents_and_errors(services: Services, tmp_path: Path):
+    """Machines of a simulator of their own: agents that are old or not there, and errors of assessments."""
+    windows = {"osType": "Windows", "properties": {}}
+    machines = [
+        entry("missing", bypass=True) | {"simulation": {"agent": "missing"}},
+        entry("old", bypass=True) | {"simulation": {"agent": "old"}},
+        entry("red-hat", bypass=True) | {"simulation": {"guestProblem": "packagekit"}},
+        entry("offline", bypass=True) | {"simulation": {"guestProblem": "sourceUnreachable"}},
+        entry("disabled", bypass=True) | windows | {"simulation": {"guestProblem": "updateServiceDisabled"}},
+        entry("wsus", bypass=True) | windows | {"simulation": {"guestProblem": "sourceUnreachable"}},
+    ]
+    with running(tmp_path, machines, "--speed", "100000") as document:
+        own = Access(document)
+        graph, versions = ResourceGraph(own.settings, own.pipeline()), AgentVersions(own.settings, own.pipeline())
+        vars(services).update(resource_graph=graph, agent_versions=versions)
+        async with httpx.AsyncClient(**as_client(document)) as http:
+            for name in ("red-hat", "offline", "disabled", "wsus"):
+                accepted = await http.post(f"{machine_id(name)}/assessPatches", params={"api-version": "2025-04-01"})
+                assert accepted.status_code == 202, accepted.text
+        report = await examined()
+        for _ in range(100):
+            if len(by_kind(report)) == 6:
+                break
+            await asyncio.sleep(0.1)
+            report = await examined()
+        await versions.close()
+        await graph.close()
+    found = by_kind(report)
+    assert {kind: found.get(kind) for kind in GUEST_KINDS} == {
+        FindingKind.NO_AGENT: {"missing"},
+        FindingKind.OLD_AGENT: {"old"},
+        FindingKind.PACKAGEKIT_RUNNING: {"red-hat"},
+        FindingKind.UPDATE_SERVICE_DISABLED: {"disabled"},
+        FindingKind.UPDATE_SOURCE_UNREACHABLE: {"offline", "wsus"},
+    }
+    assert not [each for each in report.findings if "run start" in each.fix and each.subject.endswith("missing")]
+
+
+GUEST_KINDS = (
+    FindingKind.NO_AGENT,
+    FindingKind.OLD_AGENT,
+    FindingKind.PACKAGEKIT_RUNNING,
+    FindingKind.UPDATE_SERVICE_DISABLED,
+    FindingKind.UPDATE_SOURCE_UNREACHABLE,
+)

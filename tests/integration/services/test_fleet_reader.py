@@ -112,7 +112,8 @@ class Graph:
         self.assessments_read += 1
         if self.refusal:
             raise QueryRefused(self.refusal)
-        yield QueryPage(rows=[{"id": f"{MACHINE}/patchAssessmentResults/latest", **(self.assessment or {})}])
+        latest = {"id": f"{MACHINE}/patchAssessmentResults/latest", **(self.assessment or {})}
+        yield QueryPage(rows=[{"id": latest["id"], "amount": 1, "packed": [latest]}])
 
 
 class Versions:
@@ -134,16 +135,16 @@ async def read(graph: Graph, **settings: str) -> tuple[FleetMachine, list[str]]:
 
 
 async def test_an_assessment_that_succeeded_shows_that_azure_takes_the_image() -> None:
-    graph = Graph("server", {"at": "2026-11-30T04:00:00Z", "status": "Succeeded", "missing": {}})
+    graph = Graph("server", {"modifiedAt": "2026-11-30T04:00:00Z", "status": "Succeeded", "missing": {}})
     machine, notes = await read(graph)
     assert (machine.eligibility.image_support, notes) == (ImageSupport.ANSWERED, [])
     assert "Azure assessed the machine at 2026-11-30T04:00" in machine.eligibility.image_note
-    failed, _ = await read(Graph("server", {"at": "2026-11-30T04:00:00Z", "status": "Failed"}))
+    failed, _ = await read(Graph("server", {"modifiedAt": "2026-11-30T04:00:00Z", "status": "Failed"}))
     assert failed.eligibility.is_image_undecided
 
 
 async def test_assessments_are_read_only_where_they_decide() -> None:
-    graph = Graph("server", {"at": "2026-11-30T04:00:00Z", "status": "Succeeded"})
+    graph = Graph("server", {"modifiedAt": "2026-11-30T04:00:00Z", "status": "Succeeded"})
     machine, _ = await read(graph, supported_images="Canonical:ubuntu-26_04-lts:*")
     assert (machine.eligibility.image_support, graph.assessments_read) == (ImageSupport.LISTED, 0)
 

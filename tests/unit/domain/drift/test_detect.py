@@ -566,6 +566,8 @@ def fleets(draw: st.DrawFn) -> DriftInputs:
                 provision_vm_agent=draw(st.booleans()),
                 image=draw(st.sampled_from(("", CUSTOM_IMAGE, UNLISTED, "OpenLogic:CentOS:7_9:latest"))),
                 created_at=NOW - 3 * DAY,
+                agent_version=draw(st.sampled_from(("", "2.2.45", "Unknown"))),
+                allows_extensions=draw(st.booleans()),
             )
         )
     names = ("one", "two", "three")
@@ -634,6 +636,20 @@ def test_a_machine_has_one_finding_about_patch_ownership(fleet: DriftInputs) -> 
     )
     subjects = [each.subject for each in report(fleet).findings if each.kind in ownership]
     assert len(subjects) == len(set(subjects))
+
+
+@settings(max_examples=50, deadline=None)
+@given(fleets())
+def test_no_fix_proposes_a_run_on_a_machine_without_an_agent_that_works(fleet: DriftInputs) -> None:
+    lacking = {
+        each.found.id
+        for each in fleet.machines
+        if each.settings is not None and not (each.settings.provision_vm_agent and each.allows_extensions)
+    }
+    for finding in report(fleet).findings:
+        if finding.subject in lacking:
+            assert "run start" not in finding.fix
+            assert "run-command" not in finding.fix
 
 
 @settings(max_examples=25, deadline=None)
