@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from activities.context import load_run, now, record_outcomes, wait_seconds
 from patchwave.azure.pipeline import boundary_of
-from patchwave.azure.resource_graph import QueryPage
+from patchwave.azure.resource_graph import QueryPage, ResourceGraph
 from patchwave.domain.azure.errors import ArmFailure, classify, is_throttling
 from patchwave.domain.core.documents import Json
 from patchwave.domain.core.ids import MachineId
@@ -18,8 +18,10 @@ from patchwave.domain.fleet.discovery import (
     DiscoveredMachine,
     build_queries,
     evaluate_boundary,
+    evaluate_duplicates,
     missing_scale_sets,
     select_machines,
+    twins_queries,
 )
 from patchwave.domain.policy.boundary import needs_boundary
 from patchwave.domain.policy.policy import Policy
@@ -73,8 +75,14 @@ async def discover_machines(services: Services, request: MachinesPageRequest) ->
                 **trouble(services.settings, page, request.attempt, "The machines could not be listed.")
             )
         found = select_machines(policy.scope, page.rows)
+        twins = await find_twins(services.resource_graph, found)
+        if twins.failure is not None:
+            return DiscoveryPage(
+                **trouble(services.settings, twins, request.attempt, "The Arc machines could not be compared with VMs.")
+            )
+        found = evaluate_duplicates(found, twins.rows)
         await add_found(services.settings, storage, request.run_id, found, window=_window(run, policy))
-        wait = page.wait_seconds
+        wait = max(page.wait_seconds, twins.wait_seconds)
         position = position.behind(page.skip_token, len(found))
     if position.query < len(queries):
         await storage.runs.set_machine_count(request.run_id, position.found)
@@ -85,6 +93,17 @@ async def discover_machines(services: Services, request: MachinesPageRequest) ->
         await _apply_last_windows(storage, request.run_id, policy)
     machines = await storage.runs.count_machines(request.run_id)
     return DiscoveryPage(machines=machines, selectors=policy.scope.describe())
+
+
+async def find_twins(graph: ResourceGraph, found: Sequence[DiscoveredMachine]) -> QueryPage:
+    """The virtual machines that are enrolled in Azure Arc as these machines; nothing is asked without Arc machines."""
+    twins = QueryPage()
+    for query in twins_queries(found):
+        page = await graph.page(query.text, query.subscriptions)
+        if page.failure is not None:
+            return page
+        twins = QueryPage([*twins.rows, *page.rows], wait_seconds=max(twins.wait_seconds, page.wait_seconds))
+    return twins
 
 
 async def add_found(

@@ -183,7 +183,8 @@ async def _look_at_machine(context: MachineContext, first_at: Moment | None) -> 
 
 
 async def _look_at_platform(context: MachineContext, health: Health, first_at: Moment | None) -> _Look:
-    if not health.resource_health:
+    if not health.resource_health or context.machine_id.is_arc:
+        # Azure has no platform below an Arc machine: the status of its agent is all that is known of it.
         return _Look({})
     if first_at is Moment.BEFORE and await _shows_as_available(context):
         return _Look({"resourceHealth": Signal(state=SignalState.HEALTHY)})

@@ -17,7 +17,7 @@ from activities.context import (
 )
 from activities.window import frozen, is_behind_window
 from patchwave.domain.azure.errors import ArmFailure, ErrorClass, classify, is_throttling
-from patchwave.domain.azure.instance_view import MachineView, Power
+from patchwave.domain.azure.instance_view import MachineView
 from patchwave.domain.azure.operation import OperationKind
 from patchwave.domain.azure.patch_results import PatchSummary
 from patchwave.domain.core.folding import fold
@@ -133,7 +133,7 @@ async def verify_machine(services: Services, request: VerifyRequest) -> Verified
         is_gone = classify(view).kind is ErrorClass.GONE
         return Verified(is_ready=False, is_gone=is_gone, **retry_after(services.settings, view))
     return Verified(
-        is_ready=view.power is Power.RUNNING and view.is_agent_ready,
+        is_ready=view.is_up,
         reboot_pending=_newer_word(view.last_assessment, request.installed_at),
         wait_seconds=wait_seconds(services.settings),
     )

@@ -46,7 +46,7 @@ async def poll_operation(services: Services, request: OperationRef) -> Operation
 
 async def _shows_as_running(services: Services, machine: MachineId, intent: Intent) -> bool:
     """Whether the bulk status of the region shows the operation as running. Saves its poll in large phases."""
-    if intent.kind is not OperationKind.INSTALL or not intent.activity_id:
+    if intent.kind is not OperationKind.INSTALL or not intent.activity_id or machine.is_arc:
         return False
     if services.poll_schedule.in_flight(_place_of(intent), time.time()) <= SWEPT_ABOVE:
         return False
@@ -94,7 +94,7 @@ async def _ask_machine(
     services: Services, machine: MachineId, intent: Intent, failure: ArmFailure | None
 ) -> OperationReport:
     """Read the counts from the machine's patch status, because the operation's own record is gone or not readable."""
-    view = await services.resource_manager.read_machine(machine)
+    view = await services.resource_manager.read_machine(machine, settles=True)
     if _is_gone(view) and intent.failed_polls:
         # Two polls in a row have found neither the operation nor the machine.
         return OperationReport(state=OperationState.FAILED, failure=view, adopted=intent.adopted)
@@ -160,8 +160,9 @@ def _tracked(intent: Intent) -> TrackedOperation:
 
 
 def _place_of(intent: Intent) -> str:
-    """The subscription and region of the operation."""
-    return bucket_key(MachineId.parse(intent.machine_id).subscription_id, intent.location)
+    """The subscription and region of the operation; of Arc machines the subscription alone."""
+    machine = MachineId.parse(intent.machine_id)
+    return bucket_key(machine.subscription_id, intent.location, is_arc=machine.is_arc)
 
 
 def _elapsed(intent: Intent) -> float:

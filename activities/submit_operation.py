@@ -15,7 +15,7 @@ from activities.context import MachineContext, acquire_lease, load_machine, lock
 from activities.patch_pinning import what_to_install
 from activities.poll_operation import first_poll_delay, report_of
 from activities.window import frozen
-from patchwave.azure.rate_limiter import START_MAX_WAIT_POLLS
+from patchwave.azure.rate_limiter import START_MAX_WAIT_POLLS, RateLimit
 from patchwave.azure.virtual_machines import Submission
 from patchwave.domain.azure.errors import NO_ANSWER, ArmFailure, classify, is_throttling
 from patchwave.domain.azure.install_request import InstallParameters, LinuxParameters, RebootSetting, WindowsParameters
@@ -34,7 +34,6 @@ from patchwave.domain.runs.machine_record import Stage
 from patchwave.domain.scheduling.window import deadline, permitted_duration
 from patchwave.domain.workflow.operation import OperationReport, StartOperation, StartResult, StartState
 from patchwave.domain.workflow.start_blocker import start_blocker
-from patchwave.settings import Settings
 from patchwave.storage import bucket_key
 from patchwave.wiring import Services
 
@@ -44,6 +43,8 @@ _ASSESS_TIME = timedelta(hours=1)
 _GRACE_POLLS = 4
 """Poll intervals after which a machine that shows no trace of an operation did not receive it. The extension reports
 within seconds."""
+_ARC_GRACE_POLLS = 20
+"""The same of an Arc machine, whose installations only Resource Graph shows, minutes late."""
 
 
 class _Resolved(NamedTuple):
@@ -236,7 +237,7 @@ async def _take_lease(context: MachineContext) -> StartResult | None:
 async def _reserve(context: MachineContext, request: StartOperation) -> StartResult | None:
     """Reserve a rate-limit slot and wait for it. For a distant slot, the orchestrator sleeps instead."""
     rate_limits, name = context.services.rate_limits, _bucket(context)
-    rate_limit = rate_limits.of_patches(context.machine.subscription_id, context.machine.location)
+    rate_limit = _rate_limit(context)
     if rate_limits.is_time_to_ask(name) and (until := await context.storage.throttling.until(name)) is not None:
         rate_limit.throttle_until(until.timestamp())
     slot = request.reserved_at.timestamp() if request.reserved_at else rate_limit.reserve()
@@ -250,6 +251,13 @@ async def _reserve(context: MachineContext, request: StartOperation) -> StartRes
         counts_as_attempt=False,
         reserved_at=moment,
     )
+
+
+def _rate_limit(context: MachineContext) -> RateLimit:
+    rate_limits, machine = context.services.rate_limits, context.machine_id
+    if machine.is_arc:
+        return rate_limits.of_arc_patches(machine.subscription_id)
+    return rate_limits.of_patches(machine.subscription_id, context.machine.location)
 
 
 async def _recheck_commands(context: MachineContext, declared: Intent) -> StartResult | None:
@@ -320,7 +328,7 @@ async def _wait_for_the_machine(
     if is_throttled and not failure.retry_after and not throttles_one_machine:
         await storage.throttling.throttle(_bucket(context), now() + timedelta(seconds=wait))
     # Most likely it was refused. Only a read after the grace can tell.
-    wait = max(wait, _grace(context.settings).total_seconds())
+    wait = max(wait, _grace(context).total_seconds())
     return StartResult(state=StartState.WAIT, wait_seconds=wait, counts_as_attempt=not is_throttled)
 
 
@@ -354,10 +362,10 @@ def _safe(context: MachineContext, url: str) -> str:
 async def _ask_machine(context: MachineContext, request: StartOperation, intent: Intent) -> StartResult | str:
     """Resolve a POST that may have been accepted. If it was not, return the machine's newest operation.
 
-    The machine's patch status shows an accepted operation within seconds. Only when it shows none after the grace
-    may the POST be sent again.
+    The machine's patch status shows an accepted operation within seconds, that of an Arc machine within minutes. Only
+    when it shows none after the grace may the POST be sent again.
     """
-    view = await context.services.resource_manager.read_machine(context.machine_id)
+    view = await context.services.resource_manager.read_machine(context.machine_id, settles=True)
     if isinstance(view, ArmFailure):
         return StartResult(state=StartState.WAIT, **retry_after(context.settings, view))
     newest = _newest(view, intent.kind)
@@ -370,15 +378,16 @@ async def _ask_machine(context: MachineContext, request: StartOperation, intent:
         case Origin.UNCLEAR:
             return StartResult(state=StartState.WAIT, wait_seconds=wait_seconds(context.settings, polls=2))
         case Origin.OTHER:
-            left = (intent.sent_at + _grace(context.settings) - now()).total_seconds()
+            left = (intent.sent_at + _grace(context) - now()).total_seconds()
             if left > 0:
                 wait = wait_seconds(context.settings, left)
                 return StartResult(state=StartState.WAIT, wait_seconds=wait, counts_as_attempt=False)
             return newest.activity_id if newest is not None else ""
 
 
-def _grace(settings: Settings) -> timedelta:
-    return timedelta(seconds=settings.poll_seconds * _GRACE_POLLS)
+def _grace(context: MachineContext) -> timedelta:
+    polls = _ARC_GRACE_POLLS if context.machine_id.is_arc else _GRACE_POLLS
+    return timedelta(seconds=context.settings.poll_seconds * polls)
 
 
 async def _adopt(context: MachineContext, intent: Intent, view: MachineView) -> StartResult:
@@ -417,4 +426,5 @@ def _newest(view: MachineView, kind: OperationKind) -> PatchSummary | None:
 
 
 def _bucket(context: MachineContext) -> str:
-    return bucket_key(context.machine.subscription_id, context.machine.location)
+    machine = context.machine_id
+    return bucket_key(machine.subscription_id, context.machine.location, is_arc=machine.is_arc)

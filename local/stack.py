@@ -26,7 +26,13 @@ from local.processes import Child, ChildFailed, loopback_without_proxy
 from local.storage_proxy import StorageProxy
 
 _START_SECONDS = 60.0
-_LIMITS = {"patchOperations": (200, 600), "reads": (1_500, 250), "writes": (600, 200), "queries": (180, 15)}
+_LIMITS = {
+    "patchOperations": (200, 600),
+    "arcRequests": (1_000, 1_000),
+    "reads": (1_500, 250),
+    "writes": (600, 200),
+    "queries": (180, 15),
+}
 """The simulator's buckets: refill in a simulated minute, and burst."""
 _MAINTENANCE_SECONDS = {
     "PATCHWAVE_MAINTENANCE_CANCEL_CUTOFF_SECONDS": 600,

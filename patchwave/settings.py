@@ -261,9 +261,11 @@ class Settings(BaseSettings):
     )
     limits: str = Field(
         default="",
-        pattern=r"^(\s*(patchOperations|reads|writes|queries)\s*=\s*[0-9]+(\.[0-9]+)?\s*/\s*[1-9][0-9]*\s*(,|$))*$",
+        pattern=r"^(\s*(patchOperations|arcRequests|reads|writes|queries)\s*=\s*[0-9]+(\.[0-9]+)?\s*"
+        r"/\s*[1-9][0-9]*\s*(,|$))*$",
         description="Token buckets of Azure that differ from the documented ones, as bucket=refill a minute/burst, "
-        "separated by commas; the buckets are patchOperations, reads, writes and queries.",
+        "separated by commas; the buckets are patchOperations, arcRequests, reads, writes and"
+        " queries.",
     )
     maintenance_cancel_cutoff_seconds: float = Field(
         default=600,

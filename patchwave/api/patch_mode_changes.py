@@ -38,6 +38,7 @@ from patchwave.domain.fleet.patch_mode_change import (
     missing_machine,
     plan_machine,
 )
+from patchwave.domain.policy.arc_rules import type_problems
 from patchwave.domain.policy.boundary import Boundary
 from patchwave.domain.policy.scope import Scope
 from patchwave.domain.workflow import contracts
@@ -209,7 +210,10 @@ def _wanted(boundary: Boundary, request: ChangeRequest) -> WantedSettings:
             "selects nothing; name at least one of subscriptions, resourceGroups, locations, osTypes, tags, machineIds"
         )
         raise invalid_body(Problem(path="scope", message=message))
-    if problems := scope_problems(boundary, request.scope):
+    if request.scope.holds_arc:
+        message = "patch modes are of virtual machines of Azure only; leave arc out"
+        raise invalid_body(Problem(path="scope.machineTypes", message=message))
+    if problems := [*scope_problems(boundary, request.scope), *type_problems(request.scope)]:
         raise invalid_body(*problems)
     return WantedSettings.model_validate(request.model_dump(include=set(WantedSettings.model_fields)))
 

@@ -16,7 +16,7 @@ from patchwave.api.problems import ApiProblem
 from patchwave.domain.core.command import Command
 from patchwave.domain.core.documents import Document, Json
 from patchwave.domain.core.ids import ConfigurationId, MachineId
-from patchwave.domain.core.validation import explain
+from patchwave.domain.core.validation import Problem, explain
 from patchwave.domain.policy.policy import Policy
 from patchwave.domain.policy.scope import Scope
 from patchwave.domain.runs.run import StartableMode
@@ -187,6 +187,11 @@ class ScopeQuery(Query):
         """
         lists = {to_camel(name): items for name, items in self if name in ScopeQuery.model_fields}
         try:
-            return Scope.model_validate(lists)
+            scope = Scope.model_validate(lists)
         except ValidationError as error:
             raise ApiProblem(400, "The query is not valid.", errors=explain(error, Scope)) from None
+        message = "is an Arc machine; this is about virtual machines of Azure: leave it out"
+        arcs = [Problem(path=f"machine[{place}]", message=message) for place in scope.of_other_types]
+        if arcs:
+            raise ApiProblem(400, "The query is not valid.", errors=arcs)
+        return scope

@@ -99,9 +99,7 @@ class Maintenance:
         client = self._client(machine.subscription_id)
 
         async def call(**options: Any) -> object:
-            found: AsyncIterable[object] = client.configuration_assignments.list(
-                machine.resource_group, "Microsoft.Compute", "virtualMachines", machine.name, **options
-            )
+            found: AsyncIterable[object] = client.configuration_assignments.list(*_place(machine), **options)
             return [each async for each in found]
 
         listed = _rows_in(await self._send("GET", machine.subscription_id, call))
@@ -162,8 +160,8 @@ class Maintenance:
         scope = DynamicScope.parse(resource_id)
         if scope is None:
             machine = MachineId.parse(resource_id)
-            place = (machine.resource_group, "Microsoft.Compute", "virtualMachines", machine.name)
-            return machine.subscription_id, self._client(machine.subscription_id).configuration_assignments, place
+            operations = self._client(machine.subscription_id).configuration_assignments
+            return machine.subscription_id, operations, _place(machine)
         client = self._client(scope.subscription_id)
         if scope.resource_group:
             operations = client.configuration_assignments_for_resource_group
@@ -185,6 +183,12 @@ class Maintenance:
             client = MaintenanceManagementClient(self._credential, subscription_id, **options)
             self._clients[subscription_id] = client
         return client
+
+
+def _place(machine: MachineId) -> tuple[str, str, str, str]:
+    """The arguments by which the SDK's operations name a machine."""
+    kind = machine.machine_type
+    return machine.resource_group, kind.provider, kind.resource_type, machine.name
 
 
 async def _answer_of(call: _Call) -> ArmResponse:

@@ -122,6 +122,23 @@ class ArmPipeline:
         request.url = encode_url(request.url)
         return await rate_limited(self._settings, request.method, request.url, lambda: self._send(request))
 
+    async def submit(
+        self, request: HttpRequest, *, raw_response_hook: Callable[..., None], request_id: str, **_: object
+    ) -> None:
+        """Send a change once, and hand its response to the hook: a call for `patchwave.azure.compute.submit`.
+
+        Raises:
+            AzureError: there is no response.
+        """
+        request.url = encode_url(request.url)
+        await self._open().send_request(
+            request,
+            raw_response_hook=raw_response_hook,
+            request_id=request_id,
+            connection_timeout=CONNECT_SECONDS,
+            read_timeout=READ_SECONDS,
+        )
+
     async def _send(self, request: HttpRequest) -> ArmResponse:
         from azure.core.exceptions import AzureError
 
@@ -141,7 +158,7 @@ class ArmPipeline:
 
     def _open(self) -> AsyncARMPipelineClient[Any, Any]:
         if self._client is None:
-            from azure.core.pipeline.policies import RequestIdPolicy, UserAgentPolicy
+            from azure.core.pipeline.policies import CustomHookPolicy, RequestIdPolicy, UserAgentPolicy
             from azure.mgmt.core import AsyncARMPipelineClient
             from azure.mgmt.core.policies import AsyncARMChallengeAuthenticationPolicy
 
@@ -153,6 +170,7 @@ class ArmPipeline:
                 policies=[
                     RequestIdPolicy(),
                     UserAgentPolicy("patchwave"),
+                    CustomHookPolicy(),
                     AsyncARMChallengeAuthenticationPolicy(self._credential, self._settings.manager_scope),
                     BoundaryPolicy(boundary_of(self._settings)),
                 ],

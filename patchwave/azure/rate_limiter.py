@@ -26,6 +26,9 @@ from patchwave.domain.azure.rate_limit import (
 from patchwave.settings import Settings, load_settings
 
 _SUBSCRIPTION = re.compile(r"/subscriptions/([^/?]+)", re.IGNORECASE)
+_ARC = "/providers/microsoft.hybridcompute/"
+_ADDRESS = 500
+"""Characters of a URL that hold its address; signatures follow."""
 _MAX_WAIT_POLLS = {Bucket.READS: 2 / 5, Bucket.WRITES: 4}
 """Max wait for a reservation, in poll intervals. Reads are short, because waiting ones block other activities. Changes
 wait longer, because a failed one may fail its machine."""
@@ -129,20 +132,27 @@ class RateLimits:
         """A plain request: Resource Manager limits those that name a subscription."""
         found = _SUBSCRIPTION.search(url)
         bucket = Bucket.READS if method in ("GET", "HEAD") else Bucket.WRITES
-        return self._request_limit({bucket: found[1]} if found else {}, f"{method} {url}")
+        scopes: dict[Bucket, str] = {bucket: found[1]} if found else {}
+        if found and _ARC in url[:_ADDRESS].lower():
+            scopes = {Bucket.ARC_REQUESTS: found[1]} | scopes
+        return self._request_limit(scopes, f"{method} {url}")
 
     def of_writes(self, subscription_id: str, request: str) -> RateLimit:
         """Another change of a machine than a patch operation; ``request`` identifies it."""
         return self._request_limit({Bucket.WRITES: subscription_id}, request)
 
     def of_patches(self, subscription_id: str, location: str) -> RateLimit:
-        """assessPatches and installPatches."""
+        """assessPatches and installPatches of virtual machines."""
         return self._request_limit(
             {
                 Bucket.PATCH_OPERATIONS: f"{subscription_id}~{location.replace(' ', '')}",
                 Bucket.WRITES: subscription_id,
             }
         )
+
+    def of_arc_patches(self, subscription_id: str) -> RateLimit:
+        """assessPatches and installPatches of Arc machines, which no region limits."""
+        return self._request_limit({Bucket.ARC_REQUESTS: subscription_id, Bucket.WRITES: subscription_id})
 
     def of_queries(self) -> RateLimit:
         """A query of Resource Graph for an HTTP caller, without a limit of its wait.

@@ -1,7 +1,8 @@
-"""Azure Resource Manager for virtual machines: read, assess, install, poll, power.
+"""Azure Resource Manager for machines: read, assess, install, poll, power.
 
-The compute SDK makes the changing calls (`patchwave.azure.compute`). Nothing here waits for an operation; every
-response of Azure, an error included, is a value.
+The compute SDK makes the changing calls (`patchwave.azure.compute`); what differs on Arc machines is in
+`patchwave.azure.hybrid_compute`. Nothing here waits for an operation; every response of Azure, an error included, is a
+value.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
 
 from patchwave.azure.compute import ComputeClients, Submission, submit
+from patchwave.azure.hybrid_compute import HybridMachines
 from patchwave.azure.rate_limiter import open_rate_limits
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.install_request import InstallParameters
@@ -44,25 +46,37 @@ _MAX_KEPT = 1_000
 
 
 class ResourceManager(ComputeClients):
-    """Virtual machines."""
+    """Virtual machines and Arc machines."""
 
     def __init__(self, settings: Settings, credential: AsyncTokenCredential) -> None:
         super().__init__(settings, credential)
+        self._arc = HybridMachines(settings, self._pipeline)
         self._kept: dict[tuple[str, Moment | None], tuple[float, MachineView]] = {}
 
     async def read_machine(
-        self, machine: MachineId, *, keep_for: Moment | None = None, kept_for: Moment | None = None
+        self,
+        machine: MachineId,
+        *,
+        keep_for: Moment | None = None,
+        kept_for: Moment | None = None,
+        settles: bool = False,
     ) -> MachineView | ArmFailure:
         """The machine with its instance view, by one read of the low-cost bucket.
 
         Args:
+            machine: virtual machine or Arc machine, which has a view of its own.
             keep_for: cache the view for the health check at that moment of the run.
             kept_for: take the view cached for that moment, once, if it is younger than two poll intervals.
+            settles: whether the view decides what became of a call. Of an Arc machine, its newest installation is then
+                read now, or that is the failure.
         """
         kept = self._kept.pop((machine.folded, kept_for), None)
         if kept is not None and monotonic() - kept[0] < self._settings.poll_seconds * _KEPT_POLLS:
             return kept[1]
-        view = await self._read_machine(machine, MachineView)
+        if machine.is_arc:
+            view = await self._arc.read(machine, settles=settles)
+        else:
+            view = await self._read_machine(machine, MachineView)
         if keep_for is not None and isinstance(view, MachineView):
             self._kept[machine.folded, keep_for] = (monotonic(), view)
             if len(self._kept) > _MAX_KEPT:
@@ -79,6 +93,8 @@ class ResourceManager(ComputeClients):
 
     async def assess(self, machine: MachineId, location: str, intent: Intent) -> Submission:
         """POST assessPatches, rate-limited. ``intent`` has the request id, which names the attempt in Azure's log."""
+        if machine.is_arc:
+            return await self._arc.assess(machine, _request_id(intent))
         begin = self._compute(machine.subscription_id).virtual_machines.begin_assess_patches
         call = partial(begin, machine.resource_group, machine.name, **_PATCH_OPTIONS)
         return await self._submit_patches(machine, location, intent, call)
@@ -87,6 +103,8 @@ class ResourceManager(ComputeClients):
         self, machine: MachineId, location: str, parameters: InstallParameters, intent: Intent
     ) -> Submission:
         """POST installPatches, rate-limited. The caller has declared the intent, which prevents a second one."""
+        if machine.is_arc:
+            return await self._arc.install(machine, parameters, _request_id(intent))
         begin = self._compute(machine.subscription_id).virtual_machines.begin_install_patches
         body: Any = parameters.to_azure()
         call = partial(begin, machine.resource_group, machine.name, body, **_PATCH_OPTIONS)
@@ -122,6 +140,8 @@ class ResourceManager(ComputeClients):
             reading = await self._poll_one(machine, async_url or location_url, is_location=not async_url)
             if reading.state is PollState.SUCCEEDED_WITHOUT_RESULT and location_url and async_url:
                 reading = await self._poll_one(machine, location_url, is_location=True)
+            if machine.is_arc and reading.state is PollState.SUCCEEDED:
+                reading = await self._arc.complete(machine, reading)
         except UnsafeUrl as refusal:
             return PollReading(
                 state=PollState.LOST, failure=ArmFailure(status=0, code="UnsafeUrl", message=str(refusal))

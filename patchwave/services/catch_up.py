@@ -15,9 +15,10 @@ from patchwave.domain.azure.instance_view import MachineView, Power
 from patchwave.domain.calendar.schedule import Occurrence
 from patchwave.domain.core.documents import object_or_none, strings_or_empty
 from patchwave.domain.core.folding import fold
-from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.ids import MachineId, MachineType
 from patchwave.domain.core.outcome import Reason
 from patchwave.domain.fleet.discovery import build_queries, read_row
+from patchwave.domain.fleet.exclusions import CONNECTED
 from patchwave.domain.planning.topology import PlannerMachine
 from patchwave.domain.policy.policy import Policy, PolicyMode
 from patchwave.domain.policy.scope import Scope
@@ -227,20 +228,23 @@ def _of_tick(requests: Sequence[CatchUpRequest], most: int, now: datetime) -> li
     return [*requests[start:], *requests[:start]][:most]
 
 
+_BACK = ("powerstate/running", CONNECTED)
+"""Power states of virtual machines, and the status of Arc machines."""
+
+
 async def _running(services: Services, requests: Sequence[CatchUpRequest]) -> set[str]:
-    """The keys of those that Resource Graph shows as running, by a query for each 200; minutes behind."""
+    """The keys of those that Resource Graph shows as running or connected, by a query for each 200; minutes behind."""
     found: set[str] = set()
     if not requests:
         return found
-    for query in build_queries(Scope(machine_ids=tuple(each.id for each in requests))):
+    scope = Scope(machine_ids=tuple(each.id for each in requests), machine_types=tuple(MachineType))
+    for query in build_queries(scope):
         page = await services.resource_graph.page(query.text, query.subscriptions)
         if page.failure is not None:
             _LOG.warning("The power of %d machines could not be read: %s", len(requests), page.failure.text)
             break
         shown = [read_row(row) for row in page.rows]
-        found |= {
-            each.machine_id.key for each in shown if fold(each.power_state) == "powerstate/running" and not each.problem
-        }
+        found |= {each.machine_id.key for each in shown if fold(each.power_state) in _BACK and not each.problem}
     return found
 
 
@@ -254,5 +258,5 @@ async def _ready(services: Services, requests: Sequence[CatchUpRequest]) -> set[
     return {
         request.key
         for request, view in zip(requests, views, strict=True)
-        if not isinstance(view, ArmFailure) and view.power is Power.RUNNING and view.is_agent_ready
+        if not isinstance(view, ArmFailure) and view.is_up
     }

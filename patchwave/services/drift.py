@@ -10,6 +10,7 @@ import asyncio
 from datetime import UTC, datetime
 
 from patchwave.azure.resource_graph import QueryRefused
+from patchwave.domain.core.ids import MachineType
 from patchwave.domain.drift.detect import examine
 from patchwave.domain.drift.findings import DriftReport, FindingKind
 from patchwave.domain.drift.inputs import (
@@ -72,12 +73,13 @@ async def _gather(services: Services, now: datetime) -> DriftInputs:
     storage, graph = services.storage, services.resource_graph
     policies, notes = await read_policies(storage)
     own = await storage.history.last_assessments()
+    azure, arc = MachineType.AZURE, MachineType.ARC
     queries = (
         all_configurations(),
         all_assignments(),
-        newest_assessments(),
+        newest_assessments(azure),
         failed_installations(),
-        excluded_patches(now),
+        excluded_patches(azure, now),
         first_and_last_runs(),
         all_scale_sets(),
     )
@@ -85,6 +87,9 @@ async def _gather(services: Services, now: datetime) -> DriftInputs:
         _read_fleet(services), asyncio.gather(*(read_rows(graph, query) for query in queries))
     )
     configurations, assignments, assessments, failed, excused, runs, sets = tables
+    if any(machine.is_arc for machine in fleet):
+        assessments += await read_rows(graph, newest_assessments(arc))
+        excused += await read_rows(graph, excluded_patches(arc, now))
 
     def facts() -> DriftInputs:
         schedules, odd_schedules = read_each(configurations, read_configuration, "maintenance configurations")
@@ -109,5 +114,7 @@ async def _gather(services: Services, now: datetime) -> DriftInputs:
 
 async def _read_fleet(services: Services) -> tuple[list[FleetMachine], list[str]]:
     """The whole fleet with agent versions; what Azure answered is read beside it, with all assessments."""
-    fleet = await read_fleet(services.resource_graph, Scope(), services.settings.image_table)
+    fleet = await read_fleet(
+        services.resource_graph, Scope(machine_types=tuple(MachineType)), services.settings.image_table
+    )
     return await with_agent_versions(services, fleet)

@@ -16,7 +16,14 @@ from patchwave.domain.azure.install_request import LinuxParameters, WindowsParam
 from patchwave.domain.core.documents import object_or_none
 from patchwave.domain.core.outcome import OutcomeKind
 from patchwave.domain.core.patches import AssessmentSummary
-from patchwave.domain.fleet.discovery import DiscoveredMachine, build_queries, evaluate_boundary, select_machines
+from patchwave.domain.fleet.discovery import (
+    DiscoveredMachine,
+    build_queries,
+    evaluate_boundary,
+    evaluate_duplicates,
+    select_machines,
+    twins_queries,
+)
 from patchwave.domain.fleet.scale_sets import ScaleSet, read_scale_set, scale_set_queries
 from patchwave.domain.machine.patch_selection import rule_of, select, wanted_on
 from patchwave.domain.planning import dry_run
@@ -92,9 +99,11 @@ async def _find(services: Services, scope: Scope) -> Sequence[DiscoveredMachine]
                     f"The policy is for more than {MAX_MACHINES:,} machines, which is more than one answer holds:"
                     " narrow its scope with overrides, or plan an exported fleet with `patchwave plan --fleet`.",
                 )
+        pages = services.resource_graph.pages(twins_queries(found.values()))
+        twins = [row async for page in pages for row in page.rows]
     except QueryRefused as refusal:
         raise FleetUnreadable(f"The machines could not be listed. {refusal}") from refusal
-    return [found[folded] for folded in sorted(found)]
+    return evaluate_duplicates([found[folded] for folded in sorted(found)], twins)
 
 
 async def _pending(

@@ -22,8 +22,8 @@ from patchwave.domain.drift.inputs import (
     read_assessments,
     with_answers,
 )
-from patchwave.domain.fleet.discovery import DiscoveryQuery, build_queries
-from patchwave.domain.fleet.machine import SETTINGS_COLUMNS, FleetMachine, select_fleet
+from patchwave.domain.fleet.discovery import DiscoveryQuery, build_queries, twins_queries
+from patchwave.domain.fleet.machine import SETTINGS_COLUMNS, FleetMachine, select_fleet, without_twins
 from patchwave.domain.fleet.packed_rows import PackedTable, unpack_rows
 from patchwave.domain.fleet.patch_status import ASSESSMENTS
 from patchwave.domain.fleet.supported_images import IMAGE_TABLE, ImageTable
@@ -94,9 +94,11 @@ async def read_fleet(graph: ResourceGraph, scope: Scope, images: ImageTable = IM
                     found.setdefault(machine.folded, machine)
                 if len(found) > MAX_MACHINES:
                     raise FleetTooLarge(f"The scope has more than {MAX_MACHINES:,} machines: narrow it.")
+            queries = await asyncio.to_thread(twins_queries, [machine.found for machine in found.values()])
+            twins = [row async for page in graph.pages(queries) for row in page.rows] if queries else []
     except QueryRefused as refusal:
         raise FleetUnreadable(f"The machines could not be listed. {refusal}") from refusal
-    return [found[folded] for folded in sorted(found)]
+    return without_twins([found[folded] for folded in sorted(found)], twins)
 
 
 async def read_with_agents(services: Services, scope: Scope) -> tuple[list[FleetMachine], list[str]]:

@@ -278,7 +278,8 @@ async def _assignments(graph: ResourceGraph, query: str) -> list[Assignment]:
 
 async def _row(graph: ResourceGraph, machine: MachineId) -> DiscoveredMachine | None:
     """The machine's row in Resource Graph."""
-    return next(iter(await _machines(graph, Scope(machine_ids=(machine.text,)))), None)
+    scope = Scope(machine_ids=(machine.text,), machine_types=(machine.machine_type,))
+    return next(iter(await _machines(graph, scope)), None)
 
 
 async def _machines(graph: ResourceGraph, scope: Scope) -> list[DiscoveredMachine]:

@@ -30,7 +30,9 @@ class ThrottlingRepository(Repository):
         return next((parse_instant(row.columns.get("until")) for row in rows if row.key == bucket), None)
 
 
-def bucket_key(subscription_id: str, location: str) -> str:
-    """The key of the bucket for patch operations on this machine."""
+def bucket_key(subscription_id: str, location: str, *, is_arc: bool = False) -> str:
+    """The key of the bucket for patch operations on this machine; no region limits those of Arc machines."""
+    if is_arc:
+        return f"{subscription_id.lower()}~arc~"
     region = "".join(character for character in location.lower() if character.isalnum())
     return f"{subscription_id.lower()}~{region}"

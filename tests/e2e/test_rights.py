@@ -69,6 +69,19 @@ _TABLES = {
     "microsoft.compute/virtualmachines/patchassessmentresults/softwarepatches": {
         "Microsoft.Compute/virtualMachines/patchAssessmentResults/softwarePatches/read"
     },
+    "microsoft.hybridcompute/machines": {"Microsoft.HybridCompute/machines/read"},
+    "microsoft.hybridcompute/machines/patchinstallationresults": {
+        "Microsoft.HybridCompute/machines/patchInstallationResults/read"
+    },
+    "microsoft.hybridcompute/machines/patchinstallationresults/softwarepatches": {
+        "Microsoft.HybridCompute/machines/patchInstallationResults/softwarePatches/read"
+    },
+    "microsoft.hybridcompute/machines/patchassessmentresults": {
+        "Microsoft.HybridCompute/machines/patchAssessmentResults/read"
+    },
+    "microsoft.hybridcompute/machines/patchassessmentresults/softwarepatches": {
+        "Microsoft.HybridCompute/machines/patchAssessmentResults/softwarePatches/read"
+    },
     "microsoft.compute/virtualmachines/extensions": {"Microsoft.Compute/virtualMachines/extensions/read"},
     "microsoft.maintenance/applyupdates": {"Microsoft.Maintenance/applyUpdates/read"},
     # There is no operation of its own name: it is the run whose machines the line above shows.
@@ -110,6 +123,9 @@ def asked(stack_product: Product) -> set[str]:
     product.wait(run_id)
     rows = product.machines(run_id)
     assert {row["outcome"] for row in rows.values()} == {"patched"}, rows
+    (arc,) = product.take_arc()
+    arcs = product.patch([arc], scope={"machineIds": [arc], "machineTypes": ["arc"]})
+    assert {row["outcome"] for row in arcs.values()} == {"patched"}, arcs
     asyncio.run(_ask_what_depends_on_time(product, whole))
     _delete_a_snapshot(product, rows[whole.lower()]["snapshotId"])
     _keep_a_schedule(product, whole)

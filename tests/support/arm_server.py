@@ -21,7 +21,7 @@ from patchwave.azure.virtual_machines import ResourceManager
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.machine.snapshot import OsDisk, SnapshotId, snapshot_body
 from patchwave.settings import Settings
-from tests.support.factories import SUBSCRIPTION, machine
+from tests.support.factories import SUBSCRIPTION, intent, machine
 from tests.support.loopback_server import AUTHORITY, serving
 
 
@@ -45,6 +45,9 @@ class Credential:
 
 
 MACHINE = MachineId.parse(machine(1).id)
+ARC = MachineId.parse(
+    f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-arc/providers/Microsoft.HybridCompute/machines/srv-01"
+)
 OPERATION = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Compute/locations/westeurope/operations/1"
 TOKEN = "Bearer secret-token"
 
@@ -115,6 +118,9 @@ CALLS: dict[str, Call] = {
     "a read": lambda settings: _manager(settings, lambda client: client.read_machine(MACHINE)),
     "a poll": lambda settings: _manager(
         settings, lambda client: client.poll(MACHINE, settings.manager_url + OPERATION, "")
+    ),
+    "a POST to an Arc machine": lambda settings: _manager(
+        settings, lambda client: client.assess(ARC, "westeurope", intent("20261121T000000Z-monthly"))
     ),
     "a POST of the SDK": lambda settings: _manager(settings, lambda client: client.start(MACHINE)),
     "a PUT of the SDK": lambda settings: _disks(

@@ -20,6 +20,7 @@ SPEED = 600.0
 """A simulated minute takes a tenth of a second."""
 POLL_SECONDS = 0.2
 _MACHINES = 600
+_ARC_MACHINES = 24
 
 type Json = dict[str, Any]
 
@@ -40,9 +41,15 @@ def machine_id(number: int) -> str:
     )
 
 
-def write_fleet(path: Path, machines: int = _MACHINES) -> Path:
+def arc_id(number: int) -> str:
+    """The id of one Arc machine of the test fleet."""
+    group = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-arc"
+    return f"{group}/providers/Microsoft.HybridCompute/machines/srv-{number:02d}"
+
+
+def write_fleet(path: Path, machines: int = _MACHINES, arc_machines: int = _ARC_MACHINES) -> Path:
     """A fleet of plain machines, every other one Windows; tests say how their own behave."""
-    fleet = [
+    fleet: list[Json] = [
         {
             "id": machine_id(number),
             "name": f"vm-{number:03d}",
@@ -53,6 +60,22 @@ def write_fleet(path: Path, machines: int = _MACHINES) -> Path:
             "simulation": PLAIN,
         }
         for number in range(machines)
+    ]
+    fleet += [
+        {
+            "id": arc_id(number),
+            "name": f"srv-{number:02d}",
+            "location": "westeurope",
+            "tags": {"env": "arc", "site": f"plant-{number % 2}"},
+            "kind": "VMware",
+            "properties": {
+                "osType": "windows" if number % 2 else "linux",
+                "status": "Connected",
+                "cloudMetadata": {"provider": "N/A"},
+            },
+            "simulation": PLAIN,
+        }
+        for number in range(arc_machines)
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(fleet))
@@ -67,6 +90,7 @@ class Product:
     api: httpx.Client
     azure: httpx.Client
     _numbers: Iterator[int] = field(default_factory=lambda: iter(range(_MACHINES)))
+    _arc_numbers: Iterator[int] = field(default_factory=lambda: iter(range(_ARC_MACHINES)))
 
     @classmethod
     def open(
@@ -120,6 +144,14 @@ class Product:
         """
         ids = [machine_id(number) for number in islice(self._numbers, count + count % 2)][:count]
         assert len(ids) == count, "the test fleet is used up"
+        for one in ids if simulation else []:
+            self.simulate(one, **simulation)
+        return ids
+
+    def take_arc(self, count: int = 1, **simulation: object) -> list[str]:
+        """The same of Arc machines."""
+        ids = [arc_id(number) for number in islice(self._arc_numbers, count)]
+        assert len(ids) == count, "the Arc machines of the test fleet are used up"
         for one in ids if simulation else []:
             self.simulate(one, **simulation)
         return ids

@@ -54,6 +54,8 @@ class Script:
     )
     polled: list[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
     read: list[str] = field(default_factory=list[str])
+    settling: list[bool] = field(default_factory=list[bool])
+    """Whether each read was to settle what became of a call."""
 
     def later(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
@@ -68,8 +70,9 @@ class Script:
         self.sent.append((machine_id.text, location, None, intent))
         return self.posts.pop(0)
 
-    async def read_machine(self, machine_id: MachineId) -> MachineView | ArmFailure:
+    async def read_machine(self, machine_id: MachineId, *, settles: bool = False) -> MachineView | ArmFailure:
         self.read.append(machine_id.text)
+        self.settling.append(settles)
         return self.reads.pop(0)
 
     async def poll(self, machine_id: MachineId, async_url: str, location_url: str) -> PollReading:

@@ -1,9 +1,10 @@
 """Fleet files: machines as Azure's own tools print them, read for a plan.
 
-The same forms that the simulator takes: the JSON of ``az vm list`` (with or without ``-d``), of a Resource Graph query
-(rows, or the answer with ``data``), of an ARM list (``value``), or ``{"machines": […]}``, which may carry
-``zoneMappings``, ``regionPairs`` and ``scaleSets`` beside them. An entry may have ``simulation`` overrides. Scale sets
-may stand among the machines: a Flexible one is its members, a Uniform one is left out of the plan by name.
+The same forms that the simulator takes: the JSON of ``az vm list`` (with or without ``-d``), of
+``az connectedmachine list``, of a Resource Graph query (rows, or the answer with ``data``), of an ARM list
+(``value``), or ``{"machines": […]}``, which may carry ``zoneMappings``, ``regionPairs`` and ``scaleSets`` beside them.
+An entry may have ``simulation`` overrides. Scale sets may stand among the machines: a Flexible one is its members, a
+Uniform one is left out of the plan by name.
 
 People's exports are never quite clean, so a machine that cannot be read is left out and reported by its position,
 a machine that is listed twice is merged, and unknown fields are read over.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -21,9 +22,9 @@ from patchwave.cli.errors import Detail, RefusedError
 from patchwave.cli.json_fields import Json
 from patchwave.domain.core.documents import list_or_empty, object_or_none, str_or_empty
 from patchwave.domain.core.folding import fold
-from patchwave.domain.core.ids import is_scale_set_id
+from patchwave.domain.core.ids import MachineType, is_scale_set_id
 from patchwave.domain.core.region_pairs import KNOWN_PAIRS, region_name
-from patchwave.domain.fleet.discovery import read_row
+from patchwave.domain.fleet.discovery import evaluate_duplicates, read_row
 from patchwave.domain.fleet.scale_sets import ScaleSet, read_scale_set
 from patchwave.domain.planning.dry_run import FoundMachine
 from patchwave.domain.planning.topology import Topology
@@ -125,6 +126,9 @@ def _read(document: object, path: str) -> Fleet:
             fleet.machines.append(_machine(row))
         except _BrokenMachine as broken:
             fleet.notes.append(f"{where} is left out: {broken}")
+    rows = [row for _, row in merged.values() if MachineType.of(str(row["id"])) is MachineType.AZURE]
+    judged = evaluate_duplicates([found.machine for found in fleet.machines], rows)
+    fleet.machines = [replace(found, machine=machine) for found, machine in zip(fleet.machines, judged, strict=True)]
     return fleet
 
 
@@ -172,7 +176,7 @@ def _row(entry: object) -> Json:
     """The columns of our own Resource Graph query, and what else a plan can use, from any of the forms.
 
     Raises:
-        _BrokenMachine: no object, or without the id of a virtual machine.
+        _BrokenMachine: no object, or without the id of a machine.
     """
     if not isinstance(entry, dict):
         raise _BrokenMachine("not an object")
@@ -195,7 +199,10 @@ def _row(entry: object) -> Json:
         "zones": _zones(given.get("zones")),
         "tags": _object(given.get("tags")),
         "osType": str_or_empty(shown.get("osType")) or str_or_empty(disk.get("osType")) or configured,
-        "powerState": _power(shown, simulation),
+        "powerState": _status(given, shown, simulation) or _power(shown, simulation),
+        "vmId": shown.get("vmId"),
+        "vmUuid": shown.get("vmUuid"),
+        "cloudProvider": _object(shown.get("cloudMetadata")).get("provider"),
         "imageReference": shown.get("imageReference") or _object(shown.get("storageProfile")).get("imageReference"),
         "windowsTimeZone": str_or_empty(shown.get("windowsTimeZone")) or str_or_empty(windows.get("timeZone")),
         "availabilitySetId": _set(shown, "availabilitySet"),
@@ -211,7 +218,7 @@ def _row(entry: object) -> Json:
         "minutes": _minutes(simulation),
     }
     if read_row(row).problem and not is_scale_set_id(str_or_empty(given.get("id"))):
-        raise _BrokenMachine(f"{given.get('id')!r} is not the id of a virtual machine")
+        raise _BrokenMachine(f"{given.get('id')!r} is not the id of a machine")
     return row
 
 
@@ -268,6 +275,13 @@ def _set(shown: Json, name: str) -> str:
     """The ARM id of a set that the machine is in, such as ``availabilitySet``; empty without one."""
     named = shown.get(name)
     return str_or_empty(shown.get(f"{name}Id")) or str_or_empty(named) or str_or_empty(_object(named).get("id"))
+
+
+def _status(given: Json, shown: Json, simulation: Json) -> str:
+    """The status of an Arc machine; empty for virtual machines."""
+    if MachineType.of(str(given.get("id"))) is not MachineType.ARC:
+        return ""
+    return str_or_empty(simulation.get("status")) or str_or_empty(shown.get("status"))
 
 
 def _power(shown: Json, simulation: Json) -> str:

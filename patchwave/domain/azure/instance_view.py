@@ -111,6 +111,11 @@ class MachineView(ExternalDocument):
         return any(status.code.casefold() == "provisioningstate/succeeded" for status in self.agent_statuses)
 
     @property
+    def is_up(self) -> bool:
+        """Whether the machine runs and its agent reports."""
+        return self.power is Power.RUNNING and self.is_agent_ready
+
+    @property
     def agent_message(self) -> str:
         """What the VM agent says of itself; empty when there is no agent."""
         statuses = self.agent_statuses

@@ -55,9 +55,10 @@ def check_operation_url(url: str, manager_url: str, subscription_id: str) -> str
 def operation_id(url: str) -> str:
     """The operation's id, which is the activity id everywhere else; empty when the URL has none.
 
-    The documents show a Location without a question mark: ``…/operations/{id}&monitor=true``.
+    The documents show a Location without a question mark: ``…/operations/{id}&monitor=true``. Those of Arc machines are
+    ``…/updateCenterOperationResults/{id}``.
     """
-    found = re.search(r"/operations/([0-9a-fA-F-]{36})(?:[?/&]|$)", url)
+    found = re.search(r"/(?:operations|updateCenterOperationResults)/([0-9a-fA-F-]{36})(?:[?/&]|$)", url)
     return found[1].lower() if found else ""
 
 

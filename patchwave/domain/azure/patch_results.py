@@ -340,12 +340,16 @@ class InstallResult(ExternalDocument):
 
 
 class PatchSummary(ExternalDocument):
-    """Both summaries of ``instanceView.patchStatus``: named differently from the results, without reboot status."""
+    """Both summaries of ``instanceView.patchStatus``, named differently from the results; and those of Arc machines.
+
+    Only those of Arc machines have a reboot status.
+    """
 
     status: Status = PatchOperationStatus.UNKNOWN
     assessment_activity_id: Text = ""
     installation_activity_id: Text = ""
     reboot_pending: Known = None
+    reboot_status: Annotated[RebootStatus, _lenient(RebootStatus, RebootStatus.UNKNOWN)] = RebootStatus.UNKNOWN
     critical_and_security_patch_count: Count = 0
     other_patch_count: Count = 0
     maintenance_window_exceeded: Flag = False

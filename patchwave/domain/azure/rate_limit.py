@@ -37,7 +37,9 @@ class Bucket(StrEnum):
     """
 
     PATCH_OPERATIONS = "patchOperations"
-    """assessPatches and installPatches, per subscription and region."""
+    """assessPatches and installPatches of virtual machines, per subscription and region."""
+    ARC_REQUESTS = "arcRequests"
+    """Every request about Arc machines, per subscription; those for patches have no limit of their own."""
     READS = "reads"
     """Every GET, per subscription."""
     WRITES = "writes"
@@ -108,6 +110,8 @@ _CATCH_UP_SECONDS = 0.05
 missed reservations would be lost, and the busier the process, the less it would send."""
 _DOCUMENTED = {
     Bucket.PATCH_OPERATIONS: (200.0, 600.0),
+    # No figure is published; recorded answers count down from about a thousand.
+    Bucket.ARC_REQUESTS: (1_000.0, 1_000.0),
     Bucket.READS: (25.0 * 60, 250.0),
     Bucket.WRITES: (10.0 * 60, 200.0),
     # 15 in five seconds, as a window that begins anew; the level that each answer tells makes up for the difference.
@@ -252,6 +256,7 @@ class RateLimiter:
 
 _POLICIES = {"vmguestpatchoperationsubscriptionmaximum": Bucket.PATCH_OPERATIONS}
 _HEADERS = {
+    "x-ms-ratelimit-remaining-subscription-resource-requests": Bucket.ARC_REQUESTS,
     "x-ms-ratelimit-remaining-subscription-reads": Bucket.READS,
     "x-ms-ratelimit-remaining-subscription-writes": Bucket.WRITES,
     "x-ms-user-quota-remaining": Bucket.QUERIES,

@@ -8,6 +8,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Self
 
 from patchwave.domain.core.folding import fold
@@ -31,9 +32,10 @@ GUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _MACHINE_ID = re.compile(
     rf"/subscriptions/(?P<subscription>{GUID})"
     rf"/resourceGroups/(?P<group>{RESOURCE_GROUP_NAME})"
-    rf"/providers/Microsoft\.Compute/virtualMachines/(?P<name>{MACHINE_NAME})",
+    rf"/providers/(?:Microsoft\.Compute/virtualMachines|Microsoft\.HybridCompute/machines)/(?P<name>{MACHINE_NAME})",
     re.IGNORECASE,
 )
+_ARC = "/providers/microsoft.hybridcompute/"
 _SCALE_SET_ID = re.compile(
     rf"/subscriptions/(?P<subscription>{GUID})"
     rf"/resourceGroups/(?P<group>{RESOURCE_GROUP_NAME})"
@@ -98,9 +100,38 @@ def check_scale_set_id(text: str) -> str:
     return text
 
 
+class MachineType(StrEnum):
+    """The two kinds of machines; the values are those of ``machineTypes`` in a policy."""
+
+    AZURE = "azure"
+    """``Microsoft.Compute/virtualMachines``."""
+    ARC = "arc"
+    """``Microsoft.HybridCompute/machines``: enrolled in Azure Arc, and running anywhere else."""
+
+    @classmethod
+    def of(cls, machine_id: str) -> Self:
+        """The type that an ARM id names; also of an id that cannot be parsed."""
+        return cls(cls.ARC if _ARC in machine_id.lower() else cls.AZURE)
+
+    @property
+    def provider(self) -> str:
+        """The namespace of the resource provider."""
+        return "Microsoft.Compute" if self is MachineType.AZURE else "Microsoft.HybridCompute"
+
+    @property
+    def resource_type(self) -> str:
+        """The last part of the resource type."""
+        return "virtualMachines" if self is MachineType.AZURE else "machines"
+
+    @property
+    def full_type(self) -> str:
+        """Provider and type in lower case, as Resource Graph writes them."""
+        return f"{self.provider}/{self.resource_type}".lower()
+
+
 @dataclass(frozen=True, slots=True)
 class MachineId:
-    """The ARM id of one VM. Equality and keys ignore case, since Azure changes case between answers."""
+    """The ARM id of one VM or Arc machine. Equality and keys ignore case: Azure changes case between answers."""
 
     text: str
     subscription_id: str
@@ -112,25 +143,40 @@ class MachineId:
         """Read an ARM id.
 
         Raises:
-            ValueError: it is not the id of a virtual machine, or holds characters that no Azure name has.
+            ValueError: it is not the id of a machine, or holds characters that no Azure name has.
         """
         found = _MACHINE_ID.fullmatch(text)
         # Only names may hold letters beyond ASCII; ignoring case, "ſ" would pass for the s of a fixed part.
         fixed = "" if found is None else text[: found.start("group")] + text[found.end("group") : found.start("name")]
         if found is None or ".." in text or not fixed.isascii():
             raise ValueError(
-                "not a virtual machine id; expected /subscriptions/{guid}/resourceGroups/{group}"
-                "/providers/Microsoft.Compute/virtualMachines/{name}"
+                "not a machine id; expected /subscriptions/{guid}/resourceGroups/{group}/providers/"
+                "Microsoft.Compute/virtualMachines/{name} or Microsoft.HybridCompute/machines/{name}"
             )
         return cls(text, found["subscription"].lower(), found["group"], found["name"])
 
     @classmethod
     def find(cls, text: str) -> Self | None:
-        """Read an ARM id; ``None`` when it is not the id of a virtual machine."""
+        """Read an ARM id; ``None`` when it is not the id of a machine."""
         try:
             return cls.parse(text)
         except ValueError:
             return None
+
+    @classmethod
+    def find_vm(cls, text: str) -> Self | None:
+        """Read an ARM id; ``None`` when it is not the id of a virtual machine of Azure."""
+        found = cls.find(text)
+        return None if found is None or found.is_arc else found
+
+    @property
+    def machine_type(self) -> MachineType:
+        return MachineType.of(self.text)
+
+    @property
+    def is_arc(self) -> bool:
+        """Whether it is an Arc machine."""
+        return self.machine_type is MachineType.ARC
 
     @property
     def folded(self) -> str:

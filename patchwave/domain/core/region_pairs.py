@@ -10,6 +10,10 @@ from datetime import date
 AS_OF = date(2025, 1, 13)
 """The date of the documentation page that the pairs were taken from."""
 
+ARC_REGION = "arc"
+"""Stands in plans and phases for the region of all Arc machines: the location of an Arc machine is where Azure keeps
+its record, and says nothing of where it runs."""
+
 _PAIRS = """
 eastasia southeastasia
 australiaeast australiasoutheast

@@ -9,6 +9,7 @@ from patchwave.domain.drift.findings import Finding, FindingKind
 from patchwave.domain.drift.fleet_index import FleetIndex
 from patchwave.domain.drift.guest_checks import mend_agent
 from patchwave.domain.drift.inputs import ASSESSMENT_RETENTION_DAYS, LastAssessment
+from patchwave.domain.fleet.exclusions import CONNECTED, not_connected
 from patchwave.domain.fleet.machine import FleetMachine
 from patchwave.domain.fleet.patch_mode import AssessmentMode, WantedSettings, refusal_of
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
@@ -26,7 +27,7 @@ def check_assessments(index: FleetIndex, stale_days: int) -> Iterator[Finding]:
     oldest = index.now - timedelta(days=stale_days)
     for folded, machine in sorted(index.machines.items()):
         known = index.facts.assessments.get(folded)
-        if machine.settings is None or (known is not None and known.at >= oldest):
+        if machine.settings is None or machine.is_duplicate or (known is not None and known.at >= oldest):
             continue
         evidence = " ".join(filter(None, [_last_known(index, known), _power(machine)]))
         yield Finding(
@@ -47,8 +48,10 @@ def _last_known(index: FleetIndex, known: LastAssessment | None) -> str:
 def _power(machine: FleetMachine) -> str:
     """A machine that is off cannot be assessed; the finding says so."""
     word = machine.found.power_state.rpartition("/")[2]
-    if word in ("", "running"):
+    if word in ("", "running") or word.casefold() == CONNECTED:
         return ""
+    if machine.is_arc:
+        return not_connected(word).message
     return f"The machine is {word}: it is assessed only while it runs, so start it first."
 
 
@@ -58,7 +61,7 @@ def _assess(machine: FleetMachine) -> str:
     if agent := mend_agent(machine):
         return agent
     daily = WantedSettings(assessment_mode=AssessmentMode.AUTOMATIC_BY_PLATFORM)
-    if daily.is_met_by(machine.settings) or refusal_of(machine.settings, daily) is not None:
+    if machine.is_arc or daily.is_met_by(machine.settings) or refusal_of(machine.settings, daily) is not None:
         return remediation.run_on(machine.found.id, "assess")
     return remediation.set_mode(machine.found.id, daily)
 
@@ -67,7 +70,14 @@ def check_results(index: FleetIndex) -> Iterator[Finding]:
     """Machines whose last run was reported done, and which an assessment after it finds without its updates."""
     for runs in sorted(index.facts.runs, key=lambda each: (each.machine_id, each.configuration_id)):
         machine, known = index.machines.get(runs.machine_id), index.facts.assessments.get(runs.machine_id)
-        if machine is None or known is None or runs.ended_at is None or not runs.is_done or known.at <= runs.ended_at:
+        if (
+            machine is None
+            or machine.is_duplicate
+            or known is None
+            or runs.ended_at is None
+            or not runs.is_done
+            or known.at <= runs.ended_at
+        ):
             continue
         configuration = index.configurations.get(runs.configuration_id)
         missing = _missing(machine, known, configuration, runs.ended_at)

@@ -34,6 +34,9 @@ def check_scale_sets(index: FleetIndex) -> Iterator[Finding]:
 
 def _check(index: FleetIndex, standing: PatchCoverage) -> Finding | None:
     settings, patching = standing.machine.settings, standing.patching
+    if standing.machine.is_duplicate:
+        found = standing.machine.found
+        return _finding(FindingKind.DUPLICATE, standing, found.problem, remediation.end_enrolment(found.id))
     if settings is None or standing.machine.found.problem:
         evidence = standing.machine.found.problem or standing.machine.eligibility.sentence
         return _finding(FindingKind.UNMANAGEABLE, standing, evidence, remediation.show(standing.machine.found.id))
@@ -49,7 +52,7 @@ def _check(index: FleetIndex, standing: PatchCoverage) -> Finding | None:
         evidence = " ".join([patching.sentence, *_policies(standing)])
         fix = _detach(standing) if standing.policies else _set(standing, remediation.to_schedules())
         return _finding(FindingKind.INEFFECTIVE_SCHEDULE, standing, evidence, fix)
-    if settings.patch_mode is PatchMode.IMAGE_DEFAULT and not standing.policies:
+    if settings.patch_mode is PatchMode.IMAGE_DEFAULT and not (standing.policies or standing.machine.is_arc):
         evidence = " ".join([patching.sentence, *standing.resting])
         return _finding(FindingKind.OS_MANAGED, standing, evidence, _set(standing, remediation.to_azure()))
     return None
@@ -70,11 +73,11 @@ def _unpatched_fix(index: FleetIndex, standing: PatchCoverage) -> str:
     """Let what is attached work; hand the machine to Azure where nothing is."""
     settings = standing.machine.settings
     assert settings is not None
-    if not standing.attached and standing.machine.unsupported:
+    if not standing.attached and (standing.machine.unsupported or standing.machine.is_arc):
         return run_or_mend_agent(standing.machine, "patch")
     if not standing.attached:
         return _set(standing, remediation.to_azure())
-    follows = remediation.to_schedules().is_met_by(settings)
+    follows = standing.machine.is_arc or remediation.to_schedules().is_met_by(settings)
     steps = [] if follows else [_set(standing, remediation.to_schedules())]
     if all(index.why_not(each.configuration) for each in standing.attached):
         dead = standing.attached[0].configuration

@@ -35,6 +35,8 @@ class FindingKind(StrEnum):
     """The last assessment of the machine is old, or there is none."""
     REPORTED_DONE_BUT_MISSING = "reported_done_but_missing"
     """A schedule reported the machine done; an assessment after that still counts updates it should have brought."""
+    DUPLICATE = "duplicate"
+    """An Arc machine that is a virtual machine of Azure: no run patches it under that name."""
     UNMONITORED_SCALE_SET = "unmonitored_scale_set"
     """A Flexible scale set without the Application Health extension, which Azure's guest patching requires of it."""
     NO_AGENT = "no_agent"

@@ -12,7 +12,14 @@ from patchwave.domain.core.ids import MachineId
 from patchwave.domain.drift.inputs import DriftInputs, FleetPolicy
 from patchwave.domain.fleet.exclusions import hold_reason
 from patchwave.domain.fleet.machine import FleetMachine
-from patchwave.domain.fleet.patch_mode import AttachedSchedule, PatchMode, PatchOwnership, PatchSource, patch_ownership
+from patchwave.domain.fleet.patch_mode import (
+    AttachedSchedule,
+    PatchMode,
+    PatchOwnership,
+    PatchSource,
+    arc_ownership,
+    patch_ownership,
+)
 from patchwave.domain.maintenance.assignment import Assignment
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
 from patchwave.domain.planning.dry_run import FoundMachine
@@ -139,6 +146,8 @@ class FleetIndex:
             )
             for each in attached
         ]
+        if machine.is_arc:
+            return arc_ownership(schedules)
         return patch_ownership(
             machine.settings,
             schedules,

@@ -13,7 +13,7 @@ from typing import Any
 from patchwave.domain.azure.patch_results import ApiError
 from patchwave.domain.core.documents import format_instant, object_or_none, parse_instant
 from patchwave.domain.core.folding import fold
-from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.ids import MachineId, MachineType
 from patchwave.domain.core.patches import ESM, ESM_REQUIRED, ReportedError
 from patchwave.domain.fleet.discovery import literal
 from patchwave.domain.fleet.eligibility import AzureAnswers
@@ -124,12 +124,12 @@ class DriftInputs:
 # --- the queries that no other part of Patchwave asks ------------------------------------------------------------
 
 
-def newest_assessments() -> str:
-    """The newest assessment of each machine: ``id, at, missing, status, errors``."""
+def newest_assessments(kind: MachineType) -> str:
+    """The newest assessment of each machine of a type: ``id, at, missing, status, errors``."""
     return "\n".join(
         [
             "patchassessmentresources",
-            "| where type =~ 'microsoft.compute/virtualmachines/patchassessmentresults'",
+            f"| where type =~ '{kind.full_type}/patchassessmentresults'",
             "| project id, at = tostring(properties.lastModifiedDateTime),"
             " missing = properties.availablePatchCountByClassification, status = tostring(properties.status),"
             " errors = properties.errorDetails",
@@ -154,15 +154,15 @@ def failed_installations() -> str:
     )
 
 
-def excluded_patches(now: datetime) -> str:
-    """What needs a subscription, and what was published within the time for which Azure keeps runs: ``machine,
-    classification, publishedAt, patches``.
+def excluded_patches(kind: MachineType, now: datetime) -> str:
+    """Of each machine of a type what needs a subscription, and what was published within the time for which Azure
+    keeps runs: ``machine, classification, publishedAt, patches``.
     """
     since = format_instant(now - timedelta(days=RUN_RETENTION_DAYS))
     return "\n".join(
         [
             "patchassessmentresources",
-            "| where type =~ 'microsoft.compute/virtualmachines/patchassessmentresults/softwarepatches'",
+            f"| where type =~ '{kind.full_type}/patchassessmentresults/softwarepatches'",
             "| extend machine = tostring(split(tolower(id), '/patchassessmentresults/')[0]),"
             " classification = tolower(tostring(properties.classifications[0])),"
             " version = tostring(properties.version), publishedAt = todatetime(properties.publishedDateTime),"

@@ -4,7 +4,7 @@ import json
 import shlex
 from collections.abc import Sequence
 
-from patchwave.domain.core.ids import is_scale_set_id
+from patchwave.domain.core.ids import MachineType, is_scale_set_id
 from patchwave.domain.fleet.patch_mode import PatchMode, WantedSettings
 from patchwave.domain.fleet.scale_sets import ScaleSet
 from patchwave.domain.maintenance.assignment import Assignment
@@ -25,7 +25,14 @@ def set_mode(machine_id: str, wanted: WantedSettings) -> str:
 
 def show(machine_id: str) -> str:
     """Look at a machine with Azure's own command: there is nothing that ours could do with it."""
-    return shlex.join(["az", "vmss" if is_scale_set_id(machine_id) else "vm", "show", "--ids", machine_id])
+    is_arc = MachineType.of(machine_id) is MachineType.ARC
+    command = "connectedmachine" if is_arc else "vmss" if is_scale_set_id(machine_id) else "vm"
+    return shlex.join(["az", command, "show", "--ids", machine_id])
+
+
+def end_enrolment(machine_id: str) -> str:
+    """Take a machine out of Azure Arc; its agent is disconnected on the machine itself."""
+    return f"{shlex.join(['az', 'connectedmachine', 'delete', '--ids', machine_id])}  # then azcmagent disconnect there"
 
 
 def monitor_health(scale_set: ScaleSet) -> str:
@@ -163,7 +170,9 @@ def edit_policy(name: str, why: str) -> str:
 
 
 def run_on(machine_id: str, mode: str) -> str:
-    policy = json.dumps({"scope": {"machineIds": [machine_id]}})
+    kind = MachineType.of(machine_id)
+    types: dict[str, list[str]] = {} if kind is MachineType.AZURE else {"machineTypes": [kind.value]}
+    policy = json.dumps({"scope": {"machineIds": [machine_id], **types}})
     return f"echo {shlex.quote(policy)} | {_patchwave('run', 'start', '-f', '-', '--mode', mode, '--wait')}"
 
 

@@ -11,9 +11,14 @@ Grammar of the queries: ``where`` with ``=~``, ``!~``, ``in~``, ``contains``, ``
 ``project`` of paths and ``tostring(path)``; ``order by id asc``. Rows are ordered by id because pages of an unordered
 query may overlap. The operators of KQL ignore the case of ASCII only, so names in other scripts are compared by
 ``tolower``.
+
+Virtual machines and Arc machines are asked for apart, since their columns differ. A virtual machine that is enrolled in
+Azure Arc as well is there twice; its Arc half is left out (`evaluate_duplicates`), because two installations in one
+guest break each other off.
 """
 
 import re
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any
@@ -23,13 +28,15 @@ from pydantic import BeforeValidator, Field
 from patchwave.domain.calendar.region_time_zones import machine_zone
 from patchwave.domain.core.documents import Document, ExternalDocument, list_or_empty, str_or_empty, texts_by_name
 from patchwave.domain.core.folding import fold
-from patchwave.domain.core.ids import MachineId, is_scale_set_id
+from patchwave.domain.core.ids import MachineId, MachineType, is_scale_set_id
 from patchwave.domain.core.outcome import Reason
 from patchwave.domain.policy.boundary import Boundary, outside
-from patchwave.domain.policy.scope import Scope, TagFilter, TagMatch
+from patchwave.domain.policy.scope import OsType, Scope, TagFilter, TagMatch
 
 IDS_PER_QUERY = 200
 """Explicit ids in one query: about 40 KB of text, well inside a request."""
+UNIQUE_IDS_PER_QUERY = 1_000
+"""The same of unique ids of machines."""
 NO_MEMBERS = (
     "No member of this scale set was found: it does not exist or has none, they cannot be read, or another selector"
     " leaves them out."
@@ -61,14 +68,32 @@ _PROJECTION = (
     "instances = sku.capacity",
     "profileOsType = tostring(properties.virtualMachineProfile.storageProfile.osDisk.osType)",
 )
+_ARC_PROJECTION = (
+    "id",
+    "name",
+    "subscriptionId",
+    "resourceGroup",
+    "location",
+    "tags",
+    "osType = tostring(properties.osType)",
+    "powerState = tostring(properties.status)",
+    "imageReference = tostring(properties.osSku)",
+    "vmId = tostring(properties.vmId)",
+    "vmUuid = tostring(properties.vmUuid)",
+    "cloudProvider = tostring(properties.cloudMetadata.provider)",
+)
 _MACHINES = "type =~ 'microsoft.compute/virtualmachines'"
 _UNIFORM_SETS = (
     "(type =~ 'microsoft.compute/virtualmachinescalesets' and tostring(properties.orchestrationMode) !~ 'Flexible')"
 )
-_OS_COLUMNS = (
-    "tostring(properties.storageProfile.osDisk.osType)",
-    "tostring(properties.virtualMachineProfile.storageProfile.osDisk.osType)",
-)
+_ARC_MACHINES = "type =~ 'microsoft.hybridcompute/machines'"
+_OS_COLUMNS = {
+    MachineType.AZURE: (
+        "tostring(properties.storageProfile.osDisk.osType)",
+        "tostring(properties.virtualMachineProfile.storageProfile.osDisk.osType)",
+    ),
+    MachineType.ARC: ("tostring(properties.osType)",),
+}
 _SCALE_SET_COLUMNS = ("tostring(properties.virtualMachineScaleSet.id)", "id")
 # Characters that every JSON writer leaves alone, so that they are found in the text of a tag bag.
 _PLAIN = re.compile(r"[A-Za-z0-9 _.:@,=()*-]+")
@@ -118,33 +143,42 @@ def starts_with(column: str, value: str) -> str:
 def build_queries(scope: Scope, columns: Sequence[str] = ()) -> list[DiscoveryQuery]:
     """The queries that together return every machine of the scope (and perhaps more; see `select_machines`).
 
-    There are several when many ids or subscriptions are named, and none when the ids lie outside the scope's
-    subscriptions. ``columns`` are shown beside those of `DiscoveredMachine`.
+    There are several when many ids or subscriptions are named, and for each type of machine, and none when the ids lie
+    outside the scope's subscriptions. ``columns`` are shown beside those of `DiscoveredMachine`.
     """
-    conditions = _conditions(scope)
+    return [query for kind in scope.machine_types for query in _queries_of(kind, scope, columns)]
+
+
+def _queries_of(kind: MachineType, scope: Scope, columns: Sequence[str]) -> list[DiscoveryQuery]:
+    if kind is MachineType.ARC and scope.scale_sets:
+        # No Arc machine is a member of a scale set.
+        return []
+    conditions = _conditions(kind, scope)
+    machines = _ARC_MACHINES if kind is MachineType.ARC else _MACHINES
+    all_of_kind = machines if kind is MachineType.ARC else f"{_MACHINES} or {_UNIFORM_SETS}"
     if not scope.machine_ids:
         return [
-            DiscoveryQuery(text=_query([f"{_MACHINES} or {_UNIFORM_SETS}", *conditions], columns), subscriptions=chunk)
+            DiscoveryQuery(text=_query(kind, [all_of_kind, *conditions], columns), subscriptions=chunk)
             for chunk in _chunks(_subscriptions(scope), SUBSCRIPTIONS_PER_QUERY) or [()]
         ]
-    wanted = [machine for machine in map(MachineId.parse, scope.machine_ids) if scope.may_hold(machine)]
-    wanted.sort(key=lambda machine: machine.folded)
+    named = [machine for machine in map(MachineId.parse, scope.machine_ids) if machine.machine_type is kind]
+    wanted = sorted(filter(scope.may_hold, named), key=lambda machine: machine.folded)
     return [
         DiscoveryQuery(
-            text=_query([_MACHINES, one_of("id", [machine.text for machine in chunk]), *conditions], columns),
+            text=_query(kind, [machines, one_of("id", [machine.text for machine in chunk]), *conditions], columns),
             subscriptions=tuple(sorted({machine.subscription_id for machine in chunk})),
         )
         for chunk in _chunks(wanted, IDS_PER_QUERY)
     ]
 
 
-def _conditions(scope: Scope) -> list[str]:
+def _conditions(kind: MachineType, scope: Scope) -> list[str]:
     excluded = scope.exclude
     conditions = [
         one_of("subscriptionId", scope.subscriptions),
         one_of("resourceGroup", scope.resource_groups),
         one_of("location", scope.locations),
-        _either(_OS_COLUMNS, [os_type.value for os_type in scope.os_types]),
+        _either(_OS_COLUMNS[kind], [os_type.value for os_type in scope.os_types]),
         _either(_SCALE_SET_COLUMNS, scope.scale_sets),
         _tags_contain(scope.tags) if scope.tags else "",
         _none_of("subscriptionId", excluded.subscriptions),
@@ -165,9 +199,10 @@ def _either(columns: Sequence[str], values: Sequence[str]) -> str:
     return f"({' or '.join(one_of(column, values) for column in columns)})" if values else ""
 
 
-def _query(conditions: Sequence[str], columns: Sequence[str]) -> str:
+def _query(kind: MachineType, conditions: Sequence[str], columns: Sequence[str]) -> str:
+    projection = _ARC_PROJECTION if kind is MachineType.ARC else _PROJECTION
     lines = ["resources", *(f"| where {condition}" for condition in conditions)]
-    lines += ["| project " + ", ".join((*_PROJECTION, *columns)), "| order by id asc"]
+    lines += ["| project " + ", ".join((*projection, *columns)), "| order by id asc"]
     return "\n".join(lines)
 
 
@@ -206,7 +241,9 @@ def _texts(value: object) -> tuple[str, ...]:
 
 
 def _image(value: object) -> str:
-    """``publisher:offer:sku:version`` of a marketplace image, else the id of a custom one."""
+    """``publisher:offer:sku:version`` of a marketplace image, else the id of a custom one; of Arc the system's name."""
+    if isinstance(value, str):
+        return value
     bag = {name.lower(): text for name, text in texts_by_name(value).items()}
     parts = [bag.get(part, "") for part in ("publisher", "offer", "sku", "version")]
     if any(parts[:3]):
@@ -231,7 +268,7 @@ class DiscoveredMachine(ExternalDocument):
     """A machine as Resource Graph shows it, minutes behind the truth: good for planning, not for acting.
 
     Only the id is certain to be there; any other column is empty when Azure does not say. ``power_state`` is the
-    code as Azure writes it, such as ``PowerState/running``.
+    code as Azure writes it, such as ``PowerState/running``; of an Arc machine its status, such as ``Connected``.
     """
 
     id: str
@@ -248,6 +285,11 @@ class DiscoveredMachine(ExternalDocument):
     windows_patch_mode: LenientText = ""
     linux_patch_mode: LenientText = ""
     availability_set_id: LenientText = ""
+    vm_id: LenientText = ""
+    vm_uuid: LenientText = ""
+    """Of an Arc machine: the id that its agent knows, and that of the firmware."""
+    cloud_provider: LenientText = ""
+    """Of an Arc machine, as its agent tells it: ``AWS``, ``Azure`` or another; ``N/A`` for none."""
     windows_time_zone: LenientText = ""
     scale_set_id: LenientText = ""
     """The Flexible scale set that it is a member of."""
@@ -270,9 +312,16 @@ class DiscoveredMachine(ExternalDocument):
         return MachineId.parse(self.id)
 
     @property
+    def is_arc(self) -> bool:
+        return MachineType.of(self.id) is MachineType.ARC
+
+    @property
     def time_zone(self) -> str:
-        """The IANA zone of its clock: of its Windows time zone, else of its region; empty when neither is known."""
-        return machine_zone(self.windows_time_zone, self.location)
+        """The IANA zone of its clock: of its Windows time zone, else of its region; empty when neither is known.
+
+        The location of an Arc machine tells nothing of its clock.
+        """
+        return machine_zone(self.windows_time_zone, "" if self.is_arc else self.location)
 
     @property
     def is_uniform_set(self) -> bool:
@@ -295,11 +344,13 @@ def read_row(row: Mapping[str, Any]) -> DiscoveredMachine:
         parsed = MachineId.parse(given_id)
     except ValueError:
         return _unreadable(machine)
+    system = OsType.read(machine.os_type) if parsed.is_arc else None
     is_complete = machine.name and machine.resource_group and machine.subscription_id == parsed.subscription_id
-    if is_complete and not row.get("problem"):
+    if is_complete and not (parsed.is_arc or row.get("problem")):
         return machine
     return machine.model_copy(
         update={
+            "os_type": system.value if system else machine.os_type,
             "name": machine.name or parsed.name,
             "subscription_id": parsed.subscription_id,
             "resource_group": machine.resource_group or parsed.resource_group,
@@ -339,7 +390,7 @@ def _unreadable(machine: DiscoveredMachine) -> DiscoveredMachine:
         "name": machine.name or parts[8],
     }
     shown = machine.id or "/".join(places.values())
-    problem = f"Azure lists it by the id {shown!r}, which is not one of a virtual machine: patch it by other means."
+    problem = f"Azure lists it by the id {shown!r}, which is not one of a machine: patch it by other means."
     return machine.model_copy(update={**places, "id": shown, "problem": problem})
 
 
@@ -381,6 +432,65 @@ def evaluate_boundary(machines: Iterable[DiscoveredMachine], boundary: Boundary)
         )
         for machine in machines
     ]
+
+
+def twins_queries(machines: Iterable[DiscoveredMachine]) -> list[DiscoveryQuery]:
+    """The queries for the virtual machines of Azure that may be the same guests as these Arc machines: ``id, vmId``.
+
+    In every subscription that the identity can read, as both need not be in one. None without Arc machines.
+    """
+    forms = sorted({form for machine in machines if machine.is_arc for form in _unique_ids(machine)})
+    return [DiscoveryQuery(text=_twins_query(chunk)) for chunk in _chunks(forms, UNIQUE_IDS_PER_QUERY)]
+
+
+def _twins_query(unique_ids: Sequence[str]) -> str:
+    return "\n".join(
+        [
+            "resources",
+            f"| where type =~ {literal(MachineType.AZURE.full_type)}",
+            f"| where {one_of('tostring(properties.vmId)', unique_ids)}",
+            "| project id, vmId = tostring(properties.vmId)",
+            "| order by id asc",
+        ]
+    )
+
+
+def evaluate_duplicates(
+    machines: Iterable[DiscoveredMachine], twins: Iterable[Mapping[str, Any]]
+) -> list[DiscoveredMachine]:
+    """The same machines; an Arc machine that is a virtual machine of Azure has that as its problem.
+
+    Azure supports no such enrolment, and patches that guest as the virtual machine that it is.
+
+    Args:
+        machines: virtual machines pass unchanged.
+        twins: rows of `twins_queries`.
+    """
+    vms = {str_or_empty(row.get("vmId")).lower(): str_or_empty(row.get("id")) for row in twins}
+    return [machine if machine.problem else _without_twin(machine, vms) for machine in machines]
+
+
+def _without_twin(machine: DiscoveredMachine, vms: Mapping[str, str]) -> DiscoveredMachine:
+    if not machine.is_arc:
+        return machine
+    vm = next((vms[form] for form in _unique_ids(machine) if vms.get(form)), "")
+    if not vm and machine.cloud_provider.casefold() != "azure":
+        return machine
+    what = f"the virtual machine {vm}" if vm else "a virtual machine of Azure"
+    problem = f"It is {what}, enrolled in Azure Arc as well: it is patched as that one; disconnect its Arc agent."
+    return machine.model_copy(update={"problem": problem, "problem_reason": Reason.DUPLICATE})
+
+
+def _unique_ids(machine: DiscoveredMachine) -> list[str]:
+    """The machine's unique ids in lower case; firmware may tell the first three groups with their bytes reversed."""
+    forms: list[str] = []
+    for text in (machine.vm_id, machine.vm_uuid):
+        try:
+            one = uuid.UUID(text)
+        except ValueError:
+            continue
+        forms += [str(one), str(uuid.UUID(bytes_le=one.bytes))]
+    return list(dict.fromkeys(forms))
 
 
 def missing_scale_sets(scope: Scope, members_of: Iterable[str]) -> list[str]:

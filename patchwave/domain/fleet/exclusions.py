@@ -1,4 +1,4 @@
-"""Machines that every run leaves out: held by a tag, hibernated, or of an unknown operating system."""
+"""Machines that every run leaves out: held by a tag, hibernated, not connected, or of an unknown operating system."""
 
 from collections.abc import Mapping
 
@@ -28,3 +28,19 @@ def hibernated() -> Outcome:
 def unknown_system() -> Outcome:
     """The outcome of a machine of which Azure does not tell the operating system: every call asks for it."""
     return Outcome.skipped(Reason.UNSUPPORTED, "Azure does not tell whether the machine runs Windows or Linux.")
+
+
+CONNECTED = "connected"
+"""The status of an Arc machine whose agent reports, in lower case."""
+_NOT_CONNECTED = {
+    "disconnected": "its agent has not reported for 15 minutes or more: the machine is off, or the agent or the network"
+    " is down, and Azure cannot start it; bring it back",
+    "expired": "its enrolment has expired, as its agent did not report for 45 days: connect it again with azcmagent",
+    "error": "its agent reports an error: see azcmagent show on the machine",
+}
+
+
+def not_connected(status: str) -> Outcome:
+    """The outcome of an Arc machine with a status other than Connected, in whatever case."""
+    why = _NOT_CONNECTED.get(status.casefold(), "look at its agent with azcmagent show")
+    return Outcome.skipped(Reason.NOT_CONNECTED, f"The Arc machine is {status or 'of no known status'}: {why}.")

@@ -12,7 +12,14 @@ from typing import Any
 
 from patchwave.domain.core.documents import parse_instant
 from patchwave.domain.core.folding import fold
-from patchwave.domain.fleet.discovery import DiscoveredMachine, evaluate_boundary, read_row, select_discovered
+from patchwave.domain.core.outcome import Reason
+from patchwave.domain.fleet.discovery import (
+    DiscoveredMachine,
+    evaluate_boundary,
+    evaluate_duplicates,
+    read_row,
+    select_discovered,
+)
 from patchwave.domain.fleet.eligibility import NO_ANSWERS, AzureAnswers, Cause, Eligibility, Obstacle, evaluate
 from patchwave.domain.fleet.patch_mode import PatchSettings
 from patchwave.domain.fleet.supported_images import IMAGE_TABLE, ImageTable
@@ -49,11 +56,23 @@ class FleetMachine:
     def folded(self) -> str:
         return fold(self.found.id)
 
+    @property
+    def is_arc(self) -> bool:
+        return self.found.is_arc
+
+    @property
+    def is_duplicate(self) -> bool:
+        """Whether it is a virtual machine of Azure under another name, which no run patches."""
+        return self.found.problem_reason is Reason.DUPLICATE
+
     @cached_property
     def eligibility(self) -> Eligibility:
         if self.found.problem:
             cause = Cause.UNIFORM_SCALE_SET if self.found.is_uniform_set else Cause.UNREADABLE_ID
             return Eligibility(obstacles=(Obstacle(cause=cause, sentence=self.found.problem),))
+        if self.is_arc:
+            # The conditions are those of virtual machines.
+            return Eligibility()
         return evaluate(
             self.settings,
             image=self.found.image,
@@ -80,6 +99,18 @@ def select_fleet(
     by_id = {fold(found.id): (found, row) for row in rows if (found := read_row(row))}
     chosen = select_discovered(scope, (found for found, _ in by_id.values()))
     return [_with_settings(found, by_id[fold(found.id)][1], images) for found in chosen]
+
+
+def without_twins(machines: Iterable[FleetMachine], twins: Iterable[Mapping[str, Any]]) -> list[FleetMachine]:
+    """The same machines; an Arc machine that is a virtual machine of Azure has that as its problem.
+
+    Args:
+        machines: of both types.
+        twins: rows of `twins_queries`.
+    """
+    listed = list(machines)
+    judged = evaluate_duplicates([machine.found for machine in listed], twins)
+    return [replace(machine, found=found) for machine, found in zip(listed, judged, strict=True)]
 
 
 def within_boundary(machines: Iterable[FleetMachine], boundary: Boundary) -> list[FleetMachine]:

@@ -128,11 +128,11 @@ class PatchOwnership(Document):
     """What will patch a machine, when, and why, or why nothing will.
 
     ``scenario`` counts the eight: 1 to 4 with AutomaticByPlatform, 5 to 8 with any other mode; in each four, the flag
-    with and without schedule, then no flag with and without schedule. ``is_mistake``: a schedule is attached that
-    Azure cannot carry out, which it reports as an error of each occurrence.
+    with and without schedule, then no flag with and without schedule. Arc machines have none. ``is_mistake``: a
+    schedule is attached that Azure cannot carry out, which it reports as an error of each occurrence.
     """
 
-    scenario: int
+    scenario: int | None
     patcher: PatchSource
     at: UtcDatetime | None = None
     sentence: str
@@ -188,6 +188,19 @@ def patch_ownership(
             patcher, sentence = _OUTSIDE_AZURE[mode]
             sentence += f" The schedule {names} fails: it needs AutomaticByPlatform." if schedules else ""
     return PatchOwnership(scenario=scenario, patcher=patcher, at=at, sentence=sentence, is_mistake=is_mistake)
+
+
+def arc_ownership(schedules: Sequence[AttachedSchedule] = ()) -> PatchOwnership:
+    """What will patch an Arc machine: a schedule, which needs no patch mode there, or nothing by itself."""
+    coming = [(schedule.next_at, schedule.name) for schedule in schedules if schedule.next_at is not None]
+    if coming:
+        at, name = min(coming)
+        sentence = f"The schedule {name} patches it at {format_instant(at)}."
+        return PatchOwnership(scenario=None, patcher=PatchSource.SCHEDULE, at=at, sentence=sentence)
+    sentence = "No schedule is attached, and Azure patches no Arc machine by itself."
+    if schedules:
+        sentence = f"What is attached has ended: {', '.join(schedule.name for schedule in schedules)}."
+    return PatchOwnership(scenario=None, patcher=PatchSource.NONE, sentence=sentence)
 
 
 _OUTSIDE_AZURE = {

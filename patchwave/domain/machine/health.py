@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from patchwave.domain.azure.hybrid_machine import HybridMachineView
 from patchwave.domain.azure.instance_view import MachineView, Power
 from patchwave.domain.core.attempt import Attempt
 from patchwave.domain.core.documents import Document
@@ -64,7 +65,12 @@ class HealthResult(Attempt):
 
 
 def read_signals(view: MachineView, now: datetime) -> dict[str, Signal]:
-    """What the machine's own document says: power, agent, and the Application Health extension."""
+    """What the machine's own document says: power, agent, and the Application Health extension.
+
+    Of an Arc machine it is the agent alone.
+    """
+    if isinstance(view, HybridMachineView):
+        return {"agent": _arc_agent(view)}
     return {"power": _power(view), "agent": _agent(view, now), "vmHealth": _vm_health(view)}
 
 
@@ -148,6 +154,14 @@ def _agent(view: MachineView, now: datetime) -> Signal:
         minutes = int((now - seen_at).total_seconds() // 60)
         return Signal(state=SignalState.UNHEALTHY, detail=f"The VM agent has not reported for {minutes} minutes.")
     return Signal(state=SignalState.HEALTHY)
+
+
+def _arc_agent(view: HybridMachineView) -> Signal:
+    if view.is_connected:
+        return Signal(state=SignalState.HEALTHY)
+    if not view.status:
+        return Signal(state=SignalState.UNKNOWN, detail="Azure does not tell the status of the Arc agent.")
+    return Signal(state=SignalState.UNHEALTHY, detail=f"The status of the Arc agent is {view.status[:50]}.")
 
 
 def _vm_health(view: MachineView) -> Signal:

@@ -2,10 +2,11 @@
 
 from enum import StrEnum
 
+from patchwave.domain.azure.hybrid_machine import HybridMachineView
 from patchwave.domain.azure.instance_view import MachineView, Power
 from patchwave.domain.core.documents import Document
 from patchwave.domain.core.outcome import Outcome, Reason
-from patchwave.domain.fleet.exclusions import hibernated, hold_reason
+from patchwave.domain.fleet.exclusions import hibernated, hold_reason, not_connected
 
 
 class Readiness(StrEnum):
@@ -30,6 +31,8 @@ def evaluate(view: MachineView, *, start_stopped: bool) -> Preflight:
     hold = hold_reason(view.tags or {})
     if hold is not None:
         return _skip(Reason.HOLD_TAG, hold)
+    if isinstance(view, HybridMachineView):
+        return _evaluate_connection(view)
     match view.power:
         case Power.STOPPED | Power.DEALLOCATED:
             if start_stopped:
@@ -50,6 +53,13 @@ def evaluate(view: MachineView, *, start_stopped: bool) -> Preflight:
                 Reason.AGENT_NOT_READY,
                 "The VM agent is missing or not ready: check that it is installed, runs, and reaches Azure.",
             )
+
+
+def _evaluate_connection(view: HybridMachineView) -> Preflight:
+    """Whether the agent of an Arc machine is connected: an operation would only wait for one that is not."""
+    if view.is_connected:
+        return Preflight(readiness=Readiness.READY)
+    return Preflight(readiness=Readiness.SKIP, outcome=not_connected(view.status))
 
 
 def _skip(reason: Reason, message: str) -> Preflight:

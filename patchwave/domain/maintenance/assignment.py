@@ -24,13 +24,14 @@ from patchwave.domain.core.documents import (
     without_empty,
 )
 from patchwave.domain.core.folding import fold
-from patchwave.domain.core.ids import GUID, RESOURCE_GROUP_NAME, ConfigurationId, MachineId
+from patchwave.domain.core.ids import GUID, RESOURCE_GROUP_NAME, ConfigurationId, MachineId, MachineType
 from patchwave.domain.core.region_pairs import region_name
 from patchwave.domain.core.validation import Problem
 from patchwave.domain.fleet.discovery import DiscoveredMachine
 from patchwave.domain.policy.scope import OsType, Scope, TagFilter, TagMatch
 
-VIRTUAL_MACHINES = "microsoft.compute/virtualmachines"
+RESOURCE_TYPES = tuple(kind.full_type for kind in MachineType)
+"""What a filter may select; one without types selects both."""
 OPERATORS = ("All", "Any")
 MAX_TAGS = 50
 """Tags of one filter."""
@@ -85,7 +86,10 @@ class TagSettings(Document):
 class ScopeFilter(Document):
     """The filter of a dynamic scope. Inside one list the entries are alternatives; every list given must match."""
 
-    resource_types: tuple[str, ...] = Field(default=(), description="microsoft.compute/virtualmachines unless given.")
+    resource_types: tuple[str, ...] = Field(
+        default=(),
+        description="microsoft.compute/virtualmachines, microsoft.hybridcompute/machines (Arc), or both unless given.",
+    )
     resource_groups: tuple[str, ...] = Field(default=(), description="Names of resource groups, at most 50.")
     os_types: tuple[str, ...] = Field(default=(), description="Windows, Linux, or both unless given.")
     locations: tuple[str, ...] = Field(default=(), description="Regions; needed for the scope of a resource group.")
@@ -97,6 +101,11 @@ class ScopeFilter(Document):
         tags = self.tag_settings.tags if self.tag_settings else {}
         systems = {system.casefold() for system in self.os_types}
         return not (self.resource_groups or self.locations or tags) and systems in (set(), {"windows", "linux"})
+
+    @property
+    def machine_types(self) -> tuple[MachineType, ...]:
+        """The types of machines that it selects."""
+        return tuple(kind for kind in MachineType if _within(kind.full_type, self.resource_types))
 
     @property
     def identity(self) -> Json:
@@ -128,7 +137,7 @@ class Assignment(Document):
 
     @property
     def machine_id(self) -> MachineId | None:
-        """The machine that it is for; ``None`` for dynamic scopes and other kinds of machines."""
+        """The machine that it is for; ``None`` for dynamic scopes and other resources."""
         return MachineId.find(self.resource_id)
 
     @property
@@ -165,17 +174,17 @@ class Assignment(Document):
 
     @cached_property
     def scope(self) -> Scope | None:
-        """The virtual machines that get the configuration by this assignment; ``None`` when there can be none.
+        """The machines that get the configuration by this assignment; ``None`` when there can be none.
 
         It selects with the rules of policies, which are those of Azure: without case, tags by name and value.
         """
         found, criteria = DynamicScope.parse(self.resource_id), self.filter or ScopeFilter()
         try:
             if found is None:
-                return Scope(machine_ids=(self.resource_id,))
+                return Scope(machine_ids=(self.resource_id,), machine_types=(MachineType.of(self.resource_id),))
             group, groups = found.resource_group, criteria.resource_groups
             systems = tuple(filter(None, map(OsType.read, criteria.os_types)))
-            if not _within(VIRTUAL_MACHINES, criteria.resource_types) or (group and not _within(group, groups)):
+            if not criteria.machine_types or (group and not _within(group, groups)):
                 return None
             if criteria.os_types and not systems:
                 return None
@@ -184,6 +193,7 @@ class Assignment(Document):
                 resource_groups=(group,) if group else groups,
                 locations=criteria.locations,
                 os_types=systems,
+                machine_types=criteria.machine_types,
                 tags=_tag_filter(criteria.tag_settings),
             )
         except ValueError:
@@ -250,7 +260,7 @@ def check_assignment(assignment: Assignment) -> list[Problem]:
         problems.append(Problem(path="configurationId", message=message))
     place = DynamicScope.parse(assignment.resource_id)
     if assignment.machine_id is None and place is None:
-        message = "is neither a virtual machine nor a subscription nor a resource group; write the ARM id of one"
+        message = "is neither a machine nor a subscription nor a resource group; write the ARM id of one"
         problems.append(Problem(path="resourceId", message=message))
     if place is not None:
         problems += _check_filter(assignment.filter or ScopeFilter(), is_group=bool(place.resource_group))
@@ -309,7 +319,7 @@ def _check_filter(criteria: ScopeFilter, *, is_group: bool) -> list[Problem]:
     if is_group and not criteria.locations:
         message = "is missing; the dynamic scope of a resource group needs at least one region"
         problems.append(Problem(path="filter.locations", message=message))
-    problems += _listed_in("filter.resourceTypes", criteria.resource_types, (VIRTUAL_MACHINES,))
+    problems += _listed_in("filter.resourceTypes", criteria.resource_types, RESOURCE_TYPES)
     problems += _listed_in("filter.osTypes", criteria.os_types, ("Windows", "Linux"))
     if len(criteria.resource_groups) > MAX_RESOURCE_GROUPS:
         message = f"has {len(criteria.resource_groups)} resource groups; at most {MAX_RESOURCE_GROUPS}"

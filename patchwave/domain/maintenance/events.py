@@ -4,10 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from patchwave.domain.core.documents import Json, lower_keys, object_or_none, str_or_empty
-from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.ids import MachineId, MachineType
 from patchwave.domain.maintenance.occurrence import OccurrenceNotice
-
-_VM_TYPE = "microsoft.compute/virtualmachines"
 
 
 class EventKind(StrEnum):
@@ -59,18 +57,18 @@ def read_event(document: Json) -> AzureEvent | None:
 
 
 _OPERATIONS = {
-    EventKind.RESOURCE_WRITTEN: f"{_VM_TYPE}/write",
-    EventKind.RESOURCE_ACTION: f"{_VM_TYPE}/start/action",
+    EventKind.RESOURCE_WRITTEN: frozenset(f"{each.full_type}/write" for each in MachineType),
+    EventKind.RESOURCE_ACTION: frozenset({f"{MachineType.AZURE.full_type}/start/action"}),
 }
 
 
-def _machine(fields: Json, expected: str) -> MachineId | None:
-    """The VM of the operation: its id is the subject, and the operation must be of a VM itself.
+def _machine(fields: Json, expected: frozenset[str]) -> MachineId | None:
+    """The machine of the operation: its id is the subject, and the operation must be of a machine itself.
 
     A write may leave its operation out; of actions only the name tells a start from a stop.
     """
     data = lower_keys(object_or_none(fields.get("data")) or {})
     operation = str(data.get("operationname") or "").casefold()
-    if operation != expected and (operation or not expected.endswith("/write")):
+    if operation not in expected and (operation or not any(each.endswith("/write") for each in expected)):
         return None
     return MachineId.find(str(fields.get("subject") or "")) or MachineId.find(str(data.get("resourceuri") or ""))

@@ -7,12 +7,12 @@ selection can say together become one scope, such as one filter over five subscr
 from collections.abc import Iterable, Iterator, Sequence
 
 from patchwave.domain.core.folding import fold
-from patchwave.domain.core.ids import ConfigurationId, MachineId
+from patchwave.domain.core.ids import ConfigurationId, MachineId, MachineType
 from patchwave.domain.core.validation import Problem
 from patchwave.domain.maintenance.assignment import (
     MAX_ASSOCIATIONS,
     MAX_SUBSCRIPTIONS,
-    VIRTUAL_MACHINES,
+    RESOURCE_TYPES,
     Assignment,
     ScopeFilter,
     TagSettings,
@@ -26,7 +26,7 @@ from patchwave.domain.policy.scope import OsType, Scope, TagFilter
 MAX_NAMED = 800
 """Machines by name in one policy: with the longest ids they fit into one request."""
 
-_LISTS = ("subscriptions", "resource_groups", "locations", "os_types", "machine_ids")
+_LISTS = ("subscriptions", "resource_groups", "locations", "os_types", "machine_types", "machine_ids")
 _BOTH = frozenset(OsType)
 
 
@@ -51,25 +51,30 @@ def scopes_of(assignments: Iterable[Assignment], systems: frozenset[OsType], mov
             found = _dynamic(each, systems, moved)
             scopes = _joined(scopes, found) if found else scopes
         else:
-            message = f"{each.resource_id} is no virtual machine of Azure: Patchwave does not patch it"
+            message = f"{each.resource_id} is neither a virtual machine nor an Arc machine: Patchwave does not patch it"
             moved.lost(f"assignments[{each.id}]", message)
     if named:
         moved.carried("assignments", "scope.machineIds", f"{len(set(named))} machines are named.")
         ordered = sorted({machine.folded: machine.text for machine in named}.items())
         texts = [text for _, text in ordered]
         only = tuple(sorted(systems)) if systems != _BOTH else ()
-        scopes += [
-            Scope(machine_ids=tuple(texts[start : start + MAX_NAMED]), os_types=only)
-            for start in range(0, len(texts), MAX_NAMED)
-        ]
+        scopes += [_named(texts[start : start + MAX_NAMED], only) for start in range(0, len(texts), MAX_NAMED)]
     return scopes
+
+
+def _named(machine_ids: Sequence[str], os_types: Sequence[OsType]) -> Scope:
+    """The scope of these machines."""
+    kinds = {MachineType.of(each) for each in machine_ids}
+    types = tuple(kind for kind in MachineType if kind in kinds)
+    return Scope(machine_ids=tuple(machine_ids), os_types=tuple(os_types), machine_types=types)
 
 
 def _dynamic(assignment: Assignment, systems: frozenset[OsType], moved: ConversionReport) -> Scope | None:
     """The scope of a dynamic scope; ``None`` when it holds nothing that is patched, or cannot be said."""
     place, criteria = f"assignments[{assignment.id}]", assignment.filter or ScopeFilter()
-    if criteria.resource_types and VIRTUAL_MACHINES not in map(str.casefold, criteria.resource_types):
-        moved.left(f"{place}.filter.resourceTypes", "It is for no virtual machines of Azure: nothing to patch here.")
+    if not criteria.machine_types:
+        message = "It is for neither virtual machines nor Arc machines: nothing to patch here."
+        moved.left(f"{place}.filter.resourceTypes", message)
         return None
     scope = assignment.scope
     if scope is None:
@@ -97,9 +102,12 @@ def _tell(given: ScopeFilter, place: str, moved: ConversionReport) -> None:
     ):
         if value:
             moved.carried(f"{place}.filter.{key}", becomes)
-    if given.resource_types:
-        arcs = [kind for kind in given.resource_types if kind.casefold() != VIRTUAL_MACHINES]
-        message = f"{', '.join(arcs)} stay behind: Patchwave patches virtual machines." if arcs else "Always so."
+    types = ", ".join(kind.value for kind in given.machine_types)
+    unless = "" if given.resource_types else ", as without a filter of types"
+    moved.carried(f"{place}.filter.resourceTypes", "scope.machineTypes", f"{types.capitalize()}{unless}.")
+    others = [kind for kind in given.resource_types if kind.casefold() not in RESOURCE_TYPES]
+    if others:
+        message = f"{', '.join(others)} stay behind: Patchwave patches virtual machines and Arc machines."
         moved.left(f"{place}.filter.resourceTypes", message)
 
 
@@ -163,7 +171,7 @@ def assignments_of(scope: Scope, configuration: ConfigurationId, location: str) 
         tags = scope.tags
         settings = TagSettings(tags=tags.values, filter_operator=tags.match.value.capitalize()) if tags else None
         criteria = ScopeFilter(
-            resource_types=(VIRTUAL_MACHINES,),
+            resource_types=tuple(kind.full_type for kind in scope.machine_types),
             resource_groups=_without(scope.resource_groups, out.resource_groups),
             os_types=tuple(system.value for system in scope.os_types),
             locations=_without(scope.locations, out.locations),

@@ -144,7 +144,7 @@ class ConcurrencyConstraints:
         for each in self._sets(machine):
             permits += self._set(each)
         permits += self._tags(machine)
-        if self._policy.limits.region is not None:
+        if self._policy.limits.region is not None and not machine.is_arc:
             permits.append(self._region(machine.region, self._policy.limits.region))
         permits.append(self._run)
         taken = tuple(permits)

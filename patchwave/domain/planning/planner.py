@@ -14,7 +14,7 @@ from patchwave.domain.calendar.region_time_zones import AS_OF
 from patchwave.domain.core.duration import format_duration
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.outcome import Reason
-from patchwave.domain.fleet.exclusions import hibernated, hold_reason
+from patchwave.domain.fleet.exclusions import CONNECTED, hibernated, hold_reason, not_connected
 from patchwave.domain.planning.admission import Permit
 from patchwave.domain.planning.canary import pin_notes
 from patchwave.domain.planning.constraints import ConcurrencyConstraints
@@ -167,6 +167,8 @@ def _exclusion(
     power = machine.power_state.rpartition("/")[2].lower()
     if power == Power.HIBERNATED.value:
         return Reason.HIBERNATED, hibernated().message
+    if machine.is_arc and power not in ("", CONNECTED):
+        return Reason.NOT_CONNECTED, not_connected(machine.power_state).message
     if power in _STOPPED and not policy.start_stopped:
         return Reason.NOT_RUNNING, f"The machine is {power}; start it, or set startStopped in the policy."
     if machine.pending == 0:

@@ -6,7 +6,8 @@ from functools import cached_property
 from typing import Self
 
 from patchwave.domain.core.folding import fold
-from patchwave.domain.core.region_pairs import region_name
+from patchwave.domain.core.ids import MachineType
+from patchwave.domain.core.region_pairs import ARC_REGION, region_name
 from patchwave.domain.fleet.scale_sets import ScaleSet
 
 
@@ -41,8 +42,13 @@ class PlannerMachine:
     """The IANA zone of its clock."""
 
     @property
+    def is_arc(self) -> bool:
+        return MachineType.of(self.id) is MachineType.ARC
+
+    @property
     def region(self) -> str:
-        return region_name(self.location)
+        """The region; of Arc machines one that has no pair and no zones: their location is no failure domain."""
+        return ARC_REGION if self.is_arc else region_name(self.location)
 
 
 @dataclass(frozen=True)

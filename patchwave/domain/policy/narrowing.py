@@ -223,6 +223,7 @@ RULES: Mapping[type[BaseModel], Mapping[str, Rule | type[BaseModel]]] = {
         "resource_groups": _selected_fewer,
         "locations": _selected_fewer,
         "os_types": _selected_fewer,
+        "machine_types": _fewer,
         "tags": _tags_selected_fewer,
         "machine_ids": _selected_fewer,
         "scale_sets": _selected_fewer,

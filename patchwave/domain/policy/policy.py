@@ -22,6 +22,7 @@ from patchwave.domain.core.duration import Duration, between
 from patchwave.domain.core.ids import ADHOC_POLICY, POLICY_NAME_PATTERN, adhoc_name, check_policy_name
 from patchwave.domain.core.quantity import Limit
 from patchwave.domain.core.validation import InvalidDocument, Problem, explain
+from patchwave.domain.policy.arc_rules import arc_problems, type_problems
 from patchwave.domain.policy.gates import Approval, ErrorBudget
 from patchwave.domain.policy.health import Health
 from patchwave.domain.policy.hooks import Hooks
@@ -195,7 +196,8 @@ class Policy(Document):
         max_length=MAX_LOCATIONS,
         title="Phases",
         description="Regions in the order in which they are patched; those of one list go side by side. Regions that"
-        " are not named follow, as phaseOrder says. Paired regions are never patched side by side.",
+        " are not named follow, as phaseOrder says. Paired regions are never patched side by side. arc stands for all"
+        " Arc machines, wherever they are.",
         examples=[[["westeurope", "eastus"], ["northeurope"]]],
     )
     phase_order: PhaseOrder = Field(
@@ -448,6 +450,15 @@ def _mend_rings(given: Sequence[object], wrong: Set[str]) -> list[JsonObject]:
 def _unsatisfiable(policy: Policy, scope: Scope | None) -> list[Problem]:
     """What is valid field by field and yet could never be done."""
     problems = rollout_problems(policy.rings, policy.phases or [], policy.limits, policy.mutually_exclusive_tag, scope)
+    problems += type_problems(policy.scope)
+    problems += arc_problems(
+        policy.scope,
+        hooks=policy.hooks,
+        install=policy.install,
+        reboot_mode=policy.reboot_mode,
+        start_stopped=policy.start_stopped,
+        maintenance=policy.maintenance is not None,
+    )
     if policy.pin_rings and len(policy.rings) < 2:
         problems.append(Problem(path="pinRings", message="pins later rings to the first one: give at least two rings"))
     if policy.without_pin is not WithoutPin.SKIP and not policy.pin_rings:

@@ -81,7 +81,8 @@ class Limits(Document):
     region: Limit | None = Field(
         default=None,
         title="Region",
-        description="Machines at a time in one region: a number, or a per cent of its machines in the run.",
+        description="Machines at a time in one region: a number, or a per cent of its machines in the run. It is no"
+        " limit for Arc machines, whose location says nothing of where they are: limit those by a tag.",
     )
     tags: list[TagLimit] = Field(
         default_factory=list[TagLimit], max_length=10, title="Tags", description="Machines at a time per tag value."

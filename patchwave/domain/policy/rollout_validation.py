@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from patchwave.domain.core.folding import fold
-from patchwave.domain.core.ids import MachineId
-from patchwave.domain.core.region_pairs import KNOWN_PAIRS
+from patchwave.domain.core.ids import MachineId, MachineType
+from patchwave.domain.core.region_pairs import ARC_REGION, KNOWN_PAIRS
 from patchwave.domain.core.validation import Problem, suggest
 from patchwave.domain.policy.rollout import Limits, Ring, order_rings
 from patchwave.domain.policy.scope import Scope, TagFilter
@@ -201,6 +201,10 @@ _PAIRED = _paired()
 
 
 def _may_hold(scope: Scope, region: str) -> bool:
+    if region == ARC_REGION:
+        return scope.holds_arc
+    if MachineType.AZURE not in scope.machine_types:
+        return False
     return (not scope.locations or region in scope.locations) and region not in scope.exclude.locations
 
 

@@ -16,13 +16,14 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from patchwave.domain.core.documents import Document
 from patchwave.domain.core.folding import fold
-from patchwave.domain.core.ids import MACHINE_NAME, RESOURCE_GROUP_NAME, MachineId, check_scale_set_id
+from patchwave.domain.core.ids import MACHINE_NAME, RESOURCE_GROUP_NAME, MachineId, MachineType, check_scale_set_id
 
 SUBSCRIPTION_PATTERN = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
 RESOURCE_GROUP_PATTERN = rf"^{RESOURCE_GROUP_NAME}$"
 MACHINE_ID_PATTERN = (
     rf"^/[Ss]ubscriptions/[0-9a-fA-F-]{{36}}/[Rr]esource[Gg]roups/{RESOURCE_GROUP_NAME}"
-    rf"/[Pp]roviders/[Mm]icrosoft\.[Cc]ompute/[Vv]irtual[Mm]achines/{MACHINE_NAME}$"
+    r"/[Pp]roviders/[Mm]icrosoft\.([Cc]ompute/[Vv]irtual[Mm]achines|[Hh]ybrid[Cc]ompute/[Mm]achines)"
+    rf"/{MACHINE_NAME}$"
 )
 SCALE_SET_ID_PATTERN = (
     rf"^/[Ss]ubscriptions/[0-9a-fA-F-]{{36}}/[Rr]esource[Gg]roups/{RESOURCE_GROUP_NAME}"
@@ -89,6 +90,10 @@ def _os_type(value: object) -> object:
     return value.capitalize() if isinstance(value, str) else value
 
 
+def _machine_type(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
 def _machine_id(value: str) -> str:
     return MachineId.parse(value).text
 
@@ -139,6 +144,7 @@ Location = Annotated[
     str, AfterValidator(_location), Field(json_schema_extra={"pattern": r"^ *[A-Za-z0-9][A-Za-z0-9 ]*$"})
 ]
 ScopeOsType = Annotated[OsType, BeforeValidator(_os_type)]
+ScopeMachineType = Annotated[MachineType, BeforeValidator(_machine_type)]
 MachineIdText = Annotated[str, AfterValidator(_machine_id), Field(json_schema_extra={"pattern": MACHINE_ID_PATTERN})]
 ScaleSetIdText = Annotated[
     str, AfterValidator(check_scale_set_id), Field(json_schema_extra={"pattern": SCALE_SET_ID_PATTERN})
@@ -242,6 +248,16 @@ class Scope(Document):
     os_types: Annotated[tuple[ScopeOsType, ...], AfterValidator(lambda given: tuple(dict.fromkeys(given)))] = Field(
         default=(), title="Operating systems", description="Windows, Linux, or both (the default)."
     )
+    machine_types: Annotated[
+        tuple[ScopeMachineType, ...], AfterValidator(lambda given: tuple(dict.fromkeys(given)))
+    ] = Field(
+        default=(MachineType.AZURE,),
+        min_length=1,
+        title="Machine types",
+        description="azure: virtual machines of Azure (the default). arc: machines that are enrolled in Azure Arc,"
+        " which Azure charges for.",
+        examples=[["azure", "arc"]],
+    )
     tags: TagFilter | None = Field(default=None, title="Tags", description="Tags the machines must have.")
     machine_ids: Annotated[tuple[MachineIdText, ...], AfterValidator(_once)] = Field(
         default=(),
@@ -260,8 +276,19 @@ class Scope(Document):
     )
 
     @property
+    def holds_arc(self) -> bool:
+        """Whether Arc machines can be in scope."""
+        return MachineType.ARC in self.machine_types
+
+    @property
+    def of_other_types(self) -> list[int]:
+        """The places in ``machine_ids`` of machines whose type is not in ``machine_types``."""
+        ids = enumerate(self.machine_ids)
+        return [place for place, machine in ids if MachineType.of(machine) not in self.machine_types]
+
+    @property
     def has_selector(self) -> bool:
-        """Whether anything limits the scope; exclusions do not, for they select nothing."""
+        """Whether anything limits the scope; exclusions and machine types do not, for they select nothing alone."""
         return bool(
             self.subscriptions
             or self.resource_groups
@@ -291,6 +318,7 @@ class Scope(Document):
             _listed("resource groups", self.resource_groups),
             _listed("locations", self.locations),
             _listed("operating systems", [os_type.value for os_type in self.os_types]),
+            _listed("machine types", [each.value for each in self.machine_types]) if self.holds_arc else "",
             _tags("tags", self.tags),
             _listed("machine ids", self.machine_ids),
             _listed("scale sets", self.scale_sets),
@@ -312,7 +340,8 @@ class Scope(Document):
         Location, operating system, scale set and tags are not in an id, so only discovery can say yes for good.
         """
         return (
-            _within(machine.subscription_id, _folded(self.subscriptions))
+            machine.machine_type in self.machine_types
+            and _within(machine.subscription_id, _folded(self.subscriptions))
             and _within(machine.resource_group, _folded(self.resource_groups))
             and _within(machine.text, self.machine_id_set)
             and not self.exclude.names(machine)

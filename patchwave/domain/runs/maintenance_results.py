@@ -38,9 +38,9 @@ class MaintenanceUpdateRow(ExternalDocument):
 
     @classmethod
     def read(cls, row: Json) -> tuple[MachineId, Self] | None:
-        """The machine and its row; ``None`` for a row that is about no virtual machine."""
+        """The virtual machine and its row; ``None`` for a row about anything else, such as an Arc machine."""
         update = cls.model_validate(row | (object_or_none(row.get("properties")) or {}))
-        machine = MachineId.find(update.resource_id)
+        machine = MachineId.find_vm(update.resource_id)
         return machine and (machine, update)
 
 

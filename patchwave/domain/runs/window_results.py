@@ -21,7 +21,7 @@ MAX_FAILED_WINDOWS = 3
 MAX_ERROR = 160
 """Characters that are kept of an error."""
 
-NOT_READY = frozenset({Reason.NOT_RUNNING, Reason.HIBERNATED, Reason.AGENT_NOT_READY})
+NOT_READY = frozenset({Reason.NOT_RUNNING, Reason.NOT_CONNECTED, Reason.HIBERNATED, Reason.AGENT_NOT_READY})
 """Reasons of a skipped machine that pass when it comes back."""
 _FINISHED = frozenset(
     {
@@ -33,6 +33,7 @@ _FINISHED = frozenset(
 )
 _STATES: dict[str, str] = {
     Reason.NOT_RUNNING: "was not running",
+    Reason.NOT_CONNECTED: "was not connected",
     Reason.HIBERNATED: "was hibernated",
     Reason.AGENT_NOT_READY: "had no agent that was ready",
 }

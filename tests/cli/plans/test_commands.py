@@ -119,7 +119,7 @@ class TestOffline:
         result = patchwave("plan", "--fleet", str(fleet), "--policy", anything, "-o", "json")
         assert result.code == 0
         assert len(result.document["machines"]) == 1
-        assert "value[1] is left out: 5 is not the id of a virtual machine" in result.errors
+        assert "value[1] is left out: 5 is not the id of a machine" in result.errors
         assert "value[2] is value[0] again" in result.errors
 
     @pytest.mark.parametrize("output", ["json", "table", "timeline"])

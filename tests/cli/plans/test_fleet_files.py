@@ -45,6 +45,27 @@ def test_the_forms_of_a_fleet_file(tmp_path: Path, document: object):
     assert fleet.notes == []
 
 
+ARC = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-arc/providers/Microsoft.HybridCompute/machines"
+
+
+@pytest.mark.parametrize("is_flat", [True, False], ids=["az connectedmachine list", "ARM list"])
+def test_arc_machines_are_machines_with_a_status(tmp_path: Path, is_flat: bool):
+    fields = {"osType": "linux", "status": "Disconnected", "cloudMetadata": {"provider": "AWS"}}
+    entry = {"id": f"{ARC}/srv-01", "name": "srv-01", "location": "westeurope", "tags": {"site": "a"}}
+    fleet = read(tmp_path, [entry | (fields if is_flat else {"properties": fields}), machine("vm", vmId="x")])
+    (arc, vm) = fleet.machines
+    assert (arc.machine.is_arc, arc.machine.os_type, arc.machine.power_state) == (True, "Linux", "Disconnected")
+    assert (arc.machine.problem, vm.machine.problem, fleet.notes) == ("", "", [])
+
+
+def test_a_virtual_machine_that_is_an_arc_machine_as_well_is_planned_once(tmp_path: Path):
+    unique = "01234567-89ab-cdef-0123-456789abcdef"
+    entry = {"id": f"{ARC}/srv-01", "location": "westeurope", "osType": "linux", "status": "Connected", "vmId": unique}
+    fleet = read(tmp_path, [entry, machine("vm", properties={"vmId": unique.upper()})])
+    assert [bool(each.machine.problem) for each in fleet.machines] == [True, False]
+    assert f"{GROUP}/virtualMachines/vm" in fleet.machines[0].machine.problem
+
+
 def test_what_powershell_writes_is_read(tmp_path: Path):
     path = tmp_path / "fleet.json"
     path.write_text(json.dumps([machine("vm")]), encoding="utf-16")
@@ -78,8 +99,8 @@ def test_a_machine_that_is_listed_twice_in_another_case_is_merged(tmp_path: Path
     ("entry", "complaint"),
     [
         (None, "not an object"),
-        ({"id": 5}, "5 is not the id of a virtual machine"),
-        ({"id": "/subscriptions/x"}, "'/subscriptions/x' is not the id of a virtual machine"),
+        ({"id": 5}, "5 is not the id of a machine"),
+        ({"id": "/subscriptions/x"}, "'/subscriptions/x' is not the id of a machine"),
         (machine("vm", location=""), "it has no location"),
         (machine("vm", osType="Plan9"), "osType must be Windows or Linux, not 'Plan9'"),
         (machine("vm", simulation={"updateDomain": "two"}), "its update domain must be a whole number"),

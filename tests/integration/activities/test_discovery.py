@@ -329,3 +329,76 @@ async def test_scale_sets_are_rows_where_their_machines_cannot_be(services: Serv
     }
     assert (rows["vm-1"].scale_set, rows["vm-1"].fault_domain) == (f"{SETS}/web", "2")
     assert "9 instances" in rows["old"].message
+
+
+# --- Arc machines
+
+UNIQUE = "01234567-89ab-cdef-0123-456789abcdef"
+
+
+def arc_row(number: int, **columns: Any) -> dict[str, Any]:
+    group = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-arc"
+    arc = {"id": f"{group}/providers/Microsoft.HybridCompute/machines/srv-{number}", "name": f"srv-{number}"}
+    return row(number) | arc | {"osType": "linux", "powerState": "Connected"} | columns
+
+
+class BothTypes:
+    """Resource Graph with a page of each type, and the virtual machines that have the unique ids in question."""
+
+    def __init__(self, arcs: list[dict[str, Any]], twins: QueryPage) -> None:
+        self.queries: list[str] = []
+        self._pages = {"hybridcompute": QueryPage(arcs, wait_seconds=1), "properties.vmId": twins}
+
+    async def page(self, query: str, subscriptions: object = (), skip_token: str = "") -> QueryPage:
+        self.queries.append(query)
+        return next((page for part, page in self._pages.items() if part in query), QueryPage([row(1)]))
+
+
+async def discover_all(services: Services) -> list[DiscoveryPage]:
+    pages = [await discover_page(services)]
+    while pages[-1].cursor:
+        pages.append(await discover_page(services, pages[-1].cursor))
+    return pages
+
+
+async def test_a_virtual_machine_that_is_an_arc_machine_as_well_is_taken_once(
+    services: Services, storage: Storage
+) -> None:
+    await begin(services, storage, {}, machineTypes=["azure", "arc"])
+    arcs = [arc_row(1, vmId=UNIQUE), arc_row(2, cloudProvider="Azure"), arc_row(3, vmUuid=UNIQUE.replace("9", "8"))]
+    twins = QueryPage([{"id": vm_id(1), "vmId": UNIQUE}], wait_seconds=2)
+    vars(services).update(resource_graph=BothTypes(arcs, twins))
+    pages = await discover_all(services)
+    assert [page.wait_seconds for page in pages[:1]] == [0]
+    assert pages[-1].machines == 4
+    found = {
+        machine.name: machine
+        for machine in (await storage.machines.list_page(RUN, outcome=None, limit=10, cursor=None)).items
+    }
+    assert {name: machine.outcome for name, machine in found.items()} == {
+        "vm-1": None,
+        "srv-1": OutcomeKind.SKIPPED,
+        "srv-2": OutcomeKind.SKIPPED,
+        "srv-3": None,
+    }
+    assert {found[name].reason for name in ("srv-1", "srv-2")} == {"duplicate"}
+    assert vm_id(1) in found["srv-1"].message
+    assert (found["srv-3"].os_type, found["srv-3"].power_state) == ("Linux", "Connected")
+
+
+async def test_without_the_comparison_no_arc_machine_is_taken(services: Services, storage: Storage) -> None:
+    await begin(services, storage, {}, machineTypes=["arc"])
+    throttled = QueryPage(wait_seconds=5, failure=ArmFailure(status=429, code="RateLimiting"))
+    vars(services).update(resource_graph=BothTypes([arc_row(1, vmId=UNIQUE)], throttled))
+    page = await discover_page(services)
+    assert page.failure.startswith("The Arc machines could not be compared")
+    assert (page.wait_seconds > 0, page.counts_as_attempt) == (True, False)
+    assert await storage.runs.count_machines(RUN) == 0
+
+
+async def test_a_policy_for_virtual_machines_asks_for_nothing_else(services: Services, storage: Storage) -> None:
+    await begin(services, storage, {})
+    graph = BothTypes([], QueryPage())
+    vars(services).update(resource_graph=graph)
+    await discover_all(services)
+    assert len(graph.queries) == 1

@@ -607,3 +607,49 @@ async def test_a_cancelled_run_sends_nothing_once_nothing_runs(
     assert result.outcome is not None
     assert result.outcome.outcome is OutcomeKind.CANCELED
     assert len(azure.sent) == 1
+
+
+# --- Arc machines
+
+ARC = ONE.replace("Microsoft.Compute/virtualMachines", "Microsoft.HybridCompute/machines")
+POLL = 30.0
+
+
+async def test_an_arc_machine_shows_an_installation_late_and_is_given_time(
+    services: Services, storage: Storage, azure: Script
+) -> None:
+    await prepare(storage, id=ARC)
+    assert services.settings.poll_seconds == POLL
+    azure.posts = [LOST, ACCEPTED]
+    azure.reads = [NOTHING, NOTHING, NOTHING]
+    await start(services)
+    for seconds, sent in ((4 * POLL, 1), (14 * POLL, 1), (2 * POLL, 2)):
+        azure.later(seconds)
+        await start(services)
+        assert len(azure.sent) == sent
+    assert azure.settling == [True, True, True]
+    assert {machine for machine, *_ in azure.sent} == {ARC}
+    assert (await stored(storage)).is_retry
+
+
+async def test_an_installation_that_an_arc_machine_shows_in_time_is_ours(
+    services: Services, storage: Storage, azure: Script
+) -> None:
+    await prepare(storage, id=ARC)
+    azure.posts = [LOST]
+    azure.reads = [NOTHING, shown("ours", NOW)]
+    await start(services)
+    azure.later(6 * POLL)
+    await start(services)
+    azure.later(6 * POLL)
+    assert (await start(services)).state is StartState.ACCEPTED
+    found = await stored(storage)
+    assert (found.adopted, found.activity_id, len(azure.sent)) == (True, "ours", 1)
+
+
+async def test_throttling_of_arc_machines_stops_no_region(services: Services, storage: Storage, azure: Script) -> None:
+    await prepare(storage, id=ARC)
+    azure.posts = [refused(429, "SubscriptionRequestsThrottled", retry_after=60)]
+    await start(services)
+    assert await storage.throttling.until(BUCKET) is None
+    assert await storage.throttling.until(bucket_key(SUBSCRIPTION, "northeurope", is_arc=True)) is not None

@@ -18,6 +18,7 @@ import pytest
 from pydantic import SecretStr
 
 import patchwave
+from patchwave.azure.hybrid_compute import HybridMachines
 from patchwave.azure.locations import Locations
 from patchwave.azure.maintenance import Maintenance
 from patchwave.azure.patch_settings import PatchSettings
@@ -30,6 +31,7 @@ from patchwave.azure.virtual_machines import ResourceManager
 from patchwave.azure.vm_agents import AgentVersions
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.install_request import InstallParameters, LinuxParameters, RebootSetting
+from patchwave.domain.azure.operation import PollReading, PollState
 from patchwave.domain.core.ids import ConfigurationId, MachineId
 from patchwave.domain.fleet.discovery import DiscoveryQuery
 from patchwave.domain.fleet.patch_mode import PatchMode, WantedSettings
@@ -38,7 +40,7 @@ from patchwave.domain.maintenance.assignment import Assignment
 from patchwave.domain.maintenance.configuration import MaintenanceConfiguration
 from patchwave.domain.policy.scope import OsType
 from patchwave.settings import Settings
-from tests.support.arm_server import Credential, Server, servers
+from tests.support.arm_server import ARC, Credential, Server, servers
 from tests.support.factories import SUBSCRIPTION, intent, machine
 
 __all__ = ["servers"]
@@ -66,6 +68,9 @@ INSTALL = InstallParameters(
     reboot_setting=RebootSetting.NEVER,
     linux_parameters=LinuxParameters(package_name_masks_to_include=["openssl"]),
 )
+INSTALLED = PollReading(
+    state=PollState.SUCCEEDED, result={"installationActivityId": "a", "installedPatchCount": 1, "status": "Succeeded"}
+)
 MODES = WantedSettings(patch_mode=PatchMode.AUTOMATIC_BY_PLATFORM)
 
 
@@ -79,6 +84,8 @@ READS: dict[tuple[type, str], Call] = {
     (ResourceManager, "read_machine"): lambda client: client.read_machine(MACHINE),
     (ResourceManager, "poll"): lambda client: client.poll(MACHINE, "", ""),
     (ResourceManager, "check"): lambda client: client.check(),
+    (HybridMachines, "read"): lambda client: client.read(ARC, settles=True),
+    (HybridMachines, "complete"): lambda client: client.complete(ARC, INSTALLED),
     (Snapshots, "read_os_disk"): lambda client: client.read_os_disk(MACHINE),
     (Snapshots, "read_snapshot"): lambda client: client.read_snapshot(SNAPSHOT),
     (RunCommands, "poll"): lambda client: client.poll(MACHINE, "", ""),
@@ -101,6 +108,8 @@ WRITES: dict[tuple[type, str], Call] = {
     (ResourceManager, "start"): lambda client: client.start(MACHINE),
     (ResourceManager, "restart"): lambda client: client.restart(MACHINE),
     (ResourceManager, "stop"): lambda client: client.stop(MACHINE, deallocate=True),
+    (HybridMachines, "assess"): lambda client: client.assess(ARC, "id-1"),
+    (HybridMachines, "install"): lambda client: client.install(ARC, INSTALL, "id-1"),
     (Snapshots, "take_snapshot"): lambda client: client.take_snapshot(
         SNAPSHOT, snapshot_body(DISK, {}, incremental=True)
     ),

@@ -43,6 +43,32 @@ def test_patch_operations_have_a_bucket_in_every_region() -> None:
     assert north[Bucket.WRITES] is limits.of_writes(ONE, "start").limiters[Bucket.WRITES]
 
 
+def test_requests_about_arc_machines_have_a_bucket_beside_those_of_resource_manager() -> None:
+    limits = make()
+    machine = MACHINE.replace("providers/x/y", "providers/Microsoft.HybridCompute/machines")
+    read, patches = limits.of_request("GET", machine), limits.of_arc_patches(ONE.upper())
+    assert list(read.limiters) == [Bucket.ARC_REQUESTS, Bucket.READS]
+    assert list(limits.of_request("PUT", machine).limiters) == [Bucket.ARC_REQUESTS, Bucket.WRITES]
+    assert list(patches.limiters) == [Bucket.ARC_REQUESTS, Bucket.WRITES]
+    assert patches.limiters[Bucket.ARC_REQUESTS] is read.limiters[Bucket.ARC_REQUESTS]
+    assert read.limiters[Bucket.READS] is limits.of_request("GET", MACHINE).limiters[Bucket.READS]
+    operation = f"https://management.azure.com/subscriptions/{ONE}/providers/Microsoft.HybridCompute/locations/we/x?s=1"
+    assert Bucket.ARC_REQUESTS in limits.of_request("GET", operation).limiters
+    assert Bucket.ARC_REQUESTS not in limits.of_patches(ONE, "westeurope").limiters
+
+
+async def test_the_level_of_arc_requests_is_the_one_that_azure_tells() -> None:
+    limits = make()
+    patches = limits.of_arc_patches(ONE)
+    patches.sent()
+    patches.answered(202, {"x-ms-ratelimit-remaining-subscription-resource-requests": "7"}, None)
+    assert patches.limiters[Bucket.ARC_REQUESTS].level(time.time()) < 8
+    patches.answered(429, {}, 30)
+    later = await patches.wait_until(patches.reserve(), 1)
+    assert later is not None
+    assert later - time.time() > 29
+
+
 @pytest.mark.parametrize("headers", [DRY, {}], ids=["told", "not told"])
 @pytest.mark.parametrize("status", [429, 503])
 async def test_retry_after_stops_the_bucket_and_no_other_region(status: int, headers: dict[str, str]) -> None:

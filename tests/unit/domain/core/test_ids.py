@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchwave.domain.core.ids import MachineId, RunId, is_machine_key, is_policy_name
+from patchwave.domain.core.ids import MachineId, MachineType, RunId, is_machine_key, is_policy_name
 
 SUBSCRIPTION = "11111111-2222-4333-8444-555555555555"
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -123,7 +123,7 @@ HOSTILE = [
 def test_hostile_characters_are_refused_wherever_they_stand(bad: str, place: int, name: str, group: str) -> None:
     text = machine_id(group, name)
     at = place % (len(text) + 1)
-    with pytest.raises(ValueError, match="not a virtual machine id"):
+    with pytest.raises(ValueError, match="not a machine id"):
         MachineId.parse(text[:at] + bad + text[at:])
 
 
@@ -153,7 +153,7 @@ def test_hostile_characters_are_refused_wherever_they_stand(bad: str, place: int
     ],
 )
 def test_what_is_no_machine_id_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="not a virtual machine id"):
+    with pytest.raises(ValueError, match="not a machine id"):
         MachineId.parse(text)
 
 
@@ -241,3 +241,33 @@ def test_what_is_no_run_id_is_refused(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "a" * 23, "a" * 25, "A" * 24, "g" * 24, "a" * 24 + "\n", "'" * 24])
 def test_an_invalid_machine_key_is_refused(text: str) -> None:
     assert not is_machine_key(text)
+
+
+ARC = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-arc/providers/Microsoft.HybridCompute/machines/srv-01"
+
+
+def test_the_id_of_an_arc_machine_is_one_of_a_machine() -> None:
+    found = MachineId.parse(ARC)
+    assert (found.subscription_id, found.resource_group, found.name) == (SUBSCRIPTION, "rg-arc", "srv-01")
+    assert found.machine_type is MachineType.ARC
+    assert found == MachineId.parse(ARC.upper().replace("/SUBSCRIPTIONS", "/subscriptions"))
+    assert found.key != MachineId.parse(ARC.replace("HybridCompute/machines", "Compute/virtualMachines")).key
+
+
+def test_only_a_virtual_machine_of_azure_is_found_where_one_is_wanted() -> None:
+    vm = ARC.replace("HybridCompute/machines", "Compute/virtualMachines")
+    assert MachineId.find_vm(vm) == MachineId.parse(vm)
+    assert MachineId.find_vm(ARC) is None
+    assert MachineId.find_vm("vm-1") is None
+
+
+@pytest.mark.parametrize("path", ["Microsoft.HybridCompute/virtualMachines", "Microsoft.Compute/machines"])
+def test_providers_and_types_are_not_mixed(path: str) -> None:
+    assert MachineId.find(ARC.replace("Microsoft.HybridCompute/machines", path)) is None
+
+
+def test_the_resource_types_are_those_of_azure() -> None:
+    assert [each.full_type for each in MachineType] == [
+        "microsoft.compute/virtualmachines",
+        "microsoft.hybridcompute/machines",
+    ]

@@ -10,15 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchwave.domain.core.ids import MachineId
+from patchwave.domain.core.outcome import Reason
 from patchwave.domain.fleet.discovery import (
     IDS_PER_QUERY,
     SUBSCRIPTIONS_PER_QUERY,
+    UNIQUE_IDS_PER_QUERY,
+    DiscoveredMachine,
     build_queries,
+    evaluate_duplicates,
     literal,
     missing_ids,
     missing_scale_sets,
     read_row,
     select_machines,
+    twins_queries,
 )
 from patchwave.domain.policy.scope import Scope
 
@@ -365,3 +370,100 @@ def test_requested_ids_that_were_not_found() -> None:
     )
     found = [MachineId.parse(machine_id("FOUND"))]
     assert [machine.name for machine in missing_ids(scope, found)] == ["z", "a"]
+
+
+# --- Arc machines ------------------------------------------------------------------------------------------------
+
+UNIQUE = "01234567-89ab-cdef-0123-456789abcdef"
+REVERSED = "67452301-ab89-efcd-0123-456789abcdef"
+
+
+def arc_id(name: str = "srv-01") -> str:
+    return f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-arc/providers/Microsoft.HybridCompute/machines/{name}"
+
+
+def arc(**columns: Any) -> DiscoveredMachine:
+    return read_row({"id": arc_id(), "osType": "linux", "powerState": "Connected"} | columns)
+
+
+def test_each_type_of_machine_is_queried_apart() -> None:
+    scope = {"subscriptions": [SUBSCRIPTION], "osTypes": ["Linux"], "machineTypes": ["azure", "arc"]}
+    vms, arcs = build_queries(Scope.model_validate(scope), ["timeCreated = tostring(properties.timeCreated)"])
+    assert vms.text.splitlines()[1].startswith("| where type =~ 'microsoft.compute/virtualmachines' or ")
+    assert arcs.text.splitlines()[:4] == [
+        "resources",
+        "| where type =~ 'microsoft.hybridcompute/machines'",
+        f"| where subscriptionId in~ ('{SUBSCRIPTION}')",
+        "| where (tostring(properties.osType) in~ ('Linux'))",
+    ]
+    assert "powerState = tostring(properties.status)" in arcs.text
+    assert "timeCreated = " in arcs.text
+
+
+def test_ids_are_asked_for_among_their_own_type() -> None:
+    scope = Scope.model_validate({"machineIds": [machine_id(), arc_id()], "machineTypes": ["azure", "arc"]})
+    vms, arcs = build_queries(scope)
+    assert (machine_id() in vms.text, arc_id() in vms.text) == (True, False)
+    assert (machine_id() in arcs.text, arc_id() in arcs.text) == (False, True)
+    assert len(build_queries(Scope.model_validate({"machineIds": [arc_id()], "machineTypes": ["azure", "arc"]}))) == 1
+
+
+def test_a_row_of_an_arc_machine_is_a_machine() -> None:
+    found = arc(imageReference="Ubuntu 22.04.4 LTS", location="westeurope", tags={"site": "plant-1"})
+    assert (found.is_arc, found.problem, found.os_type) == (True, "", "Linux")
+    assert (found.power_state, found.image, found.zones) == ("Connected", "Ubuntu 22.04.4 LTS", ())
+    assert found.machine_id.is_arc
+
+
+def test_a_scope_holds_only_the_types_that_it_names() -> None:
+    rows = [{"id": machine_id(), "osType": "Linux"}, {"id": arc_id(), "osType": "linux"}]
+    for types, expected in ((["azure"], [machine_id()]), (["arc"], [arc_id()])):
+        scope = Scope.model_validate({"subscriptions": [SUBSCRIPTION], "machineTypes": types})
+        assert [each.id for each in select_machines(scope, rows)] == expected
+
+
+def test_virtual_machines_have_no_twins() -> None:
+    assert twins_queries([read_row({"id": machine_id(), "vmId": UNIQUE})]) == []
+    assert twins_queries([arc(vmId="N/A")]) == []
+
+
+def test_twins_are_looked_for_by_either_id_and_in_both_orders_of_bytes() -> None:
+    [query] = twins_queries([arc(vmId=UNIQUE.upper(), vmUuid="")])
+    assert query.subscriptions == ()
+    assert f"| where tostring(properties.vmId) in~ ('{UNIQUE}', '{REVERSED}')" in query.text.splitlines()
+
+
+def test_twins_of_many_machines_are_looked_for_in_chunks() -> None:
+    machines = [arc(vmUuid=f"01234567-89ab-cdef-0123-{number:012x}") for number in range(UNIQUE_IDS_PER_QUERY)]
+    queries = twins_queries(machines)
+    assert [query.text.count("89ab-cdef") for query in queries] == [UNIQUE_IDS_PER_QUERY, 0]
+    assert [query.text.count("ab89-efcd") for query in queries] == [0, UNIQUE_IDS_PER_QUERY]
+
+
+@pytest.mark.parametrize("vm_id", [UNIQUE, REVERSED.upper()])
+def test_an_arc_machine_that_is_a_virtual_machine_is_left_out_with_its_name(vm_id: str) -> None:
+    vm, other = read_row({"id": machine_id()}), arc(vmUuid="99999999-89ab-cdef-0123-456789abcdef")
+    machines = [vm, arc(vmId=UNIQUE), other]
+    found = evaluate_duplicates(machines, [{"id": machine_id(), "vmId": vm_id}])
+    assert (found[0], found[2]) == (vm, other)
+    assert found[1].problem_reason is Reason.DUPLICATE
+    assert machine_id() in found[1].problem
+
+
+@pytest.mark.parametrize(("provider", "is_left_out"), [("Azure", True), ("AWS", False), ("N/A", False), ("", False)])
+def test_an_arc_machine_whose_agent_sees_azure_is_left_out(provider: str, is_left_out: bool) -> None:
+    (found,) = evaluate_duplicates([arc(cloudProvider=provider)], [])
+    assert bool(found.problem) is is_left_out
+
+
+def test_an_earlier_problem_stays() -> None:
+    broken = read_row({"id": arc_id("bad name"), "cloudProvider": "Azure"})
+    assert evaluate_duplicates([broken], []) == [broken]
+    assert broken.problem_reason is Reason.UNREADABLE_ID
+
+
+def test_no_arc_machine_is_a_member_of_a_scale_set() -> None:
+    group = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg/providers"
+    sets = [f"{group}/Microsoft.Compute/virtualMachineScaleSets/web"]
+    scope = Scope.model_validate({"scaleSets": sets, "machineTypes": ["azure", "arc"]})
+    assert ["hybridcompute" in query.text for query in build_queries(scope)] == [False]

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchwave.domain.azure.errors import ArmFailure
+from patchwave.domain.azure.hybrid_machine import HybridMachineView
 from patchwave.domain.azure.instance_view import MachineView
 from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.machine.health import evaluate_change, is_settled, next_look, read_signals, summarize
@@ -80,6 +81,21 @@ def test_health_of_the_machine(machine: MachineView, sign: str, state: SignalSta
     signal = read_signals(machine, NOW)[sign]
     assert signal.state is state
     assert bool(signal.detail) is (state in (UNHEALTHY, UNKNOWN)), "a sentence unless all is well"
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        ("Connected", SignalState.HEALTHY),
+        ("Disconnected", SignalState.UNHEALTHY),
+        ("Expired", SignalState.UNHEALTHY),
+        ("", SignalState.UNKNOWN),
+    ],
+)
+def test_the_health_of_an_arc_machine_is_that_of_its_agent(status: str, state: SignalState) -> None:
+    signals = read_signals(HybridMachineView.model_validate({"properties": {"status": status}}), NOW)
+    assert {name: signal.state for name, signal in signals.items()} == {"agent": state}
+    assert status in signals["agent"].detail or state is SignalState.HEALTHY
 
 
 def test_the_agents_own_words_are_kept() -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from patchwave.domain.azure.hybrid_machine import HybridMachineView
 from patchwave.domain.azure.instance_view import MachineView, Power
 from patchwave.domain.core.outcome import OutcomeKind, Reason
 from patchwave.domain.fleet.exclusions import hold_reason
@@ -259,3 +260,32 @@ def test_any_answer_about_a_machine_is_judged(
     if found.readiness is Readiness.READY:
         assert view.power is Power.RUNNING
         assert view.is_agent_ready
+
+
+@pytest.mark.parametrize(
+    ("status", "readiness", "said"),
+    [
+        ("Connected", Readiness.READY, ""),
+        ("Disconnected", Readiness.SKIP, "Azure cannot start it"),
+        ("Expired", Readiness.SKIP, "azcmagent"),
+        ("Error", Readiness.SKIP, "reports an error"),
+        ("AwaitingConnection", Readiness.SKIP, "azcmagent show"),
+        ("", Readiness.SKIP, "of no known status"),
+    ],
+)
+@pytest.mark.parametrize("start_stopped", [True, False])
+def test_the_status_of_its_agent_decides_for_an_arc_machine(
+    status: str, readiness: Readiness, said: str, start_stopped: bool
+) -> None:
+    found = evaluate(HybridMachineView.model_validate({"properties": {"status": status}}), start_stopped=start_stopped)
+    assert found.readiness is readiness
+    if found.outcome is not None:
+        assert found.outcome.reason is Reason.NOT_CONNECTED
+        assert said in found.outcome.message
+
+
+def test_a_hold_tag_comes_before_the_status() -> None:
+    view = HybridMachineView.model_validate({"tags": {"patchwave-hold": "x"}, "properties": {"status": "Expired"}})
+    found = evaluate(view, start_stopped=False)
+    assert found.outcome is not None
+    assert found.outcome.reason is Reason.HOLD_TAG

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from patchwave.domain.core.ids import ConfigurationId
+from patchwave.domain.core.ids import ConfigurationId, MachineId
 from patchwave.domain.fleet.discovery import DiscoveredMachine
 from patchwave.domain.maintenance.assignment import (
     Assignment,
@@ -60,6 +60,33 @@ def test_the_documented_query_finds_the_names_to_delete() -> None:
     ]
     assert "name" in text
     assert "properties.maintenanceConfigurationId" not in assignments_of_machine(found.machine_id)
+
+
+def test_an_assignment_to_an_arc_machine_is_one_of_a_machine() -> None:
+    arc = MACHINE.replace("Microsoft.Compute/virtualMachines", "Microsoft.HybridCompute/machines")
+    found = read_assignment(
+        {"id": f"{arc}{PROVIDER}x", "properties": {"maintenanceConfigurationId": CONFIGURATION}, "location": "eastus"}
+    )
+    assert found is not None
+    assert (found.machine_id, found.is_dynamic, check_assignment(found)) == (MachineId.parse(arc), False, [])
+    assert found.holds(machine().model_copy(update={"id": arc}))
+    assert not found.holds(machine())
+
+
+@pytest.mark.parametrize(
+    ("types", "azure", "arc"),
+    [
+        ([], True, True),
+        (["Microsoft.Compute/virtualMachines"], True, False),
+        (["microsoft.hybridcompute/Machines"], False, True),
+        (["microsoft.compute/virtualmachines", "microsoft.hybridcompute/machines"], True, True),
+        (["microsoft.network/loadbalancers"], False, False),
+    ],
+)
+def test_which_types_of_machines_a_dynamic_scope_holds(types: list[str], azure: bool, arc: bool) -> None:
+    found = assigned(GROUP, resourceTypes=types)
+    other = MACHINE.replace("Microsoft.Compute/virtualMachines", "Microsoft.HybridCompute/machines")
+    assert (found.holds(machine()), found.holds(machine().model_copy(update={"id": other}))) == (azure, arc)
 
 
 def test_recorded_spellings_are_read() -> None:
@@ -143,7 +170,7 @@ def test_what_is_no_dynamic_scope(text: str) -> None:
             "51 resource groups; at most 50",
         ),
         (assigned(MACHINE, osTypes=["Linux"]), "filter", "for dynamic scopes"),
-        (assigned(MACHINE.replace("virtualMachines", "disks")), "resourceId", "neither a virtual machine"),
+        (assigned(MACHINE.replace("virtualMachines", "disks")), "resourceId", "neither a machine"),
         (
             assigned(MACHINE).model_copy(update={"maintenance_configuration_id": "x"}),
             "configurationId",

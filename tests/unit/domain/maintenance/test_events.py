@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from patchwave.domain.core.ids import MachineId
 from patchwave.domain.maintenance.events import EventKind, read_event
 
 MACHINE = (
@@ -108,3 +109,13 @@ def test_before_and_after_a_maintenance_share_the_id_and_are_two_events() -> Non
         assert found.machine is None
         keys.add(found.key)
     assert len(keys) == len(kinds)
+
+
+def test_the_write_of_an_arc_machine_is_one_of_a_machine() -> None:
+    arc = MACHINE.replace("Microsoft.Compute/virtualMachines", "Microsoft.HybridCompute/machines")
+    write = {"operationName": "Microsoft.HybridCompute/machines/write", "resourceUri": arc}
+    found = read_event(written(subject=arc, data=write))
+    assert found is not None
+    assert found.machine == MachineId.parse(arc)
+    extension = write | {"operationName": "Microsoft.HybridCompute/machines/extensions/write"}
+    assert read_event(written(subject=arc, data=extension)) is None

@@ -279,9 +279,9 @@ def test_named_machines_are_spread_over_policies_that_can_be_stored() -> None:
     ("resource_id", "criteria", "sentence"),
     [
         (
-            f"{subscription()}/resourceGroups/rg/providers/Microsoft.HybridCompute/machines/arc",
+            f"{subscription()}/resourceGroups/rg/providers/Microsoft.Network/loadBalancers/lb",
             None,
-            "no virtual machine of Azure",
+            "neither a virtual machine nor an Arc machine",
         ),
         (subscription(), {"tagSettings": {"tags": {"env": []}}}, "can be told"),
         (f"{subscription()}/resourceGroups/rg-web", {"resourceGroups": ["other"]}, "can be told"),
@@ -296,9 +296,32 @@ def test_assignments_that_no_scope_can_hold_have_their_sentence(
     assert len(result.policies) == 1
 
 
-def test_scopes_of_other_kinds_of_machines_cost_nothing() -> None:
-    result = imported(assigned(subscription(), {"resourceTypes": ["microsoft.hybridcompute/machines"]}))
+def test_scopes_of_other_kinds_of_resources_cost_nothing() -> None:
+    result = imported(assigned(subscription(), {"resourceTypes": ["microsoft.network/loadbalancers"]}))
     assert (result.policies, result.problems) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("types", "expected"),
+    [
+        ([], ["azure", "arc"]),
+        (["Microsoft.Compute/virtualMachines"], ["azure"]),
+        (["microsoft.hybridcompute/machines"], ["arc"]),
+        (["microsoft.hybridcompute/machines", "microsoft.compute/virtualmachines"], ["azure", "arc"]),
+    ],
+)
+def test_the_resource_types_of_a_dynamic_scope_are_the_machine_types_of_the_policy(
+    types: list[str], expected: list[str]
+) -> None:
+    (policy,) = imported(assigned(subscription(), {"resourceTypes": types})).policies
+    assert policy.scope.to_wire()["machineTypes"] == expected
+
+
+def test_named_machines_of_both_types_come_into_one_policy() -> None:
+    arc = f"{subscription()}/resourceGroups/rg/providers/Microsoft.HybridCompute/machines/arc"
+    (policy,) = imported(assigned(arc), assigned(machine_id(1))).policies
+    assert set(policy.scope.machine_ids) == {arc, machine_id(1)}
+    assert policy.scope.of_other_types == []
 
 
 def test_without_assignments_there_is_no_scope() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from patchwave.domain.fleet.scale_sets import ScaleSet
@@ -158,3 +159,27 @@ def test_every_place_survives_its_text() -> None:
     ]
     for place in permits(machines, mutuallyExclusiveTag="app")[0]:
         assert Permit.parse(place.text) == place
+
+
+def arc(number: int, **fields: Any) -> PlannerMachine:
+    one = make_machine(number, **fields)
+    arc_id = one.id.replace("Microsoft.Compute/virtualMachines", "Microsoft.HybridCompute/machines")
+    return replace(one, id=arc_id)
+
+
+def test_the_location_of_an_arc_machine_is_no_failure_domain() -> None:
+    machines = [arc(number, location=region) for number, region in enumerate(["westeurope", "northeurope"])]
+    assert {machine.region for machine in machines} == {"arc"}
+    assert Topology.of([("westeurope", "northeurope")]).conflicts("arc") == frozenset()
+    found = permits([*machines, make_machine(2, location="westeurope")], limits={"region": 1})
+    assert [[place.group for place in mine] for mine in found] == [
+        [RUN_GROUP],
+        [RUN_GROUP],
+        ["region:westeurope", RUN_GROUP],
+    ]
+
+
+def test_arc_machines_are_parted_by_their_tags() -> None:
+    machines = [arc(number, tags={"site": "plant-1"}) for number in range(4)]
+    found = permits(machines, limits={"tags": [{"tag": "site", "maxConcurrent": 1}]})
+    assert found[0] == (Permit("tag:site=plant-1", 1), Permit(RUN_GROUP, 20))

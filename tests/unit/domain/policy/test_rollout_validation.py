@@ -81,7 +81,7 @@ def test_what_can_be_done_is_taken(fields: dict[str, Any]) -> None:
             "rings[1].machineIds",
             "every machine of it is in a ring before it (a)",
         ),
-        ([{"name": "a", "machineIds": ["vm1"]}], "rings[0].machineIds[0]", "not a virtual machine id"),
+        ([{"name": "a", "machineIds": ["vm1"]}], "rings[0].machineIds[0]", "not a machine id"),
         (
             [CANARY, {"name": "b", "tags": tags(ring=["Canary"], app=["web"])}],
             "rings[1].tags",
