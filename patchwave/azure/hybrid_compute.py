@@ -1,7 +1,7 @@
 """Microsoft.HybridCompute: what reading, assessing and installing is on Arc machines.
 
 Plain requests through the pipeline: four of them do not need azure-mgmt-hybridcompute, whose models would be read as
-JSON anyway (docs/adr/0041-arc-machines.md). Power, disks and scripts of Arc machines are not changed: no policy may ask
+JSON anyway (docs/adr/0043-arc-machines.md). Power, disks and scripts of Arc machines are not changed: no policy may ask
 for that (`patchwave.domain.policy.arc_rules`).
 
 Resource Manager tells less than of virtual machines, so Resource Graph is asked as well: for the newest installation of

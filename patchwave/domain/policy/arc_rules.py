@@ -2,7 +2,7 @@
 
 Azure cannot start, stop or restart an Arc machine, and takes no snapshot of its disks. Its scripts are not those of
 virtual machines: Arc has run commands of its own, which are resources that outlive their run, and which Patchwave does
-not use (docs/adr/0041-arc-machines.md).
+not use (docs/adr/0043-arc-machines.md).
 """
 
 from collections.abc import Iterator
