@@ -224,13 +224,19 @@ class _Machine:
     # --- polling the machine
 
     def _watch(self, since: datetime | None, max_polls: int) -> Steps[Verified]:
-        """Poll until the machine runs and its agent reports. Its reboot status counts when newer than ``since``."""
+        """Poll until the machine runs and its agent reports, or two polls in a row do not find it.
+
+        Its reboot status counts when newer than ``since``.
+        """
         request = VerifyRequest(run_id=self._work.run_id, machine_key=self._work.machine_key, installed_at=since)
-        return (
-            yield from self._waits.poll(
-                contracts.VERIFY_MACHINE, request, max_polls, lambda seen: seen.is_ready or seen.is_gone
-            )
-        )
+        was_missed = False
+
+        def is_over(seen: Verified) -> bool:
+            nonlocal was_missed
+            is_gone, was_missed = seen.is_gone and was_missed, seen.is_gone
+            return seen.is_ready or is_gone
+
+        return (yield from self._waits.poll(contracts.VERIFY_MACHINE, request, max_polls, is_over))
 
     def _check_health(self, moment: Moment) -> Steps[Outcome | None]:
         """Poll until the health signals have settled; the outcome when the machine is unhealthy."""

@@ -197,7 +197,10 @@ def _policy(name: str, description: str, **changes: Any) -> Json:
     return {
         "name": name,
         "description": description,
-        "scope": {"subscriptions": list(dict.fromkeys(str(machine["id"]).split("/")[2] for machine in _fleet()))},
+        "scope": {
+            "subscriptions": list(dict.fromkeys(str(machine["id"]).split("/")[2] for machine in _fleet())),
+            "machineTypes": ["azure", "arc"],
+        },
         "install": {
             "windows": {"classificationsToInclude": ["Critical", "Security", "UpdateRollUp"]},
             "linux": {"classificationsToInclude": ["Critical", "Security"]},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from typing import Any, cast
 
@@ -130,6 +130,8 @@ plain = st.recursive(
     max_leaves=6,
 )
 st.register_type_strategy(datetime, instants)
+# Whole seconds, as policies write them.
+st.register_type_strategy(timedelta, st.integers(0, 999_999).map(lambda seconds: timedelta(seconds=seconds)))
 st.register_type_strategy(str, texts)
 st.register_type_strategy(float, st.floats(0, 10_000, allow_nan=False))
 st.register_type_strategy(

@@ -277,11 +277,16 @@ def test_a_machine_that_is_deleted_after_its_installation_is_gone_and_no_failure
     """Nothing more is asked of it: neither its health nor a script."""
     fleet = Fleet([KEY], {KEY: Script(verifications=[scripted_fleet.BOOTING, GONE], health=[scripted_fleet.UNWELL])})
     bench = run(fleet)
-    assert len(bench.calls_of(contracts.VERIFY_MACHINE.name)) == 2
+    assert len(bench.calls_of(contracts.VERIFY_MACHINE.name)) == 3
     assert fleet.outcomes[KEY] == ("skipped", "not_found")
     assert "it was deleted after 3 patches were installed" in fleet.recorded[KEY][0]["outcome"]["message"]
     assert fleet.recorded[KEY][0]["installation"]["installed"] == 3
     assert completion(fleet).failed is False
+
+
+def test_one_answer_that_a_machine_does_not_exist_is_not_believed() -> None:
+    script = Script(verifications=[GONE, scripted_fleet.BOOTING, GONE, scripted_fleet.READY_AGAIN])
+    assert outcome_of(script) == ("patched", "ok")
 
 
 def test_an_installation_whose_machine_is_deleted_is_gone() -> None:

@@ -250,7 +250,7 @@ def _dated_image(text: str, problems: list[str]) -> tuple[_Pattern, date] | None
         problems.append(f"{text[:_MAX_SHOWN]!r} has no date: write publisher:offer:sku=YYYY-MM-DD")
     elif not (_NAME.fullmatch(name) or _CUSTOM.fullmatch(name)):
         problems.append(f"{name[:_MAX_SHOWN]!r} is no publisher:offer:sku, and no id of a custom image")
-    elif not re.fullmatch(r"\d{4}-\d{2}-\d{2}", day, re.ASCII) or (found := _day(day)) is None:
+    elif not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", day) or (found := _day(day)) is None:
         problems.append(f"{day[:_MAX_SHOWN]!r} of {name[:_MAX_SHOWN]} is no date as YYYY-MM-DD")
     else:
         return _Pattern.of(name), found

@@ -13,6 +13,7 @@ import pytest
 from starlette.responses import JSONResponse
 
 from patchwave.cli.app import whole
+from patchwave.domain.core.outcome import Reason
 from patchwave.domain.core.patches import ReportedError
 from patchwave.domain.drift.findings import Finding, FindingKind
 from patchwave.domain.drift.inputs import DriftInputs, LastAssessment, ScheduledRuns
@@ -55,6 +56,10 @@ def fleets() -> Iterator[DriftInputs]:
     member = machine()
     member = replace(member, found=member.found.model_copy(update={"scale_set_id": scale_set}))
     yield facts(member, scale_sets=[ScaleSet(id=scale_set, os_type="Linux", monitors_health=False)])
+    enrolled = machine()
+    arc_id = machine_id().replace("Microsoft.Compute/virtualMachines", "Microsoft.HybridCompute/machines")
+    twice = {"id": arc_id, "problem": "It is web-01 as well.", "problem_reason": Reason.DUPLICATE}
+    yield facts(replace(enrolled, found=enrolled.found.model_copy(update=twice)))
     yield facts(machine(allows_extensions=False))
     yield facts(machine(agent_version="2.2.45"))
     for os_type, text in ((OsType.LINUX, "holding the yum lock"), (OsType.LINUX, "Failed to fetch")):
@@ -126,6 +131,7 @@ def parsed(words: list[str]) -> str:
 GUEST_RUNS = ["az", "vm", "run-command", "invoke", "--ids", machine_id(), "--command-id"]
 AZURES_OWN = {
     FindingKind.UNMANAGEABLE: ["az", "vm", "show", "--ids", machine_id()],
+    FindingKind.DUPLICATE: ["az", "connectedmachine", "delete", "--ids"],
     FindingKind.UNMONITORED_SCALE_SET: ["az", "vmss", "extension", "set"],
     FindingKind.NO_AGENT: ["az", "vm"],
     FindingKind.OLD_AGENT: [*GUEST_RUNS, "RunShellScript", "--scripts"],

@@ -82,6 +82,7 @@ type Call = Callable[[Any], Awaitable[object]]
 
 READS: dict[tuple[type, str], Call] = {
     (ResourceManager, "read_machine"): lambda client: client.read_machine(MACHINE),
+    (ResourceManager, "read_patch_status"): lambda client: client.read_patch_status(MACHINE),
     (ResourceManager, "poll"): lambda client: client.poll(MACHINE, "", ""),
     (ResourceManager, "check"): lambda client: client.check(),
     (HybridMachines, "read"): lambda client: client.read(ARC, settles=True),
