@@ -17,10 +17,10 @@ from pydantic import AliasPath, Field
 
 from patchwave.domain.azure.instance_view import MachineView
 from patchwave.domain.azure.patch_results import PatchSummary, Text
-from patchwave.domain.core.documents import Json, object_or_none
+from patchwave.domain.core.documents import Json, count_or_zero, object_or_none
+from patchwave.domain.core.patches import count_urgent
 
 _COUNTS = "availablePatchCountByClassification"
-_URGENT = ("critical", "security")
 _OF_INSTALLATION = ("installed", "failed", "pending", "excluded", "notSelected")
 
 
@@ -50,8 +50,8 @@ def to_compute_result(result: Json) -> Json:
     made = result | {"error": result.get("errorDetails")}
     if counts is None:
         return made
-    by_name = {name.casefold(): _count(count) for name, count in counts.items() if name.casefold() != "total"}
-    urgent = sum(by_name.get(name, 0) for name in _URGENT)
+    by_name = {name: count_or_zero(count) for name, count in counts.items() if name.casefold() != "total"}
+    urgent = count_urgent(by_name)
     return made | {
         "criticalAndSecurityPatchCount": urgent,
         "otherPatchCount": sum(by_name.values()) - urgent,
@@ -62,14 +62,10 @@ def to_compute_result(result: Json) -> Json:
 def count_patches(result: Json) -> int:
     """How many patches a result of `to_compute_result` counts, and so how many its list has when it is complete."""
     names = ("criticalAndSecurityPatchCount", "otherPatchCount", *(f"{name}PatchCount" for name in _OF_INSTALLATION))
-    return sum(_count(result.get(name)) for name in names)
+    return sum(count_or_zero(result.get(name)) for name in names)
 
 
 def read_summary(properties: Json) -> PatchSummary:
     """The summary of an assessment or installation from the properties of its resource or row."""
     times = {"startTime": properties.get("startDateTime"), "lastModifiedTime": properties.get("lastModifiedDateTime")}
     return PatchSummary.model_validate(to_compute_result(properties) | times)
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field
 from patchwave.domain.core.documents import (
     ExternalDocument,
     LenientDatetime,
+    count_or_zero,
     list_or_empty,
     object_or_none,
     objects_or_empty,
@@ -87,10 +88,6 @@ def _lenient[Word: StrEnum](kind: type[Word], unknown: Word) -> Any:
     return BeforeValidator(read)
 
 
-def _count(value: object) -> int:
-    return max(0, value) if isinstance(value, int) and not isinstance(value, bool) else 0
-
-
 def _text(value: object) -> str:
     text = value if isinstance(value, str) else "" if value is None else str(value)
     # JSON can escape half a character pair, which no storage takes.
@@ -101,7 +98,7 @@ def _texts(value: object) -> list[str]:
     return [_text(item) for item in list_or_empty(value)]
 
 
-Count = Annotated[int, BeforeValidator(_count)]
+Count = Annotated[int, BeforeValidator(count_or_zero)]
 Text = Annotated[str, BeforeValidator(_text)]
 Texts = Annotated[list[str], BeforeValidator(_texts)]
 Flag = Annotated[bool, BeforeValidator(lambda value: value is True)]
@@ -186,6 +183,12 @@ class ApiError(ExternalDocument):
 
 
 _ErrorObject = Annotated[ApiError | None, BeforeValidator(object_or_none)]
+
+
+def reported_errors(value: object) -> list[ReportedError]:
+    """What is kept of an ``errorDetails`` or ``error``; nothing of anything that is no object."""
+    given = object_or_none(value)
+    return ApiError.model_validate(given).reported if given else []
 
 
 class _Patch(ExternalDocument):

@@ -63,6 +63,16 @@ def lower_keys(body: Mapping[str, Any]) -> Json:
     return {name.lower(): value for name, value in body.items()}
 
 
+def int_or_none(value: object) -> int | None:
+    """The value if it is a whole number; JSON's ``true`` is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def count_or_zero(value: object) -> int:
+    """The value if it counts something; 0 for anything else, and for less than nothing."""
+    return max(0, int_or_none(value) or 0)
+
+
 def str_or_empty(value: object) -> str:
     return value if isinstance(value, str) else ""
 

@@ -1,6 +1,6 @@
 """What assessments and installations found and did: summaries of a machine, and single patches."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from pydantic import Field
 
@@ -17,6 +17,11 @@ NEEDS_SUBSCRIPTION = "NeedsSubscription"
 def is_urgent(classifications: Iterable[str]) -> bool:
     """Whether Azure counts a patch of these among the critical and security ones; on Linux they are one class."""
     return any(word.casefold() in ("critical", "security", ESM) for word in classifications)
+
+
+def count_urgent(counts: Mapping[str, int]) -> int:
+    """How many of the available patches are urgent, of counts by classification."""
+    return sum(count for name, count in counts.items() if is_urgent([name]))
 
 
 class ReportedError(Document):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from patchwave.domain.azure.patch_results import ApiError
+from patchwave.domain.azure.patch_results import reported_errors
 from patchwave.domain.core.documents import format_instant, object_or_none, parse_instant
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import MachineId, MachineType
@@ -229,9 +229,7 @@ _SUCCESSFUL = ("succeeded", "completedwithwarnings")
 
 
 def _read_errors(value: object) -> tuple[ReportedError, ...]:
-    given = object_or_none(value)
-    reported = ApiError.model_validate(given).reported if given else []
-    return tuple(error for error in reported if not error.is_informational)
+    return tuple(error for error in reported_errors(value) if not error.is_informational)
 
 
 def with_exclusions(

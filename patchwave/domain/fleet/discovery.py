@@ -26,7 +26,14 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from patchwave.domain.calendar.region_time_zones import machine_zone
-from patchwave.domain.core.documents import Document, ExternalDocument, list_or_empty, str_or_empty, texts_by_name
+from patchwave.domain.core.documents import (
+    Document,
+    ExternalDocument,
+    int_or_none,
+    list_or_empty,
+    str_or_empty,
+    texts_by_name,
+)
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import MachineId, MachineType, is_scale_set_id
 from patchwave.domain.core.outcome import Reason
@@ -257,10 +264,6 @@ def _fault_domain(value: object) -> str:
     return text if text.isascii() and text.isdigit() else ""
 
 
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
 LenientText = Annotated[str, BeforeValidator(str_or_empty)]
 
 
@@ -297,7 +300,7 @@ class DiscoveredMachine(ExternalDocument):
     """The fault domain that it was created with; most are assigned by Azure, and only the machine itself tells them."""
     orchestration_mode: LenientText = ""
     profile_os_type: LenientText = ""
-    instances: Annotated[int | None, BeforeValidator(_count)] = None
+    instances: Annotated[int | None, BeforeValidator(int_or_none)] = None
     """What a Uniform scale set says of itself; empty for machines."""
     problem: str = ""
     """Why nothing can be done with the machine; empty for one whose id can be read, within the boundary."""

@@ -17,17 +17,23 @@ from typing import Any
 from pydantic import Field
 
 from patchwave.domain.azure.instance_view import ExtensionView, PatchStatusView, Power
-from patchwave.domain.azure.patch_results import ApiError, PatchSummary
-from patchwave.domain.core.documents import Document, UtcDatetime, object_or_none, parse_instant, str_or_empty
+from patchwave.domain.azure.patch_results import PatchSummary, reported_errors
+from patchwave.domain.core.documents import (
+    Document,
+    UtcDatetime,
+    count_or_zero,
+    object_or_none,
+    parse_instant,
+    str_or_empty,
+)
 from patchwave.domain.core.folding import fold
-from patchwave.domain.core.patches import ReportedError
+from patchwave.domain.core.patches import ReportedError, count_urgent
 from patchwave.domain.fleet.eligibility import Eligibility
 from patchwave.domain.fleet.packed_rows import PackedTable
 from patchwave.domain.fleet.patch_mode import AssessmentMode, PatchSettings
 
 PATCH_EXTENSIONS = ("LinuxPatchExtension", "WindowsPatchExtension")
 """Of ``Microsoft.CPlat.Core``."""
-URGENT = ("critical", "security")
 
 _ASSESSED, _INSTALLED, _EXTENDED = "/patchassessmentresults/", "/patchinstallationresults/", "/extensions/"
 _COUNTS = ("installed", "failed", "pending", "excluded", "notSelected")
@@ -215,8 +221,8 @@ def _is_later(installed: Mapping[str, Any], assessed: Mapping[str, Any] | None) 
 
 def _assessment_row(row: Mapping[str, Any], now: datetime) -> LastAssessment:
     counts = object_or_none(row.get("missing")) or {}
-    missing = {name: count for name, count in counts.items() if _count(count)}
-    urgent = sum(count for name, count in missing.items() if name.casefold() in URGENT)
+    missing = {name: count for name, count in counts.items() if count_or_zero(count)}
+    urgent = count_urgent(missing)
     ended = parse_instant(row.get("modifiedAt"))
     return LastAssessment(
         result_status=str_or_empty(row.get("status")),
@@ -228,7 +234,7 @@ def _assessment_row(row: Mapping[str, Any], now: datetime) -> LastAssessment:
         by_classification=missing,
         started_by=str_or_empty(row.get("startedBy")),
         activity_id=str_or_empty(row.get("activityId")),
-        errors=_errors(row.get("error")),
+        errors=reported_errors(row.get("error")),
     )
 
 
@@ -238,17 +244,17 @@ def _installation_row(row: Mapping[str, Any]) -> LastInstallation:
         result_status=status,
         started_at=parse_instant(row.get("startedAt")),
         ended_at=None if _is_open(status) else parse_instant(row.get("modifiedAt")),
-        installed=_count(row.get("installed")),
-        failed=_count(row.get("failed")),
-        pending=_count(row.get("pending")),
-        excluded=_count(row.get("excluded")),
-        not_selected=_count(row.get("notSelected")),
+        installed=count_or_zero(row.get("installed")),
+        failed=count_or_zero(row.get("failed")),
+        pending=count_or_zero(row.get("pending")),
+        excluded=count_or_zero(row.get("excluded")),
+        not_selected=count_or_zero(row.get("notSelected")),
         window_exceeded=row.get("windowExceeded") is True,
         reboot_status=str_or_empty(row.get("rebootStatus")),
         started_by=str_or_empty(row.get("startedBy")),
         maintenance_run_id=str_or_empty(row.get("runId")),
         activity_id=str_or_empty(row.get("activityId")),
-        errors=_errors(row.get("error")),
+        errors=reported_errors(row.get("error")),
     )
 
 
@@ -257,15 +263,6 @@ def _extension_row(row: Mapping[str, Any]) -> PatchExtension:
     return PatchExtension(
         type=kind, version=str_or_empty(row.get("version")), state=str_or_empty(row.get("state")) or "Unknown"
     )
-
-
-def _errors(value: object) -> list[ReportedError]:
-    given = object_or_none(value)
-    return ApiError.model_validate(given).reported if given else []
-
-
-def _count(value: object) -> int:
-    return max(0, value) if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def _is_open(status: str) -> bool:

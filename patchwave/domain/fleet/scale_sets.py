@@ -8,7 +8,7 @@ set's model are those of its members. A set without a model, whose members were 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from patchwave.domain.core.documents import Document, list_or_empty, object_or_none, str_or_empty
+from patchwave.domain.core.documents import Document, count_or_zero, list_or_empty, object_or_none, str_or_empty
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import is_scale_set_id
 from patchwave.domain.fleet.discovery import IDS_PER_QUERY, DiscoveryQuery, one_of
@@ -71,7 +71,7 @@ def read_scale_set(row: Mapping[str, Any]) -> ScaleSet | None:
     return ScaleSet(
         id=set_id,
         os_type=str_or_empty(row.get("osType")),
-        fault_domains=domains if isinstance(domains, int) and not isinstance(domains, bool) and domains > 0 else None,
+        fault_domains=count_or_zero(domains) or None,
         monitors_health=any(kind in HEALTH_EXTENSIONS for kind in kinds) if has_model else None,
     )
 

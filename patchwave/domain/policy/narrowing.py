@@ -14,6 +14,7 @@ from pydantic.alias_generators import to_camel
 
 from patchwave.domain.azure.install_request import LinuxParameters, RebootSetting, WindowsParameters
 from patchwave.domain.calendar.schedule import Schedule
+from patchwave.domain.core.documents import int_or_none
 from patchwave.domain.core.folding import fold
 from patchwave.domain.policy.gates import Approval, ErrorBudget, OnExceeded
 from patchwave.domain.policy.health import AlertVeto, Health
@@ -166,7 +167,7 @@ def _why(rule: Rule, before: object, after: object) -> str:
 def _amount(value: object) -> int | None:
     if isinstance(value, str) and _PERCENT.fullmatch(value):
         return int(value.removesuffix("%"))
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return int_or_none(value)
 
 
 # --- rules over the whole policy ------------------------------------------------------------------------------
