@@ -6,9 +6,10 @@ import logging
 from datetime import datetime
 
 from activities.context import MachineContext, load_run, load_run_record, now
+from patchwave.domain.calendar.local_window import opening_in_words
+from patchwave.domain.core.documents import format_minute
 from patchwave.domain.core.outcome import Outcome, Reason
 from patchwave.domain.policy.policy import Policy, PolicyError
-from patchwave.domain.policy.scope import OsType
 from patchwave.domain.policy.stored_policies import parse_stored_policy
 from patchwave.domain.runs.machine_record import MachineRecord
 from patchwave.domain.runs.run import Mode, Run, RunState, Step
@@ -31,7 +32,7 @@ async def get_start_cutoff(services: Services, request: StepRef) -> Cutoff:
     run, policy = await load_run(services.storage, request.run_id)
     if run.window_end is None or request.step is Step.ASSESS:
         return Cutoff()
-    systems = policy.scope.os_types or tuple(OsType)
+    systems = policy.scope.systems
 
     def latest(window_end: datetime) -> datetime:
         is_patch = request.step is Step.PATCH
@@ -58,7 +59,7 @@ async def find_first_opening(services: Services, request: RunRef) -> NextWindow:
         return NextWindow()
     opens_at, zone = min((run.local_window.hours(zone).opens_at, zone) for zone in zones)
     if now() < opens_at:
-        opening = f"the window of {zone}, which opens at {opens_at:%Y-%m-%d %H:%M} UTC"
+        opening = opening_in_words(zone, opens_at)
         await services.storage.runs.set_state(run.id, RunState.AWAITING_WINDOW, opening)
     return NextWindow(opens_at=opens_at, ends_at=run.window_end, local=run.local_window)
 
@@ -86,7 +87,7 @@ async def find_next_window(services: Services, request: RunRef) -> NextWindow:
         return NextWindow()
     await storage.overrides.reserve_window(run.policy, run.id, waiting.since)
     if window.at_utc > at:
-        opening = f"the window that opens at {window.at_utc:%Y-%m-%d %H:%M} UTC"
+        opening = f"the window that opens at {format_minute(window.at_utc)}"
         await storage.runs.set_state(run.id, RunState.AWAITING_WINDOW, opening)
     return NextWindow(opens_at=window.at_utc, ends_at=window.window_end_utc, local=window.local)
 

@@ -10,6 +10,7 @@ from orchestrators.phase_reconciler import Reconciler
 from orchestrators.phase_starter import Starter
 from orchestrators.phase_window import Window
 from orchestrators.runtime import MAX_TIMER, Context, Steps, call, continue_as_new, implements, timer_until, utc_now
+from patchwave.domain.calendar.local_window import opening_in_words
 from patchwave.domain.runs.run import RunState
 from patchwave.domain.workflow import contracts
 from patchwave.domain.workflow.phase import Phase, PhaseEnd
@@ -63,7 +64,7 @@ def _sleep(context: Context, window: Window, poll_interval: timedelta) -> Steps[
 def _await_opening(context: Context, window: Window, opens_at: datetime, zone: str) -> Steps[None]:
     """Sleep until the next window opens by the clocks of machines, a day at most, or until a signal."""
     run_id = window.phase.run_id
-    waiting_for = f"the window of {zone}, which opens at {opens_at:%Y-%m-%d %H:%M} UTC"
+    waiting_for = opening_in_words(zone, opens_at)
     shown = SetRunState(run_id=run_id, state=RunState.AWAITING_WINDOW, waiting_for=waiting_for)
     yield from call(context, contracts.SET_RUN_STATE, shown)
     until = min(opens_at, utc_now(context) + MAX_TIMER)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from patchwave.azure.pipeline import boundary_of
 from patchwave.domain.azure.instance_view import Power
-from patchwave.domain.core.documents import object_or_none
+from patchwave.domain.core.documents import format_minute, object_or_none
 from patchwave.domain.core.ids import MachineId
 from patchwave.domain.maintenance.event_sources import EventSources
 from patchwave.domain.maintenance.events import AzureEvent, EventKind, read_event
@@ -64,7 +64,7 @@ async def _start_known(services: Services, client: DurableClient, event: AzureEv
         return
     run = await find_scheduled_run(services, notice)
     if run is None or not run.is_timely(datetime.now(UTC)):
-        why = "its configuration is gone" if run is None else f"its run starts at {run.starts_at:%Y-%m-%d %H:%M} UTC"
+        why = "its configuration is gone" if run is None else f"its run starts at {format_minute(run.starts_at)}"
         _pass_over(event, why, level=logging.WARNING)
         return
     try:

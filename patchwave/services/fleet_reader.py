@@ -199,7 +199,7 @@ async def read_policies(storage: Storage) -> tuple[list[FleetPolicy], list[str]]
             continue
         overrides = await storage.overrides.get(policy.name)
         pause = overrides.pause
-        resting = f"is paused by {pause.actor}: {pause.reason}" if pause else ""
+        resting = f"is {pause.sentence}" if pause else ""
         policies.append(FleetPolicy(policy, resting, overrides))
     return policies, notes
 

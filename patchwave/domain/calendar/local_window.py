@@ -9,7 +9,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from patchwave.domain.calendar.wall_clock import from_wall_clock
-from patchwave.domain.core.documents import Document
+from patchwave.domain.core.documents import Document, format_minute
 from patchwave.domain.core.duration import Duration
 
 OFF_PEAK = "offPeak"
@@ -33,6 +33,11 @@ class Hours(NamedTuple):
 def opening_time(clock: str) -> time:
     """The time of day of a schedule, ``HH:MM`` or `OFF_PEAK`."""
     return _OFF_PEAK_OPENS if clock == OFF_PEAK else time.fromisoformat(clock)
+
+
+def opening_in_words(zone: str, opens_at: datetime) -> str:
+    """What machines wait for whose own window has not opened yet."""
+    return f"the window of {zone}, which opens at {format_minute(opens_at)}"
 
 
 def hours_of(day: date, clock: str, window: timedelta, zone: ZoneInfo) -> Hours:

@@ -166,6 +166,11 @@ def format_instant(instant: datetime) -> str:
     return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def format_minute(instant: datetime) -> str:
+    """A moment for people: ``2026-12-08 21:00 UTC``."""
+    return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
 def _require_instant(value: object) -> datetime:
     instant = parse_instant(value)
     if instant is None:

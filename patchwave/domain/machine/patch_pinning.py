@@ -21,7 +21,7 @@ from patchwave.domain.azure.install_request import (
     WindowsParameters,
     is_package_mask,
 )
-from patchwave.domain.core.documents import Document, UtcDatetime
+from patchwave.domain.core.documents import Document, UtcDatetime, format_minute
 from patchwave.domain.core.outcome import Outcome, OutcomeKind, Reason
 from patchwave.domain.core.patches import NEEDS_SUBSCRIPTION, PatchRecord, is_urgent
 from patchwave.domain.machine.patch_selection import excludes_package, kb_of, may_select, product_name, selects
@@ -377,9 +377,9 @@ def _all_too_young(count: int, delay: Delay | None, oldest: datetime | None) -> 
         )
     pending = "All that is pending is" if count == 1 else f"All {count} pending patches are"
     days = "1 day" if delay.days == 1 else f"{delay.days} days"
-    when = "Their age is not known yet" if oldest is None else f"The first is old enough on {_day(delay, oldest)}"
+    when = (
+        "Their age is not known yet"
+        if oldest is None
+        else f"The first is old enough on {format_minute(delay.approved_from(oldest))}"
+    )
     return Outcome.of(OutcomeKind.NOTHING_TO_INSTALL, Reason.APPROVAL_DELAY, f"{pending} younger than {days}. {when}.")
-
-
-def _day(delay: Delay, oldest: datetime) -> str:
-    return f"{delay.approved_from(oldest):%Y-%m-%d %H:%M} UTC"

@@ -170,7 +170,7 @@ def _unknown_to_schedules(install: Install) -> Iterator[Problem]:
 def _configuration(
     policy: Policy, identity: ConfigurationId, location: str, window: MaintenanceWindow
 ) -> MaintenanceConfiguration:
-    install, systems = policy.install, policy.scope.os_types or tuple(OsType)
+    install, systems = policy.install, policy.scope.systems
     windows = WindowsPatches(
         classifications_to_include=tuple(word.value for word in install.windows.classifications_to_include),
         kb_numbers_to_include=tuple(install.windows.kb_numbers_to_include),
@@ -206,7 +206,7 @@ def _tell(policy: Policy, moved: ConversionReport) -> None:
     moved.carried("schedule.timeZone", f"{window}.timeZone")
     moved.carried("schedule.window", f"{window}.duration")
     moved.carried("install.rebootSetting", f"{_PATCHES}.rebootSetting")
-    for system in policy.scope.os_types or tuple(OsType):
+    for system in policy.scope.systems:
         name = system.value.lower()
         moved.carried(f"install.{name}", f"{_PATCHES}.{name}Parameters")
     shortest = format_duration(policy.install.minimum_duration)

@@ -3,10 +3,10 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
-from patchwave.domain.core.documents import Json, format_instant
+from patchwave.domain.core.documents import Json, format_instant, format_minute
 from patchwave.domain.notifications.events import (
     ApprovalNeeded,
     ErrorBudgetNotice,
@@ -97,7 +97,7 @@ class Announcement:
         answer_by = ""
         if facts.within_seconds is not None:
             until = self.at + timedelta(seconds=facts.within_seconds)
-            answer_by = f"{_moment(until)}, in {spoken_duration(facts.within_seconds)}; silence is a no."
+            answer_by = f"{format_minute(until)}, in {spoken_duration(facts.within_seconds)}; silence is a no."
         told = {
             "Ring": facts.ring,
             "Machines": _number(facts.machines),
@@ -120,7 +120,7 @@ class Announcement:
         return self._message(title, told, f"{self._command('machines')} --outcome failed", Tone.ATTENTION)
 
     def _window_awaited(self, facts: WindowAwaited) -> Message:
-        opens_at = "" if facts.opens_at is None else _moment(facts.opens_at)
+        opens_at = "" if facts.opens_at is None else format_minute(facts.opens_at)
         told = {"Goes on at": opens_at, "Machines left": _number(facts.open_machines)}
         return self._message("the rest waits for the next window", told, self._command("watch"))
 
@@ -200,7 +200,3 @@ def _number(count: int | None) -> str:
 
 def _note(note: MachineNote) -> str:
     return one_line(f"{note.name} ({note.resource_group}): {note.outcome}, {note.reason}. {note.message}")
-
-
-def _moment(instant: datetime) -> str:
-    return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

@@ -7,6 +7,7 @@ these are notes and no errors for that reason.
 from datetime import datetime, timedelta
 
 from patchwave.domain.calendar.schedule import occurrences
+from patchwave.domain.core.documents import format_minute
 from patchwave.domain.policy.policy import Policy, PolicyMode
 from patchwave.domain.policy.scope import OsType
 
@@ -17,8 +18,7 @@ _RUNS = 24
 def delay_notes(policy: Policy, now: datetime) -> list[str]:
     """What keeps ``install.approvalDelayDays`` from working on Linux, in a sentence; empty when nothing does."""
     days = policy.install.approval_delay_days
-    systems = policy.scope.os_types or tuple(OsType)
-    if not days or policy.mode is PolicyMode.ASSESS or OsType.LINUX not in systems:
+    if not days or policy.mode is PolicyMode.ASSESS or OsType.LINUX not in policy.scope.systems:
         return []
     of_delay = f"install.approvalDelayDays: on Linux the {days} days count from when a version was first seen."
     if policy.assess is None:
@@ -37,13 +37,10 @@ def delay_notes(policy: Policy, now: datetime) -> list[str]:
     if first.at_utc + delay <= runs[0].at_utc:
         return []
     following = next((run for run in runs if first.at_utc + delay <= run.at_utc), None)
-    later = f"the run of {_moment(following.at_utc)} is the first" if following else "no later run is known"
+    later = f"the run of {format_minute(following.at_utc)} is the first" if following else "no later run is known"
     return [
-        f"{of_delay} The next assessment, {_moment(first.at_utc)}, comes less than that before the next run,"
-        f" {_moment(runs[0].at_utc)}: that run installs only what was seen before {_moment(runs[0].at_utc - delay)}, in"
-        f" a new installation nothing; {later} that installs what the assessment sees."
+        f"{of_delay} The next assessment, {format_minute(first.at_utc)}, comes less than that before the next run,"
+        f" {format_minute(runs[0].at_utc)}: that run installs only what was seen before"
+        f" {format_minute(runs[0].at_utc - delay)}, in a new installation nothing; {later} that installs what the"
+        " assessment sees."
     ]
-
-
-def _moment(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M} UTC"

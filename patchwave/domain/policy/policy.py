@@ -470,8 +470,7 @@ def _unsatisfiable(policy: Policy, scope: Scope | None) -> list[Problem]:
         problems.append(Problem(path="events.onlyInWindow", message=message))
     if policy.schedule is None or policy.mode is PolicyMode.ASSESS:
         return problems
-    systems = policy.scope.os_types or tuple(OsType)
-    message = too_short(policy.schedule.window, policy.install, systems)
+    message = too_short(policy.schedule.window, policy.install, policy.scope.systems)
     return [*problems, Problem(path="schedule.window", message=message)] if message else problems
 
 

@@ -276,6 +276,11 @@ class Scope(Document):
     )
 
     @property
+    def systems(self) -> tuple[OsType, ...]:
+        """The operating systems of the machines that can be in scope."""
+        return self.os_types or tuple(OsType)
+
+    @property
     def holds_arc(self) -> bool:
         """Whether Arc machines can be in scope."""
         return MachineType.ARC in self.machine_types

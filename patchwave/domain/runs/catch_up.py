@@ -16,7 +16,6 @@ from patchwave.domain.planning.rings import choose_rings, keep_in_rings
 from patchwave.domain.planning.topology import PlannerMachine
 from patchwave.domain.policy.policy import Policy
 from patchwave.domain.policy.rollout import Ring
-from patchwave.domain.policy.scope import OsType
 from patchwave.domain.runs.run import Run, RunState
 from patchwave.domain.scheduling.window import last_start
 
@@ -62,7 +61,7 @@ def next_step(origin: Run | None, live: Collection[str], now: datetime) -> Catch
     if origin is None or origin.window_end is None or origin.occurrence is None or origin.policy_snapshot is None:
         return CatchUpStep.DROP
     policy = Policy.model_validate(origin.policy_snapshot)
-    if last_start(origin.window_end, policy.install, policy.scope.os_types or tuple(OsType)) < now:
+    if last_start(origin.window_end, policy.install, policy.scope.systems) < now:
         return CatchUpStep.DROP
     if not origin.state.is_final:
         return CatchUpStep.WAIT

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from patchwave.domain.calendar.schedule import Occurrence, due_occurrence, upcoming
+from patchwave.domain.core.documents import format_minute
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.policy.policy import Policy, PolicyMode
 from patchwave.domain.scheduling.freeze import Freeze
@@ -42,10 +43,10 @@ def decide_assessment(
     if not policy.enabled:
         return ScheduleVerdict(ScheduleDecision.DISABLED, "the policy is disabled")
     if controls.pause:
-        return ScheduleVerdict(ScheduleDecision.PAUSED, f"paused by {controls.pause.actor}: {controls.pause.reason}")
+        return ScheduleVerdict(ScheduleDecision.PAUSED, controls.pause.sentence)
     own = due_occurrence(policy.schedule, occurrence.at_utc, COVERED_FOR) if policy.schedule else None
     if own is not None and decide(policy, controls, freezes, own).will_run:
-        why = f"the run of the window that opens at {own.at_utc:%Y-%m-%d %H:%M} UTC assesses the machines"
+        why = f"the run of the window that opens at {format_minute(own.at_utc)} assesses the machines"
         return ScheduleVerdict(ScheduleDecision.COVERED, why)
     return ScheduleVerdict(ScheduleDecision.RUN)
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from patchwave.domain.calendar.schedule import Occurrence, due_occurrence, upcoming
+from patchwave.domain.core.documents import format_minute
 from patchwave.domain.policy.policy import Policy, PolicyMode
-from patchwave.domain.policy.scope import OsType
 from patchwave.domain.scheduling.freeze import Freeze, active_freeze
 from patchwave.domain.scheduling.overrides import ScheduleOverrides
 from patchwave.domain.scheduling.upcoming import decide
@@ -38,7 +38,7 @@ def decide_event_start(
     if policy.event_mode is PolicyMode.ASSESS:
         return EventVerdict()
     if controls.pause:
-        return EventVerdict(waits=f"paused by {controls.pause.actor}: {controls.pause.reason}")
+        return EventVerdict(waits=controls.pause.sentence)
     if freeze := active_freeze(freezes, policy.name, {}, now):
         return EventVerdict(waits=freeze.sentence)
     schedule = policy.schedule
@@ -49,15 +49,10 @@ def decide_event_start(
         window = Occurrence(now, now + schedule.window) if schedule is not None else None
         return EventVerdict(window=window, own=own)
     if opened is not None and verdict is not None and not verdict.will_run:
-        return EventVerdict(waits=f"the window that opened at {_moment(opened.at_utc)} is {verdict.reason}")
-    systems = policy.scope.os_types or tuple(OsType)
-    if own is not None and now <= last_start(own.window_end_utc, policy.install, systems):
+        return EventVerdict(waits=f"the window that opened at {format_minute(opened.at_utc)} is {verdict.reason}")
+    if own is not None and now <= last_start(own.window_end_utc, policy.install, policy.scope.systems):
         return EventVerdict(window=own, own=own)
     following = next(upcoming(schedule, now), None) if schedule is not None else None
     if following is None:
         return EventVerdict(waits="the schedule has no further window", is_over=True)
-    return EventVerdict(waits=f"the next window opens at {_moment(following.at_utc)}")
-
-
-def _moment(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M} UTC"
+    return EventVerdict(waits=f"the next window opens at {format_minute(following.at_utc)}")

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, Va
 
 from patchwave.domain.calendar.schedule import find_zone
 from patchwave.domain.calendar.wall_clock import from_wall_clock
-from patchwave.domain.core.documents import Document, parse_instant
+from patchwave.domain.core.documents import Document, format_minute, parse_instant
 from patchwave.domain.core.ids import ADHOC_POLICY, check_policy_name, is_adhoc_name, is_policy_name
 from patchwave.domain.core.validation import InvalidDocument, Problem, explain
 from patchwave.domain.policy.scope import TagFilter
@@ -157,7 +157,7 @@ class Freeze(Document):
     @property
     def sentence(self) -> str:
         """Why, and until when, for people."""
-        return f"frozen until {self.ends_at:%Y-%m-%d %H:%M} UTC by {self.name}: {self.reason}"
+        return f"frozen until {format_minute(self.ends_at)} by {self.name}: {self.reason}"
 
 
 class DamagedFreeze(Freeze):

@@ -15,6 +15,11 @@ class Pause(Signed):
     reason: str
     at: UtcDatetime
 
+    @property
+    def sentence(self) -> str:
+        """Who paused it and why, for people."""
+        return f"paused by {self.actor}: {self.reason}"
+
 
 class Skip(Signed):
     """One occurrence does not run."""

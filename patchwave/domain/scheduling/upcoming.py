@@ -18,7 +18,6 @@ from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.core.region_pairs import region_name
 from patchwave.domain.policy.policy import Policy, PolicyMode
-from patchwave.domain.policy.scope import OsType
 from patchwave.domain.scheduling.freeze import DamagedFreeze, Freeze, active_freeze
 from patchwave.domain.scheduling.overrides import ScheduleOverrides, Skip
 from patchwave.domain.scheduling.window import last_start
@@ -106,7 +105,7 @@ def decide(
     if not policy.enabled:
         return ScheduleVerdict(ScheduleDecision.DISABLED, "the policy is disabled")
     if controls.pause:
-        return ScheduleVerdict(ScheduleDecision.PAUSED, f"paused by {controls.pause.actor}: {controls.pause.reason}")
+        return ScheduleVerdict(ScheduleDecision.PAUSED, controls.pause.sentence)
     if skip := controls.skip_of(opening):
         return ScheduleVerdict(ScheduleDecision.SKIPPED, f"skipped by {skip.actor}: {skip.reason}")
     if policy.mode is PolicyMode.ASSESS:
@@ -174,7 +173,7 @@ def next_run_window(
     """
     if policy.mode is PolicyMode.ASSESS:
         return None
-    systems = policy.scope.os_types or tuple(OsType)
+    systems = policy.scope.systems
     lasting = controls.model_copy(update={"pause": None, "window_reservations": []})
     readable = [freeze for freeze in freezes if not isinstance(freeze, DamagedFreeze)]
     for each in _ahead(policy, run.since):
