@@ -43,9 +43,9 @@ class Rollout:
         self._reservations = reservations
         self._settings = settings
         self._plan = plan
-        # A generation never reuses the instance ids of an earlier one.
         self._is_late = False
         """The window of a time zone has closed before each of its machines was started."""
+        # A generation never reuses the instance ids of an earlier one.
         self._passes = (generation - 1) * PASSES_PER_GENERATION
         self._attempts = (generation - 1) * ATTEMPTS_PER_GENERATION
 

@@ -12,7 +12,6 @@ from datetime import datetime
 
 from patchwave.domain.azure.errors import ArmFailure
 from patchwave.domain.azure.instance_view import MachineView, Power
-from patchwave.domain.calendar.schedule import Occurrence
 from patchwave.domain.core.documents import object_or_none, strings_or_empty
 from patchwave.domain.core.folding import fold
 from patchwave.domain.core.ids import MachineId, MachineType
@@ -31,6 +30,8 @@ from patchwave.domain.runs.catch_up import (
     policy_for,
     rings_of,
     run_of_tick,
+    tick_number,
+    window_of,
 )
 from patchwave.domain.runs.provenance import WrittenPolicy, written
 from patchwave.domain.runs.run import Mode, Run, RunState, Trigger, TriggerKind
@@ -153,17 +154,14 @@ async def _remove_taken(storage: Storage, requests: Sequence[CatchUpRequest], ru
 
 async def _is_allowed(storage: Storage, origin: Run, now: datetime) -> bool:
     """Whether the policy, as it is stored now, still lets its schedule start something in the window."""
-    stored = await storage.policies.get(origin.policy)
-    if stored is None or origin.occurrence is None or origin.window_end is None:
+    stored, window = await storage.policies.get(origin.policy), window_of(origin)
+    if stored is None or window is None:
         return False
     policy = read_stored(stored).policy
     if policy.mode is not PolicyMode.PATCH or not policy.retry_in_next_window:
         return False
     controls, freezes = await storage.overrides.get(policy.name), await storage.freezes.list_all()
-    verdict = decide(
-        policy, controls, freezes, Occurrence(origin.occurrence, origin.window_end, origin.local_window), now=now
-    )
-    return verdict.decision is ScheduleDecision.RUN
+    return decide(policy, controls, freezes, window, now=now).decision is ScheduleDecision.RUN
 
 
 async def _start_run(
@@ -192,11 +190,8 @@ async def _start_run(
         detail=f"catch-up of {origin.id}: {number} that {'was' if len(back) == 1 else 'were'} off or not ready",
         retry_of=origin.id,
     )
-    window = None
-    if origin.occurrence is not None and origin.window_end is not None:
-        window = Occurrence(origin.occurrence, origin.window_end, origin.local_window)
     narrowed = chosen.changed(policy_for(origin, ids, rings))
-    return await start_run(storage, client, narrowed, run_id, trigger, mode=Mode.PATCH, occurrence=window)
+    return await start_run(storage, client, narrowed, run_id, trigger, mode=Mode.PATCH, occurrence=window_of(origin))
 
 
 def _written(run: Run) -> WrittenPolicy:
@@ -224,7 +219,7 @@ def _of_tick(requests: Sequence[CatchUpRequest], most: int, now: datetime) -> li
     """As many of the requests as one tick asks about; others are asked about at the next ones."""
     if len(requests) <= most:
         return list(requests)
-    start = int(now.timestamp() // 300) * most % len(requests)
+    start = tick_number(now) * most % len(requests)
     return [*requests[start:], *requests[:start]][:most]
 
 

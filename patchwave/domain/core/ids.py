@@ -225,6 +225,15 @@ class RunId:
         return cls(f"{moment:%Y%m%dT%H%M%SZ}-{policy}" + (f"-{suffix}" if suffix else ""), moment)
 
     @classmethod
+    def derived(cls, at: datetime, policy: str, *parts: str) -> Self:
+        """The id of the one run of a policy that these texts stand for, beside that of its own schedule.
+
+        The suffix is a digest and not a word: with a word behind its name, the run of a policy could have the id of
+        another policy's.
+        """
+        return cls.of(at, policy, hashlib.sha256("|".join(parts).encode()).hexdigest()[:8])
+
+    @classmethod
     def parse(cls, text: str) -> Self:
         """Read a run id.
 

@@ -5,7 +5,6 @@ event comes 40 to 30 minutes before the start and leaves 20 minutes to work; a r
 before its start, whatever the ``CancellationCutOffDateTime`` of an event says.
 """
 
-import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -65,7 +64,7 @@ class OccurrenceId:
 
     def run_id(self, policy: str) -> RunId:
         """The id of a policy's maintenance run for it: pre and post events, in any order and number, give the same."""
-        return RunId.of(self.at, policy, hashlib.sha256(fold(self.text).encode()).hexdigest()[:8])
+        return RunId.derived(self.at, policy, fold(self.text))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@ until the end of the same window, and only after the run before it has ended wel
 error budgets and limits of that run come first, and its approvals count.
 """
 
-import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
+from patchwave.domain.calendar.schedule import Occurrence
 from patchwave.domain.core.documents import Document, UtcDatetime
 from patchwave.domain.core.ids import RunId
 from patchwave.domain.planning.rings import choose_rings, keep_in_rings
@@ -70,11 +70,22 @@ def next_step(origin: Run | None, live: Collection[str], now: datetime) -> Catch
     return CatchUpStep.WAIT if origin.id in live else CatchUpStep.START
 
 
+def window_of(origin: Run) -> Occurrence | None:
+    """The window of a run, which its catch-ups share; ``None`` for a run that belongs to none."""
+    if origin.occurrence is None or origin.window_end is None:
+        return None
+    return Occurrence(origin.occurrence, origin.window_end, origin.local_window)
+
+
+def tick_number(at: datetime) -> int:
+    """The tick of the timer that a moment belongs to, counted since 1970."""
+    return int(at.timestamp() // _TICK.total_seconds())
+
+
 def run_of_tick(origin: Run, at: datetime) -> RunId:
     """The one catch-up of a run that may start at one tick of the timer, so that two workers start the same one."""
-    tick = datetime.fromtimestamp(at.timestamp() // _TICK.total_seconds() * _TICK.total_seconds(), UTC)
-    suffix = hashlib.sha256(f"catch-up|{origin.id}|{tick.isoformat()}".encode()).hexdigest()[:8]
-    return RunId.of(tick, origin.policy, suffix)
+    tick = datetime.fromtimestamp(tick_number(at) * _TICK.total_seconds(), UTC)
+    return RunId.derived(tick, origin.policy, "catch-up", origin.id, tick.isoformat())
 
 
 def policy_for(origin: Run, machine_ids: Sequence[str], rings: Mapping[str, Sequence[str]]) -> Policy:

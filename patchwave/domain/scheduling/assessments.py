@@ -1,6 +1,5 @@
 """The schedule of assessments that a policy may have beside its own: its occurrences, and what becomes of them."""
 
-import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -26,10 +25,8 @@ another one beside it would only make machines wait for each other."""
 
 def assessment_run_id(at: datetime, policy: str) -> RunId:
     """The run of an occurrence of the ``assess`` schedule: another one than that of the policy's own schedule."""
-    # Not a word: with "assess" behind its name, the run of a policy would have the id of another policy's.
     moment = at.astimezone(UTC).replace(microsecond=0)
-    suffix = hashlib.sha256(f"assess|{policy}|{moment.isoformat()}".encode()).hexdigest()[:8]
-    return RunId.of(moment, policy, suffix)
+    return RunId.derived(moment, policy, "assess", policy, moment.isoformat())
 
 
 def decide_assessment(

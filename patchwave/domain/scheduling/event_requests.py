@@ -43,9 +43,8 @@ def quarter_of(at: datetime) -> datetime:
 
 def run_of_quarter(policy: str, at: datetime) -> RunId:
     """The one run of a policy that events start in a quarter of an hour."""
-    # Not a word: with "events" behind its name, the run of a policy would have the id of another policy's.
-    suffix = hashlib.sha256(f"events|{policy}|{quarter_of(at).isoformat()}".encode()).hexdigest()[:8]
-    return RunId.of(quarter_of(at), policy, suffix)
+    quarter = quarter_of(at)
+    return RunId.derived(quarter, policy, "events", policy, quarter.isoformat())
 
 
 def due_at(policy: Policy, request: EventRequest) -> datetime:
